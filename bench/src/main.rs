@@ -1,0 +1,2 @@
+//! Meshwork: bench.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Meshwork: cli.
+fn main() {}

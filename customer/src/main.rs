@@ -1,0 +1,2 @@
+//! Meshwork: customer.
+fn main() {}

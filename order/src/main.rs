@@ -1,0 +1,2 @@
+//! Meshwork: order.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Meshwork: query.

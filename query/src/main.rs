@@ -1,0 +1,2 @@
+//! Meshwork: query.
+fn main() {}

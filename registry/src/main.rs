@@ -1,0 +1,2 @@
+//! Meshwork: registry.
+fn main() {}

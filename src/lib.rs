@@ -1,0 +1,8 @@
+//! Meshwork: a proxyless gRPC service mesh.
+//!
+//! Modules are listed in the order in which a call, and what it changes, passes through them.
+
+pub mod contract;
+pub mod rpc;
+pub mod store;
+pub mod write;

@@ -1,0 +1,11 @@
+//! What every rpc handler needs beside its rules: errors with details, pages, and opaque tokens.
+
+mod page;
+mod status;
+mod token;
+
+pub use page::Page;
+pub use status::{Domain, Violations};
+pub use token::InvalidToken;
+
+pub(crate) use token::{decode, encode};
