@@ -3,6 +3,9 @@
 //! Modules are listed in the order in which a call, and what it changes, passes through them.
 
 pub mod contract;
+pub mod deadline;
+pub mod headers;
 pub mod rpc;
+pub mod server;
 pub mod store;
 pub mod write;
