@@ -6,7 +6,9 @@ pub mod contract;
 pub mod headers;
 pub mod rpc;
 
+mod backoff;
 pub mod deadline;
+mod discovery;
 
 pub mod server;
 
