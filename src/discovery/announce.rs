@@ -358,5 +358,6 @@ async fn answer<M>(
 }
 
 #[cfg(test)]
-#[path = "announce_tests.rs"]
+pub(crate) mod fake;
+#[cfg(test)]
 mod tests;

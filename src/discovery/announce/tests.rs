@@ -1,157 +1,11 @@
 //! The announcing task against a registry in the same process, on a paused clock.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::sync::Arc;
 
-use futures_util::{Stream, StreamExt as _};
-use tokio::sync::watch;
-use tonic::{Request, Response};
-
-use super::*;
-use crate::contract::meshwork::registry::v1::{
-    DeregisterResponse, ListInstancesRequest, ListInstancesResponse, ListServicesRequest, ListServicesResponse,
-    WatchRequest, WatchResponse,
-    registry_service_server::{RegistryService, RegistryServiceServer},
+use super::{
+    fake::{Fake, State, TTL},
+    *,
 };
-
-const TTL: Duration = Duration::from_secs(9);
-
-/// What the fake registry holds; tests change it, and wait for it.
-#[derive(Clone, Debug, Default)]
-struct State {
-    away: bool,
-    /// Answers no renewal.
-    silent: bool,
-    refuses: bool,
-    leases: BTreeMap<String, Instance>,
-    fenced: Vec<String>,
-    registrations: u64,
-    streams: u64,
-    renewals: u64,
-    revision: u64,
-    /// Streams of an earlier life are cut.
-    life: u64,
-}
-
-#[derive(Clone)]
-struct Fake(Arc<watch::Sender<State>>);
-
-impl Fake {
-    fn new(state: State) -> Self {
-        Self(Arc::new(watch::channel(state).0))
-    }
-
-    fn client(&self) -> RegistryServiceClient<RegistryServiceServer<Self>> {
-        RegistryServiceClient::new(RegistryServiceServer::new(self.clone()))
-    }
-
-    fn change(&self, change: impl FnOnce(&mut State)) {
-        self.0.send_modify(change);
-    }
-
-    /// Waits for a condition, which on a paused clock takes no time.
-    async fn until(&self, condition: impl FnMut(&State) -> bool) -> State {
-        let mut seen = self.0.subscribe();
-        let seen = timeout(Duration::from_secs(3600), seen.wait_for(condition)).await.expect("within an hour");
-        seen.expect("the sender is here").clone()
-    }
-
-    /// What an rpc begins with.
-    fn check(&self) -> Result<(), Status> {
-        if self.0.borrow().away { Err(Status::unavailable("away")) } else { Ok(()) }
-    }
-
-    fn renew(&self, lease_id: &str) -> LeaseState {
-        self.change(|state| state.renewals += 1);
-        let state = self.0.borrow();
-        match state.leases.contains_key(lease_id) {
-            _ if state.fenced.iter().any(|fenced| fenced == lease_id) => LeaseState::Fenced,
-            true => LeaseState::Renewed,
-            false => LeaseState::Unknown,
-        }
-    }
-}
-
-type Answers<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;
-
-#[tonic::async_trait]
-impl RegistryService for Fake {
-    type KeepAliveStream = Answers<KeepAliveResponse>;
-    type WatchStream = Answers<WatchResponse>;
-
-    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
-        self.check()?;
-        if self.0.borrow().refuses {
-            return Err(Status::invalid_argument("service: must be a name"));
-        }
-        let instance = request.into_inner().instance.expect("given");
-        let mut lease = Lease { lease_ttl: Some(TTL.try_into().expect("short")), ..Lease::default() };
-        self.change(|state| {
-            state.registrations += 1;
-            state.revision += 1;
-            lease.lease_id = format!("lease-{}", state.registrations);
-            lease.epoch = format!("life-{}", state.life);
-            lease.revision = state.revision;
-            state.leases.insert(lease.lease_id.clone(), instance);
-        });
-        Ok(Response::new(lease))
-    }
-
-    async fn keep_alive(
-        &self,
-        request: Request<Streaming<KeepAliveRequest>>,
-    ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        self.check()?;
-        self.change(|state| state.streams += 1);
-        let (registry, life) = (self.clone(), self.0.borrow().life);
-        let mut lives = self.0.subscribe();
-        let answers = request.into_inner().filter_map(move |request| {
-            let registry = registry.clone();
-            async move {
-                let lease_id = request.ok()?.lease_id;
-                let state = registry.renew(&lease_id).into();
-                (!registry.0.borrow().silent).then_some(Ok(KeepAliveResponse { lease_id, state }))
-            }
-        });
-        let cut = async move { lives.wait_for(|state| state.life != life).await.map(|_| ()).unwrap_or(()) };
-        Ok(Response::new(Box::pin(answers.take_until(Box::pin(cut)))))
-    }
-
-    async fn deregister(&self, request: Request<DeregisterRequest>) -> Result<Response<DeregisterResponse>, Status> {
-        self.check()?;
-        self.change(|state| drop(state.leases.remove(&request.get_ref().lease_id)));
-        Ok(Response::new(DeregisterResponse {}))
-    }
-
-    async fn set_status(&self, request: Request<SetStatusRequest>) -> Result<Response<Lease>, Status> {
-        self.check()?;
-        let SetStatusRequest { lease_id, status } = request.into_inner();
-        let mut lease = None;
-        self.change(|state| {
-            if let Some(instance) = state.leases.get_mut(&lease_id) {
-                instance.status = status;
-                state.revision += 1;
-                let (epoch, revision) = (format!("life-{}", state.life), state.revision);
-                lease = Some(Lease { epoch, revision, ..Lease::default() });
-            }
-        });
-        lease.map(Response::new).ok_or_else(|| Status::not_found("unknown lease"))
-    }
-
-    async fn list_services(&self, _: Request<ListServicesRequest>) -> Result<Response<ListServicesResponse>, Status> {
-        Err(Status::unimplemented("not needed"))
-    }
-
-    async fn list_instances(
-        &self,
-        _: Request<ListInstancesRequest>,
-    ) -> Result<Response<ListInstancesResponse>, Status> {
-        Err(Status::unimplemented("not needed"))
-    }
-
-    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
-        Err(Status::unimplemented("not needed"))
-    }
-}
 
 fn start(registry: &Fake) -> Announcer {
     let instance = Instance {
@@ -163,22 +17,17 @@ fn start(registry: &Fake) -> Announcer {
     Announcer::start(registry.client(), instance, TTL)
 }
 
-/// The statuses of the instances that the registry has.
-fn statuses(state: &State) -> Vec<InstanceStatus> {
-    state.leases.values().map(Instance::status).collect()
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_instance_joins_changes_its_status_and_leaves() {
     let registry = Fake::new(State::default());
     let mut announcer = start(&registry);
-    assert_eq!(statuses(&registry.until(|state| state.registrations == 1).await), [InstanceStatus::Serving]);
+    assert_eq!(registry.until(|state| state.registrations == 1).await.statuses(), [InstanceStatus::Serving]);
 
     let told = announcer.set_status(InstanceStatus::Draining).await.expect("confirmed");
 
     let expected = Announced { status: InstanceStatus::Draining, epoch: "life-0".into(), revision: 2 };
     assert_eq!(told, expected);
-    assert_eq!(statuses(&registry.0.borrow()), [InstanceStatus::Draining]);
+    assert_eq!(registry.0.borrow().statuses(), [InstanceStatus::Draining]);
     announcer.leave().await;
     assert!(registry.0.borrow().leases.is_empty());
 }
@@ -206,7 +55,7 @@ async fn after_a_restart_of_the_registry_the_instance_is_registered_again_as_it_
     });
 
     let state = registry.until(|state| state.registrations == 2).await;
-    assert_eq!(statuses(&state), [InstanceStatus::NotServing]);
+    assert_eq!(state.statuses(), [InstanceStatus::NotServing]);
     let state = registry.until(|state| state.renewals > 5).await;
     assert_eq!(state.registrations, 2, "once, and then renewed");
 }
@@ -257,7 +106,7 @@ async fn a_status_that_changed_while_the_registry_was_away_is_confirmed_when_it_
     };
     let (told, ()) = tokio::join!(announcer.set_status(InstanceStatus::Draining), back);
     assert_eq!(told.expect("confirmed").status, InstanceStatus::Draining);
-    assert_eq!(statuses(&registry.0.borrow()), [InstanceStatus::Draining]);
+    assert_eq!(registry.0.borrow().statuses(), [InstanceStatus::Draining]);
 }
 
 #[tokio::test(start_paused = true)]
