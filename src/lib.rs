@@ -17,3 +17,6 @@ pub mod event;
 pub mod write;
 
 pub mod store;
+
+pub mod process;
+pub mod telemetry;
