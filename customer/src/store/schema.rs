@@ -6,7 +6,7 @@ use meshwork::store::Migration;
 pub const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: CREATE }];
 
 const CREATE: &str = "
--- a customer and its credit line; amounts in minor units of the currency
+-- a customer and its credit line, amounts in minor units of the currency
 create table customer (
     customer_id bytea not null primary key,
     -- of its events, so that a read finds the head that goes with the row
@@ -25,7 +25,7 @@ create table customer (
     constraint customer_credit_check check (reserved_minor >= 0 and reserved_minor <= limit_minor)
 );
 
--- what an order did to a credit line; kept for good, because it decides every repeat
+-- what an order did to a credit line, kept for good, because it decides every repeat
 create table reservation (
     order_id bytea not null primary key,
     customer_id bytea not null,
