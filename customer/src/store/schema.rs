@@ -21,9 +21,11 @@ create table customer (
     body_hash bigint,
     create_time_ms bigint not null,
     update_time_ms bigint not null,
-    constraint customer_request_id_key unique (request_id),
     constraint customer_credit_check check (reserved_minor >= 0 and reserved_minor <= limit_minor)
 );
+
+-- most have none, and an index of nulls would cost every insert
+create unique index customer_request_id_key on customer (request_id) where request_id is not null;
 
 -- what an order did to a credit line, kept for good, because it decides every repeat
 create table reservation (

@@ -26,9 +26,11 @@ create table customer_order (
     create_time_ms bigint not null,
     update_time_ms bigint not null,
     -- when it is rejected if it is still pending
-    deadline_ms bigint not null,
-    constraint customer_order_request_id_key unique (request_id)
+    deadline_ms bigint not null
 );
+
+-- most have none, and an index of nulls would cost every insert
+create unique index customer_order_request_id_key on customer_order (request_id) where request_id is not null;
 
 -- only what still waits: the sweeper's question stays cheap however many orders there are
 create index customer_order_deadline on customer_order (deadline_ms) where state = 1;
