@@ -28,7 +28,7 @@ pub use mount::RegistryServer;
 pub use request::{DEFAULT_LEASE_TTL, LEASE_TTL};
 pub use service::Registry;
 
-use backend::Memory;
+use backend::{MAX_WATCHES, Memory};
 
 /// The domain of this service's errors.
 pub const DOMAIN: Domain = Domain::new("registry.meshwork");
@@ -49,7 +49,10 @@ pub struct Config {
 impl Config {
     /// The defaults for a registry that is reached at `advertise` (`host:port`).
     pub fn new(advertise: impl Into<String>) -> Self {
-        Self { server: server::Config::new("registry", advertise), grace: DEFAULT_GRACE }
+        let mut server = server::Config::new("registry", advertise);
+        // Every process of the mesh holds a connection for its watch.
+        server.limits.connections = MAX_WATCHES;
+        Self { server, grace: DEFAULT_GRACE }
     }
 }
 

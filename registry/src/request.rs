@@ -111,8 +111,12 @@ fn refuse(violations: Violations) -> Status {
 }
 
 fn lease_ttl(asked: Option<prost_types::Duration>) -> Result<Duration, &'static str> {
-    let ttl = asked.map_or(Ok(DEFAULT_LEASE_TTL), Duration::try_from);
-    ttl.ok().filter(|ttl| LEASE_TTL.contains(ttl)).ok_or("must be 1-300 s")
+    let Some(prost_types::Duration { seconds, nanos }) = asked else { return Ok(DEFAULT_LEASE_TTL) };
+    // By hand, because prost's conversion overflows on i64::MIN seconds.
+    let seconds = u64::try_from(seconds).ok();
+    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
+    let ttl = seconds.zip(nanos).map(|(seconds, nanos)| Duration::new(seconds, nanos));
+    ttl.filter(|ttl| LEASE_TTL.contains(ttl)).ok_or("must be 1-300 s")
 }
 
 /// Fills in what the contract gives a meaning to if it is not said, and takes away what the registry says itself.

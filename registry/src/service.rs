@@ -176,7 +176,7 @@ impl Registry {
                 let mut requests = requests?;
                 let response = match requests.next().await? {
                     Ok(request) => renew(&*backend, request).await,
-                    Err(error) => Err(malformed(error)),
+                    Err(error) => Err(error),
                 };
                 let go_on = response.is_ok();
                 Some((response, go_on.then_some(requests)))
@@ -196,14 +196,6 @@ async fn renew(backend: &dyn Backend, request: KeepAliveRequest) -> Result<KeepA
         Renewal::Fenced => LeaseState::Fenced,
     };
     Ok(KeepAliveResponse { lease_id: lease.into_string(), state: state.into() })
-}
-
-/// tonic calls bytes that are no message INTERNAL; they are the caller's mistake.
-fn malformed(error: Status) -> Status {
-    match error.code() {
-        Code::Internal => DOMAIN.error(Code::InvalidArgument, "MALFORMED_MESSAGE", "the message cannot be decoded"),
-        _ => error,
-    }
 }
 
 /// Passes items on until the server drains; then tells the client to go elsewhere.

@@ -64,7 +64,7 @@ impl WatchResponse {
     pub(crate) fn new(epoch: &str, update: Update) -> Self {
         let event = match update.event {
             BackendEvent::Snapshot { services, provisional } => {
-                Event::Snapshot(Snapshot { services: services.into_iter().map(service).collect(), provisional })
+                Event::Snapshot(Snapshot { services: services.iter().map(service).collect(), provisional })
             }
             BackendEvent::Change(delta) => Event::Change(change(delta)),
             BackendEvent::Progress => Event::Progress(Progress {}),
@@ -73,12 +73,8 @@ impl WatchResponse {
     }
 }
 
-fn service(state: ServiceState) -> ServiceInstances {
-    ServiceInstances {
-        service: state.service.to_string(),
-        known: state.known,
-        instances: encoded(&state.instances),
-    }
+fn service(state: &ServiceState) -> ServiceInstances {
+    ServiceInstances { service: state.service.to_string(), known: state.known, instances: encoded(&state.instances) }
 }
 
 fn change(delta: Delta) -> Change {

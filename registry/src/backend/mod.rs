@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
-use meshwork::contract::meshwork::registry::v1::InstanceStatus;
 pub use memory::Memory;
+use meshwork::contract::meshwork::registry::v1::InstanceStatus;
 pub use wakers::MAX_WATCHES;
 pub use watcher::PROGRESS_INTERVAL;
 

@@ -61,9 +61,7 @@ impl Watcher {
         let event = match self.seen.and_then(|seen| table.changes(&self.interest, seen)) {
             Some(delta) if delta.is_empty() => Event::Progress,
             Some(delta) => Event::Change(delta),
-            None => {
-                Event::Snapshot { services: table.snapshot(&self.interest), provisional: table.provisional() }
-            }
+            None => Event::Snapshot { services: table.snapshot(&self.interest), provisional: table.provisional() },
         };
         let revision = table.revision();
         self.seen = Some(revision);

@@ -23,19 +23,38 @@ struct Held {
     instance: Instance,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
-    Register { service: u8, id: u16, ttl_s: u64 },
+    Register {
+        service: u8,
+        id: u16,
+        ttl_s: u64,
+    },
     /// Many short lives of one service: more departures than are remembered.
-    Churn { service: u8 },
-    Renew { lease: prop::sample::Index },
-    Deregister { lease: prop::sample::Index },
-    SetStatus { lease: prop::sample::Index, status: InstanceStatus },
+    Churn {
+        service: u8,
+    },
+    Renew {
+        lease: prop::sample::Index,
+    },
+    Deregister {
+        lease: prop::sample::Index,
+    },
+    SetStatus {
+        lease: prop::sample::Index,
+        status: InstanceStatus,
+    },
     /// The process runs.
-    Pass { ms: u64 },
+    Pass {
+        ms: u64,
+    },
     /// The process is suspended.
-    Suspend { s: u64 },
-    Poll { watcher: prop::sample::Index },
+    Suspend {
+        s: u64,
+    },
+    Poll {
+        watcher: prop::sample::Index,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -75,14 +94,14 @@ impl Watcher {
         assert!(self.seen.is_none_or(|seen| seen <= table.revision()), "revisions never go backwards");
         match self.seen.and_then(|seen| table.changes(&self.interest, seen)) {
             Some(delta) => self.apply(delta),
-            None => self.replace(table.snapshot(&self.interest), table.provisional()),
+            None => self.replace(&table.snapshot(&self.interest), table.provisional()),
         }
         self.seen = Some(table.revision());
         let again = table.changes(&self.interest, table.revision()).expect("this revision is remembered");
         assert!(again.is_empty(), "no change is repeated");
     }
 
-    fn replace(&mut self, states: Vec<ServiceState>, provisional: bool) {
+    fn replace(&mut self, states: &[ServiceState], provisional: bool) {
         if !provisional {
             self.view.clear();
         }

@@ -54,12 +54,7 @@ pub(super) struct Lease {
 
 impl Lease {
     pub(super) fn granted(&self) -> Granted {
-        Granted {
-            lease_id: self.id.clone(),
-            lease_ttl: self.ttl,
-            revision: self.revision,
-            record: self.record.clone(),
-        }
+        Granted { lease_id: self.id.clone(), lease_ttl: self.ttl, revision: self.revision, record: self.record.clone() }
     }
 }
 
