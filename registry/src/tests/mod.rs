@@ -1,6 +1,7 @@
-//! The registry through its generated client, without a network; on a paused clock.
+//! The registry through its generated client, mostly without a network; on a paused clock.
 
 mod leases;
+mod network;
 mod requests;
 mod watch;
 
