@@ -3,6 +3,15 @@
 //! Modules are listed in the order in which a call, and what it changes, passes through them.
 
 pub mod contract;
+pub mod headers;
 pub mod rpc;
-pub mod store;
+
+pub mod deadline;
+
+pub mod server;
+
+pub mod event;
+
 pub mod write;
+
+pub mod store;

@@ -2,19 +2,51 @@
 //!
 //! A store runs statements ([`Sql`]) in a [`Transaction`] or on its read pool, and knows what differs between engines:
 //! how rows are locked, and which errors are a [`StoreError::Conflict`] that goes away by repeating the transaction.
-//! Statements are written once, in the subset that SQLite and PostgreSQL share: `$1` parameters, `bigint`, `text` and
-//! `bytea` columns, `insert ... on conflict`. It refuses to be an ORM.
+//! Statements are written once, in the subset that SQLite and PostgreSQL share: `bigint`, `text` and `bytea` columns,
+//! `insert ... on conflict`. It refuses to be an ORM.
 
 mod sql;
+mod sqlite;
 
 pub use sql::{Row, Sql, Value};
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 
 /// A handle to an open database; clones share it.
 pub type Database = Arc<dyn Store>;
+
+/// Opens the database that `url` names; it is made if it is missing.
+///
+/// `sqlite://FILE` is an embedded database of this process alone. `sqlite://FILE?synchronous=normal` may lose the last
+/// transactions in a power failure (never in a crash of the process): for views that can be folded again.
+///
+/// # Errors
+/// [`StoreError::UnsupportedUrl`], [`StoreError::Open`], [`StoreError::InUse`].
+pub async fn open(url: &str) -> Result<Database, StoreError> {
+    let unsupported = || StoreError::UnsupportedUrl { url: without_password(url) };
+    let rest = url.strip_prefix("sqlite:").ok_or_else(unsupported)?;
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (path, synchronous) = match rest.split_once('?') {
+        None => (rest, sqlite::Synchronous::Full),
+        Some((path, "synchronous=full")) => (path, sqlite::Synchronous::Full),
+        Some((path, "synchronous=normal")) => (path, sqlite::Synchronous::Normal),
+        Some(_) => return Err(unsupported()),
+    };
+    if path.is_empty() || path.starts_with(':') {
+        return Err(unsupported());
+    }
+    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous).await?))
+}
+
+/// A URL as it may be shown: whatever stands between `:` and `@` is a secret.
+fn without_password(url: &str) -> String {
+    match (url.find("://"), url.rfind('@')) {
+        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}://...{}", &url[..scheme], &url[at..]),
+        _ => url.to_owned(),
+    }
+}
 
 /// What a database engine does for the write side and the read side.
 #[async_trait]

@@ -1,0 +1,43 @@
+//! The rpc that serves an outbox to subscribers.
+
+use std::pin::Pin;
+
+use futures_util::{Stream, stream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::{Outbox, session::Session};
+use crate::contract::meshwork::event::v1::{
+    SubscribeRequest, SubscribeResponse,
+    event_service_server::{EventService, EventServiceServer},
+};
+
+/// Serves the outbox of one service instance.
+pub struct Feed {
+    outbox: Outbox,
+    draining: CancellationToken,
+}
+
+impl Feed {
+    /// The gRPC service. `draining` ends every stream with UNAVAILABLE, so that subscribers move to another instance.
+    pub fn service(outbox: Outbox, draining: CancellationToken) -> EventServiceServer<Self> {
+        EventServiceServer::new(Self { outbox, draining })
+    }
+}
+
+#[tonic::async_trait]
+impl EventService for Feed {
+    type SubscribeStream = Pin<Box<dyn Stream<Item = Result<SubscribeResponse, Status>> + Send>>;
+
+    async fn subscribe(
+        &self,
+        request: Request<Streaming<SubscribeRequest>>,
+    ) -> Result<Response<Self::SubscribeStream>, Status> {
+        let session = Session::new(self.outbox.clone(), request.into_inner(), self.draining.clone());
+        // The session runs only while its stream is polled: no task, and the transport's flow control is its only queue.
+        let responses = stream::try_unfold(session, |mut session| async move {
+            Ok(session.next().await?.map(|response| (response, session)))
+        });
+        Ok(Response::new(Box::pin(responses)))
+    }
+}

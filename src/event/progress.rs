@@ -1,0 +1,86 @@
+//! How far a subscription has come, for whoever waits for it or looks at it.
+
+use tokio::sync::watch;
+
+use super::{PARTITIONS, Position};
+
+/// Whether a subscription moves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SubscriptionState {
+    /// Not connected to its source; it tries again. Holds the last error, if there was one.
+    Connecting(Option<String>),
+    /// Reads.
+    Running,
+    /// Stopped, in part or whole, by an error that needs a person; nothing is lost.
+    Stopped(String),
+}
+
+/// How far a subscription has come, by partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Whether it moves.
+    pub state: SubscriptionState,
+    /// The source's store; empty until it was reached, or a cursor of it was found.
+    pub store_id: String,
+    /// All up to here has had its effects in this store.
+    pub applied: Vec<u64>,
+    /// The source's last positions that are known here.
+    pub heads: Vec<u64>,
+}
+
+/// A handle to a subscription's progress; clones share it.
+#[derive(Clone)]
+pub struct Progress {
+    sender: watch::Sender<Snapshot>,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        let none = vec![0; PARTITIONS as usize];
+        let state = SubscriptionState::Connecting(None);
+        Self {
+            sender: watch::Sender::new(Snapshot { state, store_id: String::new(), applied: none.clone(), heads: none }),
+        }
+    }
+}
+
+impl Progress {
+    /// How far it has come.
+    pub fn snapshot(&self) -> Snapshot {
+        self.sender.borrow().clone()
+    }
+
+    /// Waits until all up to `position` has had its effects. Waits for ever if the source never gets there: bound it.
+    pub async fn wait_for(&self, at: Position) {
+        let mut receiver = self.sender.subscribe();
+        let reached = receiver.wait_for(|s| s.applied.get(at.partition as usize).is_some_and(|p| *p >= at.position));
+        reached.await.expect("this handle holds a sender");
+    }
+
+    pub(super) fn set_state(&self, state: SubscriptionState) {
+        self.sender.send_if_modified(|snapshot| {
+            let changed = snapshot.state != state;
+            snapshot.state = state;
+            changed
+        });
+    }
+
+    pub(super) fn set_store(&self, store_id: &str) {
+        self.sender.send_modify(|snapshot| store_id.clone_into(&mut snapshot.store_id));
+    }
+
+    pub(super) fn applied(&self, at: Position) {
+        self.sender.send_modify(|snapshot| raise(&mut snapshot.applied, at));
+    }
+
+    pub(super) fn heads(&self, heads: impl IntoIterator<Item = Position>) {
+        self.sender.send_modify(|snapshot| heads.into_iter().for_each(|at| raise(&mut snapshot.heads, at)));
+    }
+}
+
+/// Positions never go back.
+fn raise(positions: &mut [u64], at: Position) {
+    if let Some(position) = positions.get_mut(at.partition as usize) {
+        *position = at.position.max(*position);
+    }
+}

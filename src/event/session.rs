@@ -1,0 +1,179 @@
+//! One subscriber's stream: which partitions it reads, from where, and on how much credit.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use tokio::{
+    sync::watch,
+    time::{Interval, MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming};
+
+use super::{Outbox, PARTITIONS, Position};
+use crate::{
+    contract::meshwork::event::v1::{
+        Batch, Event, Heartbeat, Open, Opened, PartitionHead, Start, SubscribeRequest, SubscribeResponse,
+        subscribe_request::Action, subscribe_response,
+    },
+    rpc::Domain,
+    server::draining_status,
+    store::StoreError,
+};
+
+const DOMAIN: Domain = Domain::new("event.meshwork");
+/// Events of one batch: a write batch of the consumer, some 300 KiB.
+const MAX_BATCH_EVENTS: usize = 512;
+/// The credit that is kept, as the contract says.
+const MAX_CREDIT: usize = 65_536;
+/// The wanted types, as the contract says.
+const MAX_TYPES: usize = 64;
+/// The longest name of a group, as the contract says.
+const MAX_GROUP_LEN: usize = 128;
+/// Shows that the stream lives; subscribers give up after three.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+
+pub(super) struct Session {
+    outbox: Outbox,
+    requests: Streaming<SubscribeRequest>,
+    draining: CancellationToken,
+    published: watch::Receiver<()>,
+    heartbeat: Interval,
+    /// `None` until the subscriber has opened.
+    types: Option<Vec<String>>,
+    /// Partition => the last position sent.
+    started: BTreeMap<u32, u64>,
+    /// Where the next search for a batch begins, so that a busy partition does not starve the others.
+    next_partition: u32,
+    credit: usize,
+}
+
+impl Session {
+    pub(super) fn new(outbox: Outbox, requests: Streaming<SubscribeRequest>, draining: CancellationToken) -> Self {
+        let published = outbox.published();
+        let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        heartbeat.reset();
+        let started = BTreeMap::new();
+        Self { outbox, requests, draining, published, heartbeat, types: None, started, next_partition: 0, credit: 0 }
+    }
+
+    /// The next response; `None` when the subscriber has closed its side.
+    pub(super) async fn next(&mut self) -> Result<Option<SubscribeResponse>, Status> {
+        loop {
+            // Seen before the log is read: what is published in between wakes again.
+            self.published.mark_unchanged();
+            if let Some(batch) = self.batch().await? {
+                return Ok(Some(response(subscribe_response::Event::Batch(batch))));
+            }
+            // All arms are cancel-safe: a request, tick or wake-up that was not taken stays where it is.
+            tokio::select! {
+                biased;
+                () = self.draining.cancelled() => return Err(draining_status()),
+                request = self.requests.next() => match request.transpose()?.map(|request| request.action) {
+                    None => return Ok(None),
+                    Some(action) => if let Some(opened) = self.act(action)? {
+                        return Ok(Some(response(subscribe_response::Event::Opened(opened))));
+                    },
+                },
+                changed = self.published.changed() => changed.expect("the outbox outlives its sessions"),
+                _ = self.heartbeat.tick() => {
+                    let heartbeat = Heartbeat { heads: self.heads() };
+                    return Ok(Some(response(subscribe_response::Event::Heartbeat(heartbeat))));
+                }
+            }
+        }
+    }
+
+    fn act(&mut self, action: Option<Action>) -> Result<Option<Opened>, Status> {
+        match action {
+            Some(Action::Open(open)) => return self.open(open).map(Some),
+            Some(_) if self.types.is_none() => return Err(protocol("the first message must be `open`")),
+            Some(Action::Start(start)) => self.start(&start)?,
+            Some(Action::Stop(stop)) => drop(self.started.remove(&stop.partition)),
+            Some(Action::Credit(credit)) => {
+                self.credit = self.credit.saturating_add(credit.events as usize).min(MAX_CREDIT);
+            }
+            // Retention and lag are measured where the log is cleaned up; a position here moves nothing.
+            Some(Action::Ack(_)) => {}
+            None => return Err(protocol("the message has no action that this server knows")),
+        }
+        Ok(None)
+    }
+
+    fn open(&mut self, open: Open) -> Result<Opened, Status> {
+        let printable = open.group.bytes().all(|byte| byte.is_ascii_graphic());
+        if open.group.is_empty() || open.group.len() > MAX_GROUP_LEN || !printable {
+            return Err(DOMAIN.invalid_field("INVALID_FIELD", "open.group", "must be 1-128 visible ASCII characters"));
+        }
+        if open.types.len() > MAX_TYPES {
+            return Err(DOMAIN.invalid_field("INVALID_FIELD", "open.types", "must be at most 64"));
+        }
+        if self.types.replace(open.types).is_some() {
+            return Err(protocol("`open` was sent twice"));
+        }
+        Ok(Opened { store_id: self.outbox.store_id().to_owned(), heads: self.heads() })
+    }
+
+    fn start(&mut self, start: &Start) -> Result<(), Status> {
+        if start.partition >= PARTITIONS {
+            return Err(DOMAIN.invalid_field("INVALID_FIELD", "start.partition", "must be one that `opened` named"));
+        }
+        let any_store = start.store_id.is_empty() && start.after == 0;
+        if !any_store && start.store_id != self.outbox.store_id() {
+            let message = "the cursor belongs to another store: this service's data was replaced";
+            return Err(DOMAIN.error(Code::DataLoss, "STORE_CHANGED", message));
+        }
+        let head = self.outbox.heads()[start.partition as usize];
+        if start.after > head {
+            let message = format!(
+                "partition {} was read up to {}, but its head is {head}: events were lost",
+                start.partition, start.after
+            );
+            return Err(DOMAIN.error(Code::DataLoss, "CURSOR_BEYOND_HEAD", message));
+        }
+        self.started.insert(start.partition, start.after);
+        Ok(())
+    }
+
+    /// The next batch of any started partition, if there are events and credit for it.
+    async fn batch(&mut self) -> Result<Option<Batch>, Status> {
+        let limit = self.credit.min(MAX_BATCH_EVENTS);
+        if limit == 0 || self.draining.is_cancelled() {
+            return Ok(None);
+        }
+        let heads = self.outbox.heads();
+        let behind =
+            |(partition, sent): (&u32, &u64)| (heads[*partition as usize] > *sent).then_some((*partition, *sent));
+        let later = self.started.range(self.next_partition..).find_map(behind);
+        let Some((partition, after)) = later.or_else(|| self.started.iter().find_map(behind)) else { return Ok(None) };
+        let events =
+            self.outbox.read(Position { partition, position: after }, limit).await.map_err(|e| unavailable(&e))?;
+        let Some(through) = events.last().map(|event| event.position) else { return Ok(None) };
+
+        self.started.insert(partition, through);
+        self.next_partition = partition + 1;
+        let types = self.types.as_deref().unwrap_or_default();
+        let wanted = |event: &&Arc<Event>| types.is_empty() || types.contains(&event.r#type);
+        let events: Vec<Event> = events.iter().filter(wanted).map(|event| Event::clone(event)).collect();
+        self.credit -= events.len().max(1);
+        Ok(Some(Batch { partition, after, through, events }))
+    }
+
+    fn heads(&self) -> Vec<PartitionHead> {
+        (0..).zip(self.outbox.heads()).map(|(partition, head)| PartitionHead { partition, head }).collect()
+    }
+}
+
+fn response(event: subscribe_response::Event) -> SubscribeResponse {
+    SubscribeResponse { event: Some(event) }
+}
+
+fn protocol(message: &str) -> Status {
+    DOMAIN.error(Code::InvalidArgument, "PROTOCOL_BROKEN", message)
+}
+
+fn unavailable(error: &StoreError) -> Status {
+    tracing::warn!(%error, "the log could not be read");
+    DOMAIN.retry_later("STORE_UNAVAILABLE", "the event log cannot be read at the moment", Duration::from_secs(1))
+}

@@ -1,0 +1,158 @@
+//! The consumer side: reads a source's log and submits it to the write side, batch by batch.
+//!
+//! The subscription holds no state of its own that matters: whatever happens, it starts again from the cursors in the
+//! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
+//! lost data stops the whole subscription, both loudly.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{task::JoinHandle, time::sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Code, Status,
+    client::GrpcService,
+    codegen::{Body as HttpBody, Bytes, StdError},
+};
+
+use super::{
+    Outbox, Progress, SubscriptionState,
+    membership::Membership,
+    reader::{Reader, Stop},
+};
+use crate::{
+    contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
+    write::{Decider, Writer},
+};
+
+/// Between two attempts to reach the source, times a random share: quick, because a drained instance has siblings.
+const MIN_BACKOFF: Duration = Duration::from_millis(50);
+/// The longest wait between two attempts.
+const MAX_BACKOFF: Duration = Duration::from_secs(2);
+
+/// What to read, and how to understand it.
+pub struct Source<D: Decider> {
+    /// The service whose events are read; also the name of its cursors.
+    pub name: &'static str,
+    /// Who reads: the consumer's service name, or `<service>/<view_id>` for a private view.
+    pub group: String,
+    /// How long the source remembers the group.
+    pub lifetime: GroupLifetime,
+    /// Wanted event types (full message names). Empty: all.
+    pub types: Vec<String>,
+    /// Turns an event into an input.
+    pub decode: fn(&Event) -> Result<D::Input, MalformedEvent>,
+}
+
+/// An event that the consumer does not understand. It stops the event's partition.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct MalformedEvent {
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl MalformedEvent {
+    /// An event that is malformed for this reason.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}
+
+/// A running subscription. Dropped, it is aborted; [`stop`](Self::stop) also waits for its end.
+pub struct Subscription {
+    progress: Progress,
+    stopping: CancellationToken,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Subscription {
+    /// Starts to read `source` through `client`. The writer's database must be `outbox`'s: it holds the cursors.
+    pub fn start<D, T>(client: EventServiceClient<T>, outbox: Outbox, writer: Writer<D>, source: Source<D>) -> Self
+    where
+        D: Decider,
+        T: GrpcService<tonic::body::Body> + Clone + Send + Sync + 'static,
+        T::Future: Send,
+        T::Error: Into<StdError>,
+        T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+        <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+    {
+        let progress = Progress::default();
+        let stopping = CancellationToken::new();
+        let membership = outbox.memberships().join(source.name);
+        let reader = Reader { client, outbox, writer, source: Arc::new(source), progress: progress.clone() };
+        let stopped = stopping.clone().cancelled_owned();
+        let task = tokio::spawn(async move {
+            // A batch under way is either committed or not; both are fine, because the cursor says which.
+            tokio::select! {
+                () = stopped => {}
+                () = run(reader, membership) => {}
+            }
+        });
+        Self { progress, stopping, task: Some(task) }
+    }
+
+    /// How far it has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Stops reading, and leaves its partitions to the other instances.
+    pub async fn stop(mut self) {
+        self.stopping.cancel();
+        if let Some(task) = self.task.take() {
+            // An error is a panic; it was reported by the panic hook.
+            let _ = task.await;
+        }
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+async fn run<D, T>(mut reader: Reader<D, T>, mut membership: Membership)
+where
+    D: Decider,
+    T: GrpcService<tonic::body::Body> + Clone + Send + Sync + 'static,
+    T::Future: Send,
+    T::Error: Into<StdError>,
+    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
+    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+{
+    let source = reader.source.name;
+    let mut backoff = MIN_BACKOFF;
+    loop {
+        let stop = reader.read(&mut membership.partitions).await;
+        if reader.progress.snapshot().state == SubscriptionState::Running {
+            backoff = MIN_BACKOFF;
+        }
+        match stop {
+            Stop::Moved => reader.progress.set_state(SubscriptionState::Connecting(None)),
+            Stop::Retry(error) => {
+                tracing::debug!(source, error, "the subscription is interrupted; it will be opened again");
+                reader.progress.set_state(SubscriptionState::Connecting(Some(error)));
+            }
+            Stop::WriterClosed => return,
+            Stop::DataLoss(error) => {
+                tracing::error!(source, error, "the source has lost data: the subscription is stopped");
+                reader.progress.set_state(SubscriptionState::Stopped(error));
+                return;
+            }
+        }
+        sleep(backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+        backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+impl From<Status> for Stop {
+    fn from(status: Status) -> Self {
+        match status.code() {
+            Code::DataLoss => Self::DataLoss(status.message().to_owned()),
+            _ => Self::Retry(format!("{:?}: {}", status.code(), status.message())),
+        }
+    }
+}

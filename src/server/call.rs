@@ -1,0 +1,174 @@
+//! THE server stack: the way of one call from its headers to its answer, from the outside in.
+//!
+//! It is one function to be read from top to bottom ([`Stack::answer`]) and not a tower of layers, because every step
+//! needs what the step before found out. Before [`Stack::run`] nothing of a call has happened: what is refused until
+//! then may be sent again, and says so.
+
+use std::{collections::BTreeSet, error::Error, panic::AssertUnwindSafe, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::FutureExt as _;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http_body::Body as HttpBody;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, body::Body, service::Routes};
+use tower::Service as _;
+use tracing::Instrument as _;
+
+use super::{
+    Limits,
+    fault::{self, ERRORS},
+    methods::{Flow, Methods},
+    places::{Place, Places},
+    request::{CheckedBody, malformed},
+    response::StreamBody,
+};
+use crate::{
+    deadline::{self, Deadline, GRPC_TIMEOUT},
+    headers::{INSTANCE, Refusal},
+};
+
+/// The services that we serve beside the user's own, which know nothing of our drain.
+const INFRASTRUCTURE: &str = "/grpc.";
+
+/// What all calls of a server share.
+pub(super) struct Stack {
+    pub(super) routes: Routes,
+    /// Full names of what is routed.
+    pub(super) services: BTreeSet<String>,
+    pub(super) methods: Methods,
+    pub(super) instance: HeaderValue,
+    pub(super) limits: Limits,
+    pub(super) calls: Places,
+    pub(super) streams: Places,
+    pub(super) draining: CancellationToken,
+}
+
+/// A call that may begin.
+struct Admitted {
+    flow: Flow,
+    deadline: Option<Deadline>,
+    place: Place,
+}
+
+impl Stack {
+    /// Answers one call. Never fails: what goes wrong is the answer.
+    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let mut response = match self.admit(request.headers(), request.uri().path()) {
+            Ok(admitted) => self.run(admitted, request).await,
+            Err(refused) => *refused,
+        };
+        // On every answer, so that an error says where it comes from.
+        response.headers_mut().insert(INSTANCE, self.instance.clone());
+        response
+    }
+
+    /// Decides whether a call may begin.
+    fn admit(&self, headers: &HeaderMap, path: &str) -> Result<Admitted, Box<Response<Body>>> {
+        // The specification of gRPC over HTTP/2 wants this answer, so that a browser or a crawler sees plain HTTP.
+        if !headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return Err(Box::new(response));
+        }
+        // First of all: a call that is meant for another must not be judged by our services or our load.
+        if headers.get(INSTANCE).is_some_and(|meant| meant != self.instance) {
+            let message = format!("this is instance {}, not the one that was called", self.shown_instance());
+            return Err(refused(Refusal::WrongInstance, message));
+        }
+        self.check_service(path)?;
+        let flow = self.methods.flow(path);
+        let deadline = self.deadline(headers, flow)?;
+        let place = self.place(flow)?;
+        Ok(Admitted { flow, deadline, place })
+    }
+
+    fn check_service(&self, path: &str) -> Result<(), Box<Response<Body>>> {
+        let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        if self.services.contains(service) {
+            return Ok(());
+        }
+        let message = format!("service {service} is not served by instance {}", self.shown_instance());
+        Err(Box::new(ERRORS.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
+    }
+
+    /// When the call must be over. A unary call always has an end, a stream only if its caller sets one.
+    fn deadline(&self, headers: &HeaderMap, flow: Flow) -> Result<Option<Deadline>, Box<Response<Body>>> {
+        let timeout = headers.get(GRPC_TIMEOUT).map(deadline::parse_timeout).transpose();
+        let timeout = timeout.map_err(|error| Box::new(malformed(error.to_string()).into_http()))?;
+        if timeout.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(refused(Refusal::Expired, "the deadline had passed before the call was started"));
+        }
+        let longest = match flow {
+            Flow::Unary => Some(self.limits.unary_time),
+            Flow::ServerStreaming | Flow::ClientStreaming => None,
+        };
+        Ok(timeout.into_iter().chain(longest).min().map(Deadline::after))
+    }
+
+    /// A place among the calls that run.
+    fn place(&self, flow: Flow) -> Result<Place, Box<Response<Body>>> {
+        let places = match flow {
+            Flow::Unary => &self.calls,
+            Flow::ServerStreaming | Flow::ClientStreaming => {
+                if self.draining.is_cancelled() {
+                    return Err(refused(Refusal::Draining, "this instance is draining and takes no new streams"));
+                }
+                &self.streams
+            }
+        };
+        let full = || refused(Refusal::Overloaded, "this instance has as many calls as it takes");
+        places.take().ok_or_else(full)
+    }
+
+    /// Runs a call: a handler's panic and its deadline end it, and nothing else does.
+    async fn run<B>(&self, admitted: Admitted, mut request: Request<B>) -> Response<Body>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
+        let Admitted { flow, deadline, place } = admitted;
+        let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
+        let span = tracing::debug_span!("call", path = request.uri().path());
+        if let Some(deadline) = deadline {
+            request.extensions_mut().insert(deadline);
+        }
+        let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow)));
+        let mut routes = self.routes.clone();
+        // Within a block, so that a panic before the first await is caught as well.
+        let handled = AssertUnwindSafe(async move { routes.call(request).await }.instrument(span)).catch_unwind();
+        let handled = match deadline {
+            None => handled.await,
+            Some(at) => match tokio::time::timeout_at(at.0, deadline::scope(at, handled)).await {
+                Ok(handled) => handled,
+                Err(_) => return fault::deadline_exceeded().into_http(),
+            },
+        };
+        let mut response = match handled {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
+        };
+        fault::correct(response.headers_mut());
+        match flow {
+            // Its message is ready, so that its place can be given to the next while the peer reads.
+            Flow::Unary => response,
+            Flow::ServerStreaming | Flow::ClientStreaming => {
+                let draining = draining.map(CancellationToken::cancelled_owned);
+                response.map(|body| Body::new(StreamBody::new(body, place, deadline, draining)))
+            }
+        }
+    }
+
+    fn shown_instance(&self) -> &str {
+        self.instance.to_str().unwrap_or_default()
+    }
+}
+
+fn refused(refusal: Refusal, message: impl Into<String>) -> Box<Response<Body>> {
+    Box::new(fault::refused(refusal, message))
+}

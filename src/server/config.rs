@@ -1,0 +1,48 @@
+//! Who a server is: its name, address and place in the mesh.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::Limits;
+
+/// Who a server is, and how it behaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The service's name in the mesh, 1-63 characters of `[a-z0-9-]`.
+    pub service: String,
+    /// This instance, unique within the service, 1-128 visible ASCII characters. Default: a new UUIDv7.
+    pub instance_id: String,
+    /// Where others reach it, `host:port`.
+    pub advertise: String,
+    /// Its version, as the team numbers them. Default empty: not said.
+    pub version: String,
+    /// The failure zone it runs in. Default empty: not said.
+    pub zone: String,
+    /// Its share of the load relative to the others, 1-1000. Default 100.
+    pub weight: u32,
+    /// Free labels. Default none.
+    pub labels: BTreeMap<String, String>,
+    /// How long the instance stays registered without a sign of life, 1-300 s; renewed at a third of it. Default 10 s.
+    pub lease_ttl: Duration,
+    /// How long calls that are under way may take to finish when the server leaves. Default 30 s.
+    pub drain_limit: Duration,
+    /// What it bears.
+    pub limits: Limits,
+}
+
+impl Config {
+    /// The defaults for a service that is reached at `advertise` (`host:port`).
+    pub fn new(service: impl Into<String>, advertise: impl Into<String>) -> Self {
+        Self {
+            service: service.into(),
+            instance_id: uuid::Uuid::now_v7().to_string(),
+            advertise: advertise.into(),
+            version: String::new(),
+            zone: String::new(),
+            weight: 100,
+            labels: BTreeMap::new(),
+            lease_ttl: Duration::from_secs(10),
+            drain_limit: Duration::from_secs(30),
+            limits: Limits::default(),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! One connection: it must say hello in time, serves calls, and leaves when told.
+//!
+//! ```text
+//!   accepted ── preface and settings ──> serving ── GOAWAY ──> finishing ── last call ends ──> closed
+//!       └─ handshake_time passes ──> cut
+//! ```
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use hyper::{rt::Executor, server::conn::http2::Builder, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::oneshot,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{Limits, call::Stack, places::Place};
+
+/// HTTP/2's preface (24 bytes) and the header (9 bytes) of the SETTINGS frame that must follow it (RFC 9113, 3.4).
+const GREETING: usize = 24 + 9;
+
+/// Spawns the tasks of calls. They end with their connection, which hyper sees to; the tracker lets the server wait
+/// until they are gone.
+#[derive(Clone)]
+pub(super) struct CallTasks(pub(super) TaskTracker);
+
+impl<F> Executor<F> for CallTasks
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    fn execute(&self, call: F) {
+        self.0.spawn(call);
+    }
+}
+
+/// How connections are served.
+pub(super) fn http2(limits: &Limits, calls: CallTasks) -> Builder<CallTasks> {
+    let mut builder = Builder::new(calls);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams_per_connection)
+        .max_header_list_size(limits.header_list_size)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .keep_alive_interval(limits.keepalive_interval)
+        .keep_alive_timeout(limits.keepalive_timeout)
+        // gRPC has no use for it, and it would be rendered and sent with every answer.
+        .auto_date_header(false);
+    builder
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve<IO>(
+    io: IO,
+    http2: Builder<CallTasks>,
+    stack: Arc<Stack>,
+    goaway: CancellationToken,
+    _place: Place,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let handshake = tokio::time::sleep(stack.limits.handshake_time);
+    let (io, greeted) = Greeting::watch(io);
+    let answer = service_fn(move |request| {
+        let answer = stack.clone().answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let mut connection = pin!(http2.serve_connection(TokioIo::new(io), answer));
+
+    tokio::select! {
+        end = &mut connection => return ended(end),
+        () = handshake => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
+        // An error means that the connection dropped its transport, and then it ends by itself.
+        _ = greeted => {}
+    }
+    tokio::select! {
+        end = &mut connection => return ended(end),
+        () = goaway.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    ended(connection.await);
+}
+
+/// How a connection ends is its peer's matter: it is no news.
+fn ended(end: hyper::Result<()>) {
+    if let Err(error) = end {
+        tracing::debug!(%error, "a connection ended");
+    }
+}
+
+/// Tells when the peer has said as much as an HTTP/2 client must say first.
+struct Greeting<IO> {
+    io: IO,
+    missing: usize,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl<IO> Greeting<IO> {
+    fn watch(io: IO) -> (Self, oneshot::Receiver<()>) {
+        let (done, greeted) = oneshot::channel();
+        (Self { io, missing: GREETING, done: Some(done) }, greeted)
+    }
+}
+
+impl<IO: AsyncRead + Unpin> AsyncRead for Greeting<IO> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
+        if self.missing > 0 {
+            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+            if self.missing == 0 {
+                // Nobody listens any more once the server has gone on.
+                let _ = self.done.take().map(|done| done.send(()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeting<IO> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(context)
+    }
+}

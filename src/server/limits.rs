@@ -1,0 +1,61 @@
+//! What a server bears: every bound that a peer can meet, with its reason.
+
+use std::time::Duration;
+
+/// The bounds of one server. The defaults fit a service of many small calls; each field says what it protects from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections at a time; one more is closed at once, so that its client goes elsewhere. Default 4096: far above one
+    /// connection per client process, and below the usual limit on open files of a service.
+    pub connections: usize,
+    /// Streams at a time on one connection (HTTP/2's SETTINGS_MAX_CONCURRENT_STREAMS); a client queues what is more.
+    /// Default 1024: hyper's 200 throttles a busy client that has one connection per endpoint, without a word.
+    pub streams_per_connection: u32,
+    /// Unary calls at a time over all connections; one more is refused as `overloaded`. Default 4096: more waiting work
+    /// than that only adds latency, since the write side takes 512 at a time.
+    pub concurrent_calls: usize,
+    /// Streaming calls at a time over all connections, apart from the unary ones because they live long; one more is
+    /// refused as `overloaded`. Default 16,384.
+    pub concurrent_streams: usize,
+    /// A unary call is cut with DEADLINE_EXCEEDED after this, whatever its own deadline, so that a peer that never ends
+    /// its request does not hold its place for ever. Default 60 s.
+    pub unary_time: Duration,
+    /// Bytes of one request message; a larger one is RESOURCE_EXHAUSTED. Default 4 MiB, as everywhere in gRPC. To raise
+    /// it, raise tonic's `max_decoding_message_size` of the service as well.
+    pub message_size: usize,
+    /// Bytes of a request's headers. Default 16 KiB.
+    pub header_list_size: u32,
+    /// From accepting a connection to its HTTP/2 preface and settings; a peer that takes longer is cut. Default 5 s: a
+    /// peer that says nothing must not hold a connection's place.
+    pub handshake_time: Duration,
+    /// A PING is sent after this long without a sign of life, on idle connections too. Default 10 s.
+    pub keepalive_interval: Duration,
+    /// A PING unanswered for this long ends the connection. Default 5 s: a peer that vanished is gone after 15 s.
+    pub keepalive_timeout: Duration,
+    /// HTTP/2 window of a stream, in bytes. Default 1 MiB: HTTP/2's own 64 KiB stalls a message of the largest size 64
+    /// times.
+    pub stream_window: u32,
+    /// HTTP/2 window of a connection, in bytes: what one peer can make us buffer. Default 4 MiB, one largest message.
+    pub connection_window: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        const KIB: u32 = 1024;
+        const MIB: u32 = 1024 * KIB;
+        Self {
+            connections: 4096,
+            streams_per_connection: 1024,
+            concurrent_calls: 4096,
+            concurrent_streams: 16_384,
+            unary_time: Duration::from_secs(60),
+            message_size: 4 * MIB as usize,
+            header_list_size: 16 * KIB,
+            handshake_time: Duration::from_secs(5),
+            keepalive_interval: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(5),
+            stream_window: MIB,
+            connection_window: 4 * MIB,
+        }
+    }
+}

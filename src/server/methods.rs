@@ -1,0 +1,120 @@
+//! The methods that a server's descriptors declare: which of them stream, and which may be sent again.
+
+use std::collections::{BTreeSet, HashMap};
+
+use prost::Message as _;
+use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options};
+
+use crate::contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod};
+
+/// How a method's messages flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Flow {
+    /// One request, one response.
+    Unary,
+    /// One request, many responses.
+    ServerStreaming,
+    /// Many requests. Also of a method that no descriptor declares: least is assumed about it.
+    ClientStreaming,
+}
+
+/// What is known of the methods that a server serves.
+#[derive(Debug, Default)]
+pub(super) struct Methods {
+    /// By request path, as in `/shop.order.v1.OrderService/GetOrder`.
+    flows: HashMap<String, Flow>,
+    /// In the descriptors' order.
+    idempotent: Vec<IdempotentMethod>,
+}
+
+impl Methods {
+    /// Reads the methods of `services` (full names) from encoded descriptor sets.
+    pub(super) fn read(descriptors: &[&[u8]], services: &BTreeSet<String>) -> Result<Self, prost::DecodeError> {
+        let mut methods = Self::default();
+        for encoded in descriptors {
+            for file in FileDescriptorSet::decode(*encoded)?.file {
+                for service in &file.service {
+                    let name = full_name(file.package(), service.name());
+                    if services.contains(&name) {
+                        service.method.iter().for_each(|method| methods.add(&name, method));
+                    }
+                }
+            }
+        }
+        Ok(methods)
+    }
+
+    /// How the method at that path streams.
+    pub(super) fn flow(&self, path: &str) -> Flow {
+        self.flows.get(path).copied().unwrap_or(Flow::ClientStreaming)
+    }
+
+    /// The methods that a client may send again.
+    pub(super) fn idempotent(&self) -> Vec<IdempotentMethod> {
+        self.idempotent.clone()
+    }
+
+    fn add(&mut self, service: &str, method: &MethodDescriptorProto) {
+        let name = format!("{service}/{}", method.name());
+        let level = level(method);
+        let known = self.flows.insert(format!("/{name}"), flow(method));
+        if known.is_none() && level != IdempotencyLevel::Unspecified {
+            self.idempotent.push(IdempotentMethod { method: name, idempotency_level: level.into() });
+        }
+    }
+}
+
+fn full_name(package: &str, service: &str) -> String {
+    if package.is_empty() { service.to_owned() } else { format!("{package}.{service}") }
+}
+
+fn flow(method: &MethodDescriptorProto) -> Flow {
+    match (method.client_streaming(), method.server_streaming()) {
+        (true, _) => Flow::ClientStreaming,
+        (false, true) => Flow::ServerStreaming,
+        (false, false) => Flow::Unary,
+    }
+}
+
+fn level(method: &MethodDescriptorProto) -> IdempotencyLevel {
+    use method_options::IdempotencyLevel as Declared;
+    match method.options.as_ref().map(|options| options.idempotency_level()) {
+        None | Some(Declared::IdempotencyUnknown) => IdempotencyLevel::Unspecified,
+        Some(Declared::NoSideEffects) => IdempotencyLevel::NoSideEffects,
+        Some(Declared::Idempotent) => IdempotencyLevel::Idempotent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::DESCRIPTORS;
+
+    const REGISTRY: &str = "meshwork.registry.v1.RegistryService";
+
+    fn registry() -> Methods {
+        Methods::read(&[DESCRIPTORS, DESCRIPTORS], &BTreeSet::from([REGISTRY.to_owned()])).expect("our descriptors")
+    }
+
+    #[test]
+    fn only_what_is_served_and_declared_idempotent_may_be_sent_again() {
+        let methods = registry().idempotent();
+        let level = |name: &str| {
+            let full = format!("{REGISTRY}/{name}");
+            methods.iter().filter(|method| method.method == full).map(|m| m.idempotency_level()).collect::<Vec<_>>()
+        };
+        assert_eq!(level("Register"), [IdempotencyLevel::Idempotent], "and once, though its descriptors came twice");
+        assert_eq!(level("ListInstances"), [IdempotencyLevel::NoSideEffects]);
+        assert!(methods.iter().all(|method| method.method.starts_with(REGISTRY)));
+        assert!(Methods::read(&[DESCRIPTORS], &BTreeSet::new()).expect("our descriptors").idempotent().is_empty());
+    }
+
+    #[test]
+    fn flows_are_read_and_an_undeclared_method_may_stream() {
+        let flow = |method: &str| registry().flow(&format!("/{REGISTRY}/{method}"));
+        assert_eq!(flow("Register"), Flow::Unary);
+        assert_eq!(flow("Watch"), Flow::ServerStreaming);
+        assert_eq!(flow("KeepAlive"), Flow::ClientStreaming);
+        assert_eq!(flow("Else"), Flow::ClientStreaming);
+    }
+}

@@ -1,0 +1,130 @@
+//! THE server: tonic services behind an accept loop that joins the mesh and leaves it without dropping a call.
+//!
+//! ```text
+//!   accept (runtime) -> connection -> call: admit -> run -> your service
+//! ```
+//!
+//! The loop and every connection are owned here, because tonic's own server closes its listener at the first sign of a
+//! shutdown and then waits without end. How it leaves is told in [`Server::serve`]. TLS is not its matter: `incoming` is
+//! any stream of connections.
+
+mod call;
+mod config;
+mod connection;
+mod fault;
+mod infrastructure;
+mod limits;
+mod methods;
+mod places;
+mod request;
+mod response;
+mod runtime;
+
+use std::{convert::Infallible, future::Future, io};
+
+use futures_util::Stream;
+use http::{HeaderValue, Request, Response};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tonic::{body::Body, server::NamedService};
+use tower::Service;
+
+pub use config::Config;
+pub use fault::draining_status;
+pub use limits::Limits;
+
+use infrastructure::Services;
+
+/// A server of one or more tonic services, as one instance of a mesh service.
+pub struct Server {
+    config: Config,
+    services: Services,
+    descriptors: Vec<&'static [u8]>,
+    draining: CancellationToken,
+}
+
+impl Server {
+    /// A server without services yet.
+    pub fn new(config: Config) -> Self {
+        Self {
+            config,
+            services: Services::default(),
+            descriptors: vec![crate::contract::DESCRIPTORS, tonic_types::pb::FILE_DESCRIPTOR_SET],
+            draining: CancellationToken::new(),
+        }
+    }
+
+    /// Adds a tonic service.
+    ///
+    /// # Panics
+    /// If a service of that name was added before.
+    #[must_use]
+    pub fn add_service<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.services = self.services.add(service);
+        self
+    }
+
+    /// Adds an encoded `FileDescriptorSet` to those of Meshwork's contracts and google.rpc's details. From the descriptors
+    /// come reflection, which methods stream, and which may be sent again.
+    #[must_use]
+    pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
+        self.descriptors.push(encoded);
+        self
+    }
+
+    /// Fires when the server leaves and has told everybody: every long stream shall end now with [`draining_status`], so
+    /// that its client moves to another instance. Streams that go on are aborted at the drain limit.
+    pub fn draining(&self) -> CancellationToken {
+        self.draining.clone()
+    }
+
+    /// Serves the connections of `incoming` until `shutdown` ends, then leaves:
+    ///
+    /// 1. health says NOT_SERVING, the registry DRAINING, and calls are served as before until the mesh has seen it;
+    /// 2. [`Server::draining`] fires, every connection is sent GOAWAY, no more are accepted;
+    /// 3. what is under way may finish within `drain_limit`;
+    /// 4. the instance leaves the registry, and what is left is aborted.
+    ///
+    /// An error of `incoming` is logged and does not end the server; its end only means that no more connections come.
+    ///
+    /// # Errors
+    /// A config or descriptors that cannot be served.
+    pub async fn serve<IO, I, F>(self, incoming: I, shutdown: F) -> Result<(), Error>
+    where
+        I: Stream<Item = io::Result<IO>>,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future<Output = ()>,
+    {
+        runtime::serve(self, incoming, shutdown).await
+    }
+}
+
+/// Why a server could not serve, or had to stop.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The instance id cannot be a header's value.
+    #[error("instance id {0:?}: must be 1 to 128 visible ASCII characters")]
+    InvalidInstanceId(String),
+    /// The bytes given to [`Server::descriptors`] are not a `FileDescriptorSet`.
+    #[error("the descriptors cannot be read")]
+    Descriptors(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// An instance id as a header's value.
+fn instance_header(instance_id: &str) -> Result<HeaderValue, Error> {
+    let invalid = || Error::InvalidInstanceId(instance_id.to_owned());
+    if !(1..=128).contains(&instance_id.len()) || !instance_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(invalid());
+    }
+    HeaderValue::from_str(instance_id).map_err(|_| invalid())
+}

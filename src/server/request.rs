@@ -1,0 +1,187 @@
+//! A request's body, checked for gRPC's framing while it flows.
+//!
+//! What a caller got wrong is answered as the caller's error: too large is RESOURCE_EXHAUSTED (gRPC's own table), broken
+//! framing is INVALID_ARGUMENT. tonic would answer the same bytes with OUT_OF_RANGE and INTERNAL.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame};
+use tonic::{Code, Status};
+
+use super::{fault::ERRORS, methods::Flow};
+
+/// gRPC puts a flag (0 or 1: compressed) and a big-endian length before each message.
+const PREFIX: usize = 5;
+
+/// A request's body whose messages are within the limit and whole.
+pub(super) struct CheckedBody<B> {
+    inner: B,
+    frames: Frames,
+    ended: bool,
+}
+
+impl<B> CheckedBody<B> {
+    pub(super) fn new(inner: B, message_size: usize, flow: Flow) -> Self {
+        let frames = Frames { limit: message_size, prefix: [0; PREFIX], filled: 0, rest: 0, messages: 0, flow };
+        Self { inner, frames, ended: false }
+    }
+}
+
+impl<B> Body for CheckedBody<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let next = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let checked = match next {
+            Some(Ok(frame)) => match frame.data_ref().map_or(Ok(()), |data| self.frames.check(data)) {
+                Ok(()) => return Poll::Ready(Some(Ok(frame))),
+                Err(status) => Err(status),
+            },
+            // Not CANCELLED: tonic takes that for the end of the request, and the handler would act on half of it.
+            Some(Err(error)) => Err(Status::unavailable(format!("the request broke off: {}", error.into()))),
+            None => self.frames.end(),
+        };
+        self.ended = true;
+        Poll::Ready(checked.err().map(Err))
+    }
+
+    /// Not before the end was checked.
+    fn is_end_stream(&self) -> bool {
+        self.ended
+    }
+}
+
+/// Where in its framing a request is.
+struct Frames {
+    limit: usize,
+    /// The prefix of the next message, as far as it has come.
+    prefix: [u8; PREFIX],
+    filled: usize,
+    /// Bytes that the message under way still lacks.
+    rest: usize,
+    messages: usize,
+    flow: Flow,
+}
+
+impl Frames {
+    fn check(&mut self, mut data: &[u8]) -> Result<(), Status> {
+        loop {
+            let skipped = self.rest.min(data.len());
+            self.rest -= skipped;
+            data = &data[skipped..];
+            if data.is_empty() {
+                return Ok(());
+            }
+            let taken = (PREFIX - self.filled).min(data.len());
+            self.prefix[self.filled..self.filled + taken].copy_from_slice(&data[..taken]);
+            self.filled += taken;
+            data = &data[taken..];
+            if self.filled == PREFIX {
+                self.filled = 0;
+                self.begin()?;
+            }
+        }
+    }
+
+    /// A prefix is whole.
+    fn begin(&mut self) -> Result<(), Status> {
+        let [flag, length @ ..] = self.prefix;
+        if flag > 1 {
+            return Err(malformed(format!("a message begins with flag {flag}, which is neither 0 nor 1")));
+        }
+        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
+        if length > self.limit {
+            let message = format!("a message of {length} bytes is larger than the limit of {} bytes", self.limit);
+            return Err(ERRORS.error(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
+        }
+        self.messages += 1;
+        self.rest = length;
+        Ok(())
+    }
+
+    fn end(&self) -> Result<(), Status> {
+        if self.rest > 0 || self.filled > 0 {
+            return Err(malformed("the request ends within a message"));
+        }
+        match self.flow {
+            Flow::Unary | Flow::ServerStreaming if self.messages == 0 => Err(malformed("the request has no message")),
+            Flow::Unary | Flow::ServerStreaming | Flow::ClientStreaming => Ok(()),
+        }
+    }
+}
+
+/// The caller's bytes are not a request.
+pub(super) fn malformed(message: impl Into<String>) -> Status {
+    ERRORS.error(Code::InvalidArgument, "MALFORMED_REQUEST", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The code with which a body of these chunks ends.
+    fn code(chunks: Vec<Vec<u8>>, flow: Flow) -> Code {
+        let chunks = chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Frame::data(Bytes::from(chunk))));
+        let body = StreamBody::new(futures_util::stream::iter(chunks));
+        let read = CheckedBody::new(body, 10, flow).collect();
+        let read = futures_util::FutureExt::now_or_never(read).expect("nothing to wait for");
+        read.map_or_else(|status| status.code(), |_| Code::Ok)
+    }
+
+    fn message(length: u32, content: usize) -> Vec<u8> {
+        let mut bytes = vec![0];
+        bytes.extend(length.to_be_bytes());
+        bytes.extend(vec![7; content]);
+        bytes
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_framing_is_the_callers_error() {
+        for (what, bytes, expected) in [
+            ("whole", message(10, 10), Code::Ok),
+            ("too large", message(11, 11), Code::ResourceExhausted),
+            ("too large, and not even sent", message(u32::MAX, 0), Code::ResourceExhausted),
+            ("cut in the message", message(10, 9), Code::InvalidArgument),
+            ("cut in the prefix", vec![0, 0], Code::InvalidArgument),
+            ("an unknown flag", vec![2, 0, 0, 0, 0], Code::InvalidArgument),
+            ("nothing", vec![], Code::InvalidArgument),
+        ] {
+            assert_eq!(code(vec![bytes], Flow::Unary), expected, "{what}");
+        }
+        assert_eq!(code(vec![], Flow::ClientStreaming), Code::Ok, "a stream may have no message");
+    }
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_how_the_bytes_are_cut(
+            lengths in prop::collection::vec(0_u32..14, 0..5),
+            missing in 0_usize..3,
+            cut in 1_usize..9,
+        ) {
+            let mut bytes: Vec<u8> = lengths.iter().flat_map(|length| message(*length, *length as usize)).collect();
+            bytes.truncate(bytes.len().saturating_sub(missing));
+            let whole = code(vec![bytes.clone()], Flow::ClientStreaming);
+            let pieces = bytes.chunks(cut).map(<[u8]>::to_vec).collect();
+            prop_assert_eq!(code(pieces, Flow::ClientStreaming), whole);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The accept loop, and how it ends: the owner of every connection.
+
+use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+
+use futures_util::{Stream, StreamExt as _};
+use hyper::server::conn::http2::Builder;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic_health::ServingStatus;
+
+use super::{
+    Error, Server,
+    call::Stack,
+    connection::{self, CallTasks},
+    infrastructure, instance_header,
+    methods::Methods,
+    places::Places,
+};
+
+/// After an error of accepting, which mostly says that files ran out: long enough not to spin, short enough not to be felt.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// For the tasks of aborted calls to end. They need no time but what they take to their next await.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
+
+pub(super) async fn serve<IO, I, F>(server: Server, incoming: I, shutdown: F) -> Result<(), Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let Server { config, services, mut descriptors, draining } = server;
+    descriptors.extend(infrastructure::DESCRIPTORS);
+    let (services, health) =
+        services.with_infrastructure(&descriptors).map_err(|error| Error::Descriptors(error.into()))?;
+    let methods = Methods::read(&descriptors, &services.names).map_err(|error| Error::Descriptors(error.into()))?;
+    let stack = Stack {
+        routes: services.routes.prepare(),
+        services: services.names,
+        methods,
+        instance: instance_header(&config.instance_id)?,
+        calls: Places::new(config.limits.concurrent_calls),
+        streams: Places::new(config.limits.concurrent_streams),
+        limits: config.limits,
+        draining: draining.clone(),
+    };
+    let mut connections = Connections::new(stack);
+    let mut incoming = pin!(incoming.fuse());
+
+    health.set(ServingStatus::Serving).await;
+    connections.accept_until(incoming.as_mut(), shutdown).await;
+    health.set(ServingStatus::NotServing).await;
+    draining.cancel();
+    connections.finish(config.drain_limit).await;
+    connections.abort().await;
+    Ok(())
+}
+
+/// The connections of a server.
+struct Connections {
+    stack: Arc<Stack>,
+    http2: Builder<CallTasks>,
+    places: Places,
+    open: JoinSet<()>,
+    calls: TaskTracker,
+    goaway: CancellationToken,
+}
+
+impl Connections {
+    fn new(stack: Stack) -> Self {
+        let calls = TaskTracker::new();
+        calls.close();
+        Self {
+            http2: connection::http2(&stack.limits, CallTasks(calls.clone())),
+            places: Places::new(stack.limits.connections),
+            open: JoinSet::new(),
+            goaway: CancellationToken::new(),
+            stack: Arc::new(stack),
+            calls,
+        }
+    }
+
+    /// Accepts connections, and lets go of those that ended, until `end` does.
+    async fn accept_until<IO, I, F>(&mut self, mut incoming: I, end: F) -> F::Output
+    where
+        I: Stream<Item = io::Result<IO>> + futures_util::stream::FusedStream + Unpin,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        F: Future,
+    {
+        let mut end = pin!(end);
+        loop {
+            // Cancel-safe: a connection is handed out whole or not at all, by `next` as well as by `join_next`.
+            tokio::select! {
+                biased;
+                output = &mut end => return output,
+                Some(_) = self.open.join_next() => {}
+                Some(accepted) = incoming.next(), if !incoming.is_terminated() => match accepted {
+                    Ok(io) => self.open(io),
+                    Err(error) => {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                }
+            }
+        }
+    }
+
+    fn open<IO>(&mut self, io: IO)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match self.places.take() {
+            Some(place) => {
+                let (http2, stack, goaway) = (self.http2.clone(), self.stack.clone(), self.goaway.child_token());
+                self.open.spawn(connection::serve(io, http2, stack, goaway, place));
+            }
+            None => tracing::warn!(limit = self.stack.limits.connections, "a connection too many was closed"),
+        }
+    }
+
+    /// Sends GOAWAY on every connection and waits for their calls to finish, but not longer than the limit.
+    async fn finish(&mut self, limit: Duration) {
+        self.goaway.cancel();
+        let all = async { while self.open.join_next().await.is_some() {} };
+        if timeout(limit, all).await.is_err() {
+            tracing::warn!(connections = self.open.len(), ?limit, "calls did not finish in time and are aborted");
+        }
+    }
+
+    /// Ends what is left.
+    async fn abort(mut self) {
+        self.open.shutdown().await;
+        if timeout(ABORT_LIMIT, self.calls.wait()).await.is_err() {
+            tracing::error!(calls = self.calls.len(), "calls block their thread and cannot be ended");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The loop that gathers inputs while the last commit runs, and commits them as one batch.
+//!
+//! There is no linger: an input that comes alone is committed alone, and the busier the service, the larger its batches.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Decider,
+    batch::{self, Verdict},
+};
+use crate::{
+    event::{CursorMove, Outbox, Position},
+    store::StoreError,
+};
+
+/// Inputs of one batch. Beyond this a transaction gains nothing and only holds its locks longer.
+const MAX_BATCH_INPUTS: usize = 512;
+/// Jobs that wait for the loop; callers beyond wait for room, as long as their deadline allows.
+const MAX_QUEUED_JOBS: usize = 1024;
+/// How often a batch is repeated as a whole before its jobs are tried one by one.
+const MAX_ATTEMPTS: u32 = 3;
+/// A repeated batch waits this long, times a random share, times the attempt: its rival needs about a commit.
+const CONFLICT_BACKOFF: Duration = Duration::from_millis(5);
+
+/// A handle to the writer of one service instance; clones share it.
+pub struct Writer<D: Decider> {
+    jobs: mpsc::Sender<Job<D>>,
+    closing: CancellationToken,
+    task: Arc<Mutex<Option<JoinHandle<()>>>>,
+}
+
+impl<D: Decider> Clone for Writer<D> {
+    fn clone(&self) -> Self {
+        Self { jobs: self.jobs.clone(), closing: self.closing.clone(), task: self.task.clone() }
+    }
+}
+
+/// The answer to an input that took effect.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied<R> {
+    /// What the decider answered.
+    pub reply: R,
+    /// Where the last event of this input stands. `None` if nothing happened.
+    pub position: Option<Position>,
+}
+
+/// Why an input had no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError<R: std::error::Error> {
+    /// The decider refused it.
+    #[error("refused")]
+    Refused(#[source] R),
+    /// Its batch of consumed events was already folded, or is not the next one.
+    #[error("the cursor stands elsewhere")]
+    Fenced,
+    /// The database failed; nothing has changed, and the same input may succeed later.
+    #[error("the database failed")]
+    Store(#[source] Arc<StoreError>),
+    /// The writer is closed.
+    #[error("the writer is closed")]
+    Closed,
+}
+
+/// Inputs that take effect together or not at all.
+pub(super) struct Job<D: Decider> {
+    pub(super) inputs: Vec<D::Input>,
+    /// The claim of consumed events; commands have none.
+    pub(super) cursor: Option<CursorMove>,
+    done: oneshot::Sender<JobResult<D>>,
+}
+
+type JobResult<D> = Result<Vec<Applied<<D as Decider>::Reply>>, WriteError<<D as Decider>::Refusal>>;
+
+impl<D: Decider> Writer<D> {
+    /// Starts the loop on `outbox`'s database.
+    pub fn start(outbox: Outbox, decider: Arc<D>) -> Self {
+        let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
+        let closing = CancellationToken::new();
+        let task = tokio::spawn(run(outbox, decider, queue, closing.clone()));
+        Self { jobs, closing, task: Arc::new(Mutex::new(Some(task))) }
+    }
+
+    /// Submits a command and waits for its commit. Dropping the future does not take the command back.
+    ///
+    /// # Errors
+    /// [`WriteError::Refused`], [`WriteError::Store`], [`WriteError::Closed`].
+    pub async fn submit(&self, input: D::Input) -> Result<Applied<D::Reply>, WriteError<D::Refusal>> {
+        let answer = self.enqueue(vec![input], None).await?;
+        let mut replies = answer.await.map_err(|_| WriteError::Closed)??;
+        Ok(replies.pop().expect("one answer for one input"))
+    }
+
+    /// Submits consumed events with the claim that they are next in their log. Returns once they are in the queue, so
+    /// that the next batch can follow; the answer comes with their commit.
+    pub(crate) async fn enqueue_consumed(
+        &self,
+        inputs: Vec<D::Input>,
+        claim: CursorMove,
+    ) -> Result<oneshot::Receiver<JobResult<D>>, WriteError<D::Refusal>> {
+        self.enqueue(inputs, Some(claim)).await
+    }
+
+    /// Commits what is in the queue, and ends.
+    pub async fn close(&self) {
+        self.closing.cancel();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(task) = task {
+            // An error is a panic of the decider, which its own callers have seen as a closed writer.
+            let _ = task.await;
+        }
+    }
+
+    async fn enqueue(
+        &self,
+        inputs: Vec<D::Input>,
+        cursor: Option<CursorMove>,
+    ) -> Result<oneshot::Receiver<JobResult<D>>, WriteError<D::Refusal>> {
+        let (done, answer) = oneshot::channel();
+        self.jobs.send(Job { inputs, cursor, done }).await.map_err(|_| WriteError::Closed)?;
+        Ok(answer)
+    }
+}
+
+async fn run<D: Decider>(
+    outbox: Outbox,
+    decider: Arc<D>,
+    mut queue: mpsc::Receiver<Job<D>>,
+    closing: CancellationToken,
+) {
+    loop {
+        // Both arms are cancel-safe: a job that was not received stays in the queue.
+        let first = tokio::select! {
+            job = queue.recv() => job,
+            () = closing.cancelled() => {
+                queue.close();
+                queue.recv().await
+            }
+        };
+        let Some(first) = first else { return };
+        commit(&outbox, &*decider, gather(first, &mut queue)).await;
+    }
+}
+
+/// What has arrived by now, up to a batch.
+fn gather<D: Decider>(first: Job<D>, queue: &mut mpsc::Receiver<Job<D>>) -> Vec<Job<D>> {
+    let mut inputs = first.inputs.len();
+    let mut jobs = vec![first];
+    while inputs < MAX_BATCH_INPUTS {
+        let Ok(job) = queue.try_recv() else { break };
+        inputs += job.inputs.len();
+        jobs.push(job);
+    }
+    jobs
+}
+
+/// Commits a batch: as a whole if possible, else job by job, so that one bad job fails alone.
+async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
+    match attempt(outbox, decider, &jobs).await {
+        Ok(verdicts) => jobs.into_iter().zip(verdicts).for_each(|(job, verdict)| job.answer(verdict)),
+        Err(error @ StoreError::Unavailable(_)) => fail_all(jobs, error),
+        Err(error) if jobs.len() == 1 => fail_all(jobs, error),
+        Err(error) => {
+            tracing::warn!(%error, jobs = jobs.len(), "a batch failed; its jobs are tried one by one");
+            for job in jobs {
+                Box::pin(commit(outbox, decider, vec![job])).await;
+            }
+        }
+    }
+}
+
+/// Runs a batch, and repeats it while it conflicts with others.
+async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> Result<Vec<Verdict<D>>, StoreError> {
+    let mut attempt = 1;
+    loop {
+        match batch::run(decider, outbox, jobs).await {
+            Err(StoreError::Conflict(_)) if attempt < MAX_ATTEMPTS => {
+                tokio::time::sleep(CONFLICT_BACKOFF.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
+                attempt += 1;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn fail_all<D: Decider>(jobs: Vec<Job<D>>, error: StoreError) {
+    let error = Arc::new(error);
+    for job in jobs {
+        job.finish(Err(WriteError::Store(error.clone())));
+    }
+}
+
+impl<D: Decider> Job<D> {
+    fn answer(self, verdict: Verdict<D>) {
+        self.finish(match verdict {
+            Verdict::Accepted(replies) => Ok(replies),
+            Verdict::Refused(refusal) => Err(WriteError::Refused(refusal)),
+            Verdict::Fenced => Err(WriteError::Fenced),
+        });
+    }
+
+    fn finish(self, result: JobResult<D>) {
+        // A caller that has gone away needs no answer.
+        let _ = self.done.send(result);
+    }
+}
