@@ -1,1 +1,3 @@
-//! Meshwork: customer.
+//! Meshwork's customer service: customers, and the credit that their orders reserve.
+
+pub mod domain;

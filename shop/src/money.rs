@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn what_is_no_amount_is_refused_and_says_which_field() {
-        let usd = Currency::from_code("USD").unwrap();
-        let krw = Currency::from_code("KRW").unwrap();
+        let usd = Currency::from_code("USD").expect("known");
+        let krw = Currency::from_code("KRW").expect("known");
         for (given, error, field) in [
             (("", 1, 0), MoneyError::Currency(CurrencyError::Empty), "currency_code"),
             (("usd", 1, 0), MoneyError::Currency(CurrencyError::Unknown), "currency_code"),

@@ -73,7 +73,7 @@ mod tests {
     #[test]
     fn any_uuid_comes_in_and_canonical_text_goes_out() {
         let text = "0198C0DE-0000-4000-8000-00000000000A";
-        assert_eq!(parse_id(text).unwrap().to_string(), text.to_lowercase());
+        assert_eq!(parse_id(text).expect("a UUID").to_string(), text.to_lowercase());
         for bad in ["", "1", "not-a-uuid", "0198c0de-0000-4000-8000-00000000000g"] {
             assert_eq!(parse_id(bad), Err(InvalidId), "{bad}");
         }
