@@ -10,12 +10,12 @@ pub struct CustomerRow {
     pub created: Option<CustomerCreated>,
     /// The credit limit. `None`: no event that says it was seen yet.
     pub limit: Option<Amount>,
-    /// The aggregate version that set `limit`. 0: none.
-    pub limit_version: u64,
+    /// The position that set `limit`. 0: none.
+    pub limit_position: u64,
     /// What is left of the limit. `None`: as for `limit`.
     pub available: Option<Amount>,
-    /// The aggregate version that set `available`. 0: none.
-    pub version: u64,
+    /// The position that set `available`. 0: none.
+    pub position: u64,
 }
 
 /// What is settled when a customer is created.
@@ -32,8 +32,8 @@ pub struct CustomerCreated {
 pub struct CustomerEvent {
     /// The customer.
     pub customer_id: Uuid,
-    /// The customer's version after it, from 1.
-    pub version: u64,
+    /// Its position in the customer's partition, from 1.
+    pub position: u64,
     /// What happened.
     pub change: CustomerChange,
 }
@@ -66,17 +66,17 @@ impl CustomerRow {
             CustomerChange::AvailableChanged { available } => (None, None, *available),
         };
         let created = created.filter(|_| self.created.is_none());
-        let limit = limit.filter(|_| event.version > self.limit_version);
-        let available = Some(available).filter(|_| event.version > self.version);
+        let limit = limit.filter(|_| event.position > self.limit_position);
+        let available = Some(available).filter(|_| event.position > self.position);
         if created.is_none() && limit.is_none() && available.is_none() {
             return None;
         }
         Some(Self {
             created: created.or(self.created.as_ref()).cloned(),
             limit: limit.or(self.limit),
-            limit_version: if limit.is_some() { event.version } else { self.limit_version },
+            limit_position: if limit.is_some() { event.position } else { self.limit_position },
             available: available.or(self.available),
-            version: self.version.max(event.version),
+            position: self.position.max(event.position),
         })
     }
 }

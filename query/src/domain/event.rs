@@ -67,8 +67,8 @@ pub enum EventError {
 
 /// What an event of either service means to the view.
 pub fn to_input(event: &Event) -> Result<Input, EventError> {
-    if event.aggregate_version == 0 {
-        return Err(EventError::Field { field: "aggregate_version" });
+    if event.position == 0 {
+        return Err(EventError::Field { field: "position" });
     }
     match event.r#type.as_str() {
         ORDER_CREATED => {
@@ -123,7 +123,6 @@ fn order_input(event: &Event, order_id: &str, customer_id: &str, change: OrderCh
     Ok(Input::Order(OrderEvent {
         order_id: id("order_id", order_id)?,
         customer_id: id("customer_id", customer_id)?,
-        version: event.aggregate_version,
         time_ms: time_ms("create_time", event.create_time.as_ref())?,
         partition: event.partition,
         position: event.position,
@@ -133,7 +132,7 @@ fn order_input(event: &Event, order_id: &str, customer_id: &str, change: OrderCh
 
 fn customer_input(event: &Event, customer_id: &str, change: CustomerChange) -> Result<Input, EventError> {
     let customer_id = id("customer_id", customer_id)?;
-    Ok(Input::Customer(CustomerEvent { customer_id, version: event.aggregate_version, change }))
+    Ok(Input::Customer(CustomerEvent { customer_id, position: event.position, change }))
 }
 
 fn payload<M: prost::Message + Default>(event: &Event, event_type: &'static str) -> Result<M, EventError> {

@@ -1,9 +1,10 @@
 //! The view's rules: how events of `order` and `customer` fold into rows. Pure: no I/O, clock or randomness.
 //!
 //! Each row takes the events of one service only: an order's row those of `order`, a customer's those of `customer`. Reads
-//! join them. So the two streams commute, in whatever relative order they arrive. Within a row every field keeps the value
-//! of the highest aggregate version that set it, so repeats and late events change nothing, and an event that arrives before
-//! its row's creation leaves a partial row, which no read shows, instead of being lost.
+//! join them. So the two streams commute, in whatever relative order they arrive. All events of
+//! a row are in one partition, so their positions are its versions: every field keeps the value of the highest position that
+//! set it. Repeats and late events change nothing, and an event that arrives before its row's creation leaves a partial row,
+//! which no read shows, instead of being lost. (An aggregate version would not do: reservations are aggregates of their own.)
 
 mod customer;
 mod event;

@@ -15,13 +15,11 @@ pub struct OrderRow {
     pub state: OrderState,
     /// Why it was rejected; unspecified in any other state.
     pub reason: RejectionReason,
-    /// The aggregate version that set `state`. 0: none.
-    pub version: u64,
-    /// When that event was decided, in milliseconds since the Unix epoch.
+    /// When its last event was decided, in milliseconds since the Unix epoch.
     pub update_time_ms: i64,
     /// The order service's partition that all events of this order are in.
     pub partition: u32,
-    /// The position of the last event that changed this row.
+    /// The position of its last event there. 0: none.
     pub position: u64,
 }
 
@@ -41,8 +39,6 @@ pub struct OrderEvent {
     pub order_id: Uuid,
     /// Who ordered.
     pub customer_id: Uuid,
-    /// The order's version after it, from 1.
-    pub version: u64,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub time_ms: i64,
     /// The partition it came from.
@@ -74,7 +70,6 @@ impl OrderRow {
             created: None,
             state: OrderState::Unspecified,
             reason: RejectionReason::Unspecified,
-            version: 0,
             update_time_ms: event.time_ms,
             partition: event.partition,
             position: 0,
@@ -83,18 +78,17 @@ impl OrderRow {
 
     /// The row after an event; `None` if it changes nothing.
     pub(super) fn fold(&self, event: &OrderEvent) -> Option<Self> {
-        let newer = event.version > self.version;
+        let newer = event.position > self.position;
         let completes = self.created.is_none() && matches!(event.change, OrderChange::Created(_));
         if !newer && !completes {
             return None;
         }
         let mut row = *self;
-        row.position = row.position.max(event.position);
         if let OrderChange::Created(created) = event.change {
             row.created = row.created.or(Some(created));
         }
         if newer {
-            row.version = event.version;
+            row.position = event.position;
             row.update_time_ms = event.time_ms;
             (row.state, row.reason) = event.change.state();
         }

@@ -41,7 +41,6 @@ fn order_stream(steps: &[(u8, u8)]) -> Vec<Input> {
         stream.push(Input::Order(OrderEvent {
             order_id: id(1, *order),
             customer_id: id(2, order % CUSTOMERS),
-            version: *version,
             time_ms,
             partition: 0,
             position,
@@ -65,7 +64,8 @@ fn customer_stream(steps: &[(u8, u8)]) -> Vec<Input> {
             (_, 0) => CustomerChange::LimitUpdated { limit: usd(2_000), available },
             (_, _) => CustomerChange::AvailableChanged { available },
         };
-        stream.push(Input::Customer(CustomerEvent { customer_id: id(2, *customer), version: *version, change }));
+        let position = stream.len() as u64 + 1;
+        stream.push(Input::Customer(CustomerEvent { customer_id: id(2, *customer), position, change }));
     }
     stream
 }
@@ -126,21 +126,21 @@ proptest! {
 }
 
 #[test]
-fn an_order_ends_in_the_state_of_its_last_version_with_its_reason() {
+fn an_order_ends_in_the_state_of_its_last_event_with_its_reason() {
     let stream = order_stream(&[(0, 0), (0, 1), (1, 0), (1, 0), (1, 2)]);
     let rows = view(&stream);
     let states: Vec<_> = rows
         .iter()
         .map(|(_, row)| match row {
-            Row::Order(row) => (row.state, row.reason, row.version, row.position, row.update_time_ms),
+            Row::Order(row) => (row.state, row.reason, row.position, row.update_time_ms),
             Row::Customer(row) => panic!("{row:?}"),
         })
         .collect();
     assert_eq!(
         states,
         [
-            (OrderState::Rejected, RejectionReason::InsufficientCredit, 2, 2, 1_002),
-            (OrderState::Cancelled, RejectionReason::Unspecified, 3, 5, 1_005),
+            (OrderState::Rejected, RejectionReason::InsufficientCredit, 2, 1_002),
+            (OrderState::Cancelled, RejectionReason::Unspecified, 5, 1_005),
         ]
     );
 }
@@ -156,7 +156,6 @@ fn event<M: Message + Name>(payload: &M) -> Event {
     Event {
         partition: 3,
         position: 9,
-        aggregate_version: 1,
         r#type: M::full_name(),
         create_time: Some(timestamp(2_000)),
         payload: Some(prost_types::Any { type_url: M::type_url(), value: payload.encode_to_vec() }),
@@ -174,12 +173,11 @@ fn created() -> OrderCreatedPayload {
 }
 
 #[test]
-fn an_event_becomes_an_input_with_its_version_and_place() {
+fn an_event_becomes_an_input_with_its_place() {
     let input = to_input(&event(&created())).unwrap();
     let expected = Input::Order(OrderEvent {
         order_id: id(1, 1),
         customer_id: id(2, 2),
-        version: 1,
         time_ms: 2_000,
         partition: 3,
         position: 9,
@@ -201,7 +199,7 @@ fn a_malformed_event_is_an_error_that_says_what_is_wrong() {
             },
             "the payload is no shop.order.v1.OrderApproved",
         ),
-        (Event { aggregate_version: 0, ..approved.clone() }, "aggregate_version"),
+        (Event { position: 0, ..approved.clone() }, "position"),
         (approved, "order_id"),
         (event(&OrderCreatedPayload { total: None, ..created() }), "total"),
         (

@@ -9,8 +9,7 @@ mod write;
 pub use read::{Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, order, orders};
 pub use write::{load, save};
 
-use meshwork::store::{Database, Migration, Sql, StoreError};
-use uuid::Uuid;
+use meshwork::store::{Database, Migration, StoreError};
 
 /// The name under which the schema's version is recorded.
 const COMPONENT: &str = "query";
@@ -30,12 +29,11 @@ create table order_view (
     currency text,
     total_minor bigint,
     create_time_ms bigint,
-    -- shop.order.v1.OrderState and RejectionReason, and the aggregate version that set them
+    -- shop.order.v1.OrderState and RejectionReason
     state bigint not null,
     reason bigint not null,
-    version bigint not null,
     update_time_ms bigint not null,
-    -- the last event of the order service that changed this row
+    -- its last event in the order service's log
     partition bigint not null,
     position bigint not null
 );
@@ -46,29 +44,18 @@ create table customer_view (
     -- these two are null until CustomerCreated was seen
     name text,
     create_time_ms bigint,
-    -- of limit_minor and available_minor; each with the aggregate version that set it
+    -- of limit_minor and available_minor, each with the position in the customer service's log that set it
     currency text,
     limit_minor bigint,
-    limit_version bigint not null,
+    limit_position bigint not null,
     available_minor bigint,
-    version bigint not null
-);
-create table view_identity (
-    singleton bigint primary key check (singleton = 1),
-    view_id bytea not null
+    position bigint not null
 )",
 }];
 
-/// Brings the schema up to date and returns the view's id: `new_id` if the view is new.
-pub async fn open(database: &Database, new_id: Uuid) -> Result<Uuid, StoreError> {
-    database.migrate(COMPONENT, &MIGRATIONS).await?;
-    let mut tx = database.begin().await?;
-    let insert = Sql::new("insert into view_identity (singleton, view_id) values (1, ").arg(new_id);
-    tx.execute(insert.push(") on conflict (singleton) do nothing")).await?;
-    let rows = tx.fetch(Sql::new("select view_id from view_identity")).await?;
-    let view_id = rows.first().expect("the row was inserted if it was not there").uuid(0)?;
-    tx.commit().await?;
-    Ok(view_id)
+/// Brings the schema up to date.
+pub async fn migrate(database: &Database) -> Result<(), StoreError> {
+    database.migrate(COMPONENT, &MIGRATIONS).await
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ fn select_orders() -> Sql {
 async fn fetch_orders(store: &dyn Store, sql: Sql) -> Result<Vec<Order>, StoreError> {
     let rows = store.read(sql).await?;
     rows.iter()
-        .map(|row| Ok(Order { order_id: row.uuid(0)?, row: order_row(row)?, customer_name: row.text(11)?.to_owned() }))
+        .map(|row| Ok(Order { order_id: row.uuid(0)?, row: order_row(row)?, customer_name: row.text(10)?.to_owned() }))
         .collect()
 }
 

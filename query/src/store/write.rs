@@ -9,16 +9,16 @@ use uuid::Uuid;
 
 use crate::domain::{CustomerCreated, CustomerRow, Key, OrderCreated, OrderRow, Row};
 
-/// Rows in one statement: 11 parameters each stay below SQLite's 32,766 and PostgreSQL's 65,535.
+/// Rows in one statement: at most 10 parameters each stay below SQLite's 32,766 and PostgreSQL's 65,535.
 const MAX_ROWS_PER_STATEMENT: usize = 2_000;
 
 /// The columns of an order, from `order_view o`; [`order_row`] reads them.
 pub(super) const ORDER_COLUMNS: &str = "o.order_id, o.customer_id, o.currency, o.total_minor, o.create_time_ms, o.state, \
-     o.reason, o.version, o.update_time_ms, o.partition, o.position";
+     o.reason, o.update_time_ms, o.partition, o.position";
 
 /// The columns of a customer, from `customer_view c`; [`customer_row`] reads them.
 pub(super) const CUSTOMER_COLUMNS: &str = "c.customer_id, c.name, c.create_time_ms, c.currency, c.limit_minor, \
-     c.limit_version, c.available_minor, c.version";
+     c.limit_position, c.available_minor, c.position";
 
 /// Loads the rows of `keys`, which are sorted; one select for each table.
 pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
@@ -76,7 +76,7 @@ pub async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<()
 
 fn upsert_orders(rows: &[(Uuid, &OrderRow)]) -> Sql {
     Sql::new(
-        "insert into order_view (order_id, customer_id, currency, total_minor, create_time_ms, state, reason, version, \
+        "insert into order_view (order_id, customer_id, currency, total_minor, create_time_ms, state, reason, \
          update_time_ms, partition, position) values ",
     )
     .rows(rows.iter().map(|(id, row)| {
@@ -89,7 +89,6 @@ fn upsert_orders(rows: &[(Uuid, &OrderRow)]) -> Sql {
             Value::from(row.created.map(|created| created.create_time_ms)),
             Value::from(i64::from(i32::from(row.state))),
             Value::from(i64::from(i32::from(row.reason))),
-            count(row.version),
             Value::from(row.update_time_ms),
             Value::from(i64::from(row.partition)),
             count(row.position),
@@ -98,14 +97,14 @@ fn upsert_orders(rows: &[(Uuid, &OrderRow)]) -> Sql {
     .push(
         " on conflict (order_id) do update set currency = excluded.currency, total_minor = excluded.total_minor, \
          create_time_ms = excluded.create_time_ms, state = excluded.state, reason = excluded.reason, \
-         version = excluded.version, update_time_ms = excluded.update_time_ms, position = excluded.position",
+         update_time_ms = excluded.update_time_ms, position = excluded.position",
     )
 }
 
 fn upsert_customers(rows: &[(Uuid, &CustomerRow)]) -> Sql {
     Sql::new(
-        "insert into customer_view (customer_id, name, create_time_ms, currency, limit_minor, limit_version, \
-         available_minor, version) values ",
+        "insert into customer_view (customer_id, name, create_time_ms, currency, limit_minor, limit_position, \
+         available_minor, position) values ",
     )
     .rows(rows.iter().map(|(id, row)| {
         let currency = row.available.or(row.limit).map(Amount::currency);
@@ -115,15 +114,15 @@ fn upsert_customers(rows: &[(Uuid, &CustomerRow)]) -> Sql {
             Value::from(row.created.as_ref().map(|created| created.create_time_ms)),
             Value::Text(currency.map(|currency| currency.code().to_owned())),
             Value::from(row.limit.map(Amount::minor)),
-            count(row.limit_version),
+            count(row.limit_position),
             Value::from(row.available.map(Amount::minor)),
-            count(row.version),
+            count(row.position),
         ]
     }))
     .push(
         " on conflict (customer_id) do update set name = excluded.name, create_time_ms = excluded.create_time_ms, \
-         currency = excluded.currency, limit_minor = excluded.limit_minor, limit_version = excluded.limit_version, \
-         available_minor = excluded.available_minor, version = excluded.version",
+         currency = excluded.currency, limit_minor = excluded.limit_minor, limit_position = excluded.limit_position, \
+         available_minor = excluded.available_minor, position = excluded.position",
     )
 }
 
@@ -146,10 +145,9 @@ pub(super) fn order_row(row: &SqlRow) -> Result<OrderRow, StoreError> {
         created,
         state: number::<OrderState>(row, 5, "an order state")?,
         reason: number::<RejectionReason>(row, 6, "a rejection reason")?,
-        version: row.count(7)?,
-        update_time_ms: row.int(8)?,
-        partition: number::<u32>(row, 9, "a partition")?,
-        position: row.count(10)?,
+        update_time_ms: row.int(7)?,
+        partition: number::<u32>(row, 8, "a partition")?,
+        position: row.count(9)?,
     })
 }
 
@@ -166,9 +164,9 @@ pub(super) fn customer_row(row: &SqlRow) -> Result<CustomerRow, StoreError> {
     Ok(CustomerRow {
         created,
         limit: minor_or_null(4)?,
-        limit_version: row.count(5)?,
+        limit_position: row.count(5)?,
         available: minor_or_null(6)?,
-        version: row.count(7)?,
+        position: row.count(7)?,
     })
 }
 

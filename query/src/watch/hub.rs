@@ -91,7 +91,10 @@ impl Hub {
 
     /// Begins to watch, from now on.
     pub(super) fn subscribe(&self) -> Subscription {
-        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        self.subscribe_at(&self.published.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn subscribe_at(&self, published: &Published) -> Subscription {
         Subscription { ring: self.ring.subscribe(), seen: published.last }
     }
 }
@@ -133,8 +136,8 @@ impl Subscription {
     /// Goes to the ring's end. Whatever is published from now on is in the ring, so that an order is either in the spans,
     /// by its last change, or still to come.
     fn begin_again(&mut self, hub: &Hub) -> Received {
-        let published = *hub.published.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = std::mem::replace(self, hub.subscribe()).seen;
+        let published = hub.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(self, hub.subscribe_at(&published)).seen;
         let spans = (0..PARTITIONS).map(|partition| {
             let at = partition as usize;
             // What was there before this process's first change cannot have been missed.
