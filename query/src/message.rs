@@ -1,13 +1,11 @@
-//! Rows as messages of the contract, and failures as its errors.
+//! Rows as messages of the contract.
 
 use meshwork::{
     contract::shop::query::v1 as proto,
     event::{Snapshot, SubscriptionState},
     rpc::Domain,
-    store::StoreError,
 };
 use meshwork_shop::timestamp;
-use tonic::{Code, Status};
 use uuid::Uuid;
 
 use crate::{
@@ -65,10 +63,4 @@ pub(crate) fn projection(source: &str, progress: Snapshot) -> proto::Projection 
         .collect();
     let lag = partitions.iter().map(|partition| partition.head - partition.applied).sum();
     proto::Projection { source: source.to_owned(), state: state.into(), error, lag, partitions }
-}
-
-/// A read of the view that failed, to the caller. What failed goes to the log.
-pub(crate) fn read_failed(error: &StoreError) -> Status {
-    tracing::error!(error = error as &dyn std::error::Error, "the view cannot be read");
-    DOMAIN.error(Code::Unavailable, "VIEW_UNAVAILABLE", "the view cannot be read at the moment")
 }

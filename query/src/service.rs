@@ -16,12 +16,12 @@ use meshwork::{
     rpc::{Page, Violations},
     store::Database,
 };
-use meshwork_shop::check_id;
+use meshwork_shop::{check_id, store_status};
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
-    message::{DOMAIN, projection, read_failed},
+    message::{DOMAIN, projection},
     position::{Sources, check_position_token},
     store::{self, OrderFilter},
     watch::Watches,
@@ -51,7 +51,7 @@ impl QueryService for Service {
         let (order_id, position) = checked(violations, order_id.zip(position))?;
 
         self.wait_for(position).await?;
-        let order = store::order(&*self.database, order_id).await.map_err(|error| read_failed(&error))?;
+        let order = store::order(&*self.database, order_id).await.map_err(|error| store_status(DOMAIN, &error))?;
         let order = order.ok_or_else(|| DOMAIN.error(Code::NotFound, "UNKNOWN_ORDER", "the view has no such order"))?;
         Ok(Response::new(Order::from(&order)))
     }
@@ -85,7 +85,7 @@ impl QueryService for Service {
         let ((customer_id, (filter, page)), position) = checked(violations, known)?;
 
         self.wait_for(position).await?;
-        let customer = store::customer(&*self.database, customer_id).map_err(|error| read_failed(&error));
+        let customer = store::customer(&*self.database, customer_id).map_err(|error| store_status(DOMAIN, &error));
         let (customer, (orders, next_page_token)) = try_join(customer, self.page(filter, page)).await?;
         let customer = customer
             .ok_or_else(|| DOMAIN.error(Code::NotFound, "UNKNOWN_CUSTOMER", "the view has no such customer"))?;
@@ -132,7 +132,7 @@ impl Service {
     /// A page of orders and the token of the next. One row more than asked for tells whether there is one.
     async fn page(&self, filter: OrderFilter, page: OrderPage) -> Result<(Vec<Order>, String), Status> {
         let rows = store::orders(&*self.database, filter, page.after, page.size + 1).await;
-        let mut rows = rows.map_err(|error| read_failed(&error))?;
+        let mut rows = rows.map_err(|error| store_status(DOMAIN, &error))?;
         let more = rows.len() > page.size;
         rows.truncate(page.size);
         let token =

@@ -3,8 +3,6 @@
 use std::{convert::Infallible, sync::Arc};
 
 use meshwork::{
-    contract::meshwork::event::v1::Event,
-    event::MalformedEvent,
     store::{StoreError, Transaction},
     write::{Decider, Outcome, Rows},
 };
@@ -16,15 +14,15 @@ use crate::{
 };
 
 /// Folds consumed events; there are no commands, no events of its own, and nothing is ever refused.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct View {
     hub: Arc<Hub>,
 }
 
 impl View {
-    /// A view that tells `hub` what changes.
-    pub fn new(hub: Arc<Hub>) -> Self {
-        Self { hub }
+    /// Where changes of orders are published.
+    pub(crate) fn hub(&self) -> Arc<Hub> {
+        self.hub.clone()
     }
 }
 
@@ -56,15 +54,4 @@ impl Decider for View {
     fn committed(&self, changed: &[(Key, Row)]) {
         self.hub.publish(changed);
     }
-}
-
-/// A consumed event as the view's input.
-pub fn decode(event: &Event) -> Result<Input, MalformedEvent> {
-    domain::to_input(event).map_err(|error| MalformedEvent::new(describe(&error)))
-}
-
-/// An error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -14,7 +14,11 @@ use tonic::{Code, Status};
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The status of an input that had no effect. `refused` knows the service's own refusals.
-pub fn write_status<R: Error>(domain: Domain, error: WriteError<R>, refused: impl FnOnce(R) -> Status) -> Status {
+pub fn write_status<R: Error + 'static>(
+    domain: Domain,
+    error: WriteError<R>,
+    refused: impl FnOnce(R) -> Status,
+) -> Status {
     match error {
         WriteError::Refused(refusal) => refused(refusal),
         WriteError::Store(error) => store_status(domain, &error),
@@ -39,7 +43,8 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
 /// # Errors
 /// [`StoreError::Decode`] if that is not what is there.
 pub fn position(row: &Row, column: usize) -> Result<Position, StoreError> {
-    let partition = u32::try_from(row.int(column)?).map_err(|_| StoreError::Decode { column, expected: "a partition" })?;
+    let partition =
+        u32::try_from(row.int(column)?).map_err(|_| StoreError::Decode { column, expected: "a partition" })?;
     Ok(Position { partition, position: row.count(column + 1)? })
 }
 

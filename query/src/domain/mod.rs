@@ -7,11 +7,9 @@
 //! which no read shows, instead of being lost. (An aggregate version would not do: reservations are aggregates of their own.)
 
 mod customer;
-mod event;
 mod order;
 
 pub use customer::{CustomerChange, CustomerCreated, CustomerEvent, CustomerRow};
-pub use event::{CUSTOMER_EVENTS, EventError, ORDER_EVENTS, to_input};
 pub use order::{OrderChange, OrderCreated, OrderEvent, OrderRow};
 
 use meshwork::write::Rows;

@@ -1,12 +1,8 @@
-//! The fold's promises: any order of delivery, with repeats, gives the same view; nonsense is an error, never a guess.
+//! The fold's promises: any order of delivery, with repeats, gives the same view.
 
-use meshwork::contract::{
-    meshwork::event::v1::Event,
-    shop::order::v1::{OrderApproved, OrderCreated as OrderCreatedPayload, OrderState, RejectionReason},
-};
-use meshwork_shop::{Amount, Currency, timestamp};
+use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
+use meshwork_shop::{Amount, Currency};
 use proptest::{prelude::*, sample::Index};
-use prost::{Message, Name};
 
 use super::*;
 
@@ -150,88 +146,4 @@ fn a_repeat_is_no_change_at_all() {
     let stream = order_stream(&[(0, 0), (0, 0)]);
     let rows: Rows<Key, Row> = view(&stream).into_iter().collect();
     assert!(stream.iter().all(|input| fold(&rows, input).is_none()));
-}
-
-fn event<M: Message + Name>(payload: &M) -> Event {
-    Event {
-        partition: 3,
-        position: 9,
-        r#type: M::full_name(),
-        create_time: Some(timestamp(2_000)),
-        payload: Some(prost_types::Any { type_url: M::type_url(), value: payload.encode_to_vec() }),
-        ..Event::default()
-    }
-}
-
-fn created() -> OrderCreatedPayload {
-    OrderCreatedPayload {
-        order_id: id(1, 1).to_string(),
-        customer_id: id(2, 2).to_string(),
-        total: Some(usd(1_234).into()),
-        create_time: Some(timestamp(1_234)),
-    }
-}
-
-#[test]
-fn an_event_becomes_an_input_with_its_place() {
-    let input = to_input(&event(&created())).unwrap();
-    let expected = Input::Order(OrderEvent {
-        order_id: id(1, 1),
-        customer_id: id(2, 2),
-        time_ms: 2_000,
-        partition: 3,
-        position: 9,
-        change: OrderChange::Created(OrderCreated { total: usd(1_234), create_time_ms: 1_234 }),
-    });
-    assert_eq!(input, expected);
-}
-
-#[test]
-fn a_malformed_event_is_an_error_that_says_what_is_wrong() {
-    let approved = event(&OrderApproved::default());
-    let cases: [(Event, &str); 8] = [
-        (Event { r#type: "shop.order.v1.OrderLost".into(), ..approved.clone() }, "OrderLost"),
-        (Event { payload: None, ..approved.clone() }, "the payload is no shop.order.v1.OrderApproved"),
-        (
-            Event {
-                payload: Some(prost_types::Any { type_url: String::new(), value: vec![0xff] }),
-                ..approved.clone()
-            },
-            "the payload is no shop.order.v1.OrderApproved",
-        ),
-        (Event { position: 0, ..approved.clone() }, "position"),
-        (approved, "order_id"),
-        (event(&OrderCreatedPayload { total: None, ..created() }), "total"),
-        (
-            event(&OrderCreatedPayload {
-                create_time: Some(prost_types::Timestamp { seconds: i64::MAX, nanos: 0 }),
-                ..created()
-            }),
-            "create_time",
-        ),
-        (event(&OrderCreatedPayload { customer_id: "me".into(), ..created() }), "customer_id"),
-    ];
-    for (event, expected) in cases {
-        let error = to_input(&event).unwrap_err().to_string();
-        assert!(error.contains(expected), "{expected:?} in {error:?}");
-    }
-}
-
-#[test]
-fn the_names_asked_for_are_those_of_the_contract() {
-    use meshwork::contract::shop::{customer::v1 as customer, order::v1 as order};
-    let orders = [
-        order::OrderCreated::full_name(),
-        order::OrderApproved::full_name(),
-        order::OrderRejected::full_name(),
-        order::OrderCancelled::full_name(),
-    ];
-    assert_eq!(ORDER_EVENTS.as_slice(), orders.as_slice());
-    let customers = [
-        customer::CustomerCreated::full_name(),
-        customer::CreditLimitUpdated::full_name(),
-        customer::CreditReserved::full_name(),
-        customer::CreditReleased::full_name(),
-    ];
-    assert_eq!(CUSTOMER_EVENTS.as_slice(), customers.as_slice());
 }

@@ -9,17 +9,14 @@ mod write;
 pub use read::{Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, order, orders};
 pub use write::{load, save};
 
-use meshwork::store::{Database, Migration, StoreError};
-
-/// The name under which the schema's version is recorded.
-const COMPONENT: &str = "query";
+use meshwork::store::Migration;
 
 /// The schema's history.
 ///
 /// An order's id is a UUIDv7 of its creation, so "newest first" is its primary key backwards, and each index below ends in
 /// it: every filter of ListOrders reads just the rows of its page. `position` has no index on purpose: only a watcher that
 /// fell behind looks for it, and it pays with a scan what otherwise every order would pay.
-const MIGRATIONS: [Migration; 1] = [Migration {
+pub const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     sql: "
 create table order_view (
@@ -52,11 +49,6 @@ create table customer_view (
     position bigint not null
 )",
 }];
-
-/// Brings the schema up to date.
-pub async fn migrate(database: &Database) -> Result<(), StoreError> {
-    database.migrate(COMPONENT, &MIGRATIONS).await
-}
 
 #[cfg(test)]
 mod tests;

@@ -113,28 +113,29 @@ pub async fn changed_orders(
 }
 
 /// One index range for each state that is wanted, since with a customer the index leads through the state.
-fn page(filter: OrderFilter, after: Option<Uuid>, limit: usize) -> Sql {
+pub(super) fn page(filter: OrderFilter, after: Option<Uuid>, limit: usize) -> Sql {
     let states = match (filter.customer_id, filter.state) {
         (_, Some(state)) => vec![Some(state)],
         (Some(_), None) => STATES.map(Some).to_vec(),
         (None, None) => vec![None],
     };
-    let mut rows = select_columns().push(" from (");
+    let mut sql = select_columns().push(" from (");
     for (index, state) in states.into_iter().enumerate() {
-        rows = rows.push(if index == 0 { "select * from (" } else { " union all select * from (" });
-        rows = rows.push("select * from order_view where create_time_ms is not null");
+        sql = sql.push(if index == 0 { "select * from (" } else { " union all select * from (" });
+        sql = sql.push("select * from order_view where create_time_ms is not null");
         if let Some(customer_id) = filter.customer_id {
-            rows = rows.push(" and customer_id = ").arg(customer_id);
+            sql = sql.push(" and customer_id = ").arg(customer_id);
         }
         if let Some(state) = state {
-            rows = rows.push(" and state = ").arg(i64::from(i32::from(state)));
+            sql = sql.push(" and state = ").arg(i64::from(i32::from(state)));
         }
         if let Some(after) = after {
-            rows = rows.push(" and order_id < ").arg(after);
+            sql = sql.push(" and order_id < ").arg(after);
         }
-        rows = rows.push(" order by order_id desc limit ").arg(row_limit(limit)).push(") as branch");
+        sql = sql.push(" order by order_id desc limit ").arg(row_limit(limit)).push(") as branch");
     }
-    rows.push(") as o").push(JOIN_CUSTOMER).push(" order by o.order_id desc limit ").arg(row_limit(limit))
+    sql = sql.push(" order by order_id desc limit ").arg(row_limit(limit)).push(") as o").push(JOIN_CUSTOMER);
+    sql.push(" order by o.order_id desc")
 }
 
 const JOIN_CUSTOMER: &str = " left join customer_view c on c.customer_id = o.customer_id";

@@ -22,13 +22,14 @@ use meshwork::{
     server::draining_status,
     store::{Database, StoreError},
 };
+use meshwork_shop::store_status;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
     domain::OrderRow,
-    message::{order_message, read_failed},
+    message::{DOMAIN, order_message},
     store::{self, Span},
 };
 use hub::{Changes, Received, Subscription};
@@ -92,10 +93,10 @@ impl Watcher {
                 return Err(draining_status());
             }
             if !self.pending.is_empty() {
-                return self.pending_messages().await.map_err(|error| read_failed(&error));
+                return self.pending_messages().await.map_err(|error| store_status(DOMAIN, &error));
             }
             if self.missed.is_some() {
-                let orders = self.missed_messages().await.map_err(|error| read_failed(&error))?;
+                let orders = self.missed_messages().await.map_err(|error| store_status(DOMAIN, &error))?;
                 if !orders.is_empty() {
                     return Ok(orders);
                 }
