@@ -40,3 +40,53 @@ fn input(event: &Event) -> Result<Input, MalformedEvent> {
     };
     Ok(Input::OrderEnded { order_id: event_id(&order_id)?, customer_id: event_id(&customer_id)?, now_ms: now_ms() })
 }
+
+#[cfg(test)]
+mod tests {
+    use meshwork::contract::shop::{order::v1::RejectionReason, r#type::v1::Money};
+    use prost::{Message, Name};
+    use prost_types::Any;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ORDER: Uuid = Uuid::from_u128(1);
+    const CUSTOMER: Uuid = Uuid::from_u128(2);
+
+    fn event<M: Message + Name>(payload: &M) -> Event {
+        let payload = Any { type_url: String::new(), value: payload.encode_to_vec() };
+        Event { r#type: M::full_name(), payload: Some(payload), ..Event::default() }
+    }
+
+    fn created(currency_code: &str, customer_id: &str) -> OrderCreated {
+        let total = Some(Money { currency_code: currency_code.into(), units: 12, nanos: 0 });
+        OrderCreated { order_id: ORDER.to_string(), customer_id: customer_id.into(), total, create_time: None }
+    }
+
+    #[test]
+    fn a_new_order_wants_credit_and_every_end_of_one_gives_it_back() {
+        let wants = input(&event(&created("USD", &CUSTOMER.to_string()))).expect("understood");
+        assert!(matches!(wants, Input::OrderCreated { order_id: ORDER, customer_id: CUSTOMER, total, .. }
+            if total.minor() == 1200));
+
+        let (order_id, customer_id) = (ORDER.to_string(), CUSTOMER.to_string());
+        let reason = RejectionReason::TimedOut.into();
+        for event in [
+            event(&OrderRejected { order_id: order_id.clone(), customer_id: customer_id.clone(), reason }),
+            event(&OrderCancelled { order_id, customer_id }),
+        ] {
+            let ends = input(&event).expect("understood");
+            assert!(matches!(ends, Input::OrderEnded { order_id: ORDER, customer_id: CUSTOMER, .. }));
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_malformed_and_never_guessed() {
+        let not_ours = Event { r#type: "shop.order.v1.OrderShipped".into(), ..Event::default() };
+        let empty = Event { payload: None, ..event(&OrderCancelled::default()) };
+        let customer = CUSTOMER.to_string();
+        for event in [not_ours, empty, event(&created("XYZ", &customer)), event(&created("USD", "x"))] {
+            input(&event).expect_err("malformed");
+        }
+    }
+}

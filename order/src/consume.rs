@@ -41,3 +41,47 @@ fn input(event: &Event) -> Result<Input, MalformedEvent> {
     };
     Ok(Input::CreditRefused { order_id: event_id(&refused.order_id)?, reason, now_ms })
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::{Message, Name};
+    use prost_types::Any;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const ORDER: Uuid = Uuid::from_u128(1);
+
+    fn event<M: Message + Name>(payload: &M) -> Event {
+        let payload = Any { type_url: String::new(), value: payload.encode_to_vec() };
+        Event { r#type: M::full_name(), payload: Some(payload), ..Event::default() }
+    }
+
+    fn refused(reason: RefusalReason) -> Event {
+        event(&CreditRefused { order_id: ORDER.to_string(), reason: reason.into(), ..CreditRefused::default() })
+    }
+
+    #[test]
+    fn credit_settles_its_order_with_the_same_reason() {
+        let reserved = event(&CreditReserved { order_id: ORDER.to_string(), ..CreditReserved::default() });
+        let settles = input(&reserved).expect("understood");
+        assert!(matches!(settles, Input::CreditReserved { order_id: ORDER, .. }));
+
+        for (given, expected) in [
+            (RefusalReason::InsufficientCredit, RejectionReason::InsufficientCredit),
+            (RefusalReason::UnknownCustomer, RejectionReason::UnknownCustomer),
+            (RefusalReason::CurrencyMismatch, RejectionReason::CurrencyMismatch),
+        ] {
+            let settles = input(&refused(given)).expect("understood");
+            assert!(matches!(settles, Input::CreditRefused { order_id: ORDER, reason, .. } if reason == expected));
+        }
+    }
+
+    #[test]
+    fn what_is_not_understood_is_malformed_and_never_guessed() {
+        let not_ours = Event { r#type: "shop.customer.v1.CustomerCreated".into(), ..Event::default() };
+        for event in [not_ours, refused(RefusalReason::Unspecified), event(&CreditReserved::default())] {
+            input(&event).expect_err("malformed");
+        }
+    }
+}

@@ -12,13 +12,15 @@ use crate::{
 };
 
 /// What the order service decides.
+#[derive(Default)]
 pub struct Orders {
     watchers: Watchers,
 }
 
 impl Orders {
-    pub(crate) fn new(watchers: Watchers) -> Self {
-        Self { watchers }
+    /// Who waits for which order to change.
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
     }
 }
 

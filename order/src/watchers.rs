@@ -18,7 +18,7 @@ impl Watchers {
     /// Begins to watch an order. To be called before the order is read, so that no change falls between.
     pub(crate) fn watch(&self, order_id: Uuid) -> Watch {
         let changes = self.lock().entry(order_id).or_default().subscribe();
-        Watch { order_id, watchers: self.clone(), changes }
+        Watch { order_id, watchers: self.clone(), changes: Some(changes) }
     }
 
     /// Wakes the watchers of these orders.
@@ -42,21 +42,24 @@ impl Watchers {
 pub(crate) struct Watch {
     order_id: Uuid,
     watchers: Watchers,
-    changes: watch::Receiver<()>,
+    /// Empty only while it is dropped.
+    changes: Option<watch::Receiver<()>>,
 }
 
 impl Watch {
     /// Waits until the order has changed since the last call. Cancel-safe.
     pub(crate) async fn changed(&mut self) {
-        self.changes.changed().await.expect("the sender stays while it has receivers");
+        let changes = self.changes.as_mut().expect("kept until it is dropped");
+        changes.changed().await.expect("the sender stays while it has receivers");
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
         let mut watchers = self.watchers.lock();
-        // This watcher is still counted.
-        if watchers.get(&self.order_id).is_some_and(|sender| sender.receiver_count() <= 1) {
+        // Under the lock, so that the last of several that go at once sees itself as the last.
+        self.changes = None;
+        if watchers.get(&self.order_id).is_some_and(|sender| sender.receiver_count() == 0) {
             watchers.remove(&self.order_id);
         }
     }

@@ -52,3 +52,38 @@ fn defect(domain: Domain, error: &(dyn Error + 'static)) -> Status {
     tracing::error!(error, "a defect");
     domain.error(Code::Internal, "INTERNAL", "internal error; the server's log says more")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fmt, sync::Arc};
+
+    use super::*;
+
+    const DOMAIN: Domain = Domain::new("test.shop");
+
+    #[derive(Debug)]
+    struct Refusal;
+
+    impl fmt::Display for Refusal {
+        fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("refused")
+        }
+    }
+
+    impl Error for Refusal {}
+
+    fn status(error: WriteError<Refusal>) -> Status {
+        write_status(DOMAIN, error, |Refusal| DOMAIN.error(Code::NotFound, "REFUSED", "no"))
+    }
+
+    #[test]
+    fn only_a_defect_is_internal_and_none_shows_its_insides() {
+        let decode = StoreError::Decode { column: 3, expected: "a secret" };
+        let internal = status(WriteError::Store(Arc::new(decode)));
+        assert_eq!(internal.code(), Code::Internal);
+        assert!(!internal.message().contains("secret"), "{}", internal.message());
+
+        assert_eq!(status(WriteError::Refused(Refusal)).code(), Code::NotFound);
+        assert_eq!(status(WriteError::Closed).code(), Code::Unavailable);
+    }
+}

@@ -21,8 +21,8 @@ const CUSTOMER_WIDTH: usize = 10;
 
 /// Reads a customer from a row that begins with [`CUSTOMER_COLUMNS`].
 fn customer(row: &Row) -> Result<Customer, StoreError> {
-    let currency = Currency::from_code(row.text(2)?)
-        .map_err(|_| StoreError::Decode { column: 2, expected: "a currency code" })?;
+    let currency =
+        Currency::from_code(row.text(2)?).map_err(|_| StoreError::Decode { column: 2, expected: "a currency code" })?;
     let amount = |column| {
         Amount::new(row.int(column)?, currency).map_err(|_| StoreError::Decode { column, expected: "an amount" })
     };

@@ -6,7 +6,7 @@ use meshwork::store::Migration;
 pub const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: CREATE }];
 
 const CREATE: &str = "
--- a customer and its credit line; amounts in minor units of the currency
+-- a customer and its credit line, amounts in minor units of the currency
 create table customer (
     customer_id bytea not null primary key,
     -- of its events, so that a read finds the head that goes with the row
@@ -21,11 +21,13 @@ create table customer (
     body_hash bigint,
     create_time_ms bigint not null,
     update_time_ms bigint not null,
-    constraint customer_request_id_key unique (request_id),
     constraint customer_credit_check check (reserved_minor >= 0 and reserved_minor <= limit_minor)
 );
 
--- what an order did to a credit line; kept for good, because it decides every repeat
+-- most have none, and an index of nulls would cost every insert
+create unique index customer_request_id_key on customer (request_id) where request_id is not null;
+
+-- what an order did to a credit line, kept for good, because it decides every repeat
 create table reservation (
     order_id bytea not null primary key,
     customer_id bytea not null,

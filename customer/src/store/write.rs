@@ -41,7 +41,8 @@ pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Ro
     let requests = ids(|key| if let Key::Request(id) = key { Some(*id) } else { None });
     if !requests.is_empty() {
         // Without a lock: these columns never change.
-        let sql = Sql::new("select request_id, customer_id, body_hash from customer where request_id in ").list(requests);
+        let sql =
+            Sql::new("select request_id, customer_id, body_hash from customer where request_id in ").list(requests);
         for row in tx.fetch(sql).await? {
             rows.push((Key::Request(row.uuid(0)?), Row::Request { customer_id: row.uuid(1)?, body_hash: row.int(2)? }));
         }

@@ -24,10 +24,10 @@ const ORDER_WIDTH: usize = 12;
 
 /// Reads an order from a row that begins with [`ORDER_COLUMNS`].
 fn order(row: &Row) -> Result<Order, StoreError> {
-    let currency = Currency::from_code(row.text(2)?)
-        .map_err(|_| StoreError::Decode { column: 2, expected: "a currency code" })?;
-    let total = Amount::new(row.int(3)?, currency)
-        .map_err(|_| StoreError::Decode { column: 3, expected: "an amount" })?;
+    let currency =
+        Currency::from_code(row.text(2)?).map_err(|_| StoreError::Decode { column: 2, expected: "a currency code" })?;
+    let total =
+        Amount::new(row.int(3)?, currency).map_err(|_| StoreError::Decode { column: 3, expected: "an amount" })?;
     let state = state(row.int(4)?, row.int(5)?)
         .ok_or(StoreError::Decode { column: 4, expected: "an order's state with its reason" })?;
     let request = match row.uuid_or_null(7)? {

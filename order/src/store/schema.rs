@@ -6,7 +6,7 @@ use meshwork::store::Migration;
 pub const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: CREATE }];
 
 const CREATE: &str = "
--- an order and its saga; not named order, which is a keyword
+-- an order and its saga, not named order, which is a keyword
 create table customer_order (
     order_id bytea not null primary key,
     customer_id bytea not null,
@@ -17,7 +17,7 @@ create table customer_order (
     total_minor bigint not null,
     -- 1 pending, 2 approved, 3 rejected, 4 cancelled
     state bigint not null,
-    -- why it was rejected, numbered as in shop.order.v1.RejectionReason; 0 otherwise
+    -- why it was rejected, numbered as in shop.order.v1.RejectionReason, 0 otherwise
     reason bigint not null,
     version bigint not null,
     -- what created it: a repeated request finds its order here
@@ -26,9 +26,11 @@ create table customer_order (
     create_time_ms bigint not null,
     update_time_ms bigint not null,
     -- when it is rejected if it is still pending
-    deadline_ms bigint not null,
-    constraint customer_order_request_id_key unique (request_id)
+    deadline_ms bigint not null
 );
+
+-- most have none, and an index of nulls would cost every insert
+create unique index customer_order_request_id_key on customer_order (request_id) where request_id is not null;
 
 -- only what still waits: the sweeper's question stays cheap however many orders there are
 create index customer_order_deadline on customer_order (deadline_ms) where state = 1;

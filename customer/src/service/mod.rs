@@ -46,7 +46,7 @@ impl Rpcs {
             // Nothing happened, so what there is tells the position.
             Applied { reply: Reply::Customer(customer), position: None } => self.read(customer.id).await,
             Applied { reply: Reply::Existing(id), .. } => self.read(id).await,
-            Applied { reply: Reply::Settled, .. } => Err(Status::internal("a consumed event's answer")),
+            Applied { reply: Reply::Settled, .. } => unreachable!("only consumed events are settled without an answer"),
         }
     }
 
@@ -165,3 +165,6 @@ fn refused(refusal: Refusal) -> Status {
         Refusal::Inconsistent(_) => DOMAIN.error(Code::Internal, "INTERNAL", "internal error"),
     }
 }
+
+#[cfg(test)]
+mod tests;
