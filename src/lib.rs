@@ -6,7 +6,9 @@ pub mod contract;
 pub mod headers;
 pub mod rpc;
 
+mod backoff;
 pub mod deadline;
+mod discovery;
 
 pub mod server;
 
@@ -15,3 +17,6 @@ pub mod event;
 pub mod write;
 
 pub mod store;
+
+pub mod process;
+pub mod telemetry;

@@ -17,6 +17,7 @@ use super::{
     call::Stack,
     connection::{self, CallTasks},
     infrastructure, instance_header,
+    membership::{self, Membership},
     methods::Methods,
     places::Places,
 };
@@ -32,12 +33,14 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let Server { config, services, mut descriptors, draining } = server;
+    let Server { config, services, mut descriptors, draining, announce } = server;
+    let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
-    let (services, health) =
-        services.with_infrastructure(&descriptors).map_err(|error| Error::Descriptors(error.into()))?;
-    let methods = Methods::read(&descriptors, &services.names).map_err(|error| Error::Descriptors(error.into()))?;
-    let stack = Stack {
+    let own = services.names.clone();
+    let (services, health) = services.with_infrastructure(&descriptors).map_err(|error| unreadable(error.into()))?;
+    let methods = Methods::read(&descriptors, &services.names).map_err(|error| unreadable(error.into()))?;
+    let instance = membership::instance(&config, &own, &methods);
+    let mut connections = Connections::new(Stack {
         routes: services.routes.prepare(),
         services: services.names,
         methods,
@@ -46,17 +49,34 @@ where
         streams: Places::new(config.limits.concurrent_streams),
         limits: config.limits,
         draining: draining.clone(),
-    };
-    let mut connections = Connections::new(stack);
+    });
     let mut incoming = pin!(incoming.fuse());
 
     health.set(ServingStatus::Serving).await;
-    connections.accept_until(incoming.as_mut(), shutdown).await;
+    let mut membership = Membership::join(announce, instance, config.lease_ttl);
+    let end = async {
+        tokio::select! {
+            () = shutdown => Ok(()),
+            error = membership.failed() => Err(Error::from(error)),
+        }
+    };
+    let end = connections.accept_until(incoming.as_mut(), end).await;
     health.set(ServingStatus::NotServing).await;
+    let leaving = match &end {
+        Ok(()) => Some(connections.accept_until(incoming.as_mut(), membership.drain()).await),
+        // Whoever has taken our place is the one to be found; nobody is to be told anything by us.
+        Err(error) => {
+            tracing::error!(%error, "this instance has to stop");
+            None
+        }
+    };
     draining.cancel();
     connections.finish(config.drain_limit).await;
+    if let Some(leaving) = leaving {
+        leaving.leave().await;
+    }
     connections.abort().await;
-    Ok(())
+    end
 }
 
 /// The connections of a server.
