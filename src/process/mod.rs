@@ -14,7 +14,7 @@ mod signal;
 
 use std::{error::Error, fmt, process::ExitCode};
 
-use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, error::ErrorKind};
+use clap::{Arg, ArgAction, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 
 pub use flags::{HostPort, InstanceArgs, LogArgs, StoreArgs, parse_duration};
@@ -79,7 +79,10 @@ impl fmt::Display for Failure {
 /// second one ends the process at once.
 ///
 /// `-V` prints the program's version; `--version` is left to [`InstanceArgs`].
-pub fn main<A>(log: impl FnOnce(&A) -> &LogArgs, run: impl AsyncFnOnce(A, CancellationToken) -> Result<(), Failure>) -> ExitCode
+pub fn main<A>(
+    log: impl FnOnce(&A) -> &LogArgs,
+    run: impl AsyncFnOnce(A, CancellationToken) -> Result<(), Failure>,
+) -> ExitCode
 where
     A: clap::Parser,
 {
@@ -114,7 +117,8 @@ fn parse<A: clap::Parser>() -> Result<A, ExitCode> {
     let parsed = command.try_get_matches().and_then(|matches| A::from_arg_matches(&matches));
     parsed.map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            print!("{}", error.render().ansi());
+            // A closed stdout is no error of the flags.
+            let _ = error.print();
             ExitCode::SUCCESS
         }
         _ => {
