@@ -38,7 +38,8 @@ pub(super) struct Report {
 impl Report {
     /// Checks what the mesh remembers against what it has promised.
     pub(super) fn new(outcome: &Outcome, credit_lines: &[CreditLine], killed: Option<fleet::Instance>) -> Self {
-        let count = |state| credit_lines.iter().flat_map(|line| &line.orders).filter(|order| order.state == state).count();
+        let count =
+            |state| credit_lines.iter().flat_map(|line| &line.orders).filter(|order| order.state == state).count();
         let milliseconds = |quantile| outcome.latency_us.value_at_quantile(quantile) as f64 / 1000.0;
         let orders = outcome.promises.len();
         Self {
@@ -92,8 +93,8 @@ impl Report {
             text += &format!("and {} more\n", self.violations.len() - LISTED);
         }
         if self.violations.is_empty() {
-            text += "no credit was lost: every acknowledged order is there once and has ended, and every customer's \
-                     available\ncredit is the limit less the approved orders\n";
+            text += "no credit was lost: every acknowledged order is there once, and has ended;\n\
+                     what each customer may still spend is the limit less the approved orders\n";
         }
         text
     }
