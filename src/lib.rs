@@ -3,10 +3,20 @@
 //! Modules are listed in the order in which a call, and what it changes, passes through them.
 
 pub mod contract;
-pub mod headers;
 pub mod rpc;
 
+mod mesh;
+
+pub mod discovery;
+
+mod balance;
+
+pub mod channel;
+
 pub mod deadline;
+pub mod headers;
+
+mod backoff;
 
 pub mod server;
 
@@ -15,3 +25,5 @@ pub mod event;
 pub mod write;
 
 pub mod store;
+
+pub use mesh::{Mesh, MeshBuilder, MeshError};
