@@ -3,6 +3,7 @@
 //! Modules are listed in the order in which a call, and what it changes, passes through them.
 
 pub mod contract;
+pub mod headers;
 pub mod rpc;
 
 mod mesh;
@@ -13,10 +14,8 @@ mod balance;
 
 pub mod channel;
 
-pub mod deadline;
-pub mod headers;
-
 mod backoff;
+pub mod deadline;
 
 pub mod server;
 
@@ -25,5 +24,8 @@ pub mod event;
 pub mod write;
 
 pub mod store;
+
+pub mod process;
+pub mod telemetry;
 
 pub use mesh::{Mesh, MeshBuilder, MeshError};

@@ -1,1 +1,89 @@
-//! Meshwork: order.
+//! Meshwork's order service: orders, and the saga that approves or rejects them.
+//!
+//! A command or a consumed event ([`domain::Input`]) goes through the writer, which asks the rules in [`domain`] and keeps
+//! rows and events in one transaction.
+
+mod consume;
+mod decider;
+pub mod domain;
+pub mod process;
+mod service;
+mod store;
+mod sweeper;
+mod watchers;
+
+pub use decider::Orders;
+
+use std::{future::Future, io, time::Duration};
+
+use futures_util::Stream;
+use meshwork::{
+    Mesh,
+    contract::{
+        meshwork::event::v1::event_service_client::EventServiceClient,
+        shop::order::v1::order_service_server::OrderServiceServer,
+    },
+    event::{Feed, Subscription},
+    server::{self, Server},
+};
+use meshwork_shop::{OpenError, WriteSide};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// The service's name in the mesh.
+pub const SERVICE: &str = "order";
+/// How long an order waits for credit, unless said otherwise.
+pub const SAGA_DEADLINE: Duration = Duration::from_secs(30);
+
+/// The durable half of the service: opened once, shared by all its instances in a process.
+pub type Store = WriteSide<Orders>;
+
+/// Opens the database of `url`; it is made if it is missing.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn open(url: &str) -> Result<Store, OpenError> {
+    WriteSide::open(url, SERVICE, store::MIGRATIONS, Orders::default()).await
+}
+
+/// One instance of the service.
+pub struct Config {
+    /// Who it is in the mesh, and what it bears.
+    pub server: server::Config,
+    /// Where it finds the customer service, and announces itself.
+    pub mesh: Mesh,
+    /// Its durable half; stays open when the instance ends.
+    pub store: Store,
+    /// How long an order waits for credit before it is rejected as TIMED_OUT. [`SAGA_DEADLINE`] is a good value.
+    pub saga_deadline: Duration,
+}
+
+/// Serves the connections of `incoming` until `shutdown` ends, then drains.
+///
+/// # Errors
+/// A config that cannot be served.
+pub async fn run<IO, I, F>(config: Config, incoming: I, shutdown: F) -> Result<(), server::Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let Config { server, mesh, store, saga_deadline } = config;
+    let server = Server::new(server);
+    let draining = server.draining();
+    let credit = Subscription::start(
+        EventServiceClient::new(mesh.channel("customer")),
+        store.outbox().clone(),
+        store.writer().clone(),
+        consume::credit(),
+    );
+    let server = server
+        .add_service(OrderServiceServer::new(service::Rpcs::new(store.clone(), saga_deadline, draining.clone())))
+        .add_service(Feed::service(store.outbox().clone(), draining))
+        .announce(mesh);
+    let served = tokio::select! {
+        served = server.serve(incoming, shutdown) => served,
+        () = sweeper::run(&store) => unreachable!("the sweeper has no end"),
+    };
+    credit.stop().await;
+    served
+}

@@ -1,1 +1,79 @@
-//! Meshwork: registry.
+//! Meshwork's registry: which instances of which services are there, kept by leases and streamed to watchers.
+//!
+//! Modules are listed in the order in which a request passes through them: [`RegistryServer`] takes it from the network,
+//! `request` checks it, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
+
+mod args;
+mod mount;
+mod request;
+mod service;
+
+pub mod backend;
+pub mod table;
+
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, io, sync::Arc, time::Duration};
+
+use futures_util::Stream;
+use meshwork::{
+    rpc::Domain,
+    server::{self, Server},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use args::Args;
+pub use mount::RegistryServer;
+pub use request::{DEFAULT_LEASE_TTL, LEASE_TTL};
+pub use service::Registry;
+
+use backend::{MAX_WATCHES, Memory};
+
+/// The domain of this service's errors.
+pub const DOMAIN: Domain = Domain::new("registry.meshwork");
+
+/// How long a registry that has just started calls its snapshots provisional, unless told otherwise: the default lease, in
+/// which every instance tries a renewal and learns that it must register again, and half as much for the attempt.
+pub const DEFAULT_GRACE: Duration = Duration::from_secs(15);
+
+/// What a registry is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How it serves.
+    pub server: server::Config,
+    /// For how long after the start snapshots are provisional. Default [`DEFAULT_GRACE`]; zero: never.
+    pub grace: Duration,
+}
+
+impl Config {
+    /// The defaults for a registry that is reached at `advertise` (`host:port`).
+    pub fn new(advertise: impl Into<String>) -> Self {
+        let mut server = server::Config::new("registry", advertise);
+        // Every process of the mesh holds a connection for its watch.
+        server.limits.connections = MAX_WATCHES;
+        Self { server, grace: DEFAULT_GRACE }
+    }
+}
+
+/// Serves a registry on `incoming` until `shutdown` ends and the server has drained.
+///
+/// # Errors
+/// A config that cannot be served.
+pub async fn run<IO, I, F>(config: Config, incoming: I, shutdown: F) -> Result<(), server::Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let memory = Memory::new(config.grace);
+    let server = Server::new(config.server);
+    let registry = Registry::new(Arc::new(memory.clone()), server.draining());
+    let server = server.add_service(RegistryServer::new(registry));
+    tokio::select! {
+        result = server.serve(incoming, shutdown) => result,
+        never = memory.keep_time() => match never {},
+    }
+}

@@ -1,1 +1,20 @@
-//! What the shop shares.
+//! What the shop's services share: money, ids, times and idempotent requests, as they are inside and on the wire, and the
+//! durable half that each of them opens.
+//!
+//! Only what two of them would otherwise write twice; what an order or a customer *is* belongs to its own service.
+
+mod currency;
+mod event;
+mod money;
+mod request;
+mod status;
+mod time;
+mod write_side;
+
+pub use currency::{Currency, CurrencyError};
+pub use event::{decode_event, event_id};
+pub use money::{Amount, MoneyError};
+pub use request::{InvalidId, RequestKey, check_id, check_money, check_request_id, parse_id};
+pub use status::{position, store_status, write_status};
+pub use time::{now_ms, timestamp};
+pub use write_side::{OpenError, WriteSide};

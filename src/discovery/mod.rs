@@ -1,4 +1,4 @@
-//! Who is there: the instances of every service.
+//! Who is there: the instances of every service, and this one among them (`announce`).
 //!
 //! ```text
 //!   registry ── Watch, one stream for all services ──> watch (one task) ── fold ──> an EndpointSet per service ──> channels
@@ -8,6 +8,7 @@
 //! A set is only ever replaced by what the registry says: while it is away the last set stays, and nothing is removed on
 //! the word of a registry that has just started and does not know yet who is coming back.
 
+pub(crate) mod announce;
 mod cache;
 mod endpoint;
 mod fold;

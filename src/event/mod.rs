@@ -24,3 +24,6 @@ pub use subscription::{MalformedEvent, Source, Subscription};
 
 pub(crate) use cursor::{CursorMove, Cursors};
 pub(crate) use outbox::append;
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use prost::Message as _;
-use prost_types::{FileDescriptorSet, MethodDescriptorProto, method_options};
+use prost_types::{FileDescriptorSet, MethodDescriptorProto, MethodOptions, method_options};
 
 use crate::contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod};
 
@@ -78,7 +78,7 @@ fn flow(method: &MethodDescriptorProto) -> Flow {
 
 fn level(method: &MethodDescriptorProto) -> IdempotencyLevel {
     use method_options::IdempotencyLevel as Declared;
-    match method.options.as_ref().map(|options| options.idempotency_level()) {
+    match method.options.as_ref().map(MethodOptions::idempotency_level) {
         None | Some(Declared::IdempotencyUnknown) => IdempotencyLevel::Unspecified,
         Some(Declared::NoSideEffects) => IdempotencyLevel::NoSideEffects,
         Some(Declared::Idempotent) => IdempotencyLevel::Idempotent,
@@ -101,7 +101,11 @@ mod tests {
         let methods = registry().idempotent();
         let level = |name: &str| {
             let full = format!("{REGISTRY}/{name}");
-            methods.iter().filter(|method| method.method == full).map(|m| m.idempotency_level()).collect::<Vec<_>>()
+            methods
+                .iter()
+                .filter(|method| method.method == full)
+                .map(IdempotentMethod::idempotency_level)
+                .collect::<Vec<_>>()
         };
         assert_eq!(level("Register"), [IdempotencyLevel::Idempotent], "and once, though its descriptors came twice");
         assert_eq!(level("ListInstances"), [IdempotencyLevel::NoSideEffects]);

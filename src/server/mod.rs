@@ -14,6 +14,7 @@ mod connection;
 mod fault;
 mod infrastructure;
 mod limits;
+mod membership;
 mod methods;
 mod places;
 mod request;
@@ -33,7 +34,12 @@ pub use config::Config;
 pub use fault::draining_status;
 pub use limits::Limits;
 
+pub use crate::discovery::announce::AnnounceError;
+
 use infrastructure::Services;
+use membership::Announce;
+
+use crate::{Mesh, discovery::announce::Announced};
 
 /// A server of one or more tonic services, as one instance of a mesh service.
 pub struct Server {
@@ -41,6 +47,7 @@ pub struct Server {
     services: Services,
     descriptors: Vec<&'static [u8]>,
     draining: CancellationToken,
+    announce: Option<Announce>,
 }
 
 impl Server {
@@ -51,6 +58,7 @@ impl Server {
             services: Services::default(),
             descriptors: vec![crate::contract::DESCRIPTORS, tonic_types::pb::FILE_DESCRIPTOR_SET],
             draining: CancellationToken::new(),
+            announce: None,
         }
     }
 
@@ -87,6 +95,28 @@ impl Server {
         self.draining.clone()
     }
 
+    /// Makes the server an instance of its service in that mesh, from when it serves until it leaves. The mesh may be
+    /// without its registry: the server serves, and joins when the registry is there.
+    #[must_use]
+    pub fn announce(self, mesh: Mesh) -> Self {
+        let service = self.config.service.clone();
+        // From now on, so that the watch is there when the drain waits for it.
+        let watched = mesh.endpoints(&service);
+        let registry = mesh.registry();
+        let seen = move |told: Announced| async move {
+            mesh.saw(&service, &told.epoch, told.revision).await;
+            drop(watched);
+        };
+        self.announce_through(Announce::new(registry, seen))
+    }
+
+    /// Announces the server to a mesh through that registry; see [`Announce::new`] for `seen`.
+    #[must_use]
+    fn announce_through(mut self, announce: Announce) -> Self {
+        self.announce = Some(announce);
+        self
+    }
+
     /// Serves the connections of `incoming` until `shutdown` ends, then leaves:
     ///
     /// 1. health says NOT_SERVING, the registry DRAINING, and calls are served as before until the mesh has seen it;
@@ -97,7 +127,8 @@ impl Server {
     /// An error of `incoming` is logged and does not end the server; its end only means that no more connections come.
     ///
     /// # Errors
-    /// A config or descriptors that cannot be served.
+    /// A config or descriptors that cannot be served; or the instance was fenced, or refused by the registry: the server
+    /// stops then, as if shut down.
     pub async fn serve<IO, I, F>(self, incoming: I, shutdown: F) -> Result<(), Error>
     where
         I: Stream<Item = io::Result<IO>>,
@@ -118,6 +149,9 @@ pub enum Error {
     /// The bytes given to [`Server::descriptors`] are not a `FileDescriptorSet`.
     #[error("the descriptors cannot be read")]
     Descriptors(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The instance cannot be in the registry, and therefore not in the mesh.
+    #[error(transparent)]
+    Announce(#[from] AnnounceError),
 }
 
 /// An instance id as a header's value.
@@ -128,3 +162,6 @@ fn instance_header(instance_id: &str) -> Result<HeaderValue, Error> {
     }
     HeaderValue::from_str(instance_id).map_err(|_| invalid())
 }
+
+#[cfg(test)]
+mod tests;

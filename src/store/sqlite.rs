@@ -175,8 +175,11 @@ async fn fetch(connection: &mut SqliteConnection, sql: Sql) -> Result<Vec<Row>, 
 
 fn value(row: &SqliteRow, column: usize) -> Result<Value, StoreError> {
     let raw = row.try_get_raw(column).map_err(StoreError::Refused)?;
+    // Not left to the type: a null shows the declared type of its column, and decodes as an empty value.
+    if raw.is_null() {
+        return Ok(Value::Int(None));
+    }
     let value = match raw.type_info().name() {
-        "NULL" => Ok(Value::Int(None)),
         "INTEGER" => row.try_get(column).map(|value| Value::Int(Some(value))),
         "TEXT" => row.try_get(column).map(|value| Value::Text(Some(value))),
         _ => row.try_get(column).map(|value| Value::Bytes(Some(value))),

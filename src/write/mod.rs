@@ -9,3 +9,6 @@ mod writer;
 
 pub use decider::{Decider, NewEvent, Outcome, Rows};
 pub use writer::{Applied, WriteError, Writer};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! What a fleet is started with.
+
+use std::{
+    fs::{File, TryLockError},
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
+
+use super::{Error, Service};
+
+/// What a fleet is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the registry listens. Default: a free port of 127.0.0.1.
+    pub registry_addr: SocketAddr,
+    /// The folder of the databases; made if it is missing.
+    pub data_dir: PathBuf,
+    /// How many instances of each service. Default: two.
+    pub replicas: Replicas,
+    /// How long an order waits for credit. Default 30 s.
+    pub saga_deadline: Duration,
+    /// How long an instance stays registered without a sign of life. Default 10 s.
+    pub lease_ttl: Duration,
+    /// How long the registry calls its snapshots provisional after a start. Default 15 s.
+    pub grace: Duration,
+    /// How long calls under way may take when an instance leaves. Default 30 s.
+    pub drain_limit: Duration,
+    /// How long to wait before an instance that ended unasked is started again; doubled for each failure in a row, up to
+    /// 30 s. Default 500 ms.
+    pub restart_after: Duration,
+}
+
+impl Config {
+    /// The defaults, with the databases in `data_dir`.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            data_dir: data_dir.into(),
+            replicas: Replicas::default(),
+            saga_deadline: meshwork_order::SAGA_DEADLINE,
+            lease_ttl: Duration::from_secs(10),
+            grace: meshwork_registry::DEFAULT_GRACE,
+            drain_limit: Duration::from_secs(30),
+            restart_after: Duration::from_millis(500),
+        }
+    }
+
+    /// Makes the data folder and keeps other processes out of it.
+    pub(super) fn lock_data_dir(&self) -> Result<File, Error> {
+        let failed = |source| Error::Folder { path: self.data_dir.clone(), source };
+        std::fs::create_dir_all(&self.data_dir).map_err(failed)?;
+        let lock = File::create(self.data_dir.join("lock")).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(lock),
+            Err(TryLockError::WouldBlock) => Err(Error::InUse { path: self.data_dir.clone() }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+}
+
+/// How many instances of each service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replicas {
+    /// Instances of customer.
+    pub customer: usize,
+    /// Instances of order.
+    pub order: usize,
+    /// Instances of query.
+    pub query: usize,
+}
+
+impl Replicas {
+    /// As many as one process can sensibly hold.
+    pub const MAX: usize = 16;
+
+    /// The same number of each.
+    pub fn all(count: usize) -> Self {
+        Self { customer: count, order: count, query: count }
+    }
+
+    pub(super) fn of(self, service: Service) -> usize {
+        match service {
+            Service::Customer => self.customer,
+            Service::Order => self.order,
+            Service::Query => self.query,
+        }
+    }
+}
+
+impl Default for Replicas {
+    fn default() -> Self {
+        Self::all(2)
+    }
+}
+
+/// The text is not a number of instances for each service.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not SERVICE=COUNT, with a service of customer, order, query and a count of 1-{}", Replicas::MAX)]
+pub struct InvalidReplicas(String);
+
+impl FromStr for Replicas {
+    type Err = InvalidReplicas;
+
+    /// Reads `order=3,customer=2`; what is not named keeps its default.
+    fn from_str(text: &str) -> Result<Self, InvalidReplicas> {
+        let mut replicas = Self::default();
+        for part in text.split(',') {
+            let invalid = || InvalidReplicas(part.to_owned());
+            let (service, count) = part.split_once('=').ok_or_else(invalid)?;
+            let count = count.parse().ok().filter(|count| (1..=Self::MAX).contains(count)).ok_or_else(invalid)?;
+            match service {
+                "customer" => replicas.customer = count,
+                "order" => replicas.order = count,
+                "query" => replicas.query = count,
+                _ => return Err(invalid()),
+            }
+        }
+        Ok(replicas)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replicas_are_read_and_bad_ones_named() {
+        assert_eq!("order=3,customer=1".parse(), Ok(Replicas { customer: 1, order: 3, query: 2 }));
+        for bad in ["", "order", "order=0", "order=17", "order=x", "orders=1", "order=1,"] {
+            assert!(bad.parse::<Replicas>().is_err(), "{bad}");
+        }
+    }
+}

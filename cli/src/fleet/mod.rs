@@ -1,0 +1,195 @@
+//! The whole mesh in this process: a registry, and any number of instances of customer, order and query.
+//!
+//! Every instance has its own listener and its own place in the registry, exactly as if it were a process; what
+//! they share is what one process may share: a SQLite store for each write side, and one view of the registry.
+//! An instance that ends unasked is started again, with backoff.
+
+mod config;
+mod service;
+mod slot;
+
+use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus};
+use tokio::{net::TcpListener, time::timeout};
+
+pub use config::{Config, InvalidReplicas, Replicas};
+pub use service::Service;
+
+use service::Stores;
+use slot::Slot;
+
+/// How long all instances together may take to be there; a cold start takes a fraction of a second.
+const START_LIMIT: Duration = Duration::from_secs(10);
+
+/// A running mesh. Dropped, it ends at once, as if killed; [`stop`](Self::stop) drains it.
+pub struct Fleet {
+    registry: Slot,
+    registry_addr: SocketAddr,
+    members: Vec<Slot>,
+    stores: Stores,
+    mesh: Mesh,
+    /// Held as long as the mesh runs.
+    _lock: File,
+}
+
+/// Where an instance is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its service.
+    pub service: String,
+    /// Its id in the registry.
+    pub instance_id: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where its data is. `None`: in memory.
+    pub store: Option<PathBuf>,
+}
+
+/// Why a mesh cannot start. Nothing of it is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The data folder cannot be written.
+    #[error("cannot write to {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// Another process has the data folder.
+    #[error("{} is in use by another process", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A database cannot be opened.
+    #[error("cannot open {}: {source}", path.display())]
+    Store {
+        /// The database file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The registry's address is none.
+    #[error("the registry cannot be reached")]
+    Mesh(#[from] MeshError),
+    /// Instances did not come up.
+    #[error("{service}: {serving} of {wanted} instances were serving after {} s", START_LIMIT.as_secs())]
+    NotServing {
+        /// The service.
+        service: String,
+        /// How many there are.
+        serving: usize,
+        /// How many there should be.
+        wanted: usize,
+    },
+}
+
+impl Fleet {
+    /// Starts a mesh, and returns once every instance serves.
+    ///
+    /// # Errors
+    /// [`Error`]; then nothing is left running.
+    pub async fn start(config: Config) -> Result<Self, Error> {
+        let lock = config.lock_data_dir()?;
+        let listener = listen(config.registry_addr).await?;
+        let registry_addr = listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
+        let mesh = Mesh::builder().registries([registry_addr.to_string()]).build()?;
+        let stores = Stores::open(&config).await?;
+
+        let config = Arc::new(config);
+        let registry = Slot::start_registry(&config, listener);
+        let members = Service::ALL
+            .into_iter()
+            .flat_map(|service| (1..=config.replicas.of(service)).map(move |index| (service, index)))
+            .map(|(service, index)| Slot::start(service, index, &config, &mesh, &stores))
+            .collect();
+        let fleet = Self { registry, registry_addr, members, stores, mesh, _lock: lock };
+        for service in Service::ALL {
+            fleet.wait_until_serving(service.name(), config.replicas.of(service)).await?;
+        }
+        Ok(fleet)
+    }
+
+    /// This process's view of the mesh.
+    pub fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Where the registry is, for other processes.
+    pub fn registry_url(&self) -> String {
+        format!("http://{}", self.registry_addr)
+    }
+
+    /// Where the registry listens.
+    pub fn registry_addr(&self) -> SocketAddr {
+        self.registry_addr
+    }
+
+    /// The instances that run at the moment, the registry first.
+    pub fn instances(&self) -> Vec<Instance> {
+        std::iter::once(&self.registry).chain(&self.members).filter_map(Slot::instance).collect()
+    }
+
+    /// Ends an instance without a word, as if it were killed. It is started again, as another instance, after
+    /// [`Config::restart_after`].
+    pub async fn abort(&self, instance_id: &str) {
+        for slot in self.slots_of(instance_id) {
+            slot.abort(instance_id).await;
+        }
+    }
+
+    /// Lets an instance drain and leave. It is not started again.
+    pub async fn drain(&self, instance_id: &str) {
+        for slot in self.slots_of(instance_id) {
+            slot.stop().await;
+        }
+    }
+
+    /// Ends the registry without a word; it is started again, empty, on the same address.
+    pub async fn abort_registry(&self) {
+        if let Some(instance) = self.registry.instance() {
+            self.registry.abort(&instance.instance_id).await;
+        }
+    }
+
+    /// Drains everything, the registry last.
+    pub async fn stop(self) {
+        futures_util::future::join_all(self.members.iter().map(Slot::stop)).await;
+        self.stores.close().await;
+        self.mesh.close().await;
+        self.registry.stop().await;
+    }
+
+    fn slots_of(&self, instance_id: &str) -> impl Iterator<Item = &Slot> {
+        let is = move |slot: &&Slot| slot.instance().is_some_and(|instance| instance.instance_id == instance_id);
+        self.members.iter().filter(is)
+    }
+
+    async fn wait_until_serving(&self, service: &str, wanted: usize) -> Result<(), Error> {
+        let mut endpoints = self.mesh.endpoints(service);
+        let serving = |set: &meshwork::discovery::EndpointSet| {
+            set.endpoints().filter(|endpoint| endpoint.status == InstanceStatus::Serving).count()
+        };
+        let waited = timeout(START_LIMIT, endpoints.wait_for(|set| serving(set) >= wanted)).await.is_ok();
+        let serving = serving(&endpoints.borrow());
+        if waited { Ok(()) } else { Err(Error::NotServing { service: service.to_owned(), serving, wanted }) }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
+    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
+}

@@ -1,0 +1,187 @@
+//! A place for one instance, and the task that keeps it filled.
+//!
+//! ```text
+//!   start -> running --abort / ended unasked--> waiting (backoff) -> start
+//!               '------stop--> draining -> ended
+//! ```
+
+use std::{
+    future::Future,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use meshwork::{Mesh, server};
+use tokio::{
+    net::TcpListener,
+    sync::{Mutex, watch},
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Config, Instance, Service,
+    service::{Parts, Stores, server_config},
+};
+
+/// The longest wait before an instance is started again.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// An instance that ran this long has not failed at its start.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+
+type RunResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
+type Run = Box<dyn Fn(server::Config, TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>> + Send>;
+
+pub(super) struct Slot {
+    running: watch::Receiver<Option<Running>>,
+    stopping: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut() {
+            task.abort();
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Running {
+    instance: Instance,
+    kill: CancellationToken,
+}
+
+impl Slot {
+    pub(super) fn start(service: Service, index: usize, config: &Arc<Config>, mesh: &Mesh, stores: &Stores) -> Self {
+        let parts = Arc::new(Parts {
+            service,
+            index,
+            mesh: mesh.clone(),
+            stores: stores.clone(),
+            saga_deadline: config.saga_deadline,
+        });
+        let run: Run = Box::new(move |server, listener, stopping| {
+            let parts = parts.clone();
+            Box::pin(async move { parts.run(server, listener, stopping).await })
+        });
+        Self::spawn(service.name(), Some(service.file(config, index)), config, None, run)
+    }
+
+    pub(super) fn start_registry(config: &Arc<Config>, listener: TcpListener) -> Self {
+        let grace = config.grace;
+        let run: Run = Box::new(move |server, listener, stopping| {
+            let registry = meshwork_registry::Config { server, grace };
+            let (incoming, shutdown) = (TcpListenerStream::new(listener), stopping.cancelled_owned());
+            Box::pin(async move { Ok(meshwork_registry::run(registry, incoming, shutdown).await?) })
+        });
+        Self::spawn("registry", None, config, Some(listener), run)
+    }
+
+    /// The instance that runs at the moment.
+    pub(super) fn instance(&self) -> Option<Instance> {
+        self.running.borrow().as_ref().map(|running| running.instance.clone())
+    }
+
+    /// Ends the instance at once, and returns when it is gone.
+    pub(super) async fn abort(&self, instance_id: &str) {
+        let mut running = self.running.clone();
+        let is_there = |running: &Option<Running>| running.as_ref().is_some_and(|r| r.instance.instance_id == instance_id);
+        if let Some(found) = running.borrow().as_ref().filter(|r| r.instance.instance_id == instance_id) {
+            found.kill.cancel();
+        }
+        // An error means that the slot's task has ended, and the instance with it.
+        let _ = running.wait_for(|running| !is_there(running)).await;
+    }
+
+    /// Lets the instance drain, and returns when it is gone for good.
+    pub(super) async fn stop(&self) {
+        self.stopping.cancel();
+        if let Some(task) = self.task.lock().await.take() {
+            // An error is a panic; it was reported by the panic hook.
+            let _ = task.await;
+        }
+    }
+
+    fn spawn(
+        service: &'static str,
+        store: Option<PathBuf>,
+        config: &Arc<Config>,
+        listener: Option<TcpListener>,
+        run: Run,
+    ) -> Self {
+        let (sender, running) = watch::channel(None);
+        let stopping = CancellationToken::new();
+        let keeper = Keeper { service, store, config: config.clone(), running: sender, stopping: stopping.clone(), run };
+        let task = tokio::spawn(keeper.keep(listener));
+        Self { running, stopping, task: Mutex::new(Some(task)) }
+    }
+}
+
+struct Keeper {
+    service: &'static str,
+    store: Option<PathBuf>,
+    config: Arc<Config>,
+    running: watch::Sender<Option<Running>>,
+    stopping: CancellationToken,
+    run: Run,
+}
+
+impl Keeper {
+    /// Keeps an instance running until it is asked to stop.
+    async fn keep(self, first: Option<TcpListener>) {
+        // The registry comes back on its address, everybody else on any.
+        let address = first.as_ref().and_then(|listener| listener.local_addr().ok());
+        let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let mut listener = first;
+        let mut backoff = self.config.restart_after;
+        loop {
+            let started = Instant::now();
+            let result = match listener.take() {
+                Some(listener) => self.run_once(listener).await,
+                None => match TcpListener::bind(address).await {
+                    Ok(listener) => self.run_once(listener).await,
+                    Err(error) => Err(error.into()),
+                },
+            };
+            if self.stopping.is_cancelled() {
+                return;
+            }
+            match result {
+                Ok(()) => tracing::warn!(service = self.service, "an instance ended; it is started again"),
+                Err(error) => tracing::warn!(service = self.service, error, "an instance failed; it is started again"),
+            }
+            if started.elapsed() > HEALTHY_AFTER {
+                backoff = self.config.restart_after;
+            }
+            tokio::select! {
+                () = sleep(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
+                () = self.stopping.cancelled() => return,
+            }
+        }
+    }
+
+    async fn run_once(&self, listener: TcpListener) -> RunResult {
+        let address = listener.local_addr()?;
+        let server = server_config(&self.config, self.service, address);
+        let kill = CancellationToken::new();
+        let instance = Instance {
+            service: self.service.to_owned(),
+            instance_id: server.instance_id.clone(),
+            address,
+            store: self.store.clone(),
+        };
+        self.running.send_replace(Some(Running { instance, kill: kill.clone() }));
+        let result = tokio::select! {
+            result = (self.run)(server, listener, self.stopping.clone()) => result,
+            () = kill.cancelled() => Err("killed".into()),
+        };
+        self.running.send_replace(None);
+        result
+    }
+}

@@ -1,0 +1,39 @@
+//! The rules and the tables, joined for the writer.
+
+use meshwork::{
+    store::{StoreError, Transaction},
+    write::{Decider, Outcome, Rows},
+};
+
+use crate::{
+    domain::{self, Input, Key, Refusal, Reply, Row},
+    store,
+};
+
+/// What the customer service decides.
+pub struct Customers;
+
+impl Decider for Customers {
+    type Key = Key;
+    type Row = Row;
+    type Input = Input;
+    type Reply = Reply;
+    type Refusal = Refusal;
+
+    fn keys(&self, input: &Input, keys: &mut Vec<Key>) {
+        domain::keys(input, keys);
+    }
+
+    fn decide(&self, rows: &Rows<Key, Row>, input: &Input) -> Result<Outcome<Self>, Refusal> {
+        let (rows, events, reply) = domain::decide(rows, input)?;
+        Ok(Outcome { rows, events, reply })
+    }
+
+    async fn load(&self, tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
+        store::load(tx, keys).await
+    }
+
+    async fn save(&self, tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
+        store::save(tx, changed).await
+    }
+}

@@ -1,0 +1,43 @@
+//! Customers and reservations as rows: what the writer loads and saves, and what the rpcs read.
+
+mod read;
+mod schema;
+mod write;
+
+pub(crate) use read::{get, list};
+pub(crate) use schema::MIGRATIONS;
+pub(crate) use write::{load, save};
+
+use meshwork::store::{Row, StoreError};
+use meshwork_shop::{Amount, Currency, RequestKey};
+
+use crate::domain::Customer;
+
+/// The columns of [`customer`], in its order.
+const CUSTOMER_COLUMNS: &str = "customer.customer_id, name, currency, limit_minor, reserved_minor, version, request_id, \
+     body_hash, create_time_ms, update_time_ms";
+/// How many they are.
+const CUSTOMER_WIDTH: usize = 10;
+
+/// Reads a customer from a row that begins with [`CUSTOMER_COLUMNS`].
+fn customer(row: &Row) -> Result<Customer, StoreError> {
+    let currency =
+        Currency::from_code(row.text(2)?).map_err(|_| StoreError::Decode { column: 2, expected: "a currency code" })?;
+    let amount = |column| {
+        Amount::new(row.int(column)?, currency).map_err(|_| StoreError::Decode { column, expected: "an amount" })
+    };
+    let request = match row.uuid_or_null(6)? {
+        Some(id) => Some(RequestKey { id, body_hash: row.int(7)? }),
+        None => None,
+    };
+    Ok(Customer {
+        id: row.uuid(0)?,
+        name: row.text(1)?.to_owned(),
+        limit: amount(3)?,
+        reserved: amount(4)?,
+        version: row.count(5)?,
+        request,
+        create_time_ms: row.int(8)?,
+        update_time_ms: row.int(9)?,
+    })
+}

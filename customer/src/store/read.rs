@@ -1,0 +1,46 @@
+//! What the rpcs read, beside the writer. Each customer comes with the head of its partition: whoever has seen all up
+//! to there has seen the customer as it is here.
+
+use meshwork::{
+    event::Position,
+    store::{Database, Sql, StoreError},
+};
+use uuid::Uuid;
+
+use super::{CUSTOMER_COLUMNS, CUSTOMER_WIDTH, customer};
+use crate::domain::Customer;
+
+/// A customer, if there is one.
+pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Customer, Position)>, StoreError> {
+    let rows = select(database, |sql| sql.push(" where customer_id = ").arg(id)).await?;
+    Ok(rows.into_iter().next())
+}
+
+/// At most `limit` customers, by id and so by age, after `after`.
+pub(crate) async fn list(
+    database: &Database,
+    after: Option<Uuid>,
+    limit: usize,
+) -> Result<Vec<(Customer, Position)>, StoreError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    select(database, |sql| {
+        let sql = match after {
+            Some(after) => sql.push(" where customer_id > ").arg(after),
+            None => sql,
+        };
+        sql.push(" order by customer_id limit ").arg(limit)
+    })
+    .await
+}
+
+async fn select(
+    database: &Database,
+    which: impl FnOnce(Sql) -> Sql + Send,
+) -> Result<Vec<(Customer, Position)>, StoreError> {
+    let sql = Sql::new(format!(
+        "select {CUSTOMER_COLUMNS}, outbox_head.partition, next - 1 from customer \
+         join outbox_head on outbox_head.partition = customer.partition"
+    ));
+    let rows = database.read(which(sql)).await?;
+    rows.iter().map(|row| Ok((customer(row)?, meshwork_shop::position(row, CUSTOMER_WIDTH)?))).collect()
+}

@@ -1,0 +1,104 @@
+//! One input against the rows it touches.
+
+use meshwork::{
+    contract::shop::order::v1::RejectionReason,
+    write::{NewEvent, Rows},
+};
+use meshwork_shop::RequestKey;
+use uuid::Uuid;
+
+use super::{Input, Key, Order, Refusal, Reply, Row, State, events};
+
+/// Rows that changed, what happened, and the answer.
+pub type Decision = Result<(Vec<(Key, Row)>, Vec<NewEvent>, Reply), Refusal>;
+
+/// Appends the keys of the rows that `input` touches.
+pub fn keys(input: &Input, keys: &mut Vec<Key>) {
+    match input {
+        Input::CreateOrder { request, .. } => keys.extend(request.map(|request| Key::Request(request.id))),
+        Input::CancelOrder { order_id, .. }
+        | Input::TimeOut { order_id, .. }
+        | Input::CreditReserved { order_id, .. }
+        | Input::CreditRefused { order_id, .. } => keys.push(Key::Order(*order_id)),
+    }
+}
+
+/// Decides one input; see the rules at the module's top.
+pub fn decide(rows: &Rows<Key, Row>, input: &Input) -> Decision {
+    match *input {
+        Input::CreateOrder { order_id: id, customer_id, total, request, now_ms, deadline_ms } => {
+            let state = State::Pending;
+            let (create_time_ms, update_time_ms) = (now_ms, now_ms);
+            let order = Order {
+                id,
+                customer_id,
+                total,
+                state,
+                version: 1,
+                request,
+                create_time_ms,
+                update_time_ms,
+                deadline_ms,
+            };
+            create(rows, order)
+        }
+        Input::CancelOrder { order_id, now_ms } => cancel(rows, order_id, now_ms),
+        Input::TimeOut { order_id, now_ms } => match order(rows, order_id) {
+            Some(order) if order.deadline_ms <= now_ms => {
+                settle(Some(order), State::Rejected(RejectionReason::TimedOut), now_ms)
+            }
+            Some(_) | None => unchanged(Reply::Settled),
+        },
+        Input::CreditReserved { order_id, now_ms } => settle(order(rows, order_id), State::Approved, now_ms),
+        Input::CreditRefused { order_id, reason, now_ms } => {
+            settle(order(rows, order_id), State::Rejected(reason), now_ms)
+        }
+    }
+}
+
+fn create(rows: &Rows<Key, Row>, order: Order) -> Decision {
+    if let Some(RequestKey { id: request_id, body_hash }) = order.request
+        && let Some(Row::Request { order_id, body_hash: first }) = rows.get(&Key::Request(request_id))
+    {
+        let same = *first == body_hash;
+        return if same { unchanged(Reply::Existing(*order_id)) } else { Err(Refusal::RequestIdReused(request_id)) };
+    }
+    let (mut changed, events, reply) = put(order);
+    // For repeats in the same batch; the store keeps it as columns of the order.
+    changed.extend(
+        order.request.map(|r| (Key::Request(r.id), Row::Request { order_id: order.id, body_hash: r.body_hash })),
+    );
+    Ok((changed, events, reply))
+}
+
+fn cancel(rows: &Rows<Key, Row>, order_id: Uuid, now_ms: i64) -> Decision {
+    let order = order(rows, order_id).ok_or(Refusal::UnknownOrder(order_id))?;
+    match order.state {
+        State::Pending | State::Approved => Ok(put(order.moved_to(State::Cancelled, now_ms))),
+        State::Cancelled => unchanged(Reply::Order(*order)),
+        State::Rejected(_) => Err(Refusal::OrderRejected(order_id)),
+    }
+}
+
+/// Moves an order on if it still waits for credit.
+fn settle(order: Option<&Order>, state: State, now_ms: i64) -> Decision {
+    match order {
+        Some(order) if order.state == State::Pending => Ok(put(order.moved_to(state, now_ms))),
+        Some(_) | None => unchanged(Reply::Settled),
+    }
+}
+
+fn put(order: Order) -> (Vec<(Key, Row)>, Vec<NewEvent>, Reply) {
+    (vec![(Key::Order(order.id), Row::Order(order))], vec![events::event(&order)], Reply::Order(order))
+}
+
+fn unchanged(reply: Reply) -> Decision {
+    Ok((Vec::new(), Vec::new(), reply))
+}
+
+fn order(rows: &Rows<Key, Row>, id: Uuid) -> Option<&Order> {
+    match rows.get(&Key::Order(id))? {
+        Row::Order(order) => Some(order),
+        Row::Request { .. } => None,
+    }
+}

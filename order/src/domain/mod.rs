@@ -1,0 +1,180 @@
+//! The rules of orders, pure: the saga's states and what moves them.
+//!
+//! ```text
+//!              CreditReserved
+//!    PENDING ------------------> APPROVED
+//!     |  |  \                       |
+//!     |  |   \ CancelOrder          | CancelOrder
+//!     |  |    \----> CANCELLED <----/
+//!     |  | CreditRefused, deadline passed
+//!     |  \---------> REJECTED (reason)
+//! ```
+//!
+//! Only PENDING listens to credit: late, repeated and reordered events change nothing. OrderCancelled and OrderRejected
+//! release the credit, so an order that ended before its CreditReserved arrived needs to do nothing more.
+
+mod decide;
+mod events;
+#[cfg(test)]
+mod tests;
+
+pub use decide::{Decision, decide, keys};
+
+use meshwork::contract::shop::order::v1::RejectionReason;
+use meshwork_shop::{Amount, RequestKey};
+use uuid::Uuid;
+
+/// Names a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// An order, by id.
+    Order(Uuid),
+    /// The order that a `request_id` created. It is a column of the order, and never written by itself.
+    Request(Uuid),
+}
+
+/// A row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Row {
+    /// Of [`Key::Order`].
+    Order(Order),
+    /// Of [`Key::Request`].
+    Request {
+        /// The order it created.
+        order_id: Uuid,
+        /// [`RequestKey::body_hash`].
+        body_hash: i64,
+    },
+}
+
+/// An order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// Which.
+    pub id: Uuid,
+    /// Who ordered, known or not.
+    pub customer_id: Uuid,
+    /// What it costs.
+    pub total: Amount,
+    /// How far it has come.
+    pub state: State,
+    /// From 1, one more with every change; the etag.
+    pub version: u64,
+    /// The request that created it.
+    pub request: Option<RequestKey>,
+    /// When it was created.
+    pub create_time_ms: i64,
+    /// When it last changed.
+    pub update_time_ms: i64,
+    /// When it is rejected if it is still PENDING.
+    pub deadline_ms: i64,
+}
+
+impl Order {
+    /// Changes with every change.
+    pub fn etag(&self) -> String {
+        self.version.to_string()
+    }
+
+    fn moved_to(&self, state: State, now_ms: i64) -> Self {
+        Self { state, version: self.version + 1, update_time_ms: now_ms.max(self.update_time_ms), ..*self }
+    }
+}
+
+/// How far an order has come; see the diagram of this module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Waits for credit.
+    Pending,
+    /// Has its credit.
+    Approved,
+    /// Did not get credit, or not in time.
+    Rejected(RejectionReason),
+    /// Taken back by the customer.
+    Cancelled,
+}
+
+impl State {
+    /// Whether the saga has ended: WatchOrder ends here.
+    pub fn is_terminal(self) -> bool {
+        match self {
+            Self::Pending => false,
+            Self::Approved | Self::Rejected(_) | Self::Cancelled => true,
+        }
+    }
+}
+
+/// What may be asked of the orders.
+#[derive(Clone, Copy, Debug)]
+pub enum Input {
+    /// Takes an order.
+    CreateOrder {
+        /// Its new id.
+        order_id: Uuid,
+        /// Who orders.
+        customer_id: Uuid,
+        /// What it costs.
+        total: Amount,
+        /// Makes it repeatable.
+        request: Option<RequestKey>,
+        /// Now.
+        now_ms: i64,
+        /// When it is rejected if it still waits for credit.
+        deadline_ms: i64,
+    },
+    /// Takes an order back.
+    CancelOrder {
+        /// Which.
+        order_id: Uuid,
+        /// Now.
+        now_ms: i64,
+    },
+    /// The sweeper found an order past its deadline.
+    TimeOut {
+        /// Which.
+        order_id: Uuid,
+        /// Now.
+        now_ms: i64,
+    },
+    /// `CreditReserved` was consumed.
+    CreditReserved {
+        /// For which order.
+        order_id: Uuid,
+        /// Now.
+        now_ms: i64,
+    },
+    /// `CreditRefused` was consumed.
+    CreditRefused {
+        /// For which order.
+        order_id: Uuid,
+        /// Why.
+        reason: RejectionReason,
+        /// Now.
+        now_ms: i64,
+    },
+}
+
+/// The answer to an accepted input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The order as it is now.
+    Order(Order),
+    /// This order was created by the same request before.
+    Existing(Uuid),
+    /// Nothing that the caller waits for.
+    Settled,
+}
+
+/// Why an input was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// There is no such order.
+    #[error("there is no order {0}")]
+    UnknownOrder(Uuid),
+    /// A rejected order cannot be cancelled.
+    #[error("order {0} was rejected, there is nothing to cancel")]
+    OrderRejected(Uuid),
+    /// The `request_id` was used with another body.
+    #[error("request_id {0} was used with another body")]
+    RequestIdReused(Uuid),
+}

@@ -1,0 +1,31 @@
+//! What the rpcs and the deadline sweeper read, beside the writer.
+
+use meshwork::{
+    event::Position,
+    store::{Database, Sql, StoreError},
+};
+use uuid::Uuid;
+
+use super::{ORDER_COLUMNS, ORDER_WIDTH, order};
+use crate::domain::Order;
+
+/// An order, if there is one, with the head of its partition: whoever has seen all up to there has seen the order as it
+/// is here.
+pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, Position)>, StoreError> {
+    let sql = Sql::new(format!(
+        "select {ORDER_COLUMNS}, outbox_head.partition, next - 1 from customer_order \
+         join outbox_head on outbox_head.partition = customer_order.partition where order_id = "
+    ))
+    .arg(id);
+    let rows = database.read(sql).await?;
+    rows.first().map(|row| Ok((order(row)?, meshwork_shop::position(row, ORDER_WIDTH)?))).transpose()
+}
+
+/// At most `limit` orders that are still PENDING past their deadline, the longest overdue first.
+pub(crate) async fn overdue(database: &Database, now_ms: i64, limit: usize) -> Result<Vec<Uuid>, StoreError> {
+    let sql = Sql::new("select order_id from customer_order where state = 1 and deadline_ms <= ")
+        .arg(now_ms)
+        .push(" order by deadline_ms limit ")
+        .arg(i64::try_from(limit).unwrap_or(i64::MAX));
+    database.read(sql).await?.iter().map(|row| row.uuid(0)).collect()
+}

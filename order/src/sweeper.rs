@@ -1,0 +1,56 @@
+//! The saga's deadline: rejects orders that still wait for credit when their time is over.
+//!
+//! Deadlines are rows, so they hold over restarts. Several instances may sweep at once: the rules let only the first
+//! rejection of an order count.
+
+use std::{error::Error, time::Duration};
+
+use futures_util::future::join_all;
+use meshwork::{store::StoreError, write::WriteError};
+use meshwork_shop::now_ms;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    Store,
+    domain::{Input, Refusal},
+    store,
+};
+
+/// How late a deadline may be noticed: well below the shortest that makes sense.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// Orders of one sweep: a batch of the writer. What is left is swept at once.
+const MAX_SWEPT_ORDERS: usize = 512;
+
+/// Sweeps until it is dropped.
+pub(crate) async fn run(store: &Store) {
+    let mut ticks = interval(SWEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = sweep(store, now_ms()).await {
+            tracing::warn!(error = &error as &dyn Error, "overdue orders could not be rejected; it is tried again");
+        }
+    }
+}
+
+/// Rejects all orders that are overdue at `now_ms`.
+pub(crate) async fn sweep(store: &Store, now_ms: i64) -> Result<(), SweepError> {
+    loop {
+        let overdue = store::overdue(store.database(), now_ms, MAX_SWEPT_ORDERS).await?;
+        let inputs = overdue.iter().map(|order_id| Input::TimeOut { order_id: *order_id, now_ms });
+        let rejected = join_all(inputs.map(|input| store.writer().submit(input))).await;
+        rejected.into_iter().collect::<Result<Vec<_>, _>>()?;
+        if overdue.len() < MAX_SWEPT_ORDERS {
+            return Ok(());
+        }
+    }
+}
+
+/// Why a sweep did not finish.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    #[error("cannot read overdue orders")]
+    Read(#[from] StoreError),
+    #[error("cannot reject an order")]
+    Write(#[from] WriteError<Refusal>),
+}

@@ -1,0 +1,99 @@
+//! Who waits for which order to change: a change wakes its own watchers, however many orders there are.
+//!
+//! Only that it changed is told: whoever wakes reads the order anew, so nothing can queue up.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// All watchers; clones share them.
+#[derive(Clone, Default)]
+pub(crate) struct Watchers(Arc<Mutex<HashMap<Uuid, watch::Sender<()>>>>);
+
+impl Watchers {
+    /// Begins to watch an order. To be called before the order is read, so that no change falls between.
+    pub(crate) fn watch(&self, order_id: Uuid) -> Watch {
+        let changes = self.lock().entry(order_id).or_default().subscribe();
+        Watch { order_id, watchers: self.clone(), changes: Some(changes) }
+    }
+
+    /// Wakes the watchers of these orders.
+    pub(crate) fn changed<'a>(&self, order_ids: impl Iterator<Item = &'a Uuid>) {
+        let watchers = self.lock();
+        if watchers.is_empty() {
+            return;
+        }
+        order_ids.filter_map(|id| watchers.get(id)).for_each(|sender| {
+            sender.send_replace(());
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
+        // No code that can panic runs under the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One watcher; dropped, it is forgotten.
+pub(crate) struct Watch {
+    order_id: Uuid,
+    watchers: Watchers,
+    /// Empty only while it is dropped.
+    changes: Option<watch::Receiver<()>>,
+}
+
+impl Watch {
+    /// Waits until the order has changed since the last call. Cancel-safe.
+    pub(crate) async fn changed(&mut self) {
+        let changes = self.changes.as_mut().expect("kept until it is dropped");
+        changes.changed().await.expect("the sender stays while it has receivers");
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut watchers = self.watchers.lock();
+        // Under the lock, so that the last of several that go at once sees itself as the last.
+        self.changes = None;
+        if watchers.get(&self.order_id).is_some_and(|sender| sender.receiver_count() == 0) {
+            watchers.remove(&self.order_id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_change_wakes_the_watchers_of_its_order_and_nobody_else() {
+        let (this, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let watchers = Watchers::default();
+        let mut first = watchers.watch(this);
+        let mut second = watchers.watch(this);
+        let mut bystander = watchers.watch(other);
+
+        watchers.changed([this].iter());
+
+        assert!(first.changed().now_or_never().is_some());
+        assert!(second.changed().now_or_never().is_some());
+        assert!(second.changed().now_or_never().is_none(), "told once");
+        assert!(bystander.changed().now_or_never().is_none());
+    }
+
+    #[test]
+    fn orders_that_nobody_watches_any_more_are_forgotten() {
+        let watchers = Watchers::default();
+        let (first, second) = (watchers.watch(Uuid::nil()), watchers.watch(Uuid::nil()));
+        drop(first);
+        assert_eq!(watchers.lock().len(), 1);
+        drop(second);
+        assert_eq!(watchers.lock().len(), 0);
+    }
+}

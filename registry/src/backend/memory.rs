@@ -1,0 +1,119 @@
+//! The embedded backend: one table in this process, lost with it.
+//!
+//! The table is behind a mutex that is held for one pure step at a time, never across an `await`. Leases come back after a
+//! restart because their holders register again, which is what the grace period is for.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use meshwork::contract::meshwork::registry::v1::InstanceStatus;
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
+
+use super::{Backend, BackendError, Resume, Updates, wakers::Wakers, watcher::Watcher};
+use crate::table::{Granted, Interest, LeaseId, Record, Registration, Renewal, Table};
+
+/// Leases in memory; clones share them.
+#[derive(Clone, Debug)]
+pub struct Memory {
+    shared: Arc<Shared>,
+}
+
+/// What the backend and its watchers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    epoch: String,
+    start: Instant,
+    table: Mutex<Table>,
+    wakers: Wakers,
+}
+
+impl Memory {
+    /// An empty table of a new epoch. Someone must run [`keep_time`](Self::keep_time).
+    pub fn new(grace: Duration) -> Self {
+        let shared = Shared {
+            epoch: Uuid::now_v7().to_string(),
+            start: Instant::now(),
+            table: Mutex::new(Table::new(grace)),
+            wakers: Wakers::default(),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Ends leases and the grace period on time, for as long as it is polled.
+    pub async fn keep_time(&self) -> std::convert::Infallible {
+        loop {
+            let next = self.shared.change(|table, now| {
+                table.expire(now);
+                table.next_expiry(now)
+            });
+            sleep_until(self.shared.start + next).await;
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().expect("no step of the table panics")
+    }
+
+    /// Makes one step, and wakes those whom it concerns.
+    fn change<R>(&self, step: impl FnOnce(&mut Table, Duration) -> R) -> R {
+        let (result, touched, expired) = {
+            let mut table = self.table();
+            // Read under the lock, so that the table sees time in order.
+            let now = self.start.elapsed();
+            (step(&mut table, now), table.take_touched(), table.take_expired())
+        };
+        self.wakers.wake(&touched);
+        for (service, instance_id) in expired {
+            tracing::warn!(%service, %instance_id, "a lease ran out");
+        }
+        result
+    }
+
+    pub(super) fn wakers(&self) -> &Wakers {
+        &self.wakers
+    }
+}
+
+#[async_trait]
+impl Backend for Memory {
+    fn epoch(&self) -> &str {
+        &self.shared.epoch
+    }
+
+    async fn register(&self, registration: Registration) -> Result<Granted, BackendError> {
+        Ok(self.shared.change(|table, now| table.register(now, registration))?)
+    }
+
+    async fn renew(&self, lease: &LeaseId) -> Result<Renewal, BackendError> {
+        Ok(self.shared.change(|table, now| table.renew(now, lease)))
+    }
+
+    async fn deregister(&self, lease: &LeaseId) -> Result<(), BackendError> {
+        self.shared.change(|table, now| table.deregister(now, lease));
+        Ok(())
+    }
+
+    async fn set_status(&self, lease: &LeaseId, status: InstanceStatus) -> Result<Granted, BackendError> {
+        self.shared.change(|table, now| table.set_status(now, lease, status)).ok_or(BackendError::UnknownLease)
+    }
+
+    async fn services(&self, after: Option<&str>, size: usize) -> Result<Vec<(Arc<str>, usize)>, BackendError> {
+        Ok(self.shared.table().services(after, size))
+    }
+
+    async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError> {
+        self.shared.table().instances(service, after, size).ok_or(BackendError::UnknownService)
+    }
+
+    fn watch(&self, interest: Interest, resume_from: Option<Resume>) -> Result<Updates, BackendError> {
+        // A resume point of another epoch says nothing about this one.
+        let seen = resume_from.filter(|resume| resume.epoch == self.shared.epoch).map(|resume| resume.revision);
+        Ok(Watcher::new(self.shared.clone(), interest, seen)?.into_updates())
+    }
+}

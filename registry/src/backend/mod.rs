@@ -1,0 +1,101 @@
+//! Where leases are kept, as the rpc service sees it: the seam for a store that several registries share.
+//!
+//! Every method is asynchronous and may fail, although the one implementation here, [`Memory`], needs neither.
+
+mod memory;
+mod wakers;
+mod watcher;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::stream::BoxStream;
+pub use memory::Memory;
+use meshwork::contract::meshwork::registry::v1::InstanceStatus;
+pub use wakers::MAX_WATCHES;
+pub use watcher::PROGRESS_INTERVAL;
+
+use crate::table::{Delta, Full, Granted, Interest, LeaseId, Record, Registration, Renewal, ServiceState};
+
+/// Keeps the leases of one mesh.
+#[async_trait]
+pub trait Backend: Send + Sync + 'static {
+    /// The life that revisions belong to; unlike that of any other registry or restart.
+    fn epoch(&self) -> &str;
+
+    /// Gives an instance a lease, and fences the one it had.
+    async fn register(&self, registration: Registration) -> Result<Granted, BackendError>;
+
+    /// Renews a lease.
+    async fn renew(&self, lease: &LeaseId) -> Result<Renewal, BackendError>;
+
+    /// Ends a lease; one that is gone is no error.
+    async fn deregister(&self, lease: &LeaseId) -> Result<(), BackendError>;
+
+    /// Changes the status of a lease's instance.
+    async fn set_status(&self, lease: &LeaseId, status: InstanceStatus) -> Result<Granted, BackendError>;
+
+    /// Up to `size` services after `after`, by name, each with the number of its instances.
+    async fn services(&self, after: Option<&str>, size: usize) -> Result<Vec<(Arc<str>, usize)>, BackendError>;
+
+    /// Up to `size` instances of a service after the id `after`, by id.
+    async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError>;
+
+    /// Streams the state of `interest`, as `RegistryService.Watch` has it. The stream has no end, and no queue: it looks
+    /// at the latest state when it is polled.
+    fn watch(&self, interest: Interest, resume_from: Option<Resume>) -> Result<Updates, BackendError>;
+}
+
+/// The responses of one watch.
+pub type Updates = BoxStream<'static, Update>;
+
+/// A point in the history of an epoch, up to which a watcher has seen everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The epoch of `revision`.
+    pub epoch: String,
+    /// The last revision seen.
+    pub revision: u64,
+}
+
+/// One step of a watch.
+#[derive(Clone, Debug)]
+pub struct Update {
+    /// All changes up to here have been sent.
+    pub revision: u64,
+    /// What is new.
+    pub event: Event,
+}
+
+/// What is new for a watcher.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The whole state.
+    Snapshot {
+        /// The watched services.
+        services: Vec<ServiceState>,
+        /// Whether instances may still be coming back.
+        provisional: bool,
+    },
+    /// What differs from the update before.
+    Change(Delta),
+    /// Nothing.
+    Progress,
+}
+
+/// Why a backend did not do what it was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BackendError {
+    /// No room for another instance or service.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// No room for another watch.
+    #[error("the registry serves its most watches, {MAX_WATCHES}")]
+    TooManyWatches,
+    /// The lease has expired, was fenced, or never given.
+    #[error("the lease is not held (any more): register again")]
+    UnknownLease,
+    /// Nobody ever registered the service.
+    #[error("nobody ever registered this service")]
+    UnknownService,
+}

@@ -1,0 +1,236 @@
+//! The rpcs: requests checked, handed to the backend, and its answers and refusals as the contract has them.
+
+use std::{sync::Arc, time::SystemTime};
+
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{self, BoxStream},
+};
+use meshwork::{
+    contract::meshwork::registry::v1::{
+        DeregisterRequest, DeregisterResponse, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
+        ListInstancesRequest, ListInstancesResponse, ListServicesRequest, ListServicesResponse, RegisterRequest,
+        Service, SetStatusRequest, WatchRequest, WatchResponse, registry_service_server::RegistryService,
+    },
+    rpc::{Page, Violations},
+    server::draining_status,
+};
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+use crate::{
+    DOMAIN,
+    backend::{Backend, BackendError},
+    request,
+    table::{Granted, Registration, Renewal},
+    wire,
+};
+
+/// The filter of [`Page`] tokens that belong to the list of services.
+const SERVICES: &str = "services";
+
+/// The responses of a watch, their instances encoded.
+pub(crate) type WireUpdates = BoxStream<'static, Result<wire::WatchResponse, Status>>;
+
+/// The rpc service; clones share the backend.
+#[derive(Clone)]
+pub struct Registry {
+    backend: Arc<dyn Backend>,
+    draining: CancellationToken,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry").field("epoch", &self.backend.epoch()).finish_non_exhaustive()
+    }
+}
+
+impl Registry {
+    /// Serves `backend`; its streams end when `draining` is cancelled.
+    pub fn new(backend: Arc<dyn Backend>, draining: CancellationToken) -> Self {
+        Self { backend, draining }
+    }
+
+    pub(crate) fn wire_updates(&self, request: WatchRequest) -> Result<WireUpdates, Status> {
+        let (interest, resume_from) = request::watch(request)?;
+        let updates = self.backend.watch(interest, resume_from).map_err(status)?;
+        let backend = self.backend.clone();
+        let responses = updates.map(move |update| Ok(wire::WatchResponse::new(backend.epoch(), update)));
+        Ok(until_drained(responses, self.draining.clone()))
+    }
+
+    fn lease(&self, granted: Granted) -> Lease {
+        let ttl = prost_types::Duration::try_from(granted.lease_ttl).expect("a lease lasts minutes, not ages");
+        Lease {
+            lease_id: granted.lease_id.into_string(),
+            lease_ttl: Some(ttl),
+            epoch: self.backend.epoch().to_owned(),
+            revision: granted.revision,
+            instance: Some(granted.record.instance().clone()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RegistryService for Registry {
+    async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
+        let (mut instance, lease_ttl) = request::registration(request.into_inner())?;
+        instance.create_time = Some(SystemTime::now().into());
+        let registration = Registration { instance, lease_ttl, nonce: Uuid::new_v4() };
+        let granted = self.backend.register(registration).await.map_err(status)?;
+        tracing::info!(lease = ?granted.lease_id, revision = granted.revision, "registered");
+        Ok(Response::new(self.lease(granted)))
+    }
+
+    type KeepAliveStream = BoxStream<'static, Result<KeepAliveResponse, Status>>;
+
+    /// A request is read when the answer to the one before has been taken: there is no queue.
+    async fn keep_alive(
+        &self,
+        request: Request<Streaming<KeepAliveRequest>>,
+    ) -> Result<Response<Self::KeepAliveStream>, Status> {
+        Ok(Response::new(self.renewals(request.into_inner())))
+    }
+
+    async fn deregister(&self, request: Request<DeregisterRequest>) -> Result<Response<DeregisterResponse>, Status> {
+        let mut violations = Violations::default();
+        let lease = request::lease_id(request.into_inner().lease_id, &mut violations);
+        violations.into_result(DOMAIN)?;
+        self.backend.deregister(&lease).await.map_err(status)?;
+        tracing::info!(?lease, "deregistered");
+        Ok(Response::new(DeregisterResponse {}))
+    }
+
+    async fn set_status(&self, request: Request<SetStatusRequest>) -> Result<Response<Lease>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let lease = request::lease_id(request.lease_id, &mut violations);
+        let new_status = request::status(request.status, &mut violations);
+        violations.into_result(DOMAIN)?;
+        let new_status = new_status.expect("no violation was noted");
+        let granted = self.backend.set_status(&lease, new_status).await.map_err(status)?;
+        tracing::info!(?lease, status = new_status.as_str_name(), revision = granted.revision, "status set");
+        Ok(Response::new(self.lease(granted)))
+    }
+
+    async fn list_services(
+        &self,
+        request: Request<ListServicesRequest>,
+    ) -> Result<Response<ListServicesResponse>, Status> {
+        let request = request.into_inner();
+        let mut violations = Violations::default();
+        let page = request::page(SERVICES, request.page_size, &request.page_token, &mut violations);
+        violations.into_result(DOMAIN)?;
+        let (size, after) = page.expect("no violation was noted");
+        let mut services = self.backend.services(after.as_deref(), size + 1).await.map_err(status)?;
+        let next_page_token = next_page_token(SERVICES, &mut services, size, |(name, _)| name);
+        let services = services.into_iter().map(|(name, count)| Service {
+            name: name.to_string(),
+            instance_count: u32::try_from(count).expect("the number of instances is bounded"),
+        });
+        Ok(Response::new(ListServicesResponse { services: services.collect(), next_page_token }))
+    }
+
+    async fn list_instances(
+        &self,
+        request: Request<ListInstancesRequest>,
+    ) -> Result<Response<ListInstancesResponse>, Status> {
+        let ListInstancesRequest { service, page_size, page_token } = request.into_inner();
+        let mut violations = Violations::default();
+        violations.check("service", request::service_name(&service));
+        let page = request::page(&service, page_size, &page_token, &mut violations);
+        violations.into_result(DOMAIN)?;
+        let (size, after) = page.expect("no violation was noted");
+        let mut records = self.backend.instances(&service, after.as_deref(), size + 1).await.map_err(status)?;
+        let next_page_token = next_page_token(&service, &mut records, size, |record| &record.instance().instance_id);
+        let instances = records.iter().map(|record| record.instance().clone()).collect();
+        Ok(Response::new(ListInstancesResponse { instances, next_page_token }))
+    }
+
+    type WatchStream = BoxStream<'static, Result<WatchResponse, Status>>;
+
+    /// The contract's types, for callers in this process; the network gets what [`RegistryServer`](crate::RegistryServer)
+    /// encodes from the same stream.
+    async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let updates = self.wire_updates(request.into_inner())?;
+        let responses = updates.map(|response| {
+            let bytes = response?.encode_to_vec();
+            Ok(WatchResponse::decode(bytes.as_slice()).expect("it mirrors the contract"))
+        });
+        Ok(Response::new(responses.boxed()))
+    }
+}
+
+impl Registry {
+    /// Answers renewals one by one, and ends after the first that is malformed.
+    fn renewals<S>(&self, requests: S) -> <Self as RegistryService>::KeepAliveStream
+    where
+        S: Stream<Item = Result<KeepAliveRequest, Status>> + Send + Unpin + 'static,
+    {
+        let backend = self.backend.clone();
+        let responses = stream::unfold(Some(requests), move |requests| {
+            let backend = backend.clone();
+            async move {
+                let mut requests = requests?;
+                let response = match requests.next().await? {
+                    Ok(request) => renew(&*backend, request).await,
+                    Err(error) => Err(error),
+                };
+                let go_on = response.is_ok();
+                Some((response, go_on.then_some(requests)))
+            }
+        });
+        until_drained(responses, self.draining.clone())
+    }
+}
+
+async fn renew(backend: &dyn Backend, request: KeepAliveRequest) -> Result<KeepAliveResponse, Status> {
+    let mut violations = Violations::default();
+    let lease = request::lease_id(request.lease_id, &mut violations);
+    violations.into_result(DOMAIN)?;
+    let state = match backend.renew(&lease).await.map_err(status)? {
+        Renewal::Renewed => LeaseState::Renewed,
+        Renewal::Unknown => LeaseState::Unknown,
+        Renewal::Fenced => LeaseState::Fenced,
+    };
+    Ok(KeepAliveResponse { lease_id: lease.into_string(), state: state.into() })
+}
+
+/// Passes items on until the server drains; then tells the client to go elsewhere.
+fn until_drained<T: Send + 'static>(
+    items: impl Stream<Item = Result<T, Status>> + Send + 'static,
+    draining: CancellationToken,
+) -> BoxStream<'static, Result<T, Status>> {
+    stream::unfold(Some((items.boxed(), draining)), |state| async {
+        let (mut items, draining) = state?;
+        // An item that is not taken stays in its stream.
+        tokio::select! {
+            biased;
+            () = draining.cancelled() => Some((Err(draining_status()), None)),
+            item = items.next() => Some((item?, Some((items, draining)))),
+        }
+    })
+    .boxed()
+}
+
+/// Cuts the entry that was asked for beyond the page, and says with the token that it is there.
+fn next_page_token<T>(filter: &str, entries: &mut Vec<T>, size: usize, key: impl Fn(&T) -> &str) -> String {
+    if entries.len() <= size {
+        return String::new();
+    }
+    entries.truncate(size);
+    let last = entries.last().expect("a page has at least one entry");
+    Page::token_after(filter.as_bytes(), key(last).as_bytes())
+}
+
+fn status(error: BackendError) -> Status {
+    let (code, reason) = match error {
+        BackendError::Full(_) => (Code::ResourceExhausted, "REGISTRY_FULL"),
+        BackendError::TooManyWatches => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
+        BackendError::UnknownLease => (Code::NotFound, "UNKNOWN_LEASE"),
+        BackendError::UnknownService => (Code::NotFound, "UNKNOWN_SERVICE"),
+    };
+    DOMAIN.error(code, reason, error.to_string())
+}

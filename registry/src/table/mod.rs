@@ -1,0 +1,280 @@
+//! The registry's table: who holds a lease, and what has changed since when.
+//!
+//! Pure: time, lease ids and wall-clock times come with the calls, and nothing here does I/O. Invariants:
+//! - every change has a revision of its own; revisions only grow, and there is one sequence for all services;
+//! - a service's index holds each live instance once, at its last change, and each remembered departure once, so that
+//!   "what changed since" costs what changed, and never looks at other services;
+//! - an instance is gone `lease_ttl` after its last renewal, by a clock that stands still while the registry itself does
+//!   (see [`Clock`]).
+//!
+//! It refuses to wake anybody: [`Table::take_touched`] says whose watchers want to know.
+
+mod clock;
+mod interest;
+mod lease_id;
+mod outcome;
+mod service;
+
+#[cfg(test)]
+mod model_tests;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+pub use clock::{Clock, PULSE};
+pub use interest::Interest;
+pub use lease_id::LeaseId;
+use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus};
+pub use outcome::{Delta, Full, Granted, Renewal, ServiceState, Touched};
+use service::{Lease, ServiceIndex};
+pub use service::{MAX_TOMBSTONES, Record};
+
+/// How many instances may hold a lease. A mesh of this size costs the registry tens of megabytes; beyond it, something is
+/// registering in a loop.
+pub const MAX_INSTANCES: usize = 10_000;
+
+/// How many service names are remembered. They are kept until a restart ("known but empty"), so they need a bound.
+pub const MAX_SERVICES: usize = 4_096;
+
+/// Revisions begin here, so that 0 is never one.
+const FIRST_REVISION: u64 = 1;
+
+/// All leases and instances of one mesh.
+#[derive(Debug)]
+pub struct Table {
+    clock: Clock,
+    revision: u64,
+    /// Changes up to here cannot be told apart from "has not come back yet": older resume points get a snapshot.
+    floor: u64,
+    grace_end: Option<Duration>,
+    services: BTreeMap<Arc<str>, ServiceIndex>,
+    /// Each service that ever changed, once, by its last revision.
+    recent: BTreeMap<u64, Arc<str>>,
+    deadlines: BTreeSet<(Duration, InstanceKey)>,
+    touched: Touched,
+    /// Whose lease ran out, for [`take_expired`](Table::take_expired).
+    expired: Vec<InstanceKey>,
+}
+
+/// Names an instance: its service, and its id within it.
+pub type InstanceKey = (Arc<str>, Arc<str>);
+
+/// An instance that wants a lease.
+#[derive(Clone, Debug)]
+pub struct Registration {
+    /// Who; already checked and complete.
+    pub instance: Instance,
+    /// How long it stays without a renewal.
+    pub lease_ttl: Duration,
+    /// Makes its lease id unlike any other.
+    pub nonce: uuid::Uuid,
+}
+
+impl Table {
+    /// An empty table at `now` = 0. For the first `grace` its snapshots are provisional; zero: never.
+    pub fn new(grace: Duration) -> Self {
+        Self {
+            clock: Clock::default(),
+            revision: FIRST_REVISION,
+            floor: FIRST_REVISION,
+            grace_end: (!grace.is_zero()).then_some(grace),
+            services: BTreeMap::new(),
+            recent: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
+            touched: Touched::default(),
+            expired: Vec::new(),
+        }
+    }
+
+    /// Gives an instance a lease; whoever held this instance before is fenced.
+    pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, Full> {
+        self.expire(now);
+        let Registration { instance, lease_ttl, nonce } = registration;
+        let key = self.admit(&instance)?;
+        let deadline = self.clock.now() + lease_ttl;
+        let id = LeaseId::new(&key.0, &key.1, nonce);
+        let lease = Lease { id, ttl: lease_ttl, deadline, revision: 0, record: Record::new(instance) };
+        let (granted, replaced) = self.change(&key.0, |service, revision| service.put(&key.1, lease, revision));
+        if let Some(replaced) = replaced {
+            self.deadlines.remove(&(replaced.deadline, key.clone()));
+        }
+        self.deadlines.insert((deadline, key));
+        Ok(granted)
+    }
+
+    /// Renews a lease.
+    pub fn renew(&mut self, now: Duration, id: &LeaseId) -> Renewal {
+        self.expire(now);
+        let now = self.clock.now();
+        let Some((key, lease)) = self.lease_of_instance(id) else { return Renewal::Unknown };
+        if lease.id != *id {
+            return Renewal::Fenced;
+        }
+        let before = std::mem::replace(&mut lease.deadline, now + lease.ttl);
+        let after = lease.deadline;
+        self.deadlines.remove(&(before, key.clone()));
+        self.deadlines.insert((after, key));
+        Renewal::Renewed
+    }
+
+    /// Ends a lease, and with it its instance. A lease that is gone or fenced changes nothing.
+    pub fn deregister(&mut self, now: Duration, id: &LeaseId) {
+        self.expire(now);
+        if let Some((key, lease)) = self.lease_of_instance(id)
+            && lease.id == *id
+        {
+            let deadline = lease.deadline;
+            self.deadlines.remove(&(deadline, key.clone()));
+            self.remove(&key);
+        }
+    }
+
+    /// Changes the status of a lease's instance. `None`: the lease is gone or fenced.
+    pub fn set_status(&mut self, now: Duration, id: &LeaseId, status: InstanceStatus) -> Option<Granted> {
+        self.expire(now);
+        let (key, lease) = self.lease_of_instance(id).filter(|(_, lease)| lease.id == *id)?;
+        if lease.record.instance().status() == status {
+            return Some(lease.granted());
+        }
+        let mut lease = lease.clone();
+        let mut instance = lease.record.instance().clone();
+        instance.set_status(status);
+        lease.record = Record::new(instance);
+        let (granted, _) = self.change(&key.0, |service, revision| service.put(&key.1, lease, revision));
+        Some(granted)
+    }
+
+    /// Lets time pass: removes what has not been renewed in time, ends the grace period. Every change does this first, so
+    /// that a lease is never found alive after its end.
+    pub fn expire(&mut self, now: Duration) {
+        self.clock.advance(now);
+        let now = self.clock.now();
+        while self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
+            let (_, key) = self.deadlines.pop_first().expect("just seen");
+            self.remove(&key);
+            self.expired.push(key);
+        }
+        if self.grace_end.is_some_and(|end| end <= now) {
+            self.grace_end = None;
+            self.revision += 1;
+            self.floor = self.revision;
+            self.touched = Touched::All;
+        }
+    }
+
+    /// When [`expire`](Self::expire) has something to do next, as seen at `now`; never further away than [`PULSE`], by
+    /// which the clock sees that the process is running.
+    pub fn next_expiry(&self, now: Duration) -> Duration {
+        let first = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let due = first.into_iter().chain(self.grace_end).min();
+        due.map_or(now + PULSE, |due| self.clock.to_caller(due).min(now + PULSE))
+    }
+
+    /// Whose watchers have something new to see since the last call.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// The instances whose lease ran out since the last call.
+    pub fn take_expired(&mut self) -> Vec<InstanceKey> {
+        std::mem::take(&mut self.expired)
+    }
+
+    /// The revision of the last change.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// Whether instances may still be coming back after a restart of the registry.
+    pub fn provisional(&self) -> bool {
+        self.grace_end.is_some()
+    }
+
+    /// The whole state of the watched services.
+    pub fn snapshot(&self, interest: &Interest) -> Vec<ServiceState> {
+        let state = |name: &Arc<str>, service: Option<&ServiceIndex>| ServiceState {
+            service: name.clone(),
+            known: service.is_some(),
+            instances: service.map(|service| service.records_after(None).collect()).unwrap_or_default(),
+        };
+        match interest {
+            Interest::All => self.services.iter().map(|(name, service)| state(name, Some(service))).collect(),
+            Interest::Services(names) => names.iter().map(|name| state(name, self.services.get(name))).collect(),
+        }
+    }
+
+    /// What has changed in the watched services after `revision`. `None`: that is too far back (or was never here), take
+    /// a [`snapshot`](Self::snapshot).
+    pub fn changes(&self, interest: &Interest, revision: u64) -> Option<Delta> {
+        if revision < self.floor || revision > self.revision {
+            return None;
+        }
+        let mut delta = Delta::default();
+        let mut gather = |name: &Arc<str>| match self.services.get(name) {
+            Some(service) => service.changes_after(name, revision, &mut delta),
+            None => Some(()),
+        };
+        match interest {
+            Interest::All => self.recent.range(revision + 1..).try_for_each(|(_, name)| gather(name))?,
+            Interest::Services(names) => names.iter().try_for_each(gather)?,
+        }
+        Some(delta)
+    }
+
+    /// Up to `size` services after `after`, each with the number of its instances.
+    pub fn services(&self, after: Option<&str>, size: usize) -> Vec<(Arc<str>, usize)> {
+        let page = service::after(&self.services, after).take(size);
+        page.map(|(name, service)| (name.clone(), service.len())).collect()
+    }
+
+    /// Up to `size` instances of a service after the id `after`. `None`: nobody ever registered the service.
+    pub fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Option<Vec<Record>> {
+        Some(self.services.get(service)?.records_after(after).take(size).collect())
+    }
+
+    /// Finds room for an instance, and the shared names of its service and itself.
+    fn admit(&mut self, instance: &Instance) -> Result<InstanceKey, Full> {
+        let known = self.services.get_key_value(instance.service.as_str());
+        let replaces = known.is_some_and(|(_, service)| service.lease(&instance.instance_id).is_some());
+        if !replaces && self.deadlines.len() >= MAX_INSTANCES {
+            return Err(Full::Instances);
+        }
+        let service: Arc<str> = match known {
+            Some((name, _)) => name.clone(),
+            None if self.services.len() >= MAX_SERVICES => return Err(Full::Services),
+            None => instance.service.as_str().into(),
+        };
+        Ok((service, instance.instance_id.as_str().into()))
+    }
+
+    /// The lease that holds the instance which `id` was given for, be it `id` or a later one.
+    fn lease_of_instance(&mut self, id: &LeaseId) -> Option<(InstanceKey, &mut Lease)> {
+        let (service, instance_id) = id.instance()?;
+        let name = self.services.get_key_value(service)?.0.clone();
+        let (instance_id, lease) = self.services.get_mut(service)?.lease_mut(instance_id)?;
+        Some(((name, instance_id), lease))
+    }
+
+    fn remove(&mut self, (service, instance_id): &InstanceKey) {
+        self.change(service, |service, revision| service.remove(instance_id, revision));
+    }
+
+    /// Makes a change to a service at the next revision, and keeps every index that knows when a service last changed.
+    fn change<R>(&mut self, name: &Arc<str>, change: impl FnOnce(&mut ServiceIndex, u64) -> R) -> R {
+        self.revision += 1;
+        let service = self.services.entry(name.clone()).or_default();
+        self.recent.remove(&service.last_change());
+        let result = change(service, self.revision);
+        self.recent.insert(self.revision, name.clone());
+        match &mut self.touched {
+            Touched::All => {}
+            Touched::Services(names) => _ = names.insert(name.clone()),
+        }
+        result
+    }
+}

@@ -1,0 +1,165 @@
+//! The registry through its generated client, mostly without a network; on a paused clock.
+
+mod leases;
+mod network;
+mod requests;
+mod watch;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use meshwork::contract::meshwork::registry::v1::{
+    Change, DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
+    RegisterRequest, ResumePoint, SetStatusRequest, Snapshot, WatchRequest, WatchResponse,
+    registry_service_client::RegistryServiceClient, watch_response::Event,
+};
+use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use crate::{Registry, RegistryServer, backend::Memory};
+
+/// Far beyond whatever a test waits for; on a paused clock it costs nothing.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+type Client = RegistryServiceClient<RegistryServer>;
+
+/// A registry in this process.
+struct Mesh {
+    client: Client,
+    draining: CancellationToken,
+    time: JoinHandle<std::convert::Infallible>,
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.time.abort();
+    }
+}
+
+impl Mesh {
+    fn start() -> Self {
+        Self::with_grace(Duration::ZERO)
+    }
+
+    fn with_grace(grace: Duration) -> Self {
+        let memory = Memory::new(grace);
+        let draining = CancellationToken::new();
+        let registry = Registry::new(Arc::new(memory.clone()), draining.clone());
+        let time = tokio::spawn(async move { memory.keep_time().await });
+        Self { client: Client::new(RegistryServer::new(registry)), draining, time }
+    }
+
+    async fn register(&mut self, service: &str, id: &str) -> Lease {
+        self.client.register(request(service, id)).await.expect("there is room").into_inner()
+    }
+
+    async fn set_status(&mut self, lease: &Lease, status: InstanceStatus) -> Result<Lease, Status> {
+        let request = SetStatusRequest { lease_id: lease.lease_id.clone(), status: status.into() };
+        Ok(self.client.set_status(request).await?.into_inner())
+    }
+
+    async fn deregister(&mut self, lease: &Lease) {
+        let request = DeregisterRequest { lease_id: lease.lease_id.clone() };
+        self.client.deregister(request).await.expect("a lease that is gone is no error");
+    }
+
+    async fn watch(&mut self, services: &[&str]) -> Watch {
+        self.watch_from(services, None).await
+    }
+
+    async fn watch_from(&mut self, services: &[&str], resume_from: Option<ResumePoint>) -> Watch {
+        let request = WatchRequest { services: services.iter().map(|&name| name.into()).collect(), resume_from };
+        Watch(self.client.watch(request).await.expect("there is room").into_inner())
+    }
+
+    async fn keep_alive(&mut self) -> Renewals {
+        let (requests, receiver) = mpsc::unbounded_channel();
+        let responses = self.client.keep_alive(UnboundedReceiverStream::new(receiver)).await.expect("it opens");
+        Renewals { requests, responses: responses.into_inner() }
+    }
+}
+
+fn request(service: &str, id: &str) -> RegisterRequest {
+    let instance = Instance {
+        service: service.into(),
+        instance_id: id.into(),
+        address: "127.0.0.1:7000".into(),
+        ..Instance::default()
+    };
+    RegisterRequest { instance: Some(instance), lease_ttl: None }
+}
+
+/// The client's end of a watch.
+struct Watch(Streaming<WatchResponse>);
+
+impl Watch {
+    async fn next(&mut self) -> Result<WatchResponse, Status> {
+        timeout(LIMIT, self.0.next()).await.expect("a watch is never silent").expect("a watch ends with an error only")
+    }
+
+    async fn response(&mut self) -> WatchResponse {
+        self.next().await.expect("the watch goes on")
+    }
+
+    async fn event(&mut self) -> Event {
+        self.response().await.event.expect("every response carries an event")
+    }
+
+    async fn snapshot(&mut self) -> Snapshot {
+        match self.event().await {
+            Event::Snapshot(snapshot) => snapshot,
+            other => panic!("a snapshot was expected, not {other:?}"),
+        }
+    }
+
+    /// The ids of instances that changed and that left, of the next change.
+    async fn change(&mut self) -> (Vec<String>, Vec<String>) {
+        match self.event().await {
+            Event::Change(change) => ids(change),
+            other => panic!("a change was expected, not {other:?}"),
+        }
+    }
+}
+
+fn ids(change: Change) -> (Vec<String>, Vec<String>) {
+    let updated = change.updated.into_iter().map(|instance| instance.instance_id).collect();
+    (updated, change.removed.into_iter().map(|instance| instance.instance_id).collect())
+}
+
+/// Each service of a snapshot: its name, whether it is known, and the ids of its instances.
+fn services(snapshot: &Snapshot) -> Vec<(&str, bool, Vec<&str>)> {
+    snapshot
+        .services
+        .iter()
+        .map(|s| (s.service.as_str(), s.known, s.instances.iter().map(|i| i.instance_id.as_str()).collect()))
+        .collect()
+}
+
+fn point(response: &WatchResponse) -> Option<ResumePoint> {
+    Some(ResumePoint { epoch: response.epoch.clone(), revision: response.revision })
+}
+
+/// The client's end of a KeepAlive.
+struct Renewals {
+    requests: mpsc::UnboundedSender<KeepAliveRequest>,
+    responses: Streaming<KeepAliveResponse>,
+}
+
+impl Renewals {
+    fn send(&self, lease_id: &str) {
+        self.requests.send(KeepAliveRequest { lease_id: lease_id.into() }).expect("the stream is open");
+    }
+
+    async fn next(&mut self) -> Option<Result<KeepAliveResponse, Status>> {
+        timeout(LIMIT, self.responses.next()).await.expect("every request is answered")
+    }
+
+    async fn renew(&mut self, lease: &Lease) -> LeaseState {
+        self.send(&lease.lease_id);
+        let response = self.next().await.expect("an answer").expect("no error");
+        assert_eq!(response.lease_id, lease.lease_id);
+        response.state()
+    }
+}

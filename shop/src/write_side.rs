@@ -1,0 +1,112 @@
+//! A service's durable half: database, log and writer, opened once and shared by all its instances in a process.
+//!
+//! Sharing is what keeps SQLite fast (one writer, larger batches), and lets every instance see each change as it commits.
+
+use std::{error::Error, sync::Arc};
+
+use meshwork::{
+    event::{Outbox, OutboxError},
+    process::Failure,
+    store::{self, Database, Migration, StoreError},
+    write::{Decider, Writer},
+};
+
+/// The durable half of a service with the rules of `D`; clones share it.
+pub struct WriteSide<D: Decider> {
+    outbox: Outbox,
+    writer: Writer<D>,
+    decider: Arc<D>,
+}
+
+impl<D: Decider> Clone for WriteSide<D> {
+    fn clone(&self) -> Self {
+        Self { outbox: self.outbox.clone(), writer: self.writer.clone(), decider: self.decider.clone() }
+    }
+}
+
+/// Why a write side cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The database cannot be opened or brought up to date.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The event log in it cannot be opened.
+    #[error(transparent)]
+    Outbox(#[from] OutboxError),
+}
+
+impl<D: Decider> WriteSide<D> {
+    /// Opens the database of `url`, brings the tables of log and `component` up to date, and starts the writer.
+    ///
+    /// # Errors
+    /// [`OpenError`].
+    pub async fn open(
+        url: &str,
+        component: &'static str,
+        migrations: &[Migration],
+        decider: D,
+    ) -> Result<Self, OpenError> {
+        let database = store::open(url).await?;
+        let outbox = Outbox::open(database.clone()).await?;
+        database.migrate(component, migrations).await?;
+        let decider = Arc::new(decider);
+        let writer = Writer::start(outbox.clone(), decider.clone());
+        Ok(Self { outbox, writer, decider })
+    }
+
+    /// The database, for reads.
+    pub fn database(&self) -> &Database {
+        self.outbox.database()
+    }
+
+    /// The event log.
+    pub fn outbox(&self) -> &Outbox {
+        &self.outbox
+    }
+
+    /// The writer, for all changes.
+    pub fn writer(&self) -> &Writer<D> {
+        &self.writer
+    }
+
+    /// The rules.
+    pub fn decider(&self) -> &D {
+        &self.decider
+    }
+
+    /// Commits what is under way, and takes no more: for whoever opened it, once all instances have ended.
+    pub async fn close(&self) {
+        self.writer.close().await;
+    }
+}
+
+impl OpenError {
+    /// As the error of `--database-url`, in one line and without a password.
+    pub fn into_failure(self, url: &str) -> Failure {
+        let shown = match (url.split_once("://"), url.contains('@')) {
+            (Some((scheme, _)), true) => format!("{scheme}://..."),
+            _ => url.to_owned(),
+        };
+        let mut problem = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            problem = format!("{problem}: {error}");
+            cause = error.source();
+        }
+        Failure::flag("--database-url", shown, problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_cannot_be_opened_is_the_flags_error_without_its_password() {
+        let url = "mysql://me:secret@host/db";
+        let refused = StoreError::UnsupportedUrl { url: "mysql://...@host/db".into() };
+        let said = OpenError::Store(refused).into_failure(url).to_string();
+        assert!(said.starts_with("--database-url mysql://...: "), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
+}

@@ -1,0 +1,178 @@
+//! The announcing task against a registry in the same process, on a paused clock.
+
+use std::sync::Arc;
+
+use super::{
+    fake::{Fake, State, TTL},
+    *,
+};
+
+fn start(registry: &Fake) -> Announcer {
+    let instance = Instance {
+        service: "order".into(),
+        instance_id: "a".into(),
+        status: InstanceStatus::Serving.into(),
+        ..Instance::default()
+    };
+    Announcer::start(registry.client(), instance, TTL)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_joins_changes_its_status_and_leaves() {
+    let registry = Fake::new(State::default());
+    let mut announcer = start(&registry);
+    assert_eq!(registry.until(|state| state.registrations == 1).await.statuses(), [InstanceStatus::Serving]);
+
+    let told = announcer.set_status(InstanceStatus::Draining).await.expect("confirmed");
+
+    let expected = Announced { status: InstanceStatus::Draining, epoch: "life-0".into(), revision: 2 };
+    assert_eq!(told, expected);
+    assert_eq!(registry.0.borrow().statuses(), [InstanceStatus::Draining]);
+    announcer.leave().await;
+    assert!(registry.0.borrow().leases.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_is_renewed_at_a_third_of_its_time_on_one_stream() {
+    let registry = Fake::new(State::default());
+    let _announcer = start(&registry);
+    registry.until(|state| state.renewals == 1).await;
+    let begin = Instant::now();
+    let state = registry.until(|state| state.renewals == 7).await;
+    assert_eq!(begin.elapsed(), TTL * 2);
+    assert_eq!((state.streams, state.registrations), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_restart_of_the_registry_the_instance_is_registered_again_as_it_is_now() {
+    let registry = Fake::new(State::default());
+    let mut announcer = start(&registry);
+    announcer.set_status(InstanceStatus::NotServing).await.expect("confirmed");
+
+    registry.change(|state| {
+        state.leases.clear();
+        state.life += 1;
+    });
+
+    let state = registry.until(|state| state.registrations == 2).await;
+    assert_eq!(state.statuses(), [InstanceStatus::NotServing]);
+    let state = registry.until(|state| state.renewals > 5).await;
+    assert_eq!(state.registrations, 2, "once, and then renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_stream_alone_is_opened_again_without_a_registration() {
+    let registry = Fake::new(State::default());
+    let _announcer = start(&registry);
+    registry.until(|state| state.renewals == 1).await;
+    registry.change(|state| state.life += 1);
+    let state = registry.until(|state| state.renewals == 4).await;
+    assert_eq!((state.streams, state.registrations), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ran_out_is_registered_again() {
+    let registry = Fake::new(State::default());
+    let _announcer = start(&registry);
+    registry.until(|state| state.renewals == 1).await;
+    registry.change(|state| state.leases.clear());
+    assert_eq!(registry.until(|state| state.registrations == 2).await.leases.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_is_away_is_tried_again_and_found_when_it_is_back() {
+    let registry = Fake::new(State { away: true, ..State::default() });
+    let _announcer = start(&registry);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    registry.change(|state| state.away = false);
+    let back = Instant::now();
+    registry.until(|state| state.registrations == 1).await;
+    assert!(back.elapsed() <= Duration::from_secs(5), "{:?}", back.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_that_changed_while_the_registry_was_away_is_confirmed_when_it_is_back() {
+    let registry = Fake::new(State::default());
+    let mut announcer = start(&registry);
+    registry.until(|state| state.renewals == 1).await;
+    registry.change(|state| {
+        state.away = true;
+        state.life += 1;
+    });
+    let registry_later = registry.clone();
+    let back = async move {
+        sleep(Duration::from_secs(60)).await;
+        registry_later.change(|state| state.away = false);
+    };
+    let (told, ()) = tokio::join!(announcer.set_status(InstanceStatus::Draining), back);
+    assert_eq!(told.expect("confirmed").status, InstanceStatus::Draining);
+    assert_eq!(registry.0.borrow().statuses(), [InstanceStatus::Draining]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_falls_silent_is_asked_on_another_stream() {
+    let registry = Fake::new(State::default());
+    let _announcer = start(&registry);
+    registry.until(|state| state.renewals == 1).await;
+    registry.change(|state| state.silent = true);
+    registry.until(|state| state.streams == 2).await;
+    registry.change(|state| state.silent = false);
+    let renewals = registry.0.borrow().renewals;
+    let state = registry.until(|state| state.renewals > renewals + 3).await;
+    assert_eq!(state.registrations, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fenced_instance_stops_and_does_not_fight_for_its_id() {
+    let registry = Fake::new(State::default());
+    let mut announcer = start(&registry);
+    registry.until(|state| state.renewals == 1).await;
+    registry.change(|state| state.fenced = state.leases.keys().cloned().collect());
+
+    let error = announcer.failed().await;
+
+    assert!(matches!(&error, AnnounceError::Fenced { instance_id, .. } if instance_id == "a"), "{error}");
+    assert_eq!(registry.0.borrow().registrations, 1);
+    assert_eq!(announcer.set_status(InstanceStatus::Draining).await, None, "nobody is left to confirm it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_told_under_a_lost_lease_does_not_take_the_id_back_from_another() {
+    let registry = Fake::new(State::default());
+    let mut announcer = start(&registry);
+    registry.until(|state| state.renewals == 1).await;
+    registry.change(|state| state.fenced = std::mem::take(&mut state.leases).into_keys().collect());
+
+    assert_eq!(announcer.set_status(InstanceStatus::Draining).await, None);
+
+    assert_eq!(registry.0.borrow().registrations, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_the_registry_refuses_says_why() {
+    let registry = Fake::new(State { refuses: true, ..State::default() });
+    let error = start(&registry).failed().await;
+    assert!(
+        matches!(&error, AnnounceError::Refused { source, .. } if source.message().contains("must be a name")),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn leaving_a_registry_that_is_away_takes_a_second_at_most() {
+    for away_from_the_start in [true, false] {
+        let registry = Fake::new(State { away: away_from_the_start, ..State::default() });
+        let announcer = start(&registry);
+        if !away_from_the_start {
+            registry.until(|state| state.renewals == 1).await;
+            registry.change(|state| {
+                state.away = true;
+                state.life += 1;
+            });
+        }
+        let begin = Instant::now();
+        announcer.leave().await;
+        assert!(begin.elapsed() <= Duration::from_secs(1));
+        assert_eq!(Arc::strong_count(&registry.0), 1, "the task and its streams are gone");
+    }
+}

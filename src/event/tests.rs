@@ -1,0 +1,257 @@
+//! Producer and consumer over the real rpc, in one process: a log on one SQLite file, its reader on another.
+
+use std::sync::Arc;
+
+use tempfile::TempDir;
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{outbox::append, progress::SubscriptionState, *};
+use crate::{
+    contract::meshwork::{
+        event::v1::{
+            Ack, Credit, Event, GroupLifetime, Open, Start, SubscribeRequest, SubscribeResponse,
+            event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response,
+        },
+        registry::v1::Service,
+    },
+    store::{self, Database, Migration, Sql, StoreError, Transaction},
+    write::{Decider, NewEvent, Outcome, Rows, Writer},
+};
+
+const SOURCE: &str = "producer";
+/// Given as a name, it makes an event that the consumer cannot read.
+const POISON: &str = "poison";
+
+/// Notes every event that it consumes; a table without `on conflict`, so that an effect that came twice would fail.
+struct Seen;
+
+#[derive(Debug, thiserror::Error)]
+#[error("never")]
+struct Never;
+
+impl Decider for Seen {
+    type Key = (u32, u64);
+    type Row = ();
+    type Input = (u32, u64);
+    type Reply = ();
+    type Refusal = Never;
+
+    fn keys(&self, _: &(u32, u64), _: &mut Vec<(u32, u64)>) {}
+
+    fn decide(&self, _: &Rows<(u32, u64), ()>, input: &(u32, u64)) -> Result<Outcome<Self>, Never> {
+        Ok(Outcome { rows: vec![(*input, ())], events: Vec::new(), reply: () })
+    }
+
+    async fn load(&self, _: &mut dyn Transaction, _: &[(u32, u64)]) -> Result<Vec<((u32, u64), ())>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    async fn save(&self, tx: &mut dyn Transaction, changed: &[((u32, u64), ())]) -> Result<(), StoreError> {
+        let rows = changed.iter().map(|((p, n), ())| [i64::from(*p).into(), (*n as i64).into()]);
+        tx.execute(Sql::new("insert into seen (partition, position) values ").rows(rows)).await.map(drop)
+    }
+}
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: "create table seen (partition bigint not null, position bigint not null, primary key (partition, position))",
+}];
+
+fn decode(event: &Event) -> Result<(u32, u64), MalformedEvent> {
+    if event.aggregate_id == POISON {
+        return Err(MalformedEvent::new("cannot be read"));
+    }
+    Ok((event.partition, event.position))
+}
+
+async fn database(folder: &TempDir, name: &str) -> Database {
+    let url = format!("sqlite://{}", folder.path().join(name).display());
+    store::open(&url).await.expect("a database")
+}
+
+async fn produce(outbox: &Outbox, keys: impl IntoIterator<Item = u128>, aggregate_id: &str) {
+    let event = |key| {
+        let key = Uuid::from_u128(key);
+        let mut event = NewEvent::new(key, ("thing", key), 1, 0, &Service::default());
+        aggregate_id.clone_into(&mut event.aggregate_id);
+        event
+    };
+    let mut tx = outbox.database().begin().await.expect("a transaction");
+    let events = append(&mut *tx, keys.into_iter().map(event).collect()).await.expect("appended");
+    tx.commit().await.expect("committed");
+    outbox.publish(events);
+}
+
+struct Fixture {
+    producer: Outbox,
+    consumer: Outbox,
+    writer: Writer<Seen>,
+    folder: TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let producer = Outbox::open(database(&folder, "producer.db").await).await.expect("a log");
+        let consumer = database(&folder, "consumer.db").await;
+        consumer.migrate("seen", MIGRATIONS).await.expect("the schema");
+        let consumer = Outbox::open(consumer).await.expect("a log");
+        let writer = Writer::start(consumer.clone(), Arc::new(Seen));
+        Self { producer, consumer, writer, folder }
+    }
+
+    fn subscribe(&self, draining: &CancellationToken) -> Subscription {
+        self.subscribe_to(&self.producer, draining)
+    }
+
+    fn subscribe_to(&self, producer: &Outbox, draining: &CancellationToken) -> Subscription {
+        let client = EventServiceClient::new(Feed::service(producer.clone(), draining.clone()));
+        let (group, lifetime) = ("consumer".to_owned(), GroupLifetime::Durable);
+        let source = Source { name: SOURCE, group, lifetime, types: Vec::new(), decode };
+        Subscription::start(client, self.consumer.clone(), self.writer.clone(), source)
+    }
+
+    /// Waits until the subscriptions have together applied the whole log, and proves that nothing came twice.
+    async fn expect_all_applied(&self) {
+        for (partition, position) in (0..).zip(self.producer.heads()) {
+            loop {
+                let cursors = cursor::load(self.consumer.database(), SOURCE).await.expect("readable");
+                if cursors.get(&partition).map_or(0, |cursor| cursor.position) >= position {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        let count = Sql::new("select count(*) from seen");
+        let seen = self.consumer.database().read(count).await.expect("readable")[0].count(0).expect("a count");
+        assert_eq!(seen, self.producer.heads().iter().sum::<u64>());
+    }
+}
+
+async fn wait_for_stop(subscription: &Subscription) -> String {
+    loop {
+        if let SubscriptionState::Stopped(error) = subscription.progress().snapshot().state {
+            return error;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn every_event_has_its_effect_once_while_readers_join_leave_and_the_source_drains() {
+    let fixture = Fixture::new().await;
+    produce(&fixture.producer, 0..3000, "").await;
+    let draining = CancellationToken::new();
+    let first = fixture.subscribe(&draining);
+    let second = fixture.subscribe(&CancellationToken::new());
+    produce(&fixture.producer, 0..500, "").await;
+    draining.cancel();
+    drop(second);
+    produce(&fixture.producer, 0..500, "").await;
+    let third = fixture.subscribe(&CancellationToken::new());
+    first.stop().await;
+    fixture.expect_all_applied().await;
+    third.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other() {
+    let fixture = Fixture::new().await;
+    let (poisoned, healthy) = (0, 2);
+    assert_ne!(partition_of(Uuid::from_u128(poisoned)), partition_of(Uuid::from_u128(healthy)));
+    produce(&fixture.producer, [poisoned], POISON).await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+
+    let error = wait_for_stop(&subscription).await;
+    assert!(error.contains("cannot be read"), "{error}");
+    produce(&fixture.producer, [poisoned, healthy], "").await;
+    let at = Position { partition: partition_of(Uuid::from_u128(healthy)), position: 1 };
+    subscription.progress().wait_for(at).await;
+
+    let cursors = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
+    assert_eq!(cursors.get(&partition_of(Uuid::from_u128(poisoned))), None, "nothing was skipped");
+}
+
+#[tokio::test]
+async fn a_source_that_was_replaced_or_has_lost_events_stops_the_subscription() {
+    let fixture = Fixture::new().await;
+    produce(&fixture.producer, 0..100, "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+
+    let replaced = Outbox::open(database(&fixture.folder, "replaced.db").await).await.expect("a log");
+    let subscription = fixture.subscribe_to(&replaced, &CancellationToken::new());
+    assert!(wait_for_stop(&subscription).await.contains("another store"));
+    subscription.stop().await;
+
+    let mut tx = fixture.producer.database().begin().await.expect("a transaction");
+    tx.execute(Sql::new("update outbox_head set next = 1")).await.expect("lost");
+    tx.commit().await.expect("committed");
+    let restored = Outbox::open(fixture.producer.database().clone()).await.expect("a log");
+    let subscription = fixture.subscribe_to(&restored, &CancellationToken::new());
+    assert!(wait_for_stop(&subscription).await.contains("events were lost"));
+}
+
+#[tokio::test]
+async fn a_log_that_is_opened_again_reads_as_before() {
+    let fixture = Fixture::new().await;
+    produce(&fixture.producer, [7, 7, 7], "x").await;
+    let reopened = Outbox::open(fixture.producer.database().clone()).await.expect("the same database");
+    assert_eq!((reopened.store_id(), reopened.heads()), (fixture.producer.store_id(), fixture.producer.heads()));
+    let after = Position { partition: partition_of(Uuid::from_u128(7)), position: 1 };
+    let from_database = reopened.read(after, 10).await.expect("readable");
+    assert_eq!(from_database.iter().map(|event| event.position).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(fixture.producer.read(after, 10).await.expect("readable"), from_database, "as from memory");
+}
+
+/// Sends `actions`, closes the request side, and gathers what comes back.
+async fn session(outbox: &Outbox, actions: Vec<Action>) -> Result<Vec<SubscribeResponse>, Status> {
+    let mut client = EventServiceClient::new(Feed::service(outbox.clone(), CancellationToken::new()));
+    let requests = tokio_stream::iter(actions.into_iter().map(|action| SubscribeRequest { action: Some(action) }));
+    client.subscribe(requests).await?.into_inner().collect::<Result<Vec<_>, _>>().await
+}
+
+fn open() -> Action {
+    Action::Open(Open { group: "test".into(), ..Open::default() })
+}
+
+#[tokio::test]
+async fn a_subscriber_that_breaks_the_protocol_is_told_what_is_wrong() {
+    let fixture = Fixture::new().await;
+    let start = |partition, store_id: &str, after| Action::Start(Start { partition, store_id: store_id.into(), after });
+    let cases = [
+        (vec![start(0, "", 0)], Code::InvalidArgument),
+        (vec![Action::Ack(Ack::default())], Code::InvalidArgument),
+        (vec![open(), open()], Code::InvalidArgument),
+        (vec![Action::Open(Open::default())], Code::InvalidArgument),
+        (vec![open(), start(16, "", 0)], Code::InvalidArgument),
+        (vec![open(), start(0, "", 1)], Code::DataLoss),
+        (vec![open(), start(0, "other", 0)], Code::DataLoss),
+        (vec![open(), start(0, fixture.producer.store_id(), 1)], Code::DataLoss),
+    ];
+    for (actions, code) in cases {
+        let status = session(&fixture.producer, actions.clone()).await.expect_err("refused");
+        assert_eq!(status.code(), code, "{actions:?}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_flows_without_credit_and_no_more_than_was_given() {
+    let fixture = Fixture::new().await;
+    produce(&fixture.producer, [7; 10], "x").await;
+    let partition = partition_of(Uuid::from_u128(7));
+    for (credit, sent) in [(0, 0), (4, 4), (100, 10)] {
+        let start = Action::Start(Start { partition, ..Start::default() });
+        let credit = Action::Credit(Credit { events: credit });
+        let responses = session(&fixture.producer, vec![open(), start, credit]).await.expect("accepted");
+        let events = responses.iter().map(|response| match &response.event {
+            Some(subscribe_response::Event::Batch(batch)) => batch.events.len(),
+            _ => 0,
+        });
+        assert_eq!(events.sum::<usize>(), sent);
+    }
+}

@@ -1,0 +1,138 @@
+//! What the `main` of every binary shares: flags, logs, signals, one-line errors and exit codes. The library itself reads
+//! no flag and no environment.
+//!
+//! | exit code | meaning |
+//! |---|---|
+//! | 0 | shut down in order |
+//! | 1 | ended by an error |
+//! | 2 | a flag, or what it points to, cannot be used |
+//! | 130, 143 | ended at once by a second SIGINT or SIGTERM |
+
+mod flags;
+mod listener;
+mod signal;
+
+use std::{error::Error, fmt, process::ExitCode};
+
+use clap::{Arg, ArgAction, error::ErrorKind};
+use tokio_util::sync::CancellationToken;
+
+pub use flags::{HostPort, InstanceArgs, LogArgs, StoreArgs, parse_duration};
+pub use listener::Listener;
+
+use crate::telemetry;
+
+/// Why a process ends other than in order.
+#[derive(Debug)]
+pub enum Failure {
+    /// A flag cannot be used as it is: exit code 2.
+    Flag {
+        /// As it is typed, such as `--listen`.
+        flag: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong with it, or what is accepted.
+        problem: String,
+    },
+    /// Anything else: exit code 1.
+    Run(Box<dyn Error + Send + Sync>),
+}
+
+impl Failure {
+    /// A flag that cannot be used as it is.
+    pub fn flag(flag: &'static str, value: impl fmt::Display, problem: impl fmt::Display) -> Self {
+        Self::Flag { flag, value: value.to_string(), problem: problem.to_string() }
+    }
+
+    /// Any other error.
+    pub fn run(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Run(error.into())
+    }
+
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Flag { .. } => 2,
+            Self::Run(_) => 1,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    /// One line, with the whole chain of causes.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Flag { flag, value, problem } => write!(f, "{flag} {value}: {problem}"),
+            Self::Run(error) => {
+                write!(f, "{error}")?;
+                let mut source = error.source();
+                while let Some(cause) = source {
+                    write!(f, ": {cause}")?;
+                    source = cause.source();
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Runs a process: reads its flags, sets up logs, and calls `run` with a token that the first SIGINT or SIGTERM cancels. A
+/// second one ends the process at once.
+///
+/// `-V` prints the program's version; `--version` is left to [`InstanceArgs`].
+pub fn main<A>(
+    log: impl FnOnce(&A) -> &LogArgs,
+    run: impl AsyncFnOnce(A, CancellationToken) -> Result<(), Failure>,
+) -> ExitCode
+where
+    A: clap::Parser,
+{
+    let args = match parse::<A>() {
+        Ok(args) => args,
+        Err(code) => return code,
+    };
+    let result = start(log(&args)).and_then(|runtime| {
+        runtime.block_on(async {
+            let shutdown = signal::shutdown().map_err(Failure::run)?;
+            run(args, shutdown).await
+        })
+    });
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn start(log: &LogArgs) -> Result<tokio::runtime::Runtime, Failure> {
+    telemetry::init(log.log, &log.log_level).map_err(|error| Failure::flag("--log-level", &log.log_level, error))?;
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)
+}
+
+/// The flags, or the code to exit with after all is said.
+fn parse<A: clap::Parser>() -> Result<A, ExitCode> {
+    let version = Arg::new("program-version").short('V').action(ArgAction::Version).help("Print the program's version");
+    let command = A::command().disable_version_flag(true).version(env!("CARGO_PKG_VERSION")).arg(version);
+    let parsed = command.try_get_matches().and_then(|matches| A::from_arg_matches(&matches));
+    parsed.map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
+            // A closed stdout is no error of the flags.
+            let _ = error.print();
+            ExitCode::SUCCESS
+        }
+        _ => {
+            eprintln!("{}", one_line(&error.to_string()));
+            ExitCode::from(2)
+        }
+    })
+}
+
+/// clap's error without its advice, in one line.
+fn one_line(error: &str) -> String {
+    let lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more")).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests;

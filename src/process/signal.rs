@@ -1,0 +1,28 @@
+//! SIGINT and SIGTERM: the first one drains, the second one ends the process.
+
+use std::io;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// A token that the first signal cancels. To be called once in a process, within its runtime, which ends the task that
+/// waits for signals.
+pub(super) fn shutdown() -> io::Result<CancellationToken> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    // The shell's convention: 128 and the signal's number.
+    let mut code = async move || {
+        tokio::select! {
+            _ = interrupt.recv() => 130,
+            _ = terminate.recv() => 143,
+        }
+    };
+    let token = CancellationToken::new();
+    let first = token.clone();
+    tokio::spawn(async move {
+        code().await;
+        tracing::info!("shutting down; a second signal ends at once");
+        first.cancel();
+        std::process::exit(code().await);
+    });
+    Ok(token)
+}

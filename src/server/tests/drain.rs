@@ -1,0 +1,208 @@
+//! How a server leaves.
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+use tonic::Code;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::{
+    probe::{stream_of, unary},
+    *,
+};
+
+#[tokio::test]
+async fn a_call_under_way_finishes_and_a_long_stream_is_told_to_move() {
+    let running = run(config(), |server| server);
+    let mut client = running.client().await;
+    let mut stream = client.watch(stream_of("")).await.expect("served").into_inner();
+    stream.message().await.expect("the first");
+    let call = tokio::spawn(async move { client.deregister(unary("wait")).await });
+    running.probe.until(|seen| seen.alive == 2).await;
+
+    running.shutdown.cancel();
+
+    assert_eq!(stream.message().await.expect_err("told to move").code(), Code::Unavailable);
+    assert!(running.draining.is_cancelled());
+    running.probe.release();
+    call.await.expect("no panic").expect("it finished");
+    soon(running.server).await.expect("no panic").expect("it left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_never_ends_is_aborted_at_the_drain_limit() {
+    let running = run(config(), |server| server);
+    let mut client = running.client().await;
+    let mut stubborn = client.watch(stream_of("stubborn")).await.expect("served").into_inner();
+    stubborn.message().await.expect("the first");
+    let mut waiting = client.clone();
+    let waiting = tokio::spawn(async move { waiting.deregister(unary("wait")).await });
+    running.probe.until(|seen| seen.alive == 2).await;
+    let (probe, begin) = (running.probe.clone(), Instant::now());
+
+    running.stop().await.expect("it left");
+
+    assert_eq!(begin.elapsed().as_secs(), 30);
+    assert_eq!(probe.seen().alive, 0, "no handler is left behind");
+    stubborn.message().await.expect_err("aborted");
+    waiting.await.expect("no panic").expect_err("aborted");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_never_said_hello_does_not_hold_up_the_end() {
+    let running = run(config(), |server| server);
+    let _silent = running.pipe().await;
+    running.client().await.deregister(unary("")).await.expect("served");
+    let begin = Instant::now();
+    running.stop().await.expect("it left");
+    assert!(begin.elapsed() <= Limits::default().handshake_time);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_and_every_task_ends() {
+    let running = run(config(), |server| server);
+    let connection = running.connect().await.expect("the server answers");
+    client(connection.clone()).deregister(unary("")).await.expect("served");
+    let Connection { sender, driver } = connection;
+    running.stop().await.expect("it left");
+    let driver = Arc::into_inner(driver).expect("the last one");
+    soon(driver).await.expect("no panic").expect("closed in order");
+    drop(sender);
+}
+
+#[tokio::test]
+async fn a_connection_that_waited_while_the_server_left_is_served() {
+    let running = run(config(), |server| server);
+    running.client().await.deregister(unary("")).await.expect("served");
+    // On this one thread the server cannot accept it before it sees the shutdown.
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    running.connections.try_send(Ok(far)).expect("there is room");
+    running.shutdown.cancel();
+    client(connect_over(near).await.expect("greeted")).deregister(unary("")).await.expect("served");
+    soon(running.server).await.expect("no panic").expect("it left");
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_leaves_no_task_behind() {
+    let running = run(config(), |server| server);
+    let mut client = running.client().await;
+    let _stream = client.watch(stream_of("stubborn")).await.expect("served");
+    tokio::spawn(async move { client.deregister(unary("wait")).await });
+    running.probe.until(|seen| seen.alive == 2).await;
+    running.server.abort();
+    running.probe.until(|seen| seen.alive == 0).await;
+}
+
+#[tokio::test]
+async fn an_error_of_accepting_does_not_end_the_server() {
+    let running = run(config(), |server| server);
+    for _ in 0..3 {
+        running.connections.send(Err(io::Error::other("too many open files"))).await.expect("the server accepts");
+    }
+    running.client().await.deregister(unary("")).await.expect("served");
+}
+
+#[tokio::test]
+async fn an_instance_id_that_cannot_be_sent_is_an_error_at_once() {
+    for id in ["", "two words", "ümlaut", &"x".repeat(129)] {
+        let config = Config { instance_id: id.into(), ..config() };
+        let server = Server::new(config)
+            .serve(futures_util::stream::pending::<io::Result<DuplexStream>>(), std::future::pending());
+        assert!(matches!(soon(server).await, Err(Error::InvalidInstanceId(bad)) if bad == id));
+    }
+}
+
+mod in_a_mesh {
+    //! With a registry, and clients that learn of the drain when the test says so.
+
+    use super::*;
+    use crate::{
+        contract::meshwork::registry::v1::InstanceStatus,
+        discovery::announce::fake::{Fake, State},
+    };
+
+    /// A server in the fake's mesh, whose own watch shows the drain when `seen` is notified.
+    fn run_in(registry: &Fake, seen: &Arc<Notify>) -> Running {
+        let (client, seen) = (registry.client(), seen.clone());
+        run(config(), |server| {
+            server.announce_through(Announce::new(client, move |_| async move { seen.notified().await }))
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_and_connections_that_still_come_are_served_until_the_mesh_knows() {
+        let (registry, seen) = (Fake::new(State::default()), Arc::new(Notify::new()));
+        let running = run_in(&registry, &seen);
+        let mut client = running.client().await;
+        registry.until(|state| state.registrations == 1).await;
+
+        running.shutdown.cancel();
+        registry.until(|state| state.statuses() == [InstanceStatus::Draining]).await;
+
+        client.deregister(unary("")).await.expect("served");
+        running.client().await.deregister(unary("")).await.expect("served on a new connection");
+        assert!(!running.draining.is_cancelled(), "streams go on, too");
+        let mut health = HealthClient::with_origin(
+            running.connect().await.expect("the server answers"),
+            http::Uri::from_static("http://probe"),
+        );
+        let answer = health.check(HealthCheckRequest::default()).await.expect("served");
+        assert_eq!(answer.get_ref().status(), ServingStatus::NotServing, "clients that only know health are told");
+
+        let begin = Instant::now();
+        seen.notify_one();
+        soon(running.draining.cancelled()).await;
+        assert_eq!(begin.elapsed().as_millis(), 50);
+        soon(running.server).await.expect("no panic").expect("it left");
+        assert!(registry.0.borrow().leases.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_instance_is_registered_until_its_calls_are_done() {
+        let (registry, seen) = (Fake::new(State::default()), Arc::new(Notify::new()));
+        let running = run_in(&registry, &seen);
+        let mut client = running.client().await;
+        let call = tokio::spawn(async move { client.deregister(unary("wait")).await });
+        running.probe.until(|seen| seen.alive == 1).await;
+        seen.notify_one();
+        running.shutdown.cancel();
+        soon(running.draining.cancelled()).await;
+        assert_eq!(registry.0.borrow().statuses(), [InstanceStatus::Draining]);
+        running.probe.release();
+        call.await.expect("no panic").expect("it finished");
+        registry.until(|state| state.leases.is_empty()).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_that_is_away_holds_up_neither_service_nor_end() {
+        let registry = Fake::new(State { away: true, ..State::default() });
+        let running = run_in(&registry, &Arc::default());
+        running.client().await.deregister(unary("")).await.expect("served without a registry");
+        let begin = Instant::now();
+        running.stop().await.expect("it left");
+        assert!(begin.elapsed() <= Duration::from_secs(4), "{:?}", begin.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_fenced_stops_with_an_error() {
+        let registry = Fake::new(State::default());
+        let running = run_in(&registry, &Arc::default());
+        let state = registry.until(|state| state.registrations == 1).await;
+        registry.change(|registry| registry.fenced = state.leases.keys().cloned().collect());
+        let end = soon(running.server).await.expect("no panic");
+        assert!(matches!(end, Err(Error::Announce(AnnounceError::Fenced { .. }))), "{end:?}");
+        assert!(running.draining.is_cancelled());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_registry_learns_what_the_server_serves() {
+        let registry = Fake::new(State::default());
+        let running = run_in(&registry, &Arc::default());
+        let state = registry.until(|state| state.registrations == 1).await;
+        let instance = state.leases.values().next().expect("registered");
+        assert_eq!(instance.grpc_services, ["meshwork.registry.v1.RegistryService"]);
+        assert!(instance.idempotent_methods.iter().any(|m| m.method == "meshwork.registry.v1.RegistryService/Watch"));
+        assert_eq!((instance.address.as_str(), instance.weight), ("127.0.0.1:1", 100));
+        running.stop().await.expect("it left");
+    }
+}

@@ -1,0 +1,137 @@
+//! Peers that ask for too much meet a bound.
+
+use tokio::io::AsyncReadExt as _;
+use tonic::Code;
+
+use super::{
+    probe::{stream_of, unary},
+    *,
+};
+
+fn limited(change: impl FnOnce(&mut Limits)) -> Running {
+    let mut config = config();
+    change(&mut config.limits);
+    run(config, |server| server)
+}
+
+/// Reads until the server closes; how long that took.
+async fn closed(mut pipe: DuplexStream) -> Duration {
+    let begin = Instant::now();
+    soon(pipe.read_to_end(&mut Vec::new())).await.expect("closed in order");
+    begin.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_says_nothing_is_cut_and_its_place_given_to_another() {
+    let running = limited(|limits| limits.connections = 1);
+    assert_eq!(closed(running.pipe().await).await, Limits::default().handshake_time);
+    running.client().await.deregister(unary("")).await.expect("served");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_stops_within_its_preface_is_cut() {
+    use tokio::io::AsyncWriteExt as _;
+    let running = limited(|_| {});
+    let mut pipe = running.pipe().await;
+    pipe.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("read");
+    assert_eq!(closed(pipe).await, Limits::default().handshake_time);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_vanished_is_noticed_by_keepalive() {
+    use tokio::io::AsyncWriteExt as _;
+    let running = limited(|_| {});
+    let mut pipe = running.pipe().await;
+    let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    pipe.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.expect("read");
+    pipe.write_all(&settings).await.expect("read");
+    let elapsed = closed(pipe).await;
+    assert!((14..=17).contains(&elapsed.as_secs()), "{elapsed:?}");
+}
+
+#[tokio::test]
+async fn a_connection_too_many_is_closed_at_once() {
+    let running = limited(|limits| limits.connections = 2);
+    let (mut first, _second) = (running.client().await, running.client().await);
+    first.deregister(unary("")).await.expect("served");
+    closed(running.pipe().await).await;
+    first.deregister(unary("")).await.expect("served as before");
+}
+
+#[tokio::test]
+async fn a_unary_call_too_many_is_refused_and_streams_are_not_counted_with_it() {
+    let running = limited(|limits| limits.concurrent_calls = 1);
+    let mut client = running.client().await;
+    let mut waiting = client.clone();
+    let waiting = tokio::spawn(async move { waiting.deregister(unary("wait")).await });
+    running.probe.until(|seen| seen.started == 1).await;
+
+    let refused = client.deregister(unary("")).await.expect_err("refused");
+
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert_eq!(header(&refused, "meshwork-refused"), Some("overloaded"));
+    client.watch(stream_of("")).await.expect("served");
+    running.probe.release();
+    waiting.await.expect("no panic").expect("served");
+    client.deregister(unary("")).await.expect("there is a place again");
+}
+
+#[tokio::test]
+async fn a_stream_holds_its_place_until_it_ends() {
+    let running = limited(|limits| limits.concurrent_streams = 1);
+    let mut client = running.client().await;
+    let stream = client.watch(stream_of("")).await.expect("served");
+    let refused = client.watch(stream_of("")).await.expect_err("refused");
+    assert_eq!(header(&refused, "meshwork-refused"), Some("overloaded"));
+    client.deregister(unary("")).await.expect("served");
+    drop(stream);
+    running.probe.until(|seen| seen.alive == 0).await;
+    client.watch(stream_of("")).await.expect("there is a place again");
+}
+
+#[tokio::test]
+async fn a_stream_too_many_on_a_connection_waits_for_its_turn() {
+    let running = limited(|limits| limits.streams_per_connection = 2);
+    let client = running.client().await;
+    // The server's settings are known after its first answer.
+    client.clone().deregister(unary("")).await.expect("served");
+    let calls: Vec<_> = (0..3)
+        .map(|_| {
+            let mut client = client.clone();
+            tokio::spawn(async move { client.deregister(unary("wait")).await })
+        })
+        .collect();
+    running.probe.until(|seen| seen.alive == 2).await;
+    // Another connection is served after them: the third one is held back by its own connection.
+    running.client().await.deregister(unary("")).await.expect("served");
+    assert_eq!(running.probe.seen().alive, 2);
+    for call in calls {
+        running.probe.release();
+        call.await.expect("no panic").expect("served");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_resource_exhausted() {
+    let running = limited(|limits| limits.message_size = 1000);
+    let mut client = running.client().await;
+    client.deregister(unary(&"x".repeat(900))).await.expect("served");
+    let refused = client.deregister(unary(&"x".repeat(1000))).await.expect_err("too large");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("1000 bytes"), "{}", refused.message());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unary_request_that_never_ends_is_cut() {
+    let running = limited(|_| {});
+    let mut connection = running.connect().await.expect("the server answers");
+    let request = http::Request::post("http://probe/meshwork.registry.v1.RegistryService/Deregister")
+        .header("content-type", "application/grpc");
+    let never = http_body_util::StreamBody::new(futures_util::stream::pending::<
+        Result<http_body::Frame<bytes::Bytes>, tonic::Status>,
+    >());
+    let begin = Instant::now();
+    let answer = connection.call(request.body(Body::new(never)).expect("a request")).await.expect("an answer");
+    assert_eq!(answer.headers()["grpc-status"], "4", "DEADLINE_EXCEEDED");
+    assert_eq!(begin.elapsed(), Limits::default().unary_time);
+}

@@ -1,0 +1,21 @@
+//! The credit line under concurrency: whatever comes at once, the limit holds.
+
+use futures_util::future::join_all;
+use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
+
+use crate::shop::{Shop, usd};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_orders_on_one_limit_never_exceed_it() {
+    let shop = Shop::open(2).await;
+    let customer = shop.customer(usd(10_000)).await;
+    let orders = join_all((0..60).map(|_| shop.settled_order(&customer.customer_id, usd(300)))).await;
+
+    let approved = orders.iter().filter(|order| order.state() == OrderState::Approved).count();
+    assert_eq!(approved, 33, "as many as fit, and no more");
+    let refused = orders.iter().filter(|order| order.rejection_reason() == RejectionReason::InsufficientCredit).count();
+    assert_eq!(approved + refused, orders.len());
+    let left = shop.get_customer(&customer.customer_id).await.available_credit;
+    assert_eq!(left, Some(usd(10_000 - 33 * 300)));
+    shop.fleet.stop().await;
+}

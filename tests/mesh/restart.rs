@@ -1,0 +1,57 @@
+//! What outlives a process: orders, and sagas that were under way.
+
+use std::time::Duration;
+
+use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
+
+use crate::shop::{Shop, usd};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mesh_that_was_killed_finishes_its_sagas_when_it_is_started_again() {
+    let shop = Shop::open(2).await;
+    let customer = shop.customer(usd(100_000)).await;
+    let mut orders = Vec::new();
+    for _ in 0..50 {
+        orders.push(shop.order(&customer.customer_id, usd(100)).await.order_id);
+    }
+    // Dropped, not stopped: everything ends where it stands.
+    let Shop { fleet, folder, .. } = shop;
+    drop(fleet);
+
+    let shop = Shop::open_in(folder, 2, |_| {}).await;
+    for order_id in &orders {
+        assert_eq!(shop.settled(order_id).await.state(), OrderState::Approved);
+    }
+    let left = shop.get_customer(&customer.customer_id).await.available_credit;
+    assert_eq!(left, Some(usd(100_000 - 50 * 100)), "each reserved once");
+    shop.fleet.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_order_that_gets_no_answer_is_rejected_at_its_deadline_even_after_a_restart() {
+    let no_customers = |config: &mut meshwork_cli::fleet::Config| {
+        config.replicas.customer = 0;
+        config.saga_deadline = Duration::from_secs(1);
+    };
+    let shop = Shop::open(1).await;
+    let customer = shop.customer(usd(1500)).await;
+    let Shop { fleet, folder, .. } = shop;
+    fleet.stop().await;
+
+    let shop = Shop::open_in(folder, 1, no_customers).await;
+    let order = shop.order(&customer.customer_id, usd(1000)).await;
+    let Shop { fleet, folder, .. } = shop;
+    drop(fleet);
+
+    let shop = Shop::open_in(folder, 1, no_customers).await;
+    let settled = shop.settled(&order.order_id).await;
+    assert_eq!((settled.state(), settled.rejection_reason()), (OrderState::Rejected, RejectionReason::TimedOut));
+    let Shop { fleet, folder, .. } = shop;
+    fleet.stop().await;
+
+    // The customer service comes back, and hears of the order and its end in one go.
+    let shop = Shop::open_in(folder, 1, |_| {}).await;
+    let second = shop.settled_order(&customer.customer_id, usd(1500)).await;
+    assert_eq!(second.state(), OrderState::Approved, "nothing stayed reserved");
+    shop.fleet.stop().await;
+}
