@@ -1,2 +1,9 @@
-//! Meshwork: customer.
-fn main() {}
+//! The customer service as a process: see `meshwork-customer --help`.
+
+use std::process::ExitCode;
+
+use meshwork_customer::process::Args;
+
+fn main() -> ExitCode {
+    meshwork::process::main(|args: &Args| &args.log, Args::serve)
+}

@@ -1,2 +1,9 @@
-//! Meshwork: order.
-fn main() {}
+//! The order service as a process: see `meshwork-order --help`.
+
+use std::process::ExitCode;
+
+use meshwork_order::process::Args;
+
+fn main() -> ExitCode {
+    meshwork::process::main(|args: &Args| &args.log, Args::serve)
+}

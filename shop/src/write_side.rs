@@ -2,10 +2,11 @@
 //!
 //! Sharing is what keeps SQLite fast (one writer, larger batches), and lets every instance see each change as it commits.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc};
 
 use meshwork::{
     event::{Outbox, OutboxError},
+    process::Failure,
     store::{self, Database, Migration, StoreError},
     write::{Decider, Writer},
 };
@@ -76,5 +77,36 @@ impl<D: Decider> WriteSide<D> {
     /// Commits what is under way, and takes no more: for whoever opened it, once all instances have ended.
     pub async fn close(&self) {
         self.writer.close().await;
+    }
+}
+
+impl OpenError {
+    /// As the error of `--database-url`, in one line and without a password.
+    pub fn into_failure(self, url: &str) -> Failure {
+        let shown = match (url.split_once("://"), url.contains('@')) {
+            (Some((scheme, _)), true) => format!("{scheme}://..."),
+            _ => url.to_owned(),
+        };
+        let mut problem = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            problem = format!("{problem}: {error}");
+            cause = error.source();
+        }
+        Failure::flag("--database-url", shown, problem)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_cannot_be_opened_is_the_flags_error_without_its_password() {
+        let url = "mysql://me:secret@host/db";
+        let refused = StoreError::UnsupportedUrl { url: "mysql://...@host/db".into() };
+        let said = OpenError::Store(refused).into_failure(url).to_string();
+        assert!(said.starts_with("--database-url mysql://...: "), "{said}");
+        assert!(!said.contains("secret"), "{said}");
     }
 }

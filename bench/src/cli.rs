@@ -1,0 +1,125 @@
+//! The command line: which benchmark, how often, and where the report goes.
+//!
+//! A benchmark is a module with its `Args` and a `run` that returns an [`Outcome`]; everything around it is done here, once.
+
+use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    machine::Machine,
+    process, report,
+    report::{Outcome, Report},
+    saga,
+};
+
+/// Meshwork's benchmarks. Each prints a table and writes a report with the machine, every round and the figures.
+#[derive(Debug, Parser)]
+#[command(
+    name = "meshwork-bench",
+    version,
+    after_help = "\
+Exit codes: 0 the figures stand; 1 something failed under load, so there are no figures; 2 the benchmark could not run."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Args)]
+struct Common {
+    /// Where the report goes, as NAME.json; databases of the run are kept there meanwhile, because a folder in memory
+    /// would make durable writes look free
+    #[arg(long, global = true, default_value = "target/bench", value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Orders per second from CreateOrder to a terminal state seen on one watch stream
+    Saga(saga::Args),
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Saga(_) => "saga",
+        }
+    }
+}
+
+/// Why a benchmark could not run.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The report or the databases cannot be kept.
+    #[error("cannot write to {}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A process under test.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// The mesh under test.
+    #[error(transparent)]
+    Saga(#[from] saga::Error),
+}
+
+/// Runs the benchmark and reports it.
+pub(crate) async fn run(cli: Cli) -> ExitCode {
+    match measure(&cli).await {
+        Ok(report) if report.is_valid() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("meshwork-bench {}: {error}", cli.command.name());
+            ExitCode::from(2)
+        }
+    }
+}
+
+async fn measure(cli: &Cli) -> Result<Report, Error> {
+    let out = &cli.common.out;
+    let folder = |source| Error::Folder { path: out.clone(), source };
+    std::fs::create_dir_all(out).map_err(folder)?;
+    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(out).map_err(folder)?;
+    let machine = Machine::read(scratch.path()).map_err(folder)?;
+    let date = SystemTime::now();
+    let outcome: Outcome = match &cli.command {
+        Command::Saga(args) => saga::run(args, scratch.path()).await?,
+    };
+    let report = Report::new(cli.command.name(), date, machine, outcome);
+    let path = out.join(format!("{}.json", report.name));
+    report::write(&report, &path).map_err(folder)?;
+    println!("{report}\n{}", path.display());
+    Ok(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn saga_has_the_documented_defaults() {
+        let Cli { command: Command::Saga(args), common } = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
+        assert_eq!((args.seconds, args.in_flight, args.rounds), (20, 64, 3));
+        assert_eq!(common.out, PathBuf::from("target/bench"));
+    }
+
+    #[test]
+    fn a_load_of_nothing_is_refused() {
+        for bad in ["--seconds=0", "--in-flight=0", "--rounds=0", "--in-flight=100000"] {
+            assert!(Cli::try_parse_from(["meshwork-bench", "saga", bad]).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! The service as a process of its own: its flags, and what they start.
+
+use std::time::Duration;
+
+use meshwork::{
+    Mesh,
+    process::{Failure, InstanceArgs, LogArgs, StoreArgs, parse_duration},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Config, SERVICE, open, run};
+
+/// Takes orders, and approves each once its customer's credit is reserved.
+#[derive(clap::Parser, Debug)]
+#[command(name = "meshwork-order")]
+pub struct Args {
+    /// Its place in the mesh.
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Its data.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Its logs.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// How long an order waits for credit before it is rejected, such as 30s or 500ms
+    #[arg(long, env = "MESHWORK_SAGA_DEADLINE", default_value = "30s", value_parser = parse_duration)]
+    pub saga_deadline: Duration,
+}
+
+impl Args {
+    /// Serves until `shutdown` is cancelled, drains, and closes what it opened.
+    ///
+    /// # Errors
+    /// A flag that cannot be used, or a config that cannot be served.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Failure> {
+        let url = &self.store.database_url;
+        let store = open(url).await.map_err(|error| error.into_failure(url))?;
+        let incoming = self.instance.bind().await?;
+        let server = self.instance.config(SERVICE, &incoming)?;
+        let mesh = Mesh::builder().registries(&self.instance.registry).build().map_err(Failure::run)?;
+        let config = Config { server, mesh: mesh.clone(), store: store.clone(), saga_deadline: self.saga_deadline };
+        let served = run(config, incoming.say_ready(SERVICE), shutdown.cancelled_owned()).await;
+        mesh.close().await;
+        store.close().await;
+        served.map_err(Failure::run)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_fit_together_and_the_deadline_is_the_librarys() {
+        let args = Args::parse_from(["meshwork-order", "--database-url", "sqlite://order.db"]);
+        assert_eq!(args.saga_deadline, crate::SAGA_DEADLINE);
+    }
+}

@@ -1,0 +1,85 @@
+//! Read your own writes: a query that carries a `position_token` waits until the view has come that far.
+
+use std::time::Duration;
+
+use meshwork::{
+    deadline,
+    event::{Position, PositionToken, Progress},
+    rpc::Violations,
+    server::draining_status,
+};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::message::DOMAIN;
+
+/// How long a call without a deadline waits.
+const DEFAULT_WAIT: Duration = Duration::from_secs(5);
+/// The share of the time left that a call with a deadline waits, in percent: the rest is for the answer's way back.
+const WAIT_PERCENT: u32 = 90;
+/// When to try again: a view that is this far behind is not a matter of milliseconds.
+const RETRY_DELAY: Duration = Duration::from_millis(500);
+
+/// The services whose events the view folds, and how far it has come with each.
+pub(crate) struct Sources {
+    sources: Vec<(&'static str, Progress)>,
+    draining: CancellationToken,
+}
+
+impl Sources {
+    /// Sources by service name. `draining` ends every wait.
+    pub(crate) fn new(sources: Vec<(&'static str, Progress)>, draining: CancellationToken) -> Self {
+        Self { sources, draining }
+    }
+
+    /// Every source.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
+        self.sources.iter().map(|(name, progress)| (*name, progress))
+    }
+
+    /// Waits until all that `token` stands for is in the view.
+    ///
+    /// # Errors
+    /// INVALID_ARGUMENT/UNKNOWN_POSITION: a position of no log that is folded here. UNAVAILABLE/VIEW_BEHIND with RetryInfo:
+    /// not there by the call's deadline (without one: within 5 s). UNAVAILABLE: this instance drains.
+    pub(crate) async fn wait_for(&self, token: &PositionToken) -> Result<(), Status> {
+        let source = self.iter().find(|(name, _)| *name == token.source);
+        let (name, progress) = source.ok_or_else(unknown_position)?;
+        let at = Position { partition: token.partition, position: token.position };
+        check_store(progress, token)?;
+        let limit = deadline::current().map_or(DEFAULT_WAIT, |deadline| deadline.remaining() * WAIT_PERCENT / 100);
+        tokio::select! {
+            reached = timeout(limit, progress.wait_for(at)) => {
+                // The store may have become known only now.
+                check_store(progress, token)?;
+                reached.map_err(|_| behind(name))
+            }
+            () = self.draining.cancelled() => Err(draining_status()),
+        }
+    }
+}
+
+/// The token of a request, or a note that it is malformed. The outer `None`: it is; the inner: there is none.
+pub(crate) fn check_position_token(violations: &mut Violations, text: &str) -> Option<Option<PositionToken>> {
+    if text.is_empty() {
+        return Some(None);
+    }
+    violations.check("position_token", PositionToken::parse(text)).map(Some)
+}
+
+/// A position of another store cannot be waited for: it counts something else.
+fn check_store(progress: &Progress, token: &PositionToken) -> Result<(), Status> {
+    let store_id = progress.snapshot().store_id;
+    if store_id.is_empty() || store_id == token.store_id { Ok(()) } else { Err(unknown_position()) }
+}
+
+fn unknown_position() -> Status {
+    let description = "is of a log that this view does not fold; read without it, or get a new one";
+    DOMAIN.invalid_field("UNKNOWN_POSITION", "position_token", description)
+}
+
+fn behind(source: &str) -> Status {
+    let message = format!("the view has not folded the events of {source} up to the position_token yet");
+    DOMAIN.retry_later("VIEW_BEHIND", message, RETRY_DELAY)
+}

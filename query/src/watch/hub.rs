@@ -1,0 +1,149 @@
+//! Where committed changes of orders meet those who watch them.
+//!
+//! One bounded ring serves all watchers, so that a slow one costs nobody memory: it falls out of the ring, and reads from
+//! the view what it missed. For that, every set of changes says up to which positions of the order service's log the
+//! watcher has seen everything.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use meshwork::event::PARTITIONS;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::{
+    domain::{Key, OrderRow, Row},
+    store::Span,
+};
+
+/// Sets of changes (one for each commit, so at most 512 orders) that a watcher may be behind before it reads the view
+/// instead: about a second at full load, and at most some 10 MB whatever the number of watchers.
+const RING_CAPACITY: usize = 128;
+
+/// A position for each partition of the order service's log.
+pub(super) type Positions = [u64; PARTITIONS as usize];
+
+/// The orders that one commit changed.
+#[derive(Debug)]
+pub(super) struct Changes {
+    /// Each order once, complete or not.
+    pub(super) orders: Vec<(Uuid, OrderRow)>,
+    /// All changes up to here were published by now.
+    pub(super) through: Positions,
+}
+
+/// Publishes changes to any number of watchers.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    ring: broadcast::Sender<Arc<Changes>>,
+    /// Held while publishing and while subscribing, so that a subscriber knows exactly where it begins.
+    published: Mutex<Published>,
+}
+
+/// What was published since the process started; 0 where nothing was.
+#[derive(Clone, Copy, Debug, Default)]
+struct Published {
+    first: Positions,
+    last: Positions,
+}
+
+/// A watcher's place in the ring.
+pub(super) struct Subscription {
+    ring: broadcast::Receiver<Arc<Changes>>,
+    /// All changes up to here were received.
+    seen: Positions,
+}
+
+/// What the ring has for a watcher.
+pub(super) enum Received {
+    /// Changes.
+    Changes(Arc<Changes>),
+    /// The watcher was too slow: what it missed is in the view, in these spans; the ring goes on behind them.
+    Missed(Vec<Span>),
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self { ring: broadcast::Sender::new(RING_CAPACITY), published: Mutex::default() }
+    }
+}
+
+impl Hub {
+    /// Publishes the orders among the rows of a commit. Must be called in commit order.
+    pub(crate) fn publish(&self, changed: &[(Key, Row)]) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let orders = changed.iter().filter_map(|(key, row)| match (key, row) {
+            (Key::Order(id), Row::Order(row)) => Some((*id, *row)),
+            _ => None,
+        });
+        let mut batch = Vec::new();
+        let watched = self.ring.receiver_count() > 0;
+        for (order_id, row) in orders {
+            published.note(&row);
+            if watched {
+                batch.push((order_id, row));
+            }
+        }
+        if !batch.is_empty() {
+            // An error says that the last watcher has just gone.
+            let _ = self.ring.send(Arc::new(Changes { orders: batch, through: published.last }));
+        }
+    }
+
+    /// Begins to watch, from now on.
+    pub(super) fn subscribe(&self) -> Subscription {
+        self.subscribe_at(&self.published.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn subscribe_at(&self, published: &Published) -> Subscription {
+        Subscription { ring: self.ring.subscribe(), seen: published.last }
+    }
+}
+
+impl Published {
+    fn note(&mut self, row: &OrderRow) {
+        let partition = row.partition as usize;
+        if let (Some(first), Some(last)) = (self.first.get_mut(partition), self.last.get_mut(partition)) {
+            *last = row.position.max(*last);
+            *first = if *first == 0 { row.position } else { row.position.min(*first) };
+        }
+    }
+}
+
+impl Subscription {
+    /// The next changes. Cancel-safe: nothing is taken from the ring unless it is returned.
+    pub(super) async fn next(&mut self, hub: &Hub) -> Received {
+        match self.ring.recv().await {
+            Ok(changes) => self.take(changes),
+            Err(broadcast::error::RecvError::Lagged(_)) => self.begin_again(hub),
+            Err(broadcast::error::RecvError::Closed) => unreachable!("the hub holds the sender"),
+        }
+    }
+
+    /// The next changes if they are there already.
+    pub(super) fn try_next(&mut self, hub: &Hub) -> Option<Received> {
+        match self.ring.try_recv() {
+            Ok(changes) => Some(self.take(changes)),
+            Err(broadcast::error::TryRecvError::Lagged(_)) => Some(self.begin_again(hub)),
+            Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => None,
+        }
+    }
+
+    fn take(&mut self, changes: Arc<Changes>) -> Received {
+        self.seen = changes.through;
+        Received::Changes(changes)
+    }
+
+    /// Goes to the ring's end. Whatever is published from now on is in the ring, so that an order is either in the spans,
+    /// by its last change, or still to come.
+    fn begin_again(&mut self, hub: &Hub) -> Received {
+        let published = hub.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(self, hub.subscribe_at(&published)).seen;
+        let spans = (0..PARTITIONS).map(|partition| {
+            let at = partition as usize;
+            // What was there before this process's first change cannot have been missed.
+            let after = before[at].max(published.first[at].saturating_sub(1));
+            Span { partition, after, through: self.seen[at] }
+        });
+        Received::Missed(spans.filter(|span| span.after < span.through).collect())
+    }
+}

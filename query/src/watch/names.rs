@@ -1,0 +1,62 @@
+//! The names of customers whose orders are being watched.
+//!
+//! Orders come from commits, which know only their customer's id. A name never changes once it is known, so it is kept;
+//! one that is not known yet is asked for again.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use meshwork::store::{Store, StoreError};
+use uuid::Uuid;
+
+use crate::store;
+
+/// Names that are kept, at most some 3 MiB with names of 200 characters. Beyond, all are forgotten and asked for again.
+const MAX_NAMES: usize = 10_000;
+
+#[derive(Default)]
+pub(super) struct Names {
+    known: Mutex<HashMap<Uuid, Arc<str>>>,
+}
+
+impl Names {
+    /// The names of those customers that were seen.
+    pub(super) async fn of(
+        &self,
+        store: &dyn Store,
+        customer_ids: impl Iterator<Item = Uuid>,
+    ) -> Result<HashMap<Uuid, Arc<str>>, StoreError> {
+        let mut names = HashMap::new();
+        let mut unknown = HashSet::new();
+        {
+            let known = self.known();
+            for id in customer_ids {
+                match known.get(&id) {
+                    Some(name) => drop(names.insert(id, name.clone())),
+                    None => drop(unknown.insert(id)),
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(names);
+        }
+        let found = store::customer_names(store, unknown).await?;
+        let mut known = self.known();
+        if known.len() + found.len() > MAX_NAMES {
+            known.clear();
+        }
+        for (id, name) in found {
+            let name: Arc<str> = name.into();
+            known.insert(id, name.clone());
+            names.insert(id, name);
+        }
+        Ok(names)
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<str>>> {
+        // A map of immutable names is whole after any panic.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
