@@ -3,7 +3,6 @@
 //! Modules are listed in the order in which a call, and what it changes, passes through them.
 
 pub mod contract;
-pub mod headers;
 pub mod rpc;
 
 mod mesh;
@@ -14,8 +13,10 @@ mod balance;
 
 pub mod channel;
 
-mod backoff;
 pub mod deadline;
+pub mod headers;
+
+mod backoff;
 
 pub mod server;
 

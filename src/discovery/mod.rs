@@ -1,4 +1,4 @@
-//! Who is there: the instances of every service, and this one among them (`announce`).
+//! Who is there: the instances of every service, and this one among them.
 //!
 //! ```text
 //!   registry ── Watch, one stream for all services ──> watch (one task) ── fold ──> an EndpointSet per service ──> channels

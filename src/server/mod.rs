@@ -34,12 +34,11 @@ pub use config::Config;
 pub use fault::draining_status;
 pub use limits::Limits;
 
+use crate::Mesh;
 pub use crate::discovery::announce::AnnounceError;
 
 use infrastructure::Services;
 use membership::Announce;
-
-use crate::{Mesh, discovery::announce::Announced};
 
 /// A server of one or more tonic services, as one instance of a mesh service.
 pub struct Server {
@@ -95,22 +94,19 @@ impl Server {
         self.draining.clone()
     }
 
-    /// Makes the server an instance of its service in that mesh, from when it serves until it leaves. The mesh may be
-    /// without its registry: the server serves, and joins when the registry is there.
+    /// Announces the server in a mesh: others find it for as long as it serves. A registry that is away is waited for
+    /// while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]
     pub fn announce(self, mesh: Mesh) -> Self {
-        let service = self.config.service.clone();
-        // From now on, so that the watch is there when the drain waits for it.
+        let (registry, service) = (mesh.registry(), self.config.service.clone());
+        // Watched from now on, so that the drain does not begin with a new watch.
         let watched = mesh.endpoints(&service);
-        let registry = mesh.registry();
-        let seen = move |told: Announced| async move {
-            mesh.saw(&service, &told.epoch, told.revision).await;
+        self.announce_through(Announce::new(registry, async move |announced| {
+            mesh.saw(&service, &announced.epoch, announced.revision).await;
             drop(watched);
-        };
-        self.announce_through(Announce::new(registry, seen))
+        }))
     }
 
-    /// Announces the server to a mesh through that registry; see [`Announce::new`] for `seen`.
     #[must_use]
     fn announce_through(mut self, announce: Announce) -> Self {
         self.announce = Some(announce);
