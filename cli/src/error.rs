@@ -1,102 +1,127 @@
-//! How a command fails: one line on stderr, and an exit code that scripts can use.
+//! Why a command fails, and what a script learns from that: exit code 2 if a flag, or what it stands for, cannot be used
+//! or the mesh cannot start, 1 for everything else.
 
-use std::{error::Error as StdError, io, process::ExitCode};
+use std::{fmt::Display, io};
 
+use meshwork::{MeshError, process::Failure};
 use tonic::{Code, Status};
 
 use crate::fleet;
 
-/// Exit code of a check or an operation that failed.
-pub const FAILED: u8 = 1;
-/// Exit code of bad usage, and of a mesh that cannot start.
-pub const CANNOT_START: u8 = 2;
-/// Exit code of a command that a signal ended before it was done: 128 + SIGINT, as shells have it.
-pub const INTERRUPTED: u8 = 130;
-
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A flag or an argument is wrong; the text names it, its value, and what is accepted.
-    #[error("{0}")]
-    Usage(String),
-    /// The process's own runtime or signals are not to be had.
-    #[error("cannot start")]
-    Runtime(#[source] io::Error),
-    /// The mesh of this command could not be started.
-    #[error("cannot start the mesh")]
-    Start(#[source] fleet::Error),
-    /// A registry list that no mesh can be made of.
-    #[error("'--registry' cannot be used")]
-    Registry(#[source] meshwork::MeshError),
+pub(crate) enum Error {
+    /// A flag, or what it stands for, cannot be used.
+    #[error("{flag} {value}: {problem}")]
+    Flag {
+        /// As it is typed.
+        flag: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong, or what is accepted.
+        problem: String,
+    },
     /// No registry answers.
-    #[error("no registry answers at {registry} (--registry): {why}")]
+    #[error("no registry answers at {registry} (--registry): {problem}")]
     NoRegistry {
         /// Where it was asked for.
         registry: String,
         /// What happened instead.
-        why: String,
+        problem: String,
     },
     /// Nobody ever registered this service.
-    #[error("the registry knows no service '{0}': `meshwork services` lists those it knows")]
+    #[error("the registry knows no service {0:?}; `meshwork services` lists those that it knows")]
     UnknownService(String),
+    /// The mesh is no shop.
+    #[error("the mesh at {registry} (--registry) has no instance of {service:?}, which the demo needs")]
+    NoInstance {
+        /// The registry of the mesh.
+        registry: String,
+        /// The service that is missing.
+        service: &'static str,
+    },
     /// A call failed.
-    #[error("{what}: {}: {}", code_name(status.code()), status.message())]
+    #[error("cannot {what}: {}: {}", code_name(status.code()), status.message().replace('\n', " "))]
     Call {
         /// What was to be done.
         what: &'static str,
         /// How the call ended.
         status: Box<Status>,
     },
-    /// The mesh did not keep its word.
-    #[error("{} of the mesh's promises {} broken: {}", .0.len(), if .0.len() == 1 { "is" } else { "are" }, .0[0])]
-    Broken(Vec<String>),
-    /// A signal ended the command before it was done.
+    /// The mesh did not keep its promises; each was printed before.
+    #[error("{0} of the mesh's promises are broken")]
+    Broken(usize),
+    /// A signal came before the end.
     #[error("interrupted")]
     Interrupted,
-    /// The output could not be written.
+    /// The temporary folder cannot be made.
+    #[error("cannot make a temporary folder")]
+    TempDir(#[source] io::Error),
+    /// Stdout cannot be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
 }
 
 impl Error {
-    /// The exit code for this error.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Usage(_) | Self::Runtime(_) | Self::Start(_) | Self::Registry(_) => CANNOT_START,
-            Self::NoRegistry { .. }
-            | Self::UnknownService(_)
-            | Self::Call { .. }
-            | Self::Broken(_)
-            | Self::Output(_) => FAILED,
-            Self::Interrupted => INTERRUPTED,
-        }
+    /// A flag that cannot be used.
+    pub(crate) fn flag(flag: &'static str, value: impl Display, problem: impl Display) -> Self {
+        Self::Flag { flag, value: value.to_string(), problem: problem.to_string() }
     }
 
-    /// Makes an error of a call's status; for `map_err`.
+    /// A registry list of which no mesh can be made.
+    pub(crate) fn bad_registry(registry: &[String]) -> impl FnOnce(MeshError) -> Self {
+        move |error| Self::flag("--registry", registry.join(","), error)
+    }
+
+    /// A call that failed; for `map_err`.
     pub(crate) fn call(what: &'static str) -> impl Fn(Status) -> Self {
         move |status| Self::Call { what, status: Box::new(status) }
     }
 }
 
-/// Says on one line of stderr what went wrong, and returns the exit code.
-pub fn report(error: &Error) -> ExitCode {
-    match error {
-        // Who reads has had enough, as in `meshwork watch | head`.
-        Error::Output(source) if source.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-        _ => eprintln!("meshwork: {}", one_line(error)),
+impl From<fleet::Error> for Error {
+    /// Names the flag that brought it about.
+    fn from(error: fleet::Error) -> Self {
+        match error {
+            fleet::Error::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
+                Self::flag("--registry-addr", address, "the port is taken; give another one, or 0 for any that is free")
+            }
+            fleet::Error::Listen { address, source } => {
+                Self::flag("--registry-addr", address, format_args!("cannot listen there: {source}"))
+            }
+            fleet::Error::Folder { path, source } => {
+                Self::flag("--data-dir", path.display(), format_args!("cannot write there: {source}"))
+            }
+            fleet::Error::InUse { path } => {
+                Self::flag("--data-dir", path.display(), "is in use by another process; stop it, or give another folder")
+            }
+            fleet::Error::Store { path, source } => Self::flag("--data-dir", path.display(), source),
+            fleet::Error::Mesh(error) => Self::flag("--registry-addr", "of the mesh", error),
+            fleet::Error::NotServing { ref service, wanted, .. } => {
+                Self::flag("--replicas", format_args!("{service}={wanted}"), error)
+            }
+        }
     }
-    ExitCode::from(error.exit_code())
 }
 
-/// The error and its causes, outermost first, on one line.
-pub(crate) fn one_line(error: &dyn StdError) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let text = causes.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Flag { flag, value, problem } => Self::Flag { flag, value, problem },
+            error @ (Error::NoRegistry { .. }
+            | Error::UnknownService(_)
+            | Error::NoInstance { .. }
+            | Error::Call { .. }
+            | Error::Broken(_)
+            | Error::Interrupted
+            | Error::TempDir(_)
+            | Error::Output(_)) => Self::run(error),
+        }
+    }
 }
 
 /// The code as the contract and grpcurl write it.
-pub(crate) fn code_name(code: Code) -> String {
+fn code_name(code: Code) -> String {
     let mut name = String::new();
     for c in format!("{code:?}").chars() {
         if c.is_ascii_uppercase() && !name.is_empty() {
@@ -112,19 +137,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_line_with_all_its_causes() {
-        let error = Error::Runtime(io::Error::other("no threads\nleft"));
-        assert_eq!(one_line(&error), "cannot start: no threads left");
-        let error = Error::call("create a customer")(Status::deadline_exceeded("too slow"));
-        assert_eq!(one_line(&error), "create a customer: DEADLINE_EXCEEDED: too slow");
+    fn a_failed_call_says_what_was_tried_and_how_it_ended_on_one_line() {
+        let error = Error::call("create a customer")(Status::deadline_exceeded("too\nslow"));
+        assert_eq!(Failure::from(error).to_string(), "cannot create a customer: DEADLINE_EXCEEDED: too slow");
     }
 
     #[test]
-    fn scripts_can_tell_a_failed_operation_from_bad_usage() {
-        assert_eq!(Error::Broken(vec!["one".into()]).exit_code(), 1);
-        assert_eq!(Error::UnknownService("x".into()).exit_code(), 1);
-        assert_eq!(Error::Usage("bad".into()).exit_code(), 2);
-        assert_eq!(Error::Runtime(io::Error::other("")).exit_code(), 2);
-        assert_eq!(Error::Interrupted.exit_code(), 130);
+    fn a_mesh_that_cannot_start_names_the_flag_to_change() {
+        let address = ([127, 0, 0, 1], 7600).into();
+        let taken = fleet::Error::Listen { address, source: io::ErrorKind::AddrInUse.into() };
+        let failure = Failure::from(Error::from(taken));
+        assert!(failure.to_string().starts_with("--registry-addr 127.0.0.1:7600: the port is taken"), "{failure}");
+
+        let failure = Failure::from(Error::from(fleet::Error::InUse { path: ".meshwork".into() }));
+        assert!(matches!(&failure, Failure::Flag { flag: "--data-dir", .. }), "{failure}");
     }
 }

@@ -1,35 +1,45 @@
 //! The `meshwork` command: starts a whole mesh in one process, drives a story through it, and shows who is there.
 //!
-//! Modules are listed in the order in which a command passes through them: [`args`] says what is wanted, [`run`] does it,
-//! and [`error`] says what a script learns from its end.
+//! Modules are listed in the order in which a command passes through them: [`args`] says what is wanted, [`run`] does it.
+//! [`fleet`] is the whole mesh in one process, for `up`, `demo`, tests and benchmarks.
 
 pub mod args;
-pub mod error;
 
 pub mod fleet;
 
-mod demo;
-mod directory;
 mod up;
+
+mod demo;
+
+mod directory;
 mod watch;
 
+mod error;
 mod json;
-mod shutdown;
 mod table;
 
-use args::Command;
-use error::Error;
+use std::io;
 
-/// Does what a command line asks for.
+use args::{Cli, Command};
+use error::Error;
+use meshwork::process::Failure;
+use tokio_util::sync::CancellationToken;
+
+/// Does what a command line asks for, until it is done or `shutdown` is cancelled.
 ///
 /// # Errors
-/// What went wrong; its [`Error::exit_code`] is the process's.
-pub async fn run(command: Command) -> Result<(), Error> {
-    match command {
-        Command::Up(args) => up::run(args).await,
-        Command::Demo(args) => demo::run(args).await,
+/// What went wrong, in one line.
+pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
+    let result = match cli.command {
+        Command::Up(args) => up::run(args, shutdown).await,
+        Command::Demo(args) => demo::run(args, shutdown).await,
         Command::Services(args) => directory::services(args).await,
         Command::Instances(args) => directory::instances(args).await,
-        Command::Watch(args) => watch::run(args).await,
+        Command::Watch(args) => watch::run(args, shutdown).await,
+    };
+    match result {
+        // Whoever reads has had enough, as in `meshwork watch | head`.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Failure::from),
     }
 }

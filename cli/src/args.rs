@@ -1,0 +1,228 @@
+//! The command line: what can be asked for, its defaults, and its help.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand};
+use meshwork::process::LogArgs;
+
+use crate::fleet::Replicas;
+
+/// Where a registry is, unless told otherwise.
+pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";
+
+const HELP: &str = "\
+Examples:
+  meshwork up                       a whole mesh on this machine; its data is kept in .meshwork
+  meshwork demo                     a story with a thousand orders, and a check that no credit was lost
+  meshwork instances order          who serves `order`
+  meshwork watch --json | jq .      what changes, as it changes
+
+Exit codes:
+  0    done; for up and watch: ended in order by SIGINT or SIGTERM
+  1    an operation or a check failed
+  2    a flag, or what it stands for, cannot be used: nothing was started
+  130  ended at once by a second SIGINT (143: SIGTERM)
+
+Errors are one line on stderr. `meshwork COMMAND --help` has examples for each command.";
+
+const UP_HELP: &str = "\
+Examples:
+  meshwork up
+  meshwork up --replicas order=3,customer=2 --data-dir /var/tmp/shop
+  meshwork up --registry-addr 127.0.0.1:0 --json | jq -r .registry
+
+It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal ends it at once.
+Started again on the same folder it finds its data, and finishes the sagas that were under way.
+A taken port, a folder that cannot be written or is in use: exit code 2, and nothing is left running.";
+
+const DEMO_HELP: &str = "\
+Examples:
+  meshwork demo
+  meshwork demo --orders 20000 --customers 50
+  meshwork demo --registry http://127.0.0.1:7600 --json
+
+Without --registry it plays in the mesh that answers at http://127.0.0.1:7600, or else in one of its own in a temporary
+folder, of which it kills an instance on the way. At the end it pages through all that it did, and checks that every
+acknowledged order is there once and in a terminal state, and that the available credit of every customer is the limit
+less the approved orders. A broken promise: exit code 1. --tamper shows that the check can fail.";
+
+const SERVICES_HELP: &str = "\
+Examples:
+  meshwork services
+  meshwork services --json | jq -r '.services[].name'
+  MESHWORK_REGISTRY=http://10.0.0.7:7600 meshwork services
+
+--json prints one ListServicesResponse as protobuf JSON, as grpcurl does. No registry within 3 s: exit code 1.";
+
+const INSTANCES_HELP: &str = "\
+Examples:
+  meshwork instances order
+  meshwork instances order --json | jq -r '.instances[] | select(.status == \"INSTANCE_STATUS_SERVING\") | .address'
+
+--json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A service that nobody ever registered, or no
+registry within 3 s: exit code 1.";
+
+const WATCH_HELP: &str = "\
+Examples:
+  meshwork watch
+  meshwork watch order
+  meshwork watch --json | jq -c 'select(.change) | .change.removed[]'
+
+One line for each change: the time (UTC), + joined, ~ changed or - left, service, instance, address, status, zone,
+version. --json prints each WatchResponse (snapshot or change) as one line of protobuf JSON. If the registry goes away
+it goes on where it was as soon as the registry is back. SIGINT (Ctrl-C) ends it with exit code 0.";
+
+/// A proxyless gRPC service mesh on the command line
+#[derive(Parser, Clone, Debug)]
+#[command(name = "meshwork", after_help = HELP, disable_help_subcommand = true, arg_required_else_help = false)]
+pub struct Cli {
+    /// What is wanted.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+impl Cli {
+    /// What is logged; on stderr, so that stdout is the command's own.
+    pub fn log(&self) -> &LogArgs {
+        match &self.command {
+            Command::Up(args) => &args.log,
+            Command::Demo(args) => &args.log,
+            Command::Services(args) => &args.source.log,
+            Command::Instances(args) => &args.source.log,
+            Command::Watch(args) => &args.source.log,
+        }
+    }
+}
+
+/// What is wanted.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Start a whole mesh in this process: a registry, and instances of customer, order and query
+    Up(UpArgs),
+    /// Drive customers and orders through a mesh, kill an instance on the way, and check that nothing was lost
+    Demo(DemoArgs),
+    /// List the services that a registry knows
+    Services(ServicesArgs),
+    /// List the instances of a service
+    Instances(InstancesArgs),
+    /// Show who joins, changes and leaves, as it happens
+    Watch(WatchArgs),
+}
+
+/// `meshwork up`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = UP_HELP)]
+pub struct UpArgs {
+    /// Where the registry listens, a loopback address; port 0 takes a free one
+    #[arg(long, env = "MESHWORK_REGISTRY_ADDR", default_value = "127.0.0.1:7600", value_name = "IP:PORT")]
+    #[arg(value_parser = parse_loopback)]
+    pub registry_addr: SocketAddr,
+    /// The folder of the databases; made if it is missing
+    #[arg(long, env = "MESHWORK_DATA_DIR", default_value = ".meshwork", value_name = "FOLDER")]
+    pub data_dir: PathBuf,
+    /// How many instances, 1-16 of customer, order and query; what is not named has 2
+    #[arg(long, env = "MESHWORK_REPLICAS", default_value = "customer=2,order=2,query=2")]
+    #[arg(value_name = "SERVICE=COUNT,...")]
+    pub replicas: Replicas,
+    /// The database; only sqlite:// for now, which keeps a file for each service in --data-dir
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://", value_name = "URL")]
+    pub database_url: String,
+    /// Print what runs where as one line of JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// `meshwork demo`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = DEMO_HELP, mut_arg("log_level", |arg| arg.default_value("off")))]
+pub struct DemoArgs {
+    /// The registries of the mesh to play in; the first that answers is used [default: see below]
+    #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
+    pub registry: Vec<String>,
+    /// How many orders are placed, 1-1000000
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub orders: u32,
+    /// How many customers share them, 1-1000
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub customers: u32,
+    /// Show that the check can fail: hand it one approved order as rejected (exit code 1)
+    #[arg(long)]
+    pub tamper: bool,
+    /// Print the result as one line of JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// What the commands that ask a registry have in common.
+#[derive(Args, Clone, Debug)]
+#[command(mut_arg("log_level", |arg| arg.default_value("off")))]
+pub struct SourceArgs {
+    /// The registries of the mesh; the first that answers is used
+    #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
+    #[arg(default_value = DEFAULT_REGISTRY)]
+    pub registry: Vec<String>,
+    /// Print protobuf JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// `meshwork services`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SERVICES_HELP)]
+pub struct ServicesArgs {
+    /// Where from, and how it is printed.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `meshwork instances`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = INSTANCES_HELP)]
+pub struct InstancesArgs {
+    /// The service's name, as `meshwork services` lists it
+    pub service: String,
+    /// Where from, and how it is printed.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `meshwork watch`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = WATCH_HELP)]
+pub struct WatchArgs {
+    /// Only this service [default: all]
+    pub service: Option<String>,
+    /// Where from, and how it is printed.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// Reads an address of `up`'s registry. The mesh has no identities yet, so it stays on this machine.
+fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
+    let address: SocketAddr = text
+        .replacen("localhost:", "127.0.0.1:", 1)
+        .parse()
+        .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7600, or localhost:PORT")?;
+    if address.ip().is_loopback() { Ok(address) } else { Err("must be a loopback address, such as 127.0.0.1:7600") }
+}
+
+/// Reads the address of a registry: `http://HOST:PORT`, where `http://` may be left out.
+fn parse_registry(text: &str) -> Result<String, &'static str> {
+    let problem = "must be http://HOST:PORT, such as http://127.0.0.1:7600";
+    let address = text.strip_prefix("http://").unwrap_or(text);
+    let address = address.strip_suffix('/').unwrap_or(address);
+    let address: meshwork::process::HostPort = address.parse().map_err(|_| problem)?;
+    Ok(format!("http://{address}"))
+}
+
+#[cfg(test)]
+mod tests;

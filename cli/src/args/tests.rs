@@ -1,0 +1,86 @@
+//! The command line as people type it.
+
+use clap::CommandFactory as _;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Command, String> {
+    let words = std::iter::once("meshwork").chain(line.split_whitespace());
+    Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.to_string())
+}
+
+#[test]
+fn the_flags_have_the_defaults_of_the_design() {
+    let Ok(Command::Up(up)) = parse("up") else { panic!("up needs no flag") };
+    assert_eq!(up.registry_addr.to_string(), "127.0.0.1:7600");
+    assert_eq!(up.data_dir, PathBuf::from(".meshwork"));
+    assert_eq!(up.replicas, Replicas::all(2));
+    assert_eq!(up.log.log_level, "info");
+
+    let Ok(Command::Demo(demo)) = parse("demo") else { panic!("demo needs no flag") };
+    assert_eq!((demo.orders, demo.tamper, demo.registry.len()), (1000, false, 0));
+    assert_eq!(demo.log.log_level, "off", "a story is told without log lines");
+
+    let Ok(Command::Services(services)) = parse("services") else { panic!("services needs no flag") };
+    assert_eq!(services.source.registry, [DEFAULT_REGISTRY]);
+    assert_eq!(services.source.log.log_level, "off");
+}
+
+#[test]
+fn registries_are_a_list_with_or_without_scheme() {
+    let Ok(Command::Watch(watch)) = parse("watch order --registry localhost:7600,http://[::1]:7601/ --json") else {
+        panic!("a good line")
+    };
+    assert_eq!(watch.source.registry, ["http://localhost:7600", "http://[::1]:7601"]);
+    assert_eq!(watch.service.as_deref(), Some("order"));
+    assert!(watch.source.json);
+}
+
+#[test]
+fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
+    for (command, flag, value, accepted) in [
+        ("up", "--registry-addr", "7600", "IP:PORT"),
+        ("up", "--registry-addr", "127.0.0.1:70000", "127.0.0.1:7600"),
+        ("up", "--registry-addr", "0.0.0.0:7600", "loopback"),
+        ("up", "--replicas", "order=0", "1-16"),
+        ("up", "--replicas", "registry=3", "customer, order, query"),
+        ("up", "--replicas", "order", "SERVICE=COUNT"),
+        ("up", "--log", "xml", "human, json"),
+        ("demo", "--orders", "0", "1..=1000000"),
+        ("demo", "--orders", "many", "--orders"),
+        ("demo", "--customers", "1001", "1..=1000"),
+        ("demo", "--registry", "https://host:7600", "http://HOST:PORT"),
+        ("services", "--registry", "7600", "http://HOST:PORT"),
+        ("instances order", "--registry", "http://host", "http://HOST:PORT"),
+        ("watch", "--registry", "http://host:1/path", "http://HOST:PORT"),
+    ] {
+        let error = parse(&format!("{command} {flag} {value}")).expect_err(value);
+        let first = error.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
+        for part in [flag, value, accepted] {
+            assert!(first.contains(part), "{part} is missing in: {first}");
+        }
+    }
+}
+
+#[test]
+fn what_is_missing_or_unknown_is_named() {
+    for (line, named) in
+        [("", "subcommand"), ("instances", "<SERVICE>"), ("down", "down"), ("up --repicas order=1", "--repicas")]
+    {
+        let error = parse(line).expect_err(line);
+        assert!(error.contains(named), "{named} is missing in: {error}");
+    }
+}
+
+#[test]
+fn every_command_has_examples_and_every_flag_a_help_text() {
+    let mut cli = Cli::command();
+    cli.build();
+    for command in cli.get_subcommands() {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(help.contains(&format!("  meshwork {}", command.get_name())), "{}: {help}", command.get_name());
+        for arg in command.get_arguments() {
+            assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
+        }
+    }
+}

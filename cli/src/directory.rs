@@ -1,0 +1,225 @@
+//! What a registry knows, read page by page: `services` and `instances`.
+
+use std::{
+    future::Future,
+    io::{self, Write as _},
+    time::{Duration, SystemTime},
+};
+
+use console::{StyledObject, style};
+use meshwork::{
+    Mesh,
+    channel::Channel,
+    contract::meshwork::registry::v1::{
+        Instance, InstanceStatus, ListInstancesRequest, ListInstancesResponse, ListServicesRequest,
+        ListServicesResponse, Service, registry_service_client::RegistryServiceClient,
+    },
+};
+use tonic::{Code, Response, Status};
+
+use crate::{
+    args::{InstancesArgs, ServicesArgs},
+    error::Error,
+    json::ProtobufJson,
+    table::{Align, Table, printable},
+};
+
+/// How long a registry may take to answer: a person waits, and it answers from memory.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// How many entries are asked for at once: the most that the contract allows.
+const PAGE_SIZE: i32 = 1000;
+
+/// A registry, or a list of them of which the first that answers is asked.
+#[derive(Clone)]
+pub(crate) struct Directory {
+    addresses: String,
+    client: RegistryServiceClient<Channel>,
+}
+
+impl Directory {
+    /// The registry of a mesh; `addresses` is what errors call it.
+    pub(crate) fn new(mesh: &Mesh, addresses: &[String]) -> Self {
+        Self { addresses: addresses.join(","), client: mesh.registry() }
+    }
+
+    /// All services, by name.
+    pub(crate) async fn services(&self) -> Result<Vec<Service>, Error> {
+        let (mut services, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let mut client = self.client.clone();
+            let request = ListServicesRequest { page_size: PAGE_SIZE, page_token };
+            let page = self.answer("list the services", client.list_services(request)).await?;
+            services.extend(page.services);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(services);
+            }
+        }
+    }
+
+    /// All instances of a service, by instance id.
+    pub(crate) async fn instances(&self, service: &str) -> Result<Vec<Instance>, Error> {
+        let (mut instances, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let mut client = self.client.clone();
+            let request = ListInstancesRequest { service: service.to_owned(), page_size: PAGE_SIZE, page_token };
+            let page = self.answer("list the instances", client.list_instances(request)).await;
+            let page = page.map_err(|error| match error {
+                Error::Call { status, .. } if status.code() == Code::NotFound => {
+                    Error::UnknownService(service.to_owned())
+                }
+                error => error,
+            })?;
+            instances.extend(page.instances);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(instances);
+            }
+        }
+    }
+
+    /// The client, for calls of other kinds.
+    pub(crate) fn client(&self) -> RegistryServiceClient<Channel> {
+        self.client.clone()
+    }
+
+    /// Waits for the answer to a call, but no longer than a person would.
+    pub(crate) async fn answer<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(ANSWER_LIMIT, call).await {
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(status)) if status.code() == Code::Unavailable => {
+                Err(Error::NoRegistry { registry: self.addresses.clone(), problem: status.message().to_owned() })
+            }
+            Ok(Err(status)) => Err(Error::call(what)(status)),
+            Err(_) => {
+                let problem = format!("no answer for {} s", ANSWER_LIMIT.as_secs());
+                Err(Error::NoRegistry { registry: self.addresses.clone(), problem })
+            }
+        }
+    }
+}
+
+/// `meshwork services`.
+pub(crate) async fn services(args: ServicesArgs) -> Result<(), Error> {
+    let services = open(&args.source.registry)?.services().await?;
+    let mut out = io::stdout().lock();
+    if args.source.json {
+        let all = ListServicesResponse { services, next_page_token: String::new() };
+        writeln!(out, "{}", ProtobufJson::new().line(&all))?;
+        return Ok(());
+    }
+    let mut table = Table::new([("SERVICE", Align::Left), ("INSTANCES", Align::Right)]);
+    for service in services {
+        table.row([printable(&service.name), service.instance_count.to_string()]);
+    }
+    write!(out, "{table}")?;
+    Ok(())
+}
+
+/// `meshwork instances SERVICE`.
+pub(crate) async fn instances(args: InstancesArgs) -> Result<(), Error> {
+    let instances = open(&args.source.registry)?.instances(&args.service).await?;
+    let mut out = io::stdout().lock();
+    if args.source.json {
+        let all = ListInstancesResponse { instances, next_page_token: String::new() };
+        writeln!(out, "{}", ProtobufJson::new().line(&all))?;
+        return Ok(());
+    }
+    write!(out, "{}", instance_table(&instances, SystemTime::now()))?;
+    Ok(())
+}
+
+fn open(registry: &[String]) -> Result<Directory, Error> {
+    let mesh = Mesh::builder().registries(registry).build().map_err(Error::bad_registry(registry))?;
+    Ok(Directory::new(&mesh, registry))
+}
+
+fn instance_table(instances: &[Instance], now: SystemTime) -> Table<7> {
+    let left = |title| (title, Align::Left);
+    let right = |title| (title, Align::Right);
+    let mut table = Table::new([
+        left("INSTANCE"),
+        left("ADDRESS"),
+        left("STATUS"),
+        left("ZONE"),
+        left("VERSION"),
+        right("WEIGHT"),
+        right("AGE"),
+    ]);
+    for instance in instances {
+        let created = instance.create_time.and_then(|time| SystemTime::try_from(time).ok());
+        table.row([
+            printable(&instance.instance_id),
+            printable(&instance.address),
+            status_name(instance.status()).to_string(),
+            or_dash(&instance.zone),
+            or_dash(&instance.version),
+            instance.weight.to_string(),
+            // A clock that is behind the registry's shows as an age of 0.
+            created.map_or_else(|| "-".into(), |created| age(now.duration_since(created).unwrap_or_default())),
+        ]);
+    }
+    table
+}
+
+/// A status without its enum's prefix; on a terminal in the colour that says how it is.
+pub(crate) fn status_name(status: InstanceStatus) -> StyledObject<&'static str> {
+    match status {
+        InstanceStatus::Serving => style("SERVING").green(),
+        InstanceStatus::Starting => style("STARTING").cyan(),
+        InstanceStatus::Draining => style("DRAINING").yellow(),
+        InstanceStatus::NotServing => style("NOT_SERVING").red(),
+        InstanceStatus::Unspecified => style("-"),
+    }
+}
+
+/// What was not said shows as a dash, so that columns can be counted.
+pub(crate) fn or_dash(text: &str) -> String {
+    if text.is_empty() { "-".to_owned() } else { printable(text) }
+}
+
+/// A duration in its one largest unit, as in `3h`.
+fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_are_in_their_largest_unit() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7199, "1h"), (86400, "1d"), (864_000, "10d")] {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn instances_with_the_longest_values_fit_their_table() {
+        let instance = Instance {
+            instance_id: "i".repeat(128),
+            address: format!("{}:65535", "h".repeat(249)),
+            version: "v".repeat(128),
+            zone: "\u{1b}[31mz".into(),
+            weight: 1000,
+            status: InstanceStatus::NotServing.into(),
+            ..Instance::default()
+        };
+        let text = console::strip_ansi_codes(&instance_table(&[instance], SystemTime::now()).to_string()).into_owned();
+        for line in text.lines() {
+            assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
+        }
+        assert!(text.contains("NOT_SERVING") && !text.contains('\u{1b}'), "{text}");
+    }
+}

@@ -1,0 +1,173 @@
+//! `meshwork up`: the whole mesh in this process, until a signal drains it.
+
+use std::{
+    fmt,
+    io::{self, Write as _},
+};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    args::UpArgs,
+    error::Error,
+    fleet::{self, Fleet},
+    table::{Align, Table},
+};
+
+/// Runs a mesh until `shutdown`, then drains it.
+pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(), Error> {
+    check_database_url(&args.database_url)?;
+    let config = fleet::Config {
+        registry_addr: args.registry_addr,
+        replicas: args.replicas,
+        ..fleet::Config::new(args.data_dir)
+    };
+    // A signal during the start drops what is there already: there are no callers yet to drain for.
+    let Some(fleet) = shutdown.run_until_cancelled(Fleet::start(config)).await else { return Ok(()) };
+    let fleet = fleet?;
+    let told = tell(&fleet, args.json);
+    if told.is_ok() {
+        shutdown.cancelled().await;
+    }
+    fleet.stop().await;
+    Ok(told?)
+}
+
+/// Says that the mesh is ready, and how to use it.
+fn tell(fleet: &Fleet, json: bool) -> io::Result<()> {
+    let instances = fleet.instances();
+    let mut out = io::stdout().lock();
+    if json {
+        let ready = Ready { registry: fleet.registry_url(), instances: instances.iter().map(Place::from).collect() };
+        writeln!(out, "{}", serde_json::to_string(&ready)?)?;
+    } else {
+        writeln!(out, "{}\n{}\nmesh is ready", place_table(&instances), TryIt(&instances))?;
+    }
+    out.flush()
+}
+
+/// Only the embedded store is there for now. The value is not repeated whole: it may hold a password.
+fn check_database_url(url: &str) -> Result<(), Error> {
+    let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
+    let problem = match scheme {
+        "sqlite" if rest.trim_matches('/').is_empty() => return Ok(()),
+        "sqlite" => "`up` names the files of its databases itself: give sqlite://, and their folder as --data-dir",
+        "postgres" | "postgresql" => {
+            "PostgreSQL is not supported yet: leave the flag out, or give sqlite:// (a file per service in --data-dir)"
+        }
+        _ => "must be sqlite:// (a file for each service in --data-dir)",
+    };
+    Err(Error::flag("--database-url", format_args!("{scheme}:..."), problem))
+}
+
+/// What `--json` prints once the mesh is ready.
+#[derive(Serialize)]
+struct Ready {
+    registry: String,
+    instances: Vec<Place>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Place {
+    service: String,
+    instance_id: String,
+    address: String,
+    /// Its database file; null: in memory.
+    store: Option<String>,
+}
+
+impl From<&fleet::Instance> for Place {
+    fn from(instance: &fleet::Instance) -> Self {
+        Self {
+            service: instance.service.clone(),
+            instance_id: instance.instance_id.clone(),
+            address: instance.address.to_string(),
+            store: instance.store.as_ref().map(|path| path.display().to_string()),
+        }
+    }
+}
+
+fn place_table(instances: &[fleet::Instance]) -> Table<4> {
+    let mut table =
+        Table::new([("SERVICE", Align::Left), ("ADDRESS", Align::Left), ("STORE", Align::Left), ("INSTANCE", Align::Left)]);
+    for Place { service, instance_id, address, store } in instances.iter().map(Place::from) {
+        table.row([service, address, store.unwrap_or_else(|| "memory".into()), instance_id]);
+    }
+    table
+}
+
+/// Lines that work as pasted into a shell: a customer, an order for it, and what the read side says.
+struct TryIt<'a>(&'a [fleet::Instance]);
+
+impl fmt::Display for TryIt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let at = |service: &str| self.0.iter().find(|i| i.service == service).map(|i| i.address);
+        let (Some(registry), Some(customer), Some(order), Some(query)) =
+            (at("registry"), at("customer"), at("order"), at("query"))
+        else {
+            return Ok(());
+        };
+        write!(
+            f,
+            r#"Try it; grpcurl needs no proto files:
+
+  grpcurl -plaintext {customer} list
+  grpcurl -plaintext -d '{{"service":"order"}}' {registry} meshwork.registry.v1.RegistryService/ListInstances
+  CUSTOMER=$(grpcurl -plaintext -d '{{"name":"Ada","credit_limit":{{"currency_code":"USD","units":15}}}}' \
+    {customer} shop.customer.v1.CustomerService/CreateCustomer |
+    tee /dev/stderr | sed -n 's/.*"customerId": "\(.*\)".*/\1/p')
+  grpcurl -plaintext -d '{{"customer_id":"'$CUSTOMER'","total":{{"currency_code":"USD","units":12,"nanos":340000000}}}}' \
+    {order} shop.order.v1.OrderService/CreateOrder
+  grpcurl -plaintext -d '{{"customer_id":"'$CUSTOMER'"}}' {query} shop.query.v1.QueryService/GetCustomerHistory
+"#
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork::process::Failure;
+
+    use super::*;
+
+    fn instance(service: &str, port: u16) -> fleet::Instance {
+        fleet::Instance {
+            service: service.into(),
+            instance_id: format!("019ab3c4-0000-7000-8000-{port:012}"),
+            address: ([127, 0, 0, 1], port).into(),
+            store: Some(format!("/a/long/folder/name/under/which/nobody/would/look/{service}.db").into()),
+        }
+    }
+
+    #[test]
+    fn what_runs_where_fits_100_columns_and_the_lines_to_paste_have_real_addresses() {
+        let services = ["registry", "customer", "order", "query"];
+        let instances: Vec<_> = services.iter().zip(40001..).map(|(service, port)| instance(service, port)).collect();
+        for line in place_table(&instances).to_string().lines() {
+            assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
+        }
+        let lines = TryIt(&instances).to_string();
+        for port in 40001..=40004 {
+            assert!(lines.contains(&format!("127.0.0.1:{port} ")), "{lines}");
+        }
+    }
+
+    #[test]
+    fn only_sqlite_is_accepted_and_a_password_is_not_repeated() {
+        for good in ["sqlite:", "sqlite://", "sqlite"] {
+            assert!(check_database_url(good).is_ok(), "{good}");
+        }
+        for (bad, says) in [
+            ("postgres://me:secret@host/db", "PostgreSQL is not supported yet"),
+            ("sqlite://order.db", "--data-dir"),
+            ("mysql://me:secret@host", "must be sqlite://"),
+        ] {
+            let failure = Failure::from(check_database_url(bad).expect_err(bad));
+            assert!(matches!(failure, Failure::Flag { flag: "--database-url", .. }));
+            let text = failure.to_string();
+            assert!(text.contains(says) && !text.contains("secret"), "{text}");
+        }
+    }
+}

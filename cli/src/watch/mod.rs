@@ -1,0 +1,208 @@
+//! `meshwork watch`: who is there, and then what changes, as it changes.
+//!
+//! It reconnects by itself and goes on where it was; what did not change meanwhile is not shown again.
+
+mod changes;
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use console::style;
+use meshwork::{
+    Mesh,
+    contract::meshwork::registry::v1::{Instance, ResumePoint, WatchRequest, WatchResponse, watch_response::Event},
+};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::{
+    args::WatchArgs,
+    directory::{Directory, or_dash, status_name},
+    error::Error,
+    json::ProtobufJson,
+    table::{printable, shorten},
+};
+
+use changes::{Change, Known};
+
+/// How long to wait before the next attempt to reach a registry that has gone: soon enough for a person who looks on.
+const RECONNECT_AFTER: Duration = Duration::from_millis(500);
+
+/// Columns for an instance id: with the others they fit 100.
+const ID_WIDTH: usize = 22;
+
+/// Shows changes until `shutdown`.
+pub(crate) async fn run(args: WatchArgs, shutdown: CancellationToken) -> Result<(), Error> {
+    let registry = &args.source.registry;
+    let mesh = Mesh::builder().registries(registry).build().map_err(Error::bad_registry(registry))?;
+    let watch = Watch {
+        directory: Directory::new(&mesh, registry),
+        services: args.service.into_iter().collect(),
+        printer: if args.source.json { Printer::Json(ProtobufJson::new()) } else { Printer::lines() },
+        resume_from: None,
+    };
+    // Whatever is being awaited when the signal comes holds nothing that would be lost.
+    shutdown.run_until_cancelled(watch.run()).await.unwrap_or(Ok(()))
+}
+
+struct Watch {
+    directory: Directory,
+    services: Vec<String>,
+    printer: Printer,
+    /// The last point that was shown.
+    resume_from: Option<ResumePoint>,
+}
+
+impl Watch {
+    /// Ends only with an error: if no registry answers at the start, or the registry does not accept the watch.
+    async fn run(mut self) -> Result<(), Error> {
+        self.printer.start()?;
+        loop {
+            let problem = match self.follow().await {
+                Ok(status) => status.message().to_owned(),
+                Err(Error::NoRegistry { problem, .. }) if self.resume_from.is_some() => problem,
+                Err(error) => return Err(error),
+            };
+            eprintln!("the registry has gone ({problem}); watching on as soon as it is back");
+            // In case it accepts connections only to close them.
+            tokio::time::sleep(RECONNECT_AFTER).await;
+        }
+    }
+
+    /// Follows one stream to its end.
+    async fn follow(&mut self) -> Result<Status, Error> {
+        let request = WatchRequest { services: self.services.clone(), resume_from: self.resume_from.clone() };
+        let mut client = self.directory.client();
+        let mut stream = self.directory.answer("watch", client.watch(request)).await?;
+        loop {
+            match stream.message().await {
+                Ok(Some(response)) => {
+                    let at = ResumePoint { epoch: response.epoch.clone(), revision: response.revision };
+                    if self.resume_from.replace(at).is_none() {
+                        warn_of_unknown(&response);
+                    }
+                    self.printer.show(response)?;
+                }
+                Ok(None) => return Ok(Status::unavailable("the stream has ended")),
+                Err(status) => return Ok(status),
+            }
+        }
+    }
+}
+
+/// A service that is not known yet may come, or its name is misspelt: the one who waits for it is told.
+fn warn_of_unknown(first: &WatchResponse) {
+    let Some(Event::Snapshot(snapshot)) = &first.event else { return };
+    for service in snapshot.services.iter().filter(|service| !service.known) {
+        eprintln!("nobody has registered {:?} at this registry yet", service.service);
+    }
+}
+
+/// How changes are shown.
+enum Printer {
+    /// Each response as it is.
+    Json(ProtobufJson),
+    /// A line for each change.
+    Lines(Known),
+}
+
+impl Printer {
+    fn lines() -> Self {
+        Self::Lines(Known::default())
+    }
+
+    /// On a terminal, says what the columns are; a pipe gets only lines of one kind.
+    fn start(&self) -> Result<(), Error> {
+        if matches!(self, Self::Lines(_)) && io::stdout().is_terminal() {
+            let header = columns("TIME", "", "SERVICE", "INSTANCE", "ADDRESS", "STATUS", "ZONE VERSION");
+            writeln!(io::stdout(), "{}", style(header).bold())?;
+        }
+        Ok(())
+    }
+
+    fn show(&mut self, response: WatchResponse) -> Result<(), Error> {
+        let mut out = io::stdout().lock();
+        match self {
+            Self::Json(json) => match &response.event {
+                Some(Event::Snapshot(_) | Event::Change(_)) => writeln!(out, "{}", json.line(&response))?,
+                Some(Event::Progress(_)) | None => {}
+            },
+            Self::Lines(known) => {
+                for change in known.apply(response) {
+                    writeln!(out, "{}", line(&change, SystemTime::now()))?;
+                }
+            }
+        }
+        Ok(out.flush()?)
+    }
+}
+
+/// A change as a line of at most 100 columns, unless a name is extraordinarily long.
+fn line(change: &Change, now: SystemTime) -> String {
+    let (mark, instance) = match change {
+        Change::Joined(instance) => (style("+").green(), instance),
+        Change::Changed(instance) => (style("~").yellow(), instance),
+        Change::Left(instance) => (style("-").red(), instance),
+    };
+    let Instance { service, instance_id, address, zone, version, .. } = instance;
+    let place = format!("{} {}", or_dash(zone), or_dash(version));
+    let status = match change {
+        Change::Left(_) => style("GONE").red(),
+        Change::Joined(_) | Change::Changed(_) => status_name(instance.status()),
+    };
+    let id = printable(instance_id);
+    columns(&clock(now), &mark.to_string(), &printable(service), &id, &printable(address), &status.to_string(), &place)
+}
+
+fn columns(time: &str, mark: &str, service: &str, id: &str, address: &str, status: &str, place: &str) -> String {
+    let pad = |text: &str, room| console::pad_str(&shorten_plain(text, room), room, console::Alignment::Left, None).into_owned();
+    let line = format!(
+        "{} {} {} {} {} {} {}",
+        pad(time, 9),
+        pad(mark, 1),
+        pad(service, 12),
+        pad(id, ID_WIDTH),
+        pad(address, 21),
+        pad(status, 11),
+        shorten(place, 18),
+    );
+    line.trim_end().to_owned()
+}
+
+/// Coloured words are short; everything else is cut to its room.
+fn shorten_plain(text: &str, room: usize) -> String {
+    if console::measure_text_width(text) <= room { text.to_owned() } else { shorten(text, room) }
+}
+
+/// The time of day, UTC.
+fn clock(now: SystemTime) -> String {
+    let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() % 86400;
+    format!("{:02}:{:02}:{:02}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork::contract::meshwork::registry::v1::InstanceStatus;
+
+    use super::*;
+
+    #[test]
+    fn a_change_is_one_line_of_at_most_100_columns() {
+        let long = Instance {
+            service: "s".repeat(63),
+            instance_id: "i".repeat(128),
+            address: "a".repeat(255),
+            zone: "z".repeat(128),
+            version: "1.0\n".into(),
+            status: InstanceStatus::NotServing.into(),
+            ..Instance::default()
+        };
+        let line = line(&Change::Joined(long), UNIX_EPOCH + Duration::from_secs(86400 + 3661));
+        let line = console::strip_ansi_codes(&line);
+        assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
+        assert!(line.starts_with("01:01:01Z + s"), "{line}");
+        assert!(line.contains("NOT_SERVING") && !line.contains('\n'), "{line}");
+    }
+}
