@@ -6,12 +6,27 @@
 mod consume;
 mod decider;
 pub mod domain;
+pub mod process;
 mod service;
 mod store;
 
 pub use decider::Customers;
 
+use std::{future::Future, io};
+
+use futures_util::Stream;
+use meshwork::{
+    Mesh,
+    contract::{
+        meshwork::event::v1::event_service_client::EventServiceClient,
+        shop::customer::v1::customer_service_server::CustomerServiceServer,
+    },
+    event::{Feed, Subscription},
+    server::{self, Server},
+};
 use meshwork_shop::{OpenError, WriteSide};
+use tokio::io::{AsyncRead, AsyncWrite};
+
 /// The service's name in the mesh.
 pub const SERVICE: &str = "customer";
 
@@ -24,4 +39,42 @@ pub type Store = WriteSide<Customers>;
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
     WriteSide::open(url, SERVICE, store::MIGRATIONS, Customers).await
+}
+
+/// One instance of the service.
+pub struct Config {
+    /// Who it is in the mesh, and what it bears.
+    pub server: server::Config,
+    /// Where it finds the order service, and announces itself.
+    pub mesh: Mesh,
+    /// Its durable half; stays open when the instance ends.
+    pub store: Store,
+}
+
+/// Serves the connections of `incoming` until `shutdown` ends, then drains.
+///
+/// # Errors
+/// A config that cannot be served.
+pub async fn run<IO, I, F>(config: Config, incoming: I, shutdown: F) -> Result<(), server::Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let Config { server, mesh, store } = config;
+    let server = Server::new(server);
+    let draining = server.draining();
+    let orders = Subscription::start(
+        EventServiceClient::new(mesh.channel("order")),
+        store.outbox().clone(),
+        store.writer().clone(),
+        consume::orders(),
+    );
+    let server = server
+        .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
+        .add_service(Feed::service(store.outbox().clone(), draining))
+        .announce(mesh);
+    let served = server.serve(incoming, shutdown).await;
+    orders.stop().await;
+    served
 }

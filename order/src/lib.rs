@@ -6,6 +6,7 @@
 mod consume;
 mod decider;
 pub mod domain;
+pub mod process;
 mod service;
 mod store;
 mod sweeper;
@@ -13,8 +14,21 @@ mod watchers;
 
 pub use decider::Orders;
 
+use std::{future::Future, io, time::Duration};
+
+use futures_util::Stream;
+use meshwork::{
+    Mesh,
+    contract::{
+        meshwork::event::v1::event_service_client::EventServiceClient,
+        shop::order::v1::order_service_server::OrderServiceServer,
+    },
+    event::{Feed, Subscription},
+    server::{self, Server},
+};
 use meshwork_shop::{OpenError, WriteSide};
-use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
+
 /// The service's name in the mesh.
 pub const SERVICE: &str = "order";
 /// How long an order waits for credit, unless said otherwise.
@@ -29,4 +43,47 @@ pub type Store = WriteSide<Orders>;
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
     WriteSide::open(url, SERVICE, store::MIGRATIONS, Orders::default()).await
+}
+
+/// One instance of the service.
+pub struct Config {
+    /// Who it is in the mesh, and what it bears.
+    pub server: server::Config,
+    /// Where it finds the customer service, and announces itself.
+    pub mesh: Mesh,
+    /// Its durable half; stays open when the instance ends.
+    pub store: Store,
+    /// How long an order waits for credit before it is rejected as TIMED_OUT. [`SAGA_DEADLINE`] is a good value.
+    pub saga_deadline: Duration,
+}
+
+/// Serves the connections of `incoming` until `shutdown` ends, then drains.
+///
+/// # Errors
+/// A config that cannot be served.
+pub async fn run<IO, I, F>(config: Config, incoming: I, shutdown: F) -> Result<(), server::Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let Config { server, mesh, store, saga_deadline } = config;
+    let server = Server::new(server);
+    let draining = server.draining();
+    let credit = Subscription::start(
+        EventServiceClient::new(mesh.channel("customer")),
+        store.outbox().clone(),
+        store.writer().clone(),
+        consume::credit(),
+    );
+    let server = server
+        .add_service(OrderServiceServer::new(service::Rpcs::new(store.clone(), saga_deadline, draining.clone())))
+        .add_service(Feed::service(store.outbox().clone(), draining))
+        .announce(mesh);
+    let served = tokio::select! {
+        served = server.serve(incoming, shutdown) => served,
+        () = sweeper::run(&store) => unreachable!("the sweeper has no end"),
+    };
+    credit.stop().await;
+    served
 }

@@ -46,3 +46,16 @@ impl Args {
         served.map_err(Failure::run)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_fit_together_and_the_deadline_is_the_librarys() {
+        let args = Args::parse_from(["meshwork-order", "--database-url", "sqlite://order.db"]);
+        assert_eq!(args.saga_deadline, crate::SAGA_DEADLINE);
+    }
+}

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{Store, consume, position::Sources, service::Service, watch::Watches};
+use crate::{Store, consume, service::Service};
 
 pub(crate) fn id(n: u128) -> Uuid {
     Uuid::from_u128(n)
@@ -109,12 +109,7 @@ impl Shop {
             [subscribe(&orders, consume::orders(view_id)), subscribe(&customers, consume::customers(view_id))];
         let sources = [("order", &subscriptions[0]), ("customer", &subscriptions[1])];
         let sources = sources.map(|(name, subscription)| (name, subscription.progress().clone()));
-        let service = Service {
-            database: store.database().clone(),
-            view_id: view_id.to_owned(),
-            sources: Sources::new(sources.to_vec(), draining.clone()),
-            watches: Arc::new(Watches::new(store.database().clone(), store.decider().hub(), draining.clone())),
-        };
+        let service = Service::new(&store, sources.to_vec(), &draining);
         Self { orders, customers, service, draining, _subscriptions: subscriptions, _dirs: [view_dir, dir] }
     }
 }

@@ -1,9 +1,10 @@
 //! Meshwork's query service: orders and customers as one view, folded from the event streams of both services.
 //!
-//! Modules are listed in the order in which an event, and then a query, passes through them.
+//! Modules are listed in the order in which an event, and then a query, passes through them. The view is a cache: it can be
+//! folded again from the events at any time, and refuses every write that is not one.
 
 mod consume;
-mod domain;
+pub mod domain;
 mod store;
 mod view;
 
@@ -15,12 +16,29 @@ mod service;
 
 mod message;
 
+pub mod process;
+
 #[cfg(test)]
 mod fixture;
 
+use std::{future::Future, io};
+
+use futures_util::Stream;
+use meshwork::{
+    Mesh,
+    contract::{
+        meshwork::event::v1::event_service_client::EventServiceClient,
+        shop::query::v1::query_service_server::QueryServiceServer,
+    },
+    event::Subscription,
+    server::{self, Server},
+};
 use meshwork_shop::{OpenError, WriteSide};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use view::View;
+
+use service::Service;
 
 /// The service's name in the mesh.
 pub const SERVICE: &str = "query";
@@ -29,11 +47,49 @@ pub const SERVICE: &str = "query";
 pub type Store = WriteSide<View>;
 
 /// Opens the view in the database of `url`; it is made if it is missing. By default every instance has a view of its own,
-/// so reads scale by adding instances. It can be folded again from the events at any time, so `?synchronous=normal` is
-/// safe.
+/// so reads scale by adding instances; `?synchronous=normal` is enough for it.
 ///
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
     WriteSide::open(url, SERVICE, store::MIGRATIONS, View::default()).await
+}
+
+/// What an instance is started with.
+pub struct Config {
+    /// How it serves.
+    pub server: server::Config,
+    /// The mesh that it joins, and in which it finds `order` and `customer`.
+    pub mesh: Mesh,
+    /// Its view. Its id makes the group of its subscriptions: `query/<view_id>`, which its sources forget an hour after
+    /// they saw it last.
+    pub store: Store,
+}
+
+/// Folds the events of `order` and `customer`, and serves the view on `incoming`, until `shutdown` ends and the server has
+/// drained. The store stays open: its owner closes it.
+///
+/// # Errors
+/// [`server::Error`].
+pub async fn run<IO, I, F>(config: Config, incoming: I, shutdown: F) -> Result<(), server::Error>
+where
+    I: Stream<Item = io::Result<IO>>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    F: Future<Output = ()>,
+{
+    let Config { server, mesh, store } = config;
+    let view_id = store.outbox().store_id();
+    let subscriptions = [consume::orders(view_id), consume::customers(view_id)].map(|source| {
+        let client = EventServiceClient::new(mesh.channel(source.name));
+        (source.name, Subscription::start(client, store.outbox().clone(), store.writer().clone(), source))
+    });
+    let progress = subscriptions.iter().map(|(name, subscription)| (*name, subscription.progress().clone())).collect();
+
+    let server = Server::new(server).announce(mesh);
+    let service = Service::new(&store, progress, &server.draining());
+    let result = server.add_service(QueryServiceServer::new(service)).serve(incoming, shutdown).await;
+    for (_, subscription) in subscriptions {
+        subscription.stop().await;
+    }
+    result
 }

@@ -1,2 +1,9 @@
-//! Meshwork: query.
-fn main() {}
+//! The query service as a process: see `meshwork-query --help`.
+
+use std::process::ExitCode;
+
+use meshwork_query::process::Args;
+
+fn main() -> ExitCode {
+    meshwork::process::main(|args: &Args| &args.log, Args::serve)
+}

@@ -22,19 +22,19 @@ const WAIT_PERCENT: u32 = 90;
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The services whose events the view folds, and how far it has come with each.
-pub struct Sources {
+pub(crate) struct Sources {
     sources: Vec<(&'static str, Progress)>,
     draining: CancellationToken,
 }
 
 impl Sources {
     /// Sources by service name. `draining` ends every wait.
-    pub fn new(sources: Vec<(&'static str, Progress)>, draining: CancellationToken) -> Self {
+    pub(crate) fn new(sources: Vec<(&'static str, Progress)>, draining: CancellationToken) -> Self {
         Self { sources, draining }
     }
 
     /// Every source.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
         self.sources.iter().map(|(name, progress)| (*name, progress))
     }
 
@@ -43,7 +43,7 @@ impl Sources {
     /// # Errors
     /// INVALID_ARGUMENT/UNKNOWN_POSITION: a position of no log that is folded here. UNAVAILABLE/VIEW_BEHIND with RetryInfo:
     /// not there by the call's deadline (without one: within 5 s). UNAVAILABLE: this instance drains.
-    pub async fn wait_for(&self, token: &PositionToken) -> Result<(), Status> {
+    pub(crate) async fn wait_for(&self, token: &PositionToken) -> Result<(), Status> {
         let source = self.iter().find(|(name, _)| *name == token.source);
         let (name, progress) = source.ok_or_else(unknown_position)?;
         let at = Position { partition: token.partition, position: token.position };
@@ -61,7 +61,7 @@ impl Sources {
 }
 
 /// The token of a request, or a note that it is malformed. The outer `None`: it is; the inner: there is none.
-pub fn check_position_token(violations: &mut Violations, text: &str) -> Option<Option<PositionToken>> {
+pub(crate) fn check_position_token(violations: &mut Violations, text: &str) -> Option<Option<PositionToken>> {
     if text.is_empty() {
         return Some(None);
     }

@@ -12,15 +12,17 @@ use meshwork::{
             WatchOrdersResponse, query_service_server::QueryService,
         },
     },
-    event::PositionToken,
+    event::{PositionToken, Progress},
     rpc::{Page, Violations},
     store::Database,
 };
 use meshwork_shop::{check_id, store_status};
+use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
+    Store,
     message::{DOMAIN, projection},
     position::{Sources, check_position_token},
     store::{self, OrderFilter},
@@ -28,15 +30,24 @@ use crate::{
 };
 
 /// The service over one view.
-pub struct Service {
-    /// The view's tables.
-    pub database: Database,
-    /// The view's id.
-    pub view_id: String,
-    /// How far the view has come.
-    pub sources: Sources,
-    /// Who watches it.
-    pub watches: Arc<Watches>,
+pub(crate) struct Service {
+    database: Database,
+    view_id: String,
+    sources: Sources,
+    watches: Arc<Watches>,
+}
+
+impl Service {
+    /// A service over the view of `store`, which follows these sources. `draining` ends waits and watches.
+    pub(crate) fn new(store: &Store, sources: Vec<(&'static str, Progress)>, draining: &CancellationToken) -> Self {
+        let database = store.database().clone();
+        Self {
+            watches: Arc::new(Watches::new(database.clone(), store.decider().hub(), draining.clone())),
+            database,
+            view_id: store.outbox().store_id().to_owned(),
+            sources: Sources::new(sources, draining.clone()),
+        }
+    }
 }
 
 #[tonic::async_trait]

@@ -3,6 +3,7 @@
 //! Modules are listed in the order in which a request passes through them: [`RegistryServer`] takes it from the network,
 //! `request` checks it, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
 
+mod args;
 mod mount;
 mod request;
 mod service;
@@ -24,6 +25,7 @@ use meshwork::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use args::Args;
 pub use mount::RegistryServer;
 pub use request::{DEFAULT_LEASE_TTL, LEASE_TTL};
 pub use service::Registry;

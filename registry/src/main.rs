@@ -1,2 +1,16 @@
-//! Meshwork: registry.
-fn main() {}
+//! The registry as a process.
+
+use std::process::ExitCode;
+
+use meshwork::process::{self, Failure};
+use meshwork_registry::{Args, run};
+
+fn main() -> ExitCode {
+    process::main(
+        |args: &Args| &args.log,
+        async |args, shutdown| {
+            let (config, listener) = args.listen().await?;
+            run(config, listener, shutdown.cancelled_owned()).await.map_err(Failure::run)
+        },
+    )
+}

@@ -17,10 +17,10 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 pub fn write_status<R: Error + 'static>(
     domain: Domain,
     error: WriteError<R>,
-    refused: impl FnOnce(R) -> Status,
+    refused: impl FnOnce(&R) -> Status,
 ) -> Status {
     match error {
-        WriteError::Refused(refusal) => refused(refusal),
+        WriteError::Refused(refusal) => refused(&refusal),
         WriteError::Store(error) => store_status(domain, &error),
         WriteError::Closed => domain.retry_later("SHUTTING_DOWN", "this instance is shutting down", RETRY_DELAY),
         WriteError::Fenced => defect(domain, &error),
@@ -73,7 +73,7 @@ mod tests {
     impl Error for Refusal {}
 
     fn status(error: WriteError<Refusal>) -> Status {
-        write_status(DOMAIN, error, |Refusal| DOMAIN.error(Code::NotFound, "REFUSED", "no"))
+        write_status(DOMAIN, error, |_| DOMAIN.error(Code::NotFound, "REFUSED", "no"))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use hyper::server::conn::http2::Builder;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,6 +24,8 @@ use super::{
 
 /// After an error of accepting, which mostly says that files ran out: long enough not to spin, short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// Connections that may wait when a listener closes: what tokio and mio ask the kernel to keep.
+const BACKLOG: usize = 1024;
 /// For the tasks of aborted calls to end. They need no time but what they take to their next await.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
@@ -50,7 +52,8 @@ where
         limits: config.limits,
         draining: draining.clone(),
     });
-    let mut incoming = pin!(incoming.fuse());
+    // Boxed, so that it can be closed before the server ends.
+    let mut incoming = Box::pin(incoming.fuse());
 
     health.set(ServingStatus::Serving).await;
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
@@ -60,10 +63,10 @@ where
             error = membership.failed() => Err(Error::from(error)),
         }
     };
-    let end = connections.accept_until(incoming.as_mut(), end).await;
+    let end = connections.accept_until(&mut incoming, end).await;
     health.set(ServingStatus::NotServing).await;
     let leaving = match &end {
-        Ok(()) => Some(connections.accept_until(incoming.as_mut(), membership.drain()).await),
+        Ok(()) => Some(connections.accept_until(&mut incoming, membership.drain()).await),
         // Whoever has taken our place is the one to be found; nobody is to be told anything by us.
         Err(error) => {
             tracing::error!(%error, "this instance has to stop");
@@ -71,6 +74,8 @@ where
         }
     };
     draining.cancel();
+    connections.accept_waiting(&mut incoming);
+    drop(incoming);
     connections.finish(config.drain_limit).await;
     if let Some(leaving) = leaving {
         leaving.leave().await;
@@ -124,6 +129,22 @@ impl Connections {
                         tokio::time::sleep(ACCEPT_PAUSE).await;
                     }
                 }
+            }
+        }
+    }
+
+    /// Accepts what waits already. Closing the listener would reset those peers, and a call that they have sent may then
+    /// not be sent again by itself.
+    fn accept_waiting<IO, I>(&mut self, incoming: &mut I)
+    where
+        I: Stream<Item = io::Result<IO>> + Unpin,
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        for _ in 0..BACKLOG {
+            match incoming.next().now_or_never() {
+                Some(Some(Ok(io))) => self.open(io),
+                Some(Some(Err(_))) => {}
+                Some(None) | None => break,
             }
         }
     }

@@ -79,7 +79,10 @@ async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_fiel
         ("cancel", orders.cancel_order(CancelOrderRequest { order_id: bad() }).await.expect_err("refused")),
         ("watch", orders.watch_order(WatchOrderRequest { order_id: bad() }).await.expect_err("refused")),
         ("customer id", customers.get_customer(GetCustomerRequest { customer_id: bad() }).await.expect_err("refused")),
-        ("limit of nobody", customers.update_credit_limit(UpdateCreditLimitRequest::default()).await.expect_err("refused")),
+        (
+            "limit of nobody",
+            customers.update_credit_limit(UpdateCreditLimitRequest::default()).await.expect_err("refused"),
+        ),
         (
             "negative page",
             customers
@@ -89,7 +92,10 @@ async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_fiel
         ),
         (
             "page token",
-            customers.list_customers(ListCustomersRequest { page_size: 1, page_token: bad() }).await.expect_err("refused"),
+            customers
+                .list_customers(ListCustomersRequest { page_size: 1, page_token: bad() })
+                .await
+                .expect_err("refused"),
         ),
         (
             "query page token",
@@ -100,7 +106,10 @@ async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_fiel
         ),
         (
             "unknown state",
-            queries.list_orders(ListOrdersRequest { state: 99, ..ListOrdersRequest::default() }).await.expect_err("refused"),
+            queries
+                .list_orders(ListOrdersRequest { state: 99, ..ListOrdersRequest::default() })
+                .await
+                .expect_err("refused"),
         ),
         (
             "position token",
@@ -182,7 +191,8 @@ async fn a_request_id_returns_its_resource_and_refuses_another_body() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_oversized_request_is_refused_and_the_connection_goes_on() {
     let shop = Shop::open(1).await;
-    let request = CreateCustomerRequest { name: "x".repeat(8 << 20), credit_limit: Some(usd(1)), request_id: String::new() };
+    let request =
+        CreateCustomerRequest { name: "x".repeat(8 << 20), credit_limit: Some(usd(1)), request_id: String::new() };
     let status = shop.customers.clone().create_customer(request).await.expect_err("too large");
     assert!(matches!(status.code(), Code::ResourceExhausted | Code::OutOfRange), "{status}");
     shop.customer(usd(1)).await;

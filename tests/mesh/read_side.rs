@@ -2,7 +2,9 @@
 
 use meshwork::contract::shop::{
     order::v1::{OrderState, RejectionReason},
-    query::v1::{GetCustomerHistoryRequest, GetOrderRequest, GetProjectionStatusRequest, ListOrdersRequest, ProjectionState},
+    query::v1::{
+        GetCustomerHistoryRequest, GetOrderRequest, GetProjectionStatusRequest, ListOrdersRequest, ProjectionState,
+    },
 };
 
 use crate::shop::{Shop, usd};

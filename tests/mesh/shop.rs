@@ -5,7 +5,9 @@ use std::time::Duration;
 use meshwork::{
     channel::Channel,
     contract::shop::{
-        customer::v1::{CreateCustomerRequest, Customer, GetCustomerRequest, customer_service_client::CustomerServiceClient},
+        customer::v1::{
+            CreateCustomerRequest, Customer, GetCustomerRequest, customer_service_client::CustomerServiceClient,
+        },
         order::v1::{
             CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order, OrderState, WatchOrderRequest,
             order_service_client::OrderServiceClient,
@@ -56,7 +58,8 @@ impl Shop {
     }
 
     pub(crate) async fn customer(&self, limit: Money) -> Customer {
-        let request = CreateCustomerRequest { name: "Ada".into(), credit_limit: Some(limit), request_id: String::new() };
+        let request =
+            CreateCustomerRequest { name: "Ada".into(), credit_limit: Some(limit), request_id: String::new() };
         self.customers.clone().create_customer(request).await.expect("created").into_inner()
     }
 
@@ -136,5 +139,9 @@ pub(crate) fn is_settled(order: &Order) -> bool {
 
 /// US dollars, in cents.
 pub(crate) fn usd(cents: i64) -> Money {
-    Money { currency_code: "USD".into(), units: cents / 100, nanos: i32::try_from(cents % 100).expect("cents") * 10_000_000 }
+    Money {
+        currency_code: "USD".into(),
+        units: cents / 100,
+        nanos: i32::try_from(cents % 100).expect("cents") * 10_000_000,
+    }
 }

@@ -52,7 +52,7 @@ impl Rpcs {
 
     async fn read(&self, id: Uuid) -> Result<Response<CustomerMessage>, Status> {
         let found = store::get(self.store.database(), id).await.map_err(|error| store_status(DOMAIN, &error))?;
-        let (customer, position) = found.ok_or_else(|| refused(Refusal::UnknownCustomer(id)))?;
+        let (customer, position) = found.ok_or_else(|| refused(&Refusal::UnknownCustomer(id)))?;
         Ok(Response::new(self.message(customer, position)))
     }
 
@@ -154,7 +154,7 @@ fn page(request: &ListCustomersRequest) -> Result<(usize, Option<Uuid>), Status>
 }
 
 /// The one mapping from this service's refusals to what callers see.
-fn refused(refusal: Refusal) -> Status {
+fn refused(refusal: &Refusal) -> Status {
     let message = refusal.to_string();
     match refusal {
         Refusal::UnknownCustomer(_) => DOMAIN.error(Code::NotFound, "UNKNOWN_CUSTOMER", message),

@@ -4,9 +4,9 @@ mod read;
 mod schema;
 mod write;
 
-pub use read::{get, list};
-pub use schema::MIGRATIONS;
-pub use write::{load, save};
+pub(crate) use read::{get, list};
+pub(crate) use schema::MIGRATIONS;
+pub(crate) use write::{load, save};
 
 use meshwork::store::{Row, StoreError};
 use meshwork_shop::{Amount, Currency, RequestKey};

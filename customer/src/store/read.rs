@@ -11,13 +11,13 @@ use super::{CUSTOMER_COLUMNS, CUSTOMER_WIDTH, customer};
 use crate::domain::Customer;
 
 /// A customer, if there is one.
-pub async fn get(database: &Database, id: Uuid) -> Result<Option<(Customer, Position)>, StoreError> {
+pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Customer, Position)>, StoreError> {
     let rows = select(database, |sql| sql.push(" where customer_id = ").arg(id)).await?;
     Ok(rows.into_iter().next())
 }
 
 /// At most `limit` customers, by id and so by age, after `after`.
-pub async fn list(
+pub(crate) async fn list(
     database: &Database,
     after: Option<Uuid>,
     limit: usize,

@@ -10,7 +10,7 @@ use super::{CUSTOMER_COLUMNS, customer};
 use crate::domain::{Customer, Key, Reservation, ReservationState, Row};
 
 /// Loads the rows of `keys`, which are sorted, and locks them in that order.
-pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
+pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
     let ids = |pick: fn(&Key) -> Option<Uuid>| keys.iter().filter_map(pick).collect::<Vec<_>>();
     let mut rows = Vec::with_capacity(keys.len());
 
@@ -51,7 +51,7 @@ pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Ro
 }
 
 /// Saves the changed rows.
-pub async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
+pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
     let mut customers = Vec::new();
     let mut reservations = Vec::new();
     for (_, row) in changed {

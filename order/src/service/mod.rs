@@ -55,7 +55,7 @@ impl Rpcs {
 
     async fn read(&self, id: Uuid) -> Result<Response<OrderMessage>, Status> {
         let found = store::get(self.store.database(), id).await.map_err(|error| store_status(DOMAIN, &error))?;
-        let (order, position) = found.ok_or_else(|| refused(Refusal::UnknownOrder(id)))?;
+        let (order, position) = found.ok_or_else(|| refused(&Refusal::UnknownOrder(id)))?;
         Ok(Response::new(message(&self.store, &order, position)))
     }
 }
@@ -115,7 +115,7 @@ fn order_id(text: &str) -> Result<Uuid, Status> {
 }
 
 /// The one mapping from this service's refusals to what callers see.
-fn refused(refusal: Refusal) -> Status {
+fn refused(refusal: &Refusal) -> Status {
     let message = refusal.to_string();
     match refusal {
         Refusal::UnknownOrder(_) => DOMAIN.error(Code::NotFound, "UNKNOWN_ORDER", message),

@@ -4,9 +4,9 @@ mod read;
 mod schema;
 mod write;
 
-pub use read::{get, overdue};
-pub use schema::MIGRATIONS;
-pub use write::{load, save};
+pub(crate) use read::{get, overdue};
+pub(crate) use schema::MIGRATIONS;
+pub(crate) use write::{load, save};
 
 use meshwork::{
     contract::shop::order::v1::RejectionReason,

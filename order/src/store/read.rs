@@ -11,7 +11,7 @@ use crate::domain::Order;
 
 /// An order, if there is one, with the head of its partition: whoever has seen all up to there has seen the order as it
 /// is here.
-pub async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, Position)>, StoreError> {
+pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, Position)>, StoreError> {
     let sql = Sql::new(format!(
         "select {ORDER_COLUMNS}, outbox_head.partition, next - 1 from customer_order \
          join outbox_head on outbox_head.partition = customer_order.partition where order_id = "
@@ -22,7 +22,7 @@ pub async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, Positio
 }
 
 /// At most `limit` orders that are still PENDING past their deadline, the longest overdue first.
-pub async fn overdue(database: &Database, now_ms: i64, limit: usize) -> Result<Vec<Uuid>, StoreError> {
+pub(crate) async fn overdue(database: &Database, now_ms: i64, limit: usize) -> Result<Vec<Uuid>, StoreError> {
     let sql = Sql::new("select order_id from customer_order where state = 1 and deadline_ms <= ")
         .arg(now_ms)
         .push(" order by deadline_ms limit ")

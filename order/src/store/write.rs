@@ -10,7 +10,7 @@ use super::{ORDER_COLUMNS, order, state_numbers};
 use crate::domain::{Key, Order, Row};
 
 /// Loads the rows of `keys`, which are sorted, and locks them in that order.
-pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
+pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
     let ids = |pick: fn(&Key) -> Option<Uuid>| keys.iter().filter_map(pick).collect::<Vec<_>>();
     let mut rows = Vec::with_capacity(keys.len());
 
@@ -39,7 +39,7 @@ pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Ro
 }
 
 /// Saves the changed rows.
-pub async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
+pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
     let orders: Vec<_> = changed
         .iter()
         .filter_map(|(_, row)| match row {

@@ -6,8 +6,8 @@
 mod read;
 mod write;
 
-pub use read::{Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, order, orders};
-pub use write::{load, save};
+pub(crate) use read::{Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, order, orders};
+pub(crate) use write::{load, save};
 
 use meshwork::store::Migration;
 
@@ -16,7 +16,7 @@ use meshwork::store::Migration;
 /// An order's id is a UUIDv7 of its creation, so "newest first" is its primary key backwards, and each index below ends in
 /// it: every filter of ListOrders reads just the rows of its page. `position` has no index on purpose: only a watcher that
 /// fell behind looks for it, and it pays with a scan what otherwise every order would pay.
-pub const MIGRATIONS: &[Migration] = &[Migration {
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     sql: "
 create table order_view (

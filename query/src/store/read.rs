@@ -15,52 +15,52 @@ const STATES: [OrderState; 4] =
 
 /// An order with what its customer adds to it.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Order {
+pub(crate) struct Order {
     /// The order's id.
-    pub order_id: Uuid,
+    pub(crate) order_id: Uuid,
     /// Its row, which is complete.
-    pub row: OrderRow,
+    pub(crate) row: OrderRow,
     /// The customer's name. Empty: the customer was not seen yet.
-    pub customer_name: String,
+    pub(crate) customer_name: String,
 }
 
 /// A customer that was seen.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Customer {
+pub(crate) struct Customer {
     /// The customer's id.
-    pub customer_id: Uuid,
+    pub(crate) customer_id: Uuid,
     /// Its row, which is complete.
-    pub row: CustomerRow,
+    pub(crate) row: CustomerRow,
 }
 
 /// Which orders to list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OrderFilter {
+pub(crate) struct OrderFilter {
     /// Only this customer's.
-    pub customer_id: Option<Uuid>,
+    pub(crate) customer_id: Option<Uuid>,
     /// Only in this state.
-    pub state: Option<OrderState>,
+    pub(crate) state: Option<OrderState>,
 }
 
 /// Positions (after, through] of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
+pub(crate) struct Span {
     /// The partition.
-    pub partition: u32,
+    pub(crate) partition: u32,
     /// The position before the first.
-    pub after: u64,
+    pub(crate) after: u64,
     /// The last position.
-    pub through: u64,
+    pub(crate) through: u64,
 }
 
 /// The order with this id.
-pub async fn order(store: &dyn Store, order_id: Uuid) -> Result<Option<Order>, StoreError> {
+pub(crate) async fn order(store: &dyn Store, order_id: Uuid) -> Result<Option<Order>, StoreError> {
     let sql = select_orders().push(" where o.order_id = ").arg(order_id);
     Ok(fetch_orders(store, sql.push(" and o.create_time_ms is not null")).await?.pop())
 }
 
 /// At most `limit` orders, newest first, that come after the order `after` in that sequence.
-pub async fn orders(
+pub(crate) async fn orders(
     store: &dyn Store,
     filter: OrderFilter,
     after: Option<Uuid>,
@@ -70,7 +70,7 @@ pub async fn orders(
 }
 
 /// The customer with this id.
-pub async fn customer(store: &dyn Store, customer_id: Uuid) -> Result<Option<Customer>, StoreError> {
+pub(crate) async fn customer(store: &dyn Store, customer_id: Uuid) -> Result<Option<Customer>, StoreError> {
     let sql = Sql::new(format!("select {CUSTOMER_COLUMNS} from customer_view c where c.customer_id = "))
         .arg(customer_id)
         .push(" and c.create_time_ms is not null");
@@ -79,7 +79,7 @@ pub async fn customer(store: &dyn Store, customer_id: Uuid) -> Result<Option<Cus
 }
 
 /// The names of those of `customer_ids`, at least one, that were seen.
-pub async fn customer_names(
+pub(crate) async fn customer_names(
     store: &dyn Store,
     customer_ids: impl IntoIterator<Item = Uuid>,
 ) -> Result<Vec<(Uuid, String)>, StoreError> {
@@ -89,7 +89,7 @@ pub async fn customer_names(
 }
 
 /// At most `limit` orders, by id and after the id `after`, whose last change is in `spans`, of which there is at least one.
-pub async fn changed_orders(
+pub(crate) async fn changed_orders(
     store: &dyn Store,
     customer_id: Option<Uuid>,
     spans: &[Span],

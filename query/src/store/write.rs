@@ -21,7 +21,7 @@ pub(super) const CUSTOMER_COLUMNS: &str = "c.customer_id, c.name, c.create_time_
      c.limit_position, c.available_minor, c.position";
 
 /// Loads the rows of `keys`, which are sorted; one select for each table.
-pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
+pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
     let mut orders = Vec::with_capacity(keys.len());
     let mut customers = Vec::new();
     for key in keys {
@@ -53,7 +53,7 @@ pub async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Ro
 }
 
 /// Writes rows, which are sorted by key; one upsert for each table.
-pub async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
+pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
     let mut orders = Vec::with_capacity(changed.len());
     let mut customers = Vec::new();
     for (key, row) in changed {

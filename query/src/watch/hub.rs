@@ -33,7 +33,7 @@ pub(super) struct Changes {
 
 /// Publishes changes to any number of watchers.
 #[derive(Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     ring: broadcast::Sender<Arc<Changes>>,
     /// Held while publishing and while subscribing, so that a subscriber knows exactly where it begins.
     published: Mutex<Published>,
@@ -69,7 +69,7 @@ impl Default for Hub {
 
 impl Hub {
     /// Publishes the orders among the rows of a commit. Must be called in commit order.
-    pub fn publish(&self, changed: &[(Key, Row)]) {
+    pub(crate) fn publish(&self, changed: &[(Key, Row)]) {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
         let orders = changed.iter().filter_map(|(key, row)| match (key, row) {
             (Key::Order(id), Row::Order(row)) => Some((*id, *row)),

@@ -12,7 +12,7 @@
 mod hub;
 mod names;
 
-pub use hub::Hub;
+pub(crate) use hub::Hub;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -39,7 +39,7 @@ use names::Names;
 const MAX_ORDERS_PER_MESSAGE: usize = 256;
 
 /// What all watchers share.
-pub struct Watches {
+pub(crate) struct Watches {
     database: Database,
     hub: Arc<Hub>,
     names: Names,
@@ -65,12 +65,12 @@ struct Missed {
 
 impl Watches {
     /// Watches over the changes of `hub`. `draining` ends every watch.
-    pub fn new(database: Database, hub: Arc<Hub>, draining: CancellationToken) -> Self {
+    pub(crate) fn new(database: Database, hub: Arc<Hub>, draining: CancellationToken) -> Self {
         Self { database, hub, names: Names::default(), draining }
     }
 
     /// Begins to watch, from now on: first an empty response, then orders as they change.
-    pub fn watch(
+    pub(crate) fn watch(
         self: &Arc<Self>,
         customer_id: Option<Uuid>,
     ) -> impl Stream<Item = Result<WatchOrdersResponse, Status>> + Send + use<> {

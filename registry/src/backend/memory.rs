@@ -62,13 +62,16 @@ impl Shared {
 
     /// Makes one step, and wakes those whom it concerns.
     fn change<R>(&self, step: impl FnOnce(&mut Table, Duration) -> R) -> R {
-        let (result, touched) = {
+        let (result, touched, expired) = {
             let mut table = self.table();
             // Read under the lock, so that the table sees time in order.
             let now = self.start.elapsed();
-            (step(&mut table, now), table.take_touched())
+            (step(&mut table, now), table.take_touched(), table.take_expired())
         };
         self.wakers.wake(&touched);
+        for (service, instance_id) in expired {
+            tracing::warn!(%service, %instance_id, "a lease ran out");
+        }
         result
     }
 

@@ -12,6 +12,7 @@
 mod clock;
 mod interest;
 mod lease_id;
+mod outcome;
 mod service;
 
 #[cfg(test)]
@@ -29,6 +30,7 @@ pub use clock::{Clock, PULSE};
 pub use interest::Interest;
 pub use lease_id::LeaseId;
 use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus};
+pub use outcome::{Delta, Full, Granted, Renewal, ServiceState, Touched};
 use service::{Lease, ServiceIndex};
 pub use service::{MAX_TOMBSTONES, Record};
 
@@ -55,6 +57,8 @@ pub struct Table {
     recent: BTreeMap<u64, Arc<str>>,
     deadlines: BTreeSet<(Duration, InstanceKey)>,
     touched: Touched,
+    /// Whose lease ran out, for [`take_expired`](Table::take_expired).
+    expired: Vec<InstanceKey>,
 }
 
 /// Names an instance: its service, and its id within it.
@@ -71,83 +75,6 @@ pub struct Registration {
     pub nonce: uuid::Uuid,
 }
 
-/// A lease as its holder sees it.
-#[derive(Clone, Debug)]
-pub struct Granted {
-    /// What renews, changes and ends it.
-    pub lease_id: LeaseId,
-    /// How long it lasts without a renewal.
-    pub lease_ttl: Duration,
-    /// The revision at which watchers see this state.
-    pub revision: u64,
-    /// The instance as it is now.
-    pub record: Record,
-}
-
-/// What became of a renewal.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Renewal {
-    /// It lasts for another `lease_ttl` from now.
-    Renewed,
-    /// Nobody holds this instance now.
-    Unknown,
-    /// Another registration holds this instance.
-    Fenced,
-}
-
-/// A bound that a registration would break.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Full {
-    /// [`MAX_INSTANCES`].
-    #[error("the registry holds its most instances, {MAX_INSTANCES}")]
-    Instances,
-    /// [`MAX_SERVICES`].
-    #[error("the registry knows its most services, {MAX_SERVICES}")]
-    Services,
-}
-
-/// One watched service, whole.
-#[derive(Clone, Debug)]
-pub struct ServiceState {
-    /// Its name.
-    pub service: Arc<str>,
-    /// Whether anybody ever registered it.
-    pub known: bool,
-    /// Its instances, by id.
-    pub instances: Vec<Record>,
-}
-
-/// What differs from an earlier revision: at most one entry for an instance.
-#[derive(Clone, Debug, Default)]
-pub struct Delta {
-    /// Joined or changed, as they are now.
-    pub updated: Vec<Record>,
-    /// Left, or their lease ran out.
-    pub removed: Vec<InstanceKey>,
-}
-
-impl Delta {
-    /// Whether nothing differs.
-    pub fn is_empty(&self) -> bool {
-        self.updated.is_empty() && self.removed.is_empty()
-    }
-}
-
-/// Whose watchers have something to see.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Touched {
-    /// Those of these services.
-    Services(BTreeSet<Arc<str>>),
-    /// Everybody: the grace period is over.
-    All,
-}
-
-impl Default for Touched {
-    fn default() -> Self {
-        Self::Services(BTreeSet::new())
-    }
-}
-
 impl Table {
     /// An empty table at `now` = 0. For the first `grace` its snapshots are provisional; zero: never.
     pub fn new(grace: Duration) -> Self {
@@ -160,6 +87,7 @@ impl Table {
             recent: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             touched: Touched::default(),
+            expired: Vec::new(),
         }
     }
 
@@ -229,6 +157,7 @@ impl Table {
         while self.deadlines.first().is_some_and(|(deadline, _)| *deadline <= now) {
             let (_, key) = self.deadlines.pop_first().expect("just seen");
             self.remove(&key);
+            self.expired.push(key);
         }
         if self.grace_end.is_some_and(|end| end <= now) {
             self.grace_end = None;
@@ -249,6 +178,11 @@ impl Table {
     /// Whose watchers have something new to see since the last call.
     pub fn take_touched(&mut self) -> Touched {
         std::mem::take(&mut self.touched)
+    }
+
+    /// The instances whose lease ran out since the last call.
+    pub fn take_expired(&mut self) -> Vec<InstanceKey> {
+        std::mem::take(&mut self.expired)
     }
 
     /// The revision of the last change.

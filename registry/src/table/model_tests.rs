@@ -112,6 +112,10 @@ impl Watcher {
     }
 
     fn apply(&mut self, delta: Delta) {
+        let updated = delta.updated.iter().map(|r| (r.instance().service.as_str(), r.instance().instance_id.as_str()));
+        let entries = updated.chain(delta.removed.iter().map(|(service, id)| (&**service, &**id)));
+        let distinct: BTreeSet<_> = entries.collect();
+        assert_eq!(distinct.len(), delta.updated.len() + delta.removed.len(), "one entry for an instance at most");
         for record in &delta.updated {
             self.update(record);
         }

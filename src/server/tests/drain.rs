@@ -71,6 +71,29 @@ async fn an_idle_connection_is_closed_and_every_task_ends() {
 }
 
 #[tokio::test]
+async fn a_connection_that_waited_while_the_server_left_is_served() {
+    let running = run(config(), |server| server);
+    running.client().await.deregister(unary("")).await.expect("served");
+    // On this one thread the server cannot accept it before it sees the shutdown.
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    running.connections.try_send(Ok(far)).expect("there is room");
+    running.shutdown.cancel();
+    client(connect_over(near).await.expect("greeted")).deregister(unary("")).await.expect("served");
+    soon(running.server).await.expect("no panic").expect("it left");
+}
+
+#[tokio::test]
+async fn a_server_that_is_dropped_leaves_no_task_behind() {
+    let running = run(config(), |server| server);
+    let mut client = running.client().await;
+    let _stream = client.watch(stream_of("stubborn")).await.expect("served");
+    tokio::spawn(async move { client.deregister(unary("wait")).await });
+    running.probe.until(|seen| seen.alive == 2).await;
+    running.server.abort();
+    running.probe.until(|seen| seen.alive == 0).await;
+}
+
+#[tokio::test]
 async fn an_error_of_accepting_does_not_end_the_server() {
     let running = run(config(), |server| server);
     for _ in 0..3 {

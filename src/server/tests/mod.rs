@@ -63,10 +63,7 @@ impl Running {
     }
 
     async fn connect(&self) -> hyper::Result<Connection> {
-        let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-        let builder = builder.timer(TokioTimer::new());
-        let (sender, connection) = builder.handshake(TokioIo::new(self.pipe().await)).await?;
-        Ok(Connection { sender, driver: std::sync::Arc::new(tokio::spawn(connection)) })
+        connect_over(self.pipe().await).await
     }
 
     async fn client(&self) -> RegistryServiceClient<Connection> {
@@ -78,6 +75,12 @@ impl Running {
         self.shutdown.cancel();
         soon(self.server).await.expect("no panic")
     }
+}
+
+async fn connect_over(pipe: DuplexStream) -> hyper::Result<Connection> {
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    let (sender, connection) = builder.timer(TokioTimer::new()).handshake(TokioIo::new(pipe)).await?;
+    Ok(Connection { sender, driver: std::sync::Arc::new(tokio::spawn(connection)) })
 }
 
 fn client(connection: Connection) -> RegistryServiceClient<Connection> {

@@ -1,0 +1,84 @@
+//! The flags of `meshwork-registry`.
+
+use std::time::Duration;
+
+use meshwork::process::{Failure, HostPort, Listener, LogArgs, parse_duration};
+
+use crate::Config;
+
+/// Keeps the instances of every service of one mesh: they join with a lease, clients watch who is there.
+///
+/// Leases live in memory. After a restart the instances register again by themselves; until --grace has passed, clients
+/// are told to remove nobody.
+#[derive(clap::Parser, Clone, Debug)]
+#[command(name = "meshwork-registry", after_help = EXAMPLES)]
+pub struct Args {
+    /// Where to listen, HOST:PORT; port 0 takes a free one
+    #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:7600")]
+    pub listen: HostPort,
+    /// Allow --listen beyond loopback: whoever reaches the port can join the mesh and see all of it
+    #[arg(long, env = "MESHWORK_INSECURE")]
+    pub insecure: bool,
+    /// How long after the start clients are told to remove nobody, such as 15s; 0s if there was no mesh before
+    #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = parse_duration)]
+    pub grace: Duration,
+    /// How log lines look, and which there are.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  A registry for this machine:
+    meshwork-registry
+  On a trusted network, for machines to log to:
+    meshwork-registry --listen 0.0.0.0:7600 --insecure --log json
+  Who is there (the reflection service is on, so no proto files are needed):
+    grpcurl -plaintext 127.0.0.1:7600 meshwork.registry.v1.RegistryService/ListServices
+    grpcurl -plaintext -d '{\"services\": [\"order\"]}' 127.0.0.1:7600 meshwork.registry.v1.RegistryService/Watch
+
+SIGTERM and SIGINT drain and end it with exit code 0; a flag that cannot be used is exit code 2.";
+
+impl Args {
+    /// Listens, and makes the config of a registry that does.
+    ///
+    /// # Errors
+    /// An address that cannot be listened on, or must not be without `--insecure`.
+    pub async fn listen(&self) -> Result<(Config, Listener), Failure> {
+        let listener = Listener::bind("--listen", &self.listen).await?;
+        if !self.insecure && !listener.address().ip().is_loopback() {
+            let problem = "beyond loopback anybody could join the mesh; if the network is trusted, say --insecure";
+            return Err(Failure::flag("--listen", &self.listen, problem));
+        }
+        let config = Config { grace: self.grace, ..Config::new(listener.address().to_string()) };
+        Ok((config, listener.say_ready("registry")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::DEFAULT_GRACE;
+
+    fn args(flags: &[&str]) -> Args {
+        Args::parse_from([&["meshwork-registry"], flags].concat())
+    }
+
+    #[test]
+    fn the_defaults_are_those_of_the_contract() {
+        let args = args(&[]);
+        assert_eq!((args.listen.to_string().as_str(), args.grace), ("127.0.0.1:7600", DEFAULT_GRACE));
+    }
+
+    #[tokio::test]
+    async fn beyond_loopback_it_listens_only_if_insecure_is_said() {
+        let failure = args(&["--listen", "0.0.0.0:0"]).listen().await.expect_err("it is not safe");
+        let message = failure.to_string();
+        assert!(matches!(failure, Failure::Flag { .. }), "exit code 2");
+        assert!(message.starts_with("--listen 0.0.0.0:0: ") && message.contains("--insecure"), "{message}");
+        assert!(args(&["--listen", "0.0.0.0:0", "--insecure"]).listen().await.is_ok());
+        assert!(args(&["--listen", "localhost:0"]).listen().await.is_ok());
+    }
+}

@@ -1,0 +1,82 @@
+//! What the table answers.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::{InstanceKey, LeaseId, MAX_INSTANCES, MAX_SERVICES, Record};
+
+/// A lease as its holder sees it.
+#[derive(Clone, Debug)]
+pub struct Granted {
+    /// What renews, changes and ends it.
+    pub lease_id: LeaseId,
+    /// How long it lasts without a renewal.
+    pub lease_ttl: Duration,
+    /// The revision at which watchers see this state.
+    pub revision: u64,
+    /// The instance as it is now.
+    pub record: Record,
+}
+
+/// What became of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// It lasts for another `lease_ttl` from now.
+    Renewed,
+    /// Nobody holds this instance now.
+    Unknown,
+    /// Another registration holds this instance.
+    Fenced,
+}
+
+/// A bound that a registration would break.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Full {
+    /// [`MAX_INSTANCES`].
+    #[error("the registry holds its most instances, {MAX_INSTANCES}")]
+    Instances,
+    /// [`MAX_SERVICES`].
+    #[error("the registry knows its most services, {MAX_SERVICES}")]
+    Services,
+}
+
+/// One watched service, whole.
+#[derive(Clone, Debug)]
+pub struct ServiceState {
+    /// Its name.
+    pub service: Arc<str>,
+    /// Whether anybody ever registered it.
+    pub known: bool,
+    /// Its instances, by id.
+    pub instances: Vec<Record>,
+}
+
+/// What differs from an earlier revision: at most one entry for an instance.
+#[derive(Clone, Debug, Default)]
+pub struct Delta {
+    /// Joined or changed, as they are now.
+    pub updated: Vec<Record>,
+    /// Left, or their lease ran out.
+    pub removed: Vec<InstanceKey>,
+}
+
+impl Delta {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.updated.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Whose watchers have something to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Touched {
+    /// Those of these services.
+    Services(BTreeSet<Arc<str>>),
+    /// Everybody: the grace period is over.
+    All,
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self::Services(BTreeSet::new())
+    }
+}
