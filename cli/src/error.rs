@@ -98,7 +98,7 @@ impl From<fleet::Error> for Error {
             fleet::Error::Store { path, source } => Self::flag("--data-dir", path.display(), source),
             fleet::Error::Mesh(error) => Self::flag("--registry-addr", "of the mesh", error),
             fleet::Error::NotServing { ref service, wanted, .. } => {
-                Self::flag("--replicas", format_args!("{service}={wanted}"), error)
+                Self::flag("--replicas", format_args!("{service}={wanted}"), &error)
             }
         }
     }

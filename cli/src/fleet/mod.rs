@@ -8,9 +8,9 @@ mod config;
 mod service;
 mod slot;
 
-use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus};
+use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet};
 use tokio::{net::TcpListener, time::timeout};
 
 pub use config::{Config, InvalidReplicas, Replicas};
@@ -181,8 +181,8 @@ impl Fleet {
 
     async fn wait_until_serving(&self, service: &str, wanted: usize) -> Result<(), Error> {
         let mut endpoints = self.mesh.endpoints(service);
-        let serving = |set: &meshwork::discovery::EndpointSet| {
-            set.endpoints().filter(|endpoint| endpoint.status == InstanceStatus::Serving).count()
+        let serving = |set: &EndpointSet| {
+            set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving).count()
         };
         let waited = timeout(START_LIMIT, endpoints.wait_for(|set| serving(set) >= wanted)).await.is_ok();
         let serving = serving(&endpoints.borrow());

@@ -35,7 +35,7 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 type RunResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-type Run = Box<dyn Fn(server::Config, TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>> + Send>;
+type Run = Box<dyn Fn(server::Config, TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>> + Send + Sync>;
 
 pub(super) struct Slot {
     running: watch::Receiver<Option<Running>>,
