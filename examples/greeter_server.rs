@@ -55,7 +55,8 @@ fn main() -> ExitCode {
             let listener = args.instance.bind().await?.say_ready("greeter");
             let server = Server::new(args.instance.config("greeter", &listener)?)
                 .add_service(GreeterServiceServer::new(Greeter))
-                .descriptors(contract::DESCRIPTORS);
+                .descriptors(contract::DESCRIPTORS)
+                .announce(args.instance.mesh()?);
             server.serve(listener, shutdown.cancelled_owned()).await.map_err(Failure::run)
         },
     )

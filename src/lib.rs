@@ -3,12 +3,20 @@
 //! Modules are listed in the order in which a call, and what it changes, passes through them.
 
 pub mod contract;
-pub mod headers;
 pub mod rpc;
 
-mod backoff;
+mod mesh;
+
+pub mod discovery;
+
+mod balance;
+
+pub mod channel;
+
 pub mod deadline;
-mod discovery;
+pub mod headers;
+
+mod backoff;
 
 pub mod server;
 
@@ -20,3 +28,5 @@ pub mod store;
 
 pub mod process;
 pub mod telemetry;
+
+pub use mesh::{Mesh, MeshBuilder, MeshError};

@@ -30,6 +30,8 @@ pub(crate) struct Cursor {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursors {
     cursors: BTreeMap<(&'static str, u32), Cursor>,
+    /// Where the cursor of the last move stood before it.
+    before: Option<Cursor>,
     moved: bool,
 }
 
@@ -54,7 +56,7 @@ impl Cursors {
                 .push(tx.for_update());
             cursors.extend(rows(source, &tx.fetch(select).await?)?);
         }
-        Ok(Self { cursors, moved: false })
+        Ok(Self { cursors, before: None, moved: false })
     }
 
     /// Moves a cursor; `false` if it does not stand where the batch begins: the batch is fenced.
@@ -68,15 +70,16 @@ impl Cursors {
         if !same_store || cursor.position != claim.after || claim.through < claim.after {
             return false;
         }
-        *cursor = Cursor { store_id: claim.store_id.clone(), position: claim.through };
+        let after = Cursor { store_id: claim.store_id.clone(), position: claim.through };
+        self.before = Some(std::mem::replace(cursor, after));
         self.moved = true;
         true
     }
 
     /// Takes back the last move, because its batch was refused.
     pub(crate) fn take_back(&mut self, claim: &CursorMove) {
-        if let Some(cursor) = self.cursors.get_mut(&(claim.source, claim.partition)) {
-            cursor.position = claim.after;
+        if let Some(before) = self.before.take() {
+            self.cursors.insert((claim.source, claim.partition), before);
         }
     }
 

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr, time::Duration};
 use clap::Args;
 
 use super::{Failure, Listener};
-use crate::{server::Config, telemetry::LogFormat};
+use crate::{Mesh, server::Config, telemetry::LogFormat};
 
 /// What every process logs.
 #[derive(Args, Clone, Debug)]
@@ -65,6 +65,12 @@ impl InstanceArgs {
     /// Listens at `--listen`.
     pub async fn bind(&self) -> Result<Listener, Failure> {
         Listener::bind("--listen", &self.listen).await
+    }
+
+    /// The mesh of `--registry`. Does not wait for the registry.
+    pub fn mesh(&self) -> Result<Mesh, Failure> {
+        let invalid = |error| Failure::flag("--registry", self.registry.join(","), error);
+        Mesh::builder().registries(&self.registry).build().map_err(invalid)
     }
 
     /// The server's config of an instance of `service` that listens there.

@@ -29,7 +29,7 @@ impl Announce {
         seen: impl FnOnce(Announced) -> F + Send + 'static,
     ) -> Self
     where
-        T: Transport + Sync,
+        T: Transport,
         F: Future<Output = ()> + Send + 'static,
     {
         Self {

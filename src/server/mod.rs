@@ -34,6 +34,7 @@ pub use config::Config;
 pub use fault::draining_status;
 pub use limits::Limits;
 
+use crate::Mesh;
 pub use crate::discovery::announce::AnnounceError;
 
 use infrastructure::Services;
@@ -93,8 +94,19 @@ impl Server {
         self.draining.clone()
     }
 
-    /// Announces the server to a mesh through that registry; see [`Announce::new`] for `seen`.
-    #[cfg_attr(not(test), expect(dead_code, reason = "used with the mesh"))]
+    /// Announces the server in a mesh: others find it for as long as it serves. A registry that is away is waited for
+    /// while the server serves. Without this the server is in no mesh, as the registry itself.
+    #[must_use]
+    pub fn announce(self, mesh: Mesh) -> Self {
+        let (registry, service) = (mesh.registry(), self.config.service.clone());
+        // Watched from now on, so that the drain does not begin with a new watch.
+        let watched = mesh.endpoints(&service);
+        self.announce_through(Announce::new(registry, async move |announced| {
+            mesh.saw(&service, &announced.epoch, announced.revision).await;
+            drop(watched);
+        }))
+    }
+
     #[must_use]
     fn announce_through(mut self, announce: Announce) -> Self {
         self.announce = Some(announce);

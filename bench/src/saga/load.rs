@@ -84,7 +84,7 @@ impl Load {
     pub(super) async fn run<O, F>(self, order: O, broken: impl Future<Output = ()>) -> Sample
     where
         O: Fn(usize) -> F + Clone + Send + 'static,
-        F: Future<Output = Result<(), String>> + Send,
+        F: Future<Output = Result<(), String>> + Send + 'static,
     {
         let from = Instant::now() + self.warm_up;
         let until = from + self.window;

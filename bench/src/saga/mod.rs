@@ -22,7 +22,7 @@ use crate::{
     report::{Failures, Figures, Outcome, medians},
 };
 
-use load::{Load, Sample};
+use load::Load;
 use shop::Shop;
 
 /// Load that is not measured, before each measurement: connections, caches and the first WAL checkpoints.

@@ -2,10 +2,17 @@
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, sleep};
+
 use super::{
     fake::{Fake, State, TTL},
     *,
 };
+
+/// What must not be waited for in vain; on a paused clock it costs no time.
+async fn soon<F: Future>(work: F) -> F::Output {
+    timeout(Duration::from_secs(3600), work).await.expect("within an hour")
+}
 
 fn start(registry: &Fake) -> Announcer {
     let instance = Instance {
@@ -129,11 +136,11 @@ async fn a_fenced_instance_stops_and_does_not_fight_for_its_id() {
     registry.until(|state| state.renewals == 1).await;
     registry.change(|state| state.fenced = state.leases.keys().cloned().collect());
 
-    let error = announcer.failed().await;
+    let error = soon(announcer.failed()).await;
 
     assert!(matches!(&error, AnnounceError::Fenced { instance_id, .. } if instance_id == "a"), "{error}");
     assert_eq!(registry.0.borrow().registrations, 1);
-    assert_eq!(announcer.set_status(InstanceStatus::Draining).await, None, "nobody is left to confirm it");
+    assert_eq!(soon(announcer.set_status(InstanceStatus::Draining)).await, None, "nobody is left to confirm it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,7 +150,7 @@ async fn a_status_told_under_a_lost_lease_does_not_take_the_id_back_from_another
     registry.until(|state| state.renewals == 1).await;
     registry.change(|state| state.fenced = std::mem::take(&mut state.leases).into_keys().collect());
 
-    assert_eq!(announcer.set_status(InstanceStatus::Draining).await, None);
+    assert_eq!(soon(announcer.set_status(InstanceStatus::Draining)).await, None);
 
     assert_eq!(registry.0.borrow().registrations, 1);
 }
@@ -151,7 +158,7 @@ async fn a_status_told_under_a_lost_lease_does_not_take_the_id_back_from_another
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_the_registry_refuses_says_why() {
     let registry = Fake::new(State { refuses: true, ..State::default() });
-    let error = start(&registry).failed().await;
+    let error = soon(start(&registry).failed()).await;
     assert!(
         matches!(&error, AnnounceError::Refused { source, .. } if source.message().contains("must be a name")),
         "{error}"

@@ -15,6 +15,12 @@ fn reason(status: &tonic::Status) -> String {
     status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
+/// Reads a stream to its end.
+async fn whole<M>(mut stream: tonic::Streaming<M>) -> Result<(), tonic::Status> {
+    while stream.message().await?.is_some() {}
+    Ok(())
+}
+
 #[tokio::test]
 async fn every_answer_says_which_instance_gave_it() {
     let running = run(config(), |server| server);
@@ -90,20 +96,26 @@ async fn a_handler_knows_its_deadline() {
     assert_eq!(left.message(), "Some(7s)");
     let left = client.deregister(unary("deadline")).await.expect_err("as told");
     assert_eq!(left.message(), "Some(60s)", "a unary call always has an end");
+
+    for (timeout, expected) in [(Some("7S"), "Some(7s)"), (None, "None")] {
+        let mut request = Request::new(stream_of("deadline"));
+        timeout.map(|value| request.metadata_mut().insert("grpc-timeout", value.parse().expect("a header value")));
+        let status = match client.watch(request).await {
+            Ok(stream) => whole(stream.into_inner()).await.expect_err("as told"),
+            Err(status) => status,
+        };
+        assert_eq!(status.message(), expected, "a stream knows it while it flows");
+    }
 }
 
 #[tokio::test]
 async fn a_panic_ends_its_own_call_and_nothing_else() {
     let running = run(config(), |server| server);
     let mut client = running.client().await;
-    let mut stream = client.watch(stream_of("panic")).await.expect("served").into_inner();
+    let stream = client.watch(stream_of("panic")).await.expect("served").into_inner();
 
     let unary_panic = client.deregister(unary("panic")).await.expect_err("as told");
-    // tonic may ask the stream for more before it sends the first message.
-    let stream_panic = match stream.message().await {
-        Ok(_) => stream.message().await.expect_err("as told"),
-        Err(status) => status,
-    };
+    let stream_panic = whole(stream).await.expect_err("as told");
 
     for status in [unary_panic, stream_panic] {
         assert_eq!((status.code(), reason(&status).as_str()), (Code::Internal, "PANIC"));

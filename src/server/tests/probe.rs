@@ -1,6 +1,6 @@
 //! The service under test: it does what a request's text tells it to.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, task::Poll};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::{Semaphore, watch};
@@ -95,12 +95,16 @@ impl RegistryService for Probe {
         Ok(Response::new(DeregisterResponse {}))
     }
 
-    /// The server stream: endless, but for the drain if it is not "stubborn"; "panic" panics after a message.
+    /// The server stream: endless, but for the drain if it is not "stubborn"; "panic" panics after a message, "deadline" says what is left.
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let alive = self.enter();
         let how = request.into_inner().services.pop().unwrap_or_default();
         let rest: Messages<WatchResponse> = match how.as_str() {
             "panic" => Box::pin(stream::poll_fn(|_| panic!("as told"))),
+            "deadline" => Box::pin(stream::poll_fn(|_| {
+                let left = deadline::current().map(deadline::Deadline::remaining);
+                Poll::Ready(Some(Err(Status::failed_precondition(format!("{left:?}")))))
+            })),
             "stubborn" => Box::pin(stream::pending()),
             _ => {
                 let draining = self.draining.clone().cancelled_owned();

@@ -1,0 +1,165 @@
+//! One HTTP/2 connection, driven by one task.
+//!
+//! hyper wants an executor for the parts of a connection and for every call on it. Here they all run inside of the
+//! connection's own task: a call costs no task, what ends the connection ends all of it, and nothing is left to join.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::{
+    future::{BoxFuture, poll_fn},
+    stream::{FuturesUnordered, Stream as _},
+};
+use hyper::{client::conn::http2, rt::Executor};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{sync::mpsc, time::timeout};
+
+use super::{
+    connector::{BoxedIo, Connector},
+    link::Link,
+    peer::Peer,
+    request::AttemptBody,
+};
+
+/// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+/// A PING is sent after this long without a sign of life, on idle connections too: a half-open connection is found before
+/// a call needs it.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A PING unanswered for this long ends the connection.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// HTTP/2 window of a stream, in bytes: HTTP/2's own 64 KiB stalls large answers at every round trip.
+const STREAM_WINDOW: u32 = 1024 * 1024;
+/// HTTP/2 window of a connection, in bytes: what one server can make us buffer.
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
+/// Bytes of a response's headers: room for a status with details, which grpc-status-details-bin carries.
+const MAX_HEADER_LIST_SIZE: u32 = 64 * 1024;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConnectError {
+    #[error("cannot connect: {0}")]
+    Io(#[from] io::Error),
+    #[error("the HTTP/2 handshake failed: {0}")]
+    Handshake(#[from] hyper::Error),
+    #[error("the connection was closed before the server said anything")]
+    Closed,
+    #[error("no HTTP/2 server answered within {} s", CONNECT_LIMIT.as_secs())]
+    Timeout,
+}
+
+/// Connects, and waits for the server's first word (its SETTINGS): a listener's backlog and a process that is stopped
+/// accept connections too.
+pub(super) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link, Connection), ConnectError> {
+    let connecting = async {
+        let io = connector.connect(peer.address().clone()).await?;
+        let (inline, spawned) = mpsc::unbounded_channel();
+        let (sender, dispatch) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
+        let mut connection = Connection { dispatch: Some(dispatch), parts: FuturesUnordered::new(), spawned };
+        connection.greeted().await?;
+        Ok((Link::new(sender, peer.clone()), connection))
+    };
+    timeout(CONNECT_LIMIT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
+}
+
+fn http2(inline: Inline) -> http2::Builder<Inline> {
+    let mut builder = http2::Builder::new(inline);
+    builder
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(MAX_HEADER_LIST_SIZE)
+        // Raised by the server's SETTINGS: see `greeted`.
+        .initial_max_send_streams(0_usize);
+    builder
+}
+
+type Dispatch = http2::Connection<TokioIo<BoxedIo>, AttemptBody, Inline>;
+
+/// The work of a connection. It must be driven; dropping it cuts the connection.
+pub(super) struct Connection {
+    /// Takes in calls; `None` once it takes no more.
+    dispatch: Option<Dispatch>,
+    /// The rest: frames in and out, and every call under way.
+    parts: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
+    spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+}
+
+impl Connection {
+    /// Waits for the server's SETTINGS.
+    async fn greeted(&mut self) -> Result<(), ConnectError> {
+        poll_fn(|context| {
+            if self.poll_dispatch(context).is_ready() {
+                return Poll::Ready(Err(ConnectError::Closed));
+            }
+            self.poll_parts(context);
+            match &self.dispatch {
+                Some(dispatch) if dispatch.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+                _ => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// Drives the connection until it takes no more calls: the server leaves, or it broke, or nobody holds a handle on it.
+    pub(super) async fn serve(&mut self) -> hyper::Result<()> {
+        poll_fn(|context| self.poll_dispatch(context)).await
+    }
+
+    /// Drives what is under way to its end.
+    pub(super) async fn finish(mut self) {
+        poll_fn(|context| {
+            self.poll_parts(context);
+            if self.parts.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    fn poll_dispatch(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let Some(dispatch) = &mut self.dispatch else { return Poll::Ready(Ok(())) };
+        let polled = Pin::new(dispatch).poll(context);
+        if polled.is_ready() {
+            self.dispatch = None;
+        }
+        self.poll_parts(context);
+        polled
+    }
+
+    fn poll_parts(&mut self, context: &mut Context<'_>) {
+        loop {
+            // No need to be woken for them: only this task's own work begins parts.
+            while let Ok(part) = self.spawned.try_recv() {
+                self.parts.push(part);
+            }
+            match Pin::new(&mut self.parts).poll_next(context) {
+                Poll::Ready(Some(())) => {}
+                // A part may have begun another one.
+                Poll::Ready(None) | Poll::Pending if !self.spawned.is_empty() => {}
+                Poll::Ready(None) | Poll::Pending => return,
+            }
+        }
+    }
+}
+
+/// hyper's executor, that hands all work to the connection's own task.
+#[derive(Clone)]
+struct Inline(mpsc::UnboundedSender<BoxFuture<'static, ()>>);
+
+impl<F> Executor<F> for Inline
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, part: F) {
+        // Fails only when the connection is gone, and with it the part's purpose.
+        let _ = self.0.send(Box::pin(part));
+    }
+}

@@ -1,0 +1,61 @@
+//! The lowest step: finds an endpoint that is ready, and makes one attempt there.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{
+    call::{Answer, Call, Step},
+    error::{CallError, NotReady},
+    link::Link,
+    roster::Roster,
+};
+use crate::balance::{NoPick, Pick, Picked, Picker};
+
+/// How long a call waits for a ready endpoint before it fails: long enough for a reconnect or a restart, short enough that a
+/// person is told what is wrong.
+const READY_LIMIT: Duration = Duration::from_secs(3);
+
+/// Picks an endpoint for every attempt.
+pub(crate) struct Dispatch {
+    service: Arc<str>,
+    picker: Arc<Picker<Link>>,
+    roster: Arc<Roster>,
+}
+
+impl Dispatch {
+    pub(crate) fn new(service: Arc<str>, picker: Arc<Picker<Link>>, roster: Arc<Roster>) -> Self {
+        Self { service, picker, roster }
+    }
+
+    async fn pick(&self, call: &Call) -> Result<Pick<Link>, CallError> {
+        let closed = || CallError::Closed { service: self.service.to_string() };
+        let later = match self.picker.pick() {
+            Ok(Picked::Now(pick)) => return Ok(pick),
+            Ok(Picked::Later(later)) => later,
+            Err(NoPick::Closed) => return Err(closed()),
+            Err(NoPick::QueueFull) => return Err(CallError::QueueFull { service: self.service.to_string() }),
+        };
+        let picked = match call.wait_for_ready {
+            Some(_) => later.await,
+            None => timeout(READY_LIMIT, later).await.map_err(|_| self.not_ready())?,
+        };
+        picked.map_err(|_| closed())
+    }
+
+    fn not_ready(&self) -> CallError {
+        CallError::NotReady(Box::new(NotReady {
+            service: self.service.to_string(),
+            waited: READY_LIMIT,
+            endpoints: self.roster.describe(),
+            discovery: self.roster.discovery(),
+        }))
+    }
+}
+
+impl Step for Dispatch {
+    async fn call(&self, call: &Call) -> Result<Answer, CallError> {
+        let Pick { link, gate, call: pending } = self.pick(call).await?;
+        link.send(call, pending, &gate).await
+    }
+}

@@ -1,0 +1,220 @@
+//! Why a call failed before a server's own status could come, and the one mapping of that to gRPC.
+//!
+//! This is decided here and not by tonic, which maps a graceful GOAWAY to INTERNAL, a lost connection to UNKNOWN, and its
+//! own timeout to CANCELLED.
+
+use std::{error::Error as _, fmt, time::Duration};
+
+use h2::Reason;
+use tonic::{Code, Status, metadata::MetadataMap};
+
+use super::peer::Peer;
+use crate::headers::INSTANCE;
+
+/// A call that got no status from a server.
+#[derive(Debug)]
+pub(crate) enum CallError {
+    /// It failed on its way to or from an endpoint.
+    Endpoint(EndpointError),
+    /// No endpoint was ready in time.
+    NotReady(Box<NotReady>),
+    /// As many calls wait for an endpoint as may.
+    QueueFull {
+        /// The service that was called.
+        service: String,
+    },
+    /// The mesh was closed.
+    Closed {
+        /// The service that was called.
+        service: String,
+    },
+    /// The deadline passed.
+    DeadlineExceeded {
+        /// The service that was called.
+        service: String,
+        /// Who had not answered yet; nobody if the call still waited for an endpoint.
+        peer: Option<Peer>,
+    },
+    /// The caller's own messages could not be sent.
+    Request(Box<Status>),
+}
+
+/// A call that failed at one endpoint.
+#[derive(Debug)]
+pub(crate) struct EndpointError {
+    pub(crate) peer: Peer,
+    pub(crate) failure: Failure,
+    pub(crate) source: hyper::Error,
+}
+
+/// How far a call got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It never left.
+    NeverSent,
+    /// The server says that it has not looked at it: REFUSED_STREAM, or a GOAWAY that does not cover it.
+    NotProcessed,
+    /// The connection broke; the server may have processed the call.
+    ConnectionLost,
+    /// The server, or our own HTTP/2, ended the stream.
+    Reset(Reason),
+}
+
+impl Failure {
+    /// Whether the server cannot have processed any of it, so that any method may be sent again.
+    pub(crate) fn is_unprocessed(self) -> bool {
+        match self {
+            Self::NeverSent | Self::NotProcessed => true,
+            Self::ConnectionLost | Self::Reset(_) => false,
+        }
+    }
+
+    /// What happened to a call or its answer.
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        match cause.and_then(|cause| cause.reason().map(|reason| (cause, reason))) {
+            Some((_, Reason::REFUSED_STREAM)) => Self::NotProcessed,
+            // h2 gives a peer's GOAWAY to exactly the streams that it does not cover; the others end by themselves.
+            Some((cause, _)) if cause.is_go_away() && cause.is_remote() => Self::NotProcessed,
+            Some((cause, reason)) if cause.is_reset() => Self::Reset(reason),
+            // Sockets, keepalive, protocol errors of the whole connection, and our own end of it.
+            Some(_) | None => Self::ConnectionLost,
+        }
+    }
+
+    /// The gRPC code: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors>.
+    fn code(self) -> Code {
+        match self {
+            Self::NeverSent | Self::NotProcessed | Self::ConnectionLost => Code::Unavailable,
+            Self::Reset(Reason::CANCEL) => Code::Cancelled,
+            Self::Reset(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
+            Self::Reset(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
+            Self::Reset(_) => Code::Internal,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverSent => f.write_str("the call was not sent"),
+            Self::NotProcessed => f.write_str("the call was not processed"),
+            Self::ConnectionLost => f.write_str("the connection was lost"),
+            Self::Reset(reason) => write!(f, "the call was reset ({reason})"),
+        }
+    }
+}
+
+impl EndpointError {
+    pub(crate) fn into_status(self) -> Status {
+        let Self { peer, failure, source } = self;
+        let mut message = format!("{failure} at {peer}: {source}");
+        if let Some(cause) = source.source() {
+            message = format!("{message}: {cause}");
+        }
+        at_peer(Status::new(failure.code(), message), &peer)
+    }
+}
+
+/// What the caller of a service without a ready endpoint is told.
+#[derive(Debug)]
+pub(crate) struct NotReady {
+    pub(crate) service: String,
+    pub(crate) waited: Duration,
+    /// Every endpoint, with its last connection error.
+    pub(crate) endpoints: Vec<String>,
+    /// What there is to say about the registry.
+    pub(crate) discovery: Option<String>,
+}
+
+/// As many endpoints as an error message names.
+const MAX_NAMED: usize = 4;
+
+impl fmt::Display for NotReady {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "no endpoint of {} was ready within {:.1} s", self.service, self.waited.as_secs_f64())?;
+        match self.endpoints.len() {
+            0 => f.write_str("; none is known")?,
+            known => {
+                let named = &self.endpoints[..known.min(MAX_NAMED)];
+                write!(f, "; {known} known: {}", named.join("; "))?;
+                if known > MAX_NAMED {
+                    f.write_str("; ...")?;
+                }
+            }
+        }
+        self.discovery.iter().try_for_each(|discovery| write!(f, "; {discovery}"))
+    }
+}
+
+/// The status of a call whose deadline has passed.
+pub(crate) fn deadline_exceeded(service: &str, peer: Option<&Peer>) -> Status {
+    match peer {
+        Some(peer) => at_peer(Status::deadline_exceeded(format!("no answer of {peer} before the deadline")), peer),
+        None => Status::deadline_exceeded(format!("no endpoint of {service} was ready before the deadline")),
+    }
+}
+
+/// Says in a status which endpoint it is about.
+fn at_peer(mut status: Status, peer: &Peer) -> Status {
+    if let Some(instance) = peer.instance() {
+        let mut headers = std::mem::take(status.metadata_mut()).into_headers();
+        headers.insert(INSTANCE, instance.clone());
+        *status.metadata_mut() = MetadataMap::from_headers(headers);
+    }
+    status
+}
+
+impl From<CallError> for Status {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::Endpoint(error) => error.into_status(),
+            CallError::NotReady(not_ready) => Self::unavailable(not_ready.to_string()),
+            CallError::QueueFull { service } => {
+                Self::unavailable(format!("too many calls wait for an endpoint of {service}"))
+            }
+            CallError::Closed { service } => Self::unavailable(format!("the mesh is closed, {service} was not called")),
+            CallError::DeadlineExceeded { service, peer } => deadline_exceeded(&service, peer.as_ref()),
+            CallError::Request(status) => *status,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resets_have_the_codes_of_the_grpc_specification() {
+        for (reason, code) in [
+            (Reason::NO_ERROR, Code::Internal),
+            (Reason::PROTOCOL_ERROR, Code::Internal),
+            (Reason::INTERNAL_ERROR, Code::Internal),
+            (Reason::FLOW_CONTROL_ERROR, Code::Internal),
+            (Reason::STREAM_CLOSED, Code::Internal),
+            (Reason::FRAME_SIZE_ERROR, Code::Internal),
+            (Reason::CANCEL, Code::Cancelled),
+            (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted),
+            (Reason::INADEQUATE_SECURITY, Code::PermissionDenied),
+        ] {
+            assert_eq!(Failure::Reset(reason).code(), code, "{reason}");
+        }
+        assert_eq!(Failure::ConnectionLost.code(), Code::Unavailable);
+        assert_eq!(Failure::NotProcessed.code(), Code::Unavailable);
+    }
+
+    #[test]
+    fn a_call_that_found_nobody_names_service_endpoints_errors_and_time() {
+        let not_ready = NotReady {
+            service: "order".into(),
+            waited: Duration::from_secs(3),
+            endpoints: vec!["a@10.0.0.1:1 (connection refused)".into()],
+            discovery: Some("the registry does not answer: connection refused".into()),
+        };
+        assert_eq!(
+            not_ready.to_string(),
+            "no endpoint of order was ready within 3.0 s; 1 known: a@10.0.0.1:1 (connection refused); the registry does \
+             not answer: connection refused"
+        );
+    }
+}

@@ -1,0 +1,127 @@
+//! One connection as calls use it: makes the request for its endpoint, and judges how it went there.
+
+use std::time::Duration;
+
+use http::{HeaderValue, Method, Request, Response, Uri, Version, uri::Scheme};
+use hyper::{body::Incoming, client::conn::http2::SendRequest};
+
+use super::{
+    call::{Answer, Call},
+    error::{CallError, EndpointError, Failure},
+    peer::Peer,
+    request::AttemptBody,
+    response::{ResponseBody, outcome},
+    transparent::refusal,
+};
+use crate::{
+    balance::{self, Gate, Outcome, PendingCall},
+    deadline::{GRPC_TIMEOUT, format_timeout},
+    headers::{INSTANCE, Refusal},
+};
+
+/// An instance that is leaving, or is not the one we know, gets no calls for this long; the registry will have said by then
+/// that it is gone.
+const GONE_PAUSE: Duration = Duration::from_secs(1);
+/// An instance that has too many calls: some of them will have ended.
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
+/// A handle on an open connection.
+#[derive(Clone)]
+pub(crate) struct Link {
+    sender: SendRequest<AttemptBody>,
+    peer: Peer,
+}
+
+impl balance::Link for Link {
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+}
+
+impl Link {
+    pub(super) fn new(sender: SendRequest<AttemptBody>, peer: Peer) -> Self {
+        Self { sender, peer }
+    }
+
+    /// Makes one attempt at a call. What it finds out about the endpoint goes to `pending` (its load) and `gate`.
+    pub(super) async fn send(
+        mut self,
+        call: &Call,
+        mut pending: PendingCall,
+        gate: &Gate<Self>,
+    ) -> Result<Answer, CallError> {
+        call.asks(&self.peer);
+        tracing::Span::current().record("endpoint", tracing::field::display(&self.peer));
+        match self.sender.try_send_request(self.request(call)).await {
+            Ok(response) => {
+                pending.answered(judge(&response, gate));
+                Ok(self.answer(response, pending))
+            }
+            Err(mut error) => {
+                let never_sent = error.take_message().is_some();
+                let source = error.into_error();
+                let failure = if never_sent { Failure::NeverSent } else { Failure::of(&source) };
+                pending.answered(Outcome::Failed);
+                if failure == Failure::NotProcessed {
+                    gate.pause(BUSY_PAUSE);
+                }
+                tracing::debug!(endpoint = %self.peer, %failure, %source, "a call failed");
+                Err(match call.body.broken() {
+                    Some(status) => CallError::Request(Box::new(status)),
+                    None => CallError::Endpoint(EndpointError { peer: self.peer, failure, source }),
+                })
+            }
+        }
+    }
+
+    fn request(&self, call: &Call) -> Request<AttemptBody> {
+        let mut request = Request::new(call.body.attempt());
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::builder()
+            .scheme(Scheme::HTTP)
+            .authority(self.peer.authority().clone())
+            .path_and_query(call.path.clone())
+            .build()
+            .expect("scheme, authority and path make a URI");
+        let mut headers = call.headers.clone();
+        if let Some(instance) = self.peer.instance() {
+            headers.insert(INSTANCE, instance.clone());
+        }
+        if let Some(deadline) = call.deadline {
+            // What is left now: the call may have waited, or been elsewhere.
+            headers.insert(GRPC_TIMEOUT, format_timeout(deadline.remaining()));
+        }
+        *request.headers_mut() = headers;
+        request
+    }
+
+    fn answer(self, mut response: Response<Incoming>, pending: PendingCall) -> Answer {
+        // A Meshwork server says it itself; from any other we know whom we asked.
+        if let Some(instance) = self.peer.instance() {
+            response.headers_mut().entry(INSTANCE).or_insert_with(|| HeaderValue::clone(instance));
+        }
+        response.map(|incoming| ResponseBody::new(incoming, pending, self.peer))
+    }
+}
+
+/// What an answer says about its endpoint.
+fn judge(response: &Response<Incoming>, gate: &Gate<Link>) -> Outcome {
+    match refusal(response) {
+        None => {
+            if !response.status().is_success() {
+                return Outcome::Failed;
+            }
+            outcome(response.headers()).unwrap_or(Outcome::Served)
+        }
+        Some(Refusal::Expired) => Outcome::Served,
+        Some(Refusal::Overloaded) => {
+            gate.pause(BUSY_PAUSE);
+            Outcome::Failed
+        }
+        Some(Refusal::WrongInstance | Refusal::Draining) => {
+            gate.pause(GONE_PAUSE);
+            Outcome::Failed
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A request's body, that can be sent more than once while no server has begun to process it.
+//!
+//! A unary request is one message that is ready at once: it is read ahead and shared, so that repeating it costs nothing
+//! (and its END_STREAM travels with the message, not in a frame of its own). A stream is recorded as it is sent, up to a
+//! bound; beyond that, or once a server has answered, it is no longer recorded and can no longer be repeated.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tonic::{Status, body::Body};
+
+/// Bytes of a request stream that are kept to be sent again. A server refuses a call at its headers, so that little of its
+/// stream has left by then.
+const MAX_RECORDED: usize = 64 * 1024;
+
+/// The body of a call.
+#[derive(Debug)]
+pub(crate) enum RequestBody {
+    /// All of it.
+    Whole(Option<Bytes>),
+    /// Some of it is still to come.
+    Stream(Arc<Mutex<Recording>>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Recording {
+    body: Body,
+    /// What has been read, from the start; once `open` is false only what an attempt has yet to send.
+    sent: Vec<Bytes>,
+    size: usize,
+    /// Whether all that was read is in `sent`.
+    open: bool,
+    /// The number of the attempt that may read on.
+    attempt: u32,
+    /// Why the caller's stream broke.
+    broken: Option<Status>,
+}
+
+impl RequestBody {
+    /// Takes what is ready, without waiting. Fails if the caller's first message cannot be encoded.
+    pub(crate) fn read_ahead(mut body: Body, context: &mut Context<'_>) -> Result<Self, Status> {
+        let mut sent = Vec::new();
+        // One message, and the end behind it.
+        for _ in 0..2 {
+            match Pin::new(&mut body).poll_frame(context) {
+                Poll::Ready(None) => return Ok(Self::Whole(sent.pop())),
+                Poll::Ready(Some(frame)) => sent.extend(frame?.into_data()),
+                Poll::Pending => break,
+            }
+            if body.is_end_stream() && sent.len() <= 1 {
+                return Ok(Self::Whole(sent.pop()));
+            }
+        }
+        let size = sent.iter().map(Bytes::len).sum();
+        let recording = Recording { body, sent, size, open: true, attempt: 0, broken: None };
+        Ok(Self::Stream(Arc::new(Mutex::new(recording))))
+    }
+
+    /// The body for one attempt; attempts before it can read no more.
+    pub(crate) fn attempt(&self) -> AttemptBody {
+        match self {
+            Self::Whole(message) => AttemptBody::Whole(message.clone()),
+            Self::Stream(recording) => {
+                let attempt = {
+                    let mut recording = lock(recording);
+                    recording.attempt += 1;
+                    recording.attempt
+                };
+                AttemptBody::Stream { recording: recording.clone(), attempt, next: 0 }
+            }
+        }
+    }
+
+    /// Whether another attempt would send the same from the start.
+    pub(crate) fn may_repeat(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Stream(recording) => lock(recording).open,
+        }
+    }
+
+    /// A server has taken the call: nothing is recorded from here on.
+    pub(crate) fn settle(&self) {
+        match self {
+            Self::Whole(_) => {}
+            Self::Stream(recording) => lock(recording).open = false,
+        }
+    }
+
+    /// Why the caller's own stream broke off, if it did.
+    pub(crate) fn broken(&self) -> Option<Status> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Stream(recording) => lock(recording).broken.take(),
+        }
+    }
+}
+
+fn lock(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
+    recording.lock().expect("no code panics while it holds this lock, except a caller's own stream")
+}
+
+impl Recording {
+    fn poll_next(&mut self, next: &mut usize, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(frame) = self.sent.get(*next) {
+            *next += 1;
+            return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
+        }
+        if !self.open && !self.sent.is_empty() {
+            self.sent = Vec::new();
+            *next = 0;
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        match &frame {
+            Some(Ok(frame)) => self.record(frame, next),
+            Some(Err(status)) => self.broken = Some(status.clone()),
+            None => {}
+        }
+        Poll::Ready(frame)
+    }
+
+    fn record(&mut self, frame: &Frame<Bytes>, next: &mut usize) {
+        let Some(message) = frame.data_ref().filter(|_| self.open) else { return };
+        self.size += message.len();
+        if self.size > MAX_RECORDED {
+            self.open = false;
+        } else {
+            self.sent.push(message.clone());
+            *next += 1;
+        }
+    }
+}
+
+/// The body of one attempt, as hyper sends it.
+#[derive(Debug)]
+pub(crate) enum AttemptBody {
+    Whole(Option<Bytes>),
+    Stream { recording: Arc<Mutex<Recording>>, attempt: u32, next: usize },
+}
+
+impl HttpBody for AttemptBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match self.get_mut() {
+            Self::Whole(message) => Poll::Ready(message.take().map(|message| Ok(Frame::data(message)))),
+            Self::Stream { recording, attempt, next } => {
+                let mut recording = lock(recording);
+                if recording.attempt != *attempt {
+                    return Poll::Ready(Some(Err(Status::cancelled("the call has moved to another endpoint"))));
+                }
+                recording.poll_next(next, context)
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(message) => message.is_none(),
+            Self::Stream { .. } => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        // Not what we know: hyper would make a content-length of it, which gRPC does not use.
+        SizeHint::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, future::poll_fn};
+    use http_body_util::{BodyExt as _, Full, StreamBody};
+    use tokio::sync::mpsc;
+    use tokio_stream::wrappers::UnboundedReceiverStream;
+
+    use super::*;
+
+    async fn read_ahead(body: Body) -> Result<RequestBody, Status> {
+        let mut body = Some(body);
+        poll_fn(|context| Poll::Ready(RequestBody::read_ahead(body.take().expect("polled once"), context))).await
+    }
+
+    type Frames = mpsc::UnboundedSender<Result<Frame<Bytes>, Status>>;
+
+    fn stream() -> (Frames, Body) {
+        let (frames, stream) = mpsc::unbounded_channel();
+        (frames, Body::new(StreamBody::new(UnboundedReceiverStream::new(stream))))
+    }
+
+    fn send(frames: &Frames, text: &'static str) {
+        frames.send(Ok(Frame::data(Bytes::from_static(text.as_bytes())))).expect("the body is alive");
+    }
+
+    /// What is ready to be sent.
+    fn sent(attempt: &mut AttemptBody) -> Vec<String> {
+        let mut sent = Vec::new();
+        while let Some(Some(frame)) = attempt.frame().now_or_never() {
+            match frame {
+                Ok(frame) => sent.push(String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")),
+                Err(status) => return vec![status.code().to_string()],
+            }
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn a_unary_request_is_read_ahead_and_repeated_for_nothing() {
+        let body = read_ahead(Body::new(Full::from("once"))).await.expect("encodes");
+        assert!(matches!(&body, RequestBody::Whole(Some(_))));
+        for _ in 0..3 {
+            assert!(body.may_repeat());
+            assert_eq!(sent(&mut body.attempt()), ["once"]);
+        }
+        assert!(matches!(read_ahead(Body::empty()).await, Ok(RequestBody::Whole(None))));
+    }
+
+    #[tokio::test]
+    async fn a_request_that_cannot_be_encoded_fails_with_its_own_status() {
+        let (frames, body) = stream();
+        frames.send(Err(Status::out_of_range("too large"))).expect("alive");
+        assert_eq!(read_ahead(body).await.err().map(|status| status.code()), Some(tonic::Code::OutOfRange));
+    }
+
+    #[tokio::test]
+    async fn a_stream_is_sent_again_from_its_start_and_goes_on() {
+        let (frames, body) = stream();
+        send(&frames, "a");
+        let body = read_ahead(body).await.expect("encodes");
+        let mut first = body.attempt();
+        send(&frames, "b");
+        assert_eq!(sent(&mut first), ["a", "b"]);
+        assert!(body.may_repeat());
+
+        let mut second = body.attempt();
+        send(&frames, "c");
+        assert_eq!(sent(&mut first), [tonic::Code::Cancelled.to_string()], "it takes nothing from its successor");
+        assert_eq!(sent(&mut second), ["a", "b", "c"]);
+
+        body.settle();
+        assert!(!body.may_repeat());
+        for text in ["d", "e"] {
+            send(&frames, text);
+            assert_eq!(sent(&mut second), [text]);
+        }
+        drop(frames);
+        assert!(second.frame().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_the_answer_is_still_sent_after_it() {
+        let (frames, body) = stream();
+        send(&frames, "a");
+        send(&frames, "b");
+        let body = read_ahead(body).await.expect("encodes");
+        let mut attempt = body.attempt();
+        body.settle();
+        send(&frames, "c");
+        assert_eq!(sent(&mut attempt), ["a", "b", "c"]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_beyond_the_bound_is_sent_but_not_kept() {
+        let (frames, body) = stream();
+        let body = read_ahead(body).await.expect("encodes");
+        let mut attempt = body.attempt();
+        let half = Bytes::from(vec![b'x'; MAX_RECORDED / 2 + 1]);
+        for repeatable in [true, false] {
+            frames.send(Ok(Frame::data(half.clone()))).expect("alive");
+            assert_eq!(sent(&mut attempt)[0].len(), half.len());
+            assert_eq!(body.may_repeat(), repeatable);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_callers_broken_stream_is_told_as_such() {
+        let (frames, body) = stream();
+        let body = read_ahead(body).await.expect("encodes");
+        let mut attempt = body.attempt();
+        frames.send(Err(Status::data_loss("mine"))).expect("alive");
+        assert!(attempt.frame().await.expect("an error").is_err());
+        assert_eq!(body.broken().map(|status| status.code()), Some(tonic::Code::DataLoss));
+    }
+}

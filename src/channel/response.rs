@@ -1,0 +1,116 @@
+//! A response's body: holds what the call holds until it has been read, and gives its errors their gRPC code.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+use tonic::{Code, Status};
+
+use super::{
+    error::{EndpointError, Failure, deadline_exceeded},
+    peer::Peer,
+};
+use crate::balance::{Outcome, PendingCall};
+
+/// The body of an answer. Its end, its error or its drop ends the call.
+#[derive(Debug)]
+pub(crate) struct ResponseBody<K> {
+    /// `None` when the call is over.
+    open: Option<Open>,
+    peer: Peer,
+    /// What must live as long as the body is read.
+    keep: Option<K>,
+}
+
+#[derive(Debug)]
+struct Open {
+    incoming: Incoming,
+    call: PendingCall,
+    expiry: Option<Pin<Box<Sleep>>>,
+}
+
+impl<K> ResponseBody<K> {
+    pub(super) fn new(incoming: Incoming, call: PendingCall, peer: Peer) -> Self {
+        Self { open: Some(Open { incoming, call, expiry: None }), peer, keep: None }
+    }
+
+    /// Ends the call at its deadline.
+    #[must_use]
+    pub(super) fn until(mut self, expiry: Pin<Box<Sleep>>) -> Self {
+        if let Some(open) = &mut self.open {
+            open.expiry = Some(expiry);
+        }
+        self
+    }
+
+    /// Holds `keep` for as long as the body.
+    #[must_use]
+    pub(super) fn keeping(mut self, keep: K) -> Self {
+        self.keep = Some(keep);
+        self
+    }
+}
+
+/// What the headers or trailers of an answer say about its endpoint. `None`: they say no status.
+pub(super) fn outcome(headers: &HeaderMap) -> Option<Outcome> {
+    let status = headers.get(Status::GRPC_STATUS)?;
+    Some(match Code::from_bytes(status.as_bytes()) {
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,
+        // The caller's matter, or the business's.
+        _ => Outcome::Served,
+    })
+}
+
+impl Open {
+    fn poll_frame(&mut self, peer: &Peer, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        if let Some(expiry) = &mut self.expiry
+            && expiry.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(deadline_exceeded("", Some(peer)))));
+        }
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        Poll::Ready(frame.map(|frame| {
+            frame.inspect(|frame| self.judge(frame)).map_err(|source| {
+                self.call.failed_late();
+                EndpointError { peer: peer.clone(), failure: Failure::of(&source), source }.into_status()
+            })
+        }))
+    }
+
+    fn judge(&mut self, frame: &Frame<Bytes>) {
+        match frame.trailers_ref().and_then(outcome) {
+            Some(Outcome::Failed) => self.call.failed_late(),
+            Some(Outcome::Served) | None => {}
+        }
+    }
+}
+
+impl<K: Unpin> HttpBody for ResponseBody<K> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let this = self.get_mut();
+        let Some(open) = &mut this.open else { return Poll::Ready(None) };
+        let frame = ready!(open.poll_frame(&this.peer, context));
+        // Nothing comes after trailers or an error: an unread end must not keep the call pending.
+        if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
+            this.open = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.open.as_ref().is_none_or(|open| open.incoming.is_end_stream())
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.open.as_ref().map_or_else(|| SizeHint::with_exact(0), |open| open.incoming.size_hint())
+    }
+}

@@ -1,0 +1,235 @@
+//! The last endpoint sets on disk, so that a client that starts while the registry is away finds its services.
+//!
+//! One file per service, replaced whole. Written by a task of its own, off every hot path; the newest set wins, and sets
+//! in between may be skipped. A file that cannot be read is as good as none.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::{fs, sync::Notify, time::sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::endpoint::{EndpointSet, Endpoints};
+use crate::contract::meshwork::registry::v1::{IdempotentMethod, Instance, InstanceStatus};
+
+/// Between two writes: a rolling restart changes a set many times, and only the last is of use.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+
+/// The folder of endpoint sets. A cheap handle.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    /// Sets that are not written yet, the latest of each service.
+    pending: Mutex<BTreeMap<Arc<str>, Endpoints>>,
+    changed: Notify,
+}
+
+impl Cache {
+    /// A cache in `folder`, which is made when it is needed.
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self(Arc::new(Shared { folder, pending: Mutex::default(), changed: Notify::new() }))
+    }
+
+    /// What was last known of a service, if anything.
+    pub(super) async fn load(&self, service: &str) -> Option<Endpoints> {
+        let path = self.path(service);
+        let found = match fs::read(&path).await {
+            Ok(text) => serde_json::from_slice::<File>(&text).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => Err(error),
+        };
+        match found {
+            Ok(file) if file.service == service => Some(file.endpoints()),
+            Ok(_) => None,
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "the last endpoint set cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Will be written soon.
+    pub(super) fn store(&self, set: &EndpointSet) {
+        let mut pending = self.0.pending.lock().expect("no code panics while it holds this lock");
+        pending.insert(set.service.clone(), set.endpoints.clone());
+        drop(pending);
+        self.0.changed.notify_one();
+    }
+
+    /// Writes what changes until `stop`, and what is left then.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = self.0.changed.notified() => {}
+            }
+            self.write_pending().await;
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = sleep(WRITE_PAUSE) => {}
+            }
+        }
+        self.write_pending().await;
+    }
+
+    async fn write_pending(&self) {
+        let pending = std::mem::take(&mut *self.0.pending.lock().expect("no code panics while it holds this lock"));
+        for (service, endpoints) in pending {
+            if let Err(error) = self.write(&service, &endpoints).await {
+                tracing::warn!(%service, %error, "the endpoint set cannot be written");
+            }
+        }
+    }
+
+    async fn write(&self, service: &str, endpoints: &Endpoints) -> io::Result<()> {
+        let path = self.path(service);
+        let text = serde_json::to_vec_pretty(&File::new(service, endpoints))?;
+        fs::create_dir_all(&self.0.folder).await?;
+        // Of its own for every process, so that two that share the folder do not write into each other's.
+        let draft = path.with_extension(format!("{}.draft", std::process::id()));
+        fs::write(&draft, text).await?;
+        fs::rename(&draft, &path).await
+    }
+
+    fn path(&self, service: &str) -> PathBuf {
+        // Names come from the caller's program: only a registry's names make a path.
+        let safe: String = service
+            .chars()
+            .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' { c } else { '_' })
+            .collect();
+        Path::new(&self.0.folder).join(format!("{safe}.json"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct File {
+    service: String,
+    instances: Vec<Entry>,
+}
+
+/// An instance, as far as it is of use without a registry.
+#[derive(Serialize, Deserialize)]
+struct Entry {
+    instance_id: String,
+    address: String,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    zone: String,
+    #[serde(default)]
+    weight: u32,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    /// Method and level.
+    #[serde(default)]
+    idempotent_methods: Vec<(String, i32)>,
+    status: i32,
+}
+
+impl File {
+    fn new(service: &str, endpoints: &Endpoints) -> Self {
+        Self {
+            service: service.to_owned(),
+            instances: endpoints.values().map(|instance| Entry::new(instance)).collect(),
+        }
+    }
+
+    fn endpoints(self) -> Endpoints {
+        let Self { service, instances } = self;
+        let instance = |entry: Entry| (entry.instance_id.clone(), Arc::new(entry.instance(&service)));
+        Arc::new(instances.into_iter().map(instance).collect())
+    }
+}
+
+impl Entry {
+    fn new(instance: &Instance) -> Self {
+        let methods = instance.idempotent_methods.iter();
+        Self {
+            instance_id: instance.instance_id.clone(),
+            address: instance.address.clone(),
+            version: instance.version.clone(),
+            zone: instance.zone.clone(),
+            weight: instance.weight,
+            labels: instance.labels.clone().into_iter().collect(),
+            idempotent_methods: methods.map(|m| (m.method.clone(), m.idempotency_level)).collect(),
+            status: instance.status,
+        }
+    }
+
+    fn instance(self, service: &str) -> Instance {
+        let methods = self.idempotent_methods.into_iter();
+        Instance {
+            service: service.to_owned(),
+            instance_id: self.instance_id,
+            address: self.address,
+            version: self.version,
+            zone: self.zone,
+            weight: self.weight,
+            labels: self.labels.into_iter().collect(),
+            grpc_services: Vec::new(),
+            idempotent_methods: methods
+                .map(|(method, idempotency_level)| IdempotentMethod { method, idempotency_level })
+                .collect(),
+            status: InstanceStatus::try_from(self.status).unwrap_or_default().into(),
+            create_time: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(ids: &[&str]) -> EndpointSet {
+        let instance = |id: &&str| Instance {
+            service: "order".into(),
+            instance_id: (*id).into(),
+            address: format!("{id}:1"),
+            weight: 7,
+            idempotent_methods: vec![IdempotentMethod { method: "s/M".into(), idempotency_level: 2 }],
+            status: InstanceStatus::Serving.into(),
+            ..Instance::default()
+        };
+        let endpoints = ids.iter().map(|id| ((*id).to_owned(), Arc::new(instance(id)))).collect();
+        EndpointSet { endpoints: Arc::new(endpoints), known: true, ..EndpointSet::unknown("order") }
+    }
+
+    #[tokio::test]
+    async fn the_last_set_is_there_after_a_restart() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::new(folder.path().join("sets"));
+        cache.store(&set(&["a"]));
+        cache.store(&set(&["a", "b"]));
+        let stop = CancellationToken::new();
+        stop.cancel();
+        cache.run(stop).await;
+
+        let again = Cache::new(folder.path().join("sets"));
+        assert_eq!(again.load("order").await, Some(set(&["a", "b"]).endpoints));
+        assert_eq!(again.load("customer").await, None);
+        let files = std::fs::read_dir(folder.path().join("sets")).expect("made").count();
+        assert_eq!(files, 1, "no drafts are left");
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_as_good_as_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("order.json"), "{\"service\": \"ord").expect("written");
+        assert_eq!(Cache::new(folder.path().to_owned()).load("order").await, None);
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_folder() {
+        let cache = Cache::new("/cache".into());
+        assert_eq!(cache.path("../../etc/passwd"), Path::new("/cache/______etc_passwd.json"));
+    }
+}

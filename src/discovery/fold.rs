@@ -1,0 +1,225 @@
+//! What a watch has told so far: a pure fold of its responses.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use super::endpoint::{EndpointSet, Endpoints};
+use crate::contract::meshwork::registry::v1::{
+    Change, Instance, ResumePoint, Snapshot, WatchResponse, watch_response::Event,
+};
+
+/// The state of the watched services.
+#[derive(Debug, Default)]
+pub(super) struct View {
+    epoch: Arc<str>,
+    revision: u64,
+    services: BTreeMap<Arc<str>, Service>,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    known: bool,
+    endpoints: Endpoints,
+}
+
+impl View {
+    /// Takes in a response. A revision that goes backwards within an epoch is no news of ours.
+    pub(super) fn apply(&mut self, response: WatchResponse) {
+        if *self.epoch == *response.epoch && response.revision < self.revision {
+            return;
+        }
+        if *self.epoch != *response.epoch {
+            self.epoch = response.epoch.into();
+        }
+        self.revision = response.revision;
+        match response.event {
+            Some(Event::Snapshot(snapshot)) => self.replace(snapshot),
+            Some(Event::Change(change)) => self.change(change),
+            Some(Event::Progress(_)) | None => {}
+        }
+    }
+
+    /// Takes in endpoints of an earlier run, of a service that nothing was heard of in this one.
+    pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints) {
+        self.services.entry(service.into()).or_insert(Service { known: true, endpoints });
+    }
+
+    /// Forgets the services that are no longer watched.
+    pub(super) fn retain(&mut self, services: &[Arc<str>]) {
+        self.services.retain(|service, _| services.contains(service));
+    }
+
+    /// Whether anything is known of a service.
+    pub(super) fn has(&self, service: &str) -> bool {
+        self.services.contains_key(service)
+    }
+
+    /// Where to go on after a reconnect; nowhere before the first response.
+    pub(super) fn resume_point(&self) -> Option<ResumePoint> {
+        let begun = !self.epoch.is_empty();
+        begun.then(|| ResumePoint { epoch: self.epoch.to_string(), revision: self.revision })
+    }
+
+    /// The set of a service that something is known of.
+    pub(super) fn set(&self, service: &Arc<str>) -> Option<EndpointSet> {
+        self.services.get(service).map(|Service { known, endpoints }| EndpointSet {
+            service: service.clone(),
+            epoch: self.epoch.clone(),
+            revision: self.revision,
+            known: *known,
+            endpoints: endpoints.clone(),
+        })
+    }
+
+    fn replace(&mut self, snapshot: Snapshot) {
+        for told in snapshot.services {
+            let service = self.services.entry(told.service.into()).or_default();
+            if snapshot.provisional {
+                service.known |= told.known;
+            } else {
+                service.known = told.known;
+                service.keep_only(&told.instances);
+            }
+            told.instances.into_iter().for_each(|instance| service.put(instance));
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        for instance in change.updated {
+            let service = self.services.entry(instance.service.as_str().into()).or_default();
+            service.known = true;
+            service.put(instance);
+        }
+        for gone in change.removed {
+            if let Some(service) = self.services.get_mut(gone.service.as_str())
+                && service.endpoints.contains_key(&gone.instance_id)
+            {
+                Arc::make_mut(&mut service.endpoints).remove(&gone.instance_id);
+            }
+        }
+    }
+}
+
+impl Service {
+    fn put(&mut self, instance: Instance) {
+        if self.endpoints.get(&instance.instance_id).is_none_or(|now| **now != instance) {
+            Arc::make_mut(&mut self.endpoints).insert(instance.instance_id.clone(), Arc::new(instance));
+        }
+    }
+
+    fn keep_only(&mut self, instances: &[Instance]) {
+        let kept: BTreeSet<_> = instances.iter().map(|instance| instance.instance_id.as_str()).collect();
+        if self.endpoints.keys().any(|id| !kept.contains(id.as_str())) {
+            Arc::make_mut(&mut self.endpoints).retain(|id, _| kept.contains(id.as_str()));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::meshwork::registry::v1::{InstanceRef, Progress, ServiceInstances};
+
+    fn instance(id: &str) -> Instance {
+        Instance { service: "order".into(), instance_id: id.into(), address: format!("{id}:1"), ..Instance::default() }
+    }
+
+    fn snapshot(epoch: &str, revision: u64, ids: &[&str], provisional: bool) -> WatchResponse {
+        let instances = ids.iter().map(|id| instance(id)).collect::<Vec<_>>();
+        let services = vec![ServiceInstances { service: "order".into(), known: !ids.is_empty(), instances }];
+        event(epoch, revision, Event::Snapshot(Snapshot { services, provisional }))
+    }
+
+    fn change(revision: u64, updated: &[&str], removed: &[&str]) -> WatchResponse {
+        let removed =
+            removed.iter().map(|id| InstanceRef { service: "order".into(), instance_id: (*id).into() }).collect();
+        event(
+            "e",
+            revision,
+            Event::Change(Change { updated: updated.iter().map(|id| instance(id)).collect(), removed }),
+        )
+    }
+
+    fn event(epoch: &str, revision: u64, event: Event) -> WatchResponse {
+        WatchResponse { epoch: epoch.into(), revision, event: Some(event) }
+    }
+
+    fn view(responses: impl IntoIterator<Item = WatchResponse>) -> View {
+        let mut view = View::default();
+        responses.into_iter().for_each(|response| view.apply(response));
+        view
+    }
+
+    fn set(view: &View) -> EndpointSet {
+        view.set(&"order".into()).expect("told of")
+    }
+
+    fn ids(view: &View) -> Vec<String> {
+        set(view).endpoints.keys().cloned().collect()
+    }
+
+    #[test]
+    fn a_snapshot_and_its_changes_make_the_set() {
+        let view = view([snapshot("e", 3, &["a", "b"], false), change(5, &["c"], &["a"])]);
+        assert_eq!(ids(&view), ["b", "c"]);
+        assert_eq!(view.resume_point(), Some(ResumePoint { epoch: "e".into(), revision: 5 }));
+        assert!(set(&view).has_seen("e", 5) && !set(&view).has_seen("e", 6) && !set(&view).has_seen("f", 1));
+    }
+
+    #[test]
+    fn a_provisional_snapshot_adds_and_removes_nothing_until_the_final_one() {
+        let mut view = view([snapshot("e", 9, &["a", "b"], false), snapshot("f", 1, &["c"], true)]);
+        assert_eq!(ids(&view), ["a", "b", "c"]);
+        view.apply(snapshot("f", 1, &[], true));
+        assert_eq!((ids(&view).len(), set(&view).known), (3, true));
+        view.apply(snapshot("f", 2, &["b", "c"], false));
+        assert_eq!(ids(&view), ["b", "c"]);
+    }
+
+    #[test]
+    fn an_unchanged_snapshot_keeps_every_endpoint_as_it_is() {
+        let mut view = view([snapshot("e", 3, &["a", "b"], false)]);
+        let before = set(&view).endpoints;
+        view.apply(snapshot("f", 1, &["a", "b"], false));
+        assert!(Arc::ptr_eq(&before, &set(&view).endpoints));
+    }
+
+    #[test]
+    fn a_progress_mark_moves_only_the_revision() {
+        let mut view = view([snapshot("e", 3, &["a"], false)]);
+        let before = set(&view);
+        view.apply(event("e", 7, Event::Progress(Progress {})));
+        assert_eq!(set(&view).revision, 7);
+        assert!(Arc::ptr_eq(&before.endpoints, &set(&view).endpoints));
+    }
+
+    #[test]
+    fn a_late_response_of_the_same_epoch_changes_nothing() {
+        let view = view([snapshot("e", 5, &["a"], false), change(4, &["b"], &["a"])]);
+        assert_eq!((ids(&view), set(&view).revision), (vec!["a".to_owned()], 5));
+    }
+
+    #[test]
+    fn a_known_service_without_instances_is_not_an_unknown_one() {
+        let view = view([snapshot("e", 1, &["a"], false), change(2, &[], &["a"])]);
+        assert!(set(&view).known && ids(&view).is_empty());
+        let unknown = super::tests::view([snapshot("e", 1, &[], false)]);
+        assert!(!set(&unknown).known);
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_is_replaced_by_the_first_word_of_the_registry() {
+        let mut view = View::default();
+        let old = Endpoints::new(BTreeMap::from([("old".into(), Arc::new(instance("old")))]));
+        view.recall("order", old.clone());
+        assert_eq!((ids(&view), view.resume_point()), (vec!["old".to_owned()], None));
+        view.apply(snapshot("e", 1, &["a"], true));
+        assert_eq!(ids(&view), ["a", "old"]);
+        view.apply(snapshot("e", 2, &["a"], false));
+        assert_eq!(ids(&view), ["a"]);
+        view.recall("order", old);
+        assert_eq!(ids(&view), ["a"], "too late");
+    }
+}

@@ -1,0 +1,167 @@
+//! The one task that watches the registry, for all services that are asked for.
+//!
+//! ```text
+//!   nobody asks ──> watching ── silence, error, end ──> waiting (backoff) ──┐
+//!                    ^   │  └── a new service is asked for ──┐              │
+//!                    │   v                                   v              │
+//!                    └── opened again with all services: resumed if they are the same, else from a snapshot
+//! ```
+//!
+//! It works whether calls flow or not. What was known stays when the registry goes away.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+
+use super::{Cache, Discovery, fold::View};
+use crate::{
+    backoff::Backoff,
+    channel::Channel,
+    contract::meshwork::registry::v1::{WatchRequest, WatchResponse, registry_service_client::RegistryServiceClient},
+};
+
+/// A watch that says nothing for this long is dead: the registry sends a mark of progress every 10 s.
+const SILENCE: Duration = Duration::from_secs(22);
+/// How long the registry may take for its first word before what an earlier run left on disk is used.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+/// Between attempts. Capped low: a restarted registry waits for its clients, and there are few of them.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
+
+/// Watches until `stop`.
+pub(crate) async fn run(discovery: Discovery, registry: Channel, cache: Option<Cache>, stop: CancellationToken) {
+    let client = RegistryServiceClient::new(registry.clone());
+    let mut watcher = Watcher { discovery, registry, client, cache, view: View::default(), complete: Vec::new() };
+    stop.run_until_cancelled(watcher.run()).await;
+}
+
+struct Watcher {
+    discovery: Discovery,
+    registry: Channel,
+    client: RegistryServiceClient<Channel>,
+    cache: Option<Cache>,
+    view: View,
+    /// The services that `view`'s resume point holds for.
+    complete: Vec<Arc<str>>,
+}
+
+/// Why a watch ended, if it has not failed.
+enum End {
+    /// More services are to be watched.
+    MoreServices,
+    /// The registry ended it, to move us to another or because it leaves.
+    Closed,
+}
+
+impl Watcher {
+    async fn run(&mut self) {
+        let mut backoff = BACKOFF;
+        loop {
+            let services = self.discovery.wanted();
+            self.view.retain(&services);
+            if services.is_empty() {
+                self.discovery.asked_beyond(&services).await;
+                continue;
+            }
+            match self.watch(&services, &mut backoff).await {
+                Ok(End::MoreServices) => continue,
+                Ok(End::Closed) => {}
+                Err(status) => {
+                    tracing::debug!(%status, "the registry's watch failed");
+                    self.discovery.note(Some(status.message().to_owned()));
+                }
+            }
+            self.recall(&services).await;
+            tokio::select! {
+                () = sleep(backoff.next(rand::random())) => {}
+                // What is asked for now shall not wait for what has failed before.
+                () = self.discovery.asked_beyond(&services) => {}
+            }
+        }
+    }
+
+    /// Opens a watch and follows it to its end.
+    async fn watch(&mut self, services: &[Arc<str>], backoff: &mut Backoff) -> Result<End, Status> {
+        let discovery = self.discovery.clone();
+        let mut asked = pin!(discovery.asked_beyond(services));
+        let mut opening = pin!(open(self.client.clone(), self.request(services)));
+        // Both are cancel-safe: an opening that is cut is begun again, and what was asked for is found again by `wanted`.
+        let opened = tokio::select! {
+            opened = timeout(FIRST_WORD, &mut opening) => opened,
+            () = &mut asked => return Ok(End::MoreServices),
+        };
+        let opened = match opened {
+            Ok(opened) => opened?,
+            Err(_) => {
+                self.recall(services).await;
+                tokio::select! {
+                    opened = self.or_silent(opening) => opened?,
+                    () = &mut asked => return Ok(End::MoreServices),
+                }
+            }
+        };
+        let (mut next, mut responses) = opened;
+        while let Some(response) = next {
+            backoff.reset();
+            self.take_in(response, services);
+            next = tokio::select! {
+                next = self.or_silent(responses.message()) => next?,
+                () = &mut asked => return Ok(End::MoreServices),
+            };
+        }
+        Ok(End::Closed)
+    }
+
+    fn request(&self, services: &[Arc<str>]) -> WatchRequest {
+        WatchRequest {
+            services: services.iter().map(ToString::to_string).collect(),
+            resume_from: self.view.resume_point().filter(|_| self.complete == services),
+        }
+    }
+
+    /// A registry that says nothing although its connection stands is left for another, or for a new connection.
+    async fn or_silent<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        timeout(SILENCE, answer).await.unwrap_or_else(|_| {
+            self.registry.move_on();
+            Err(Status::unavailable(format!("silent for {} s", SILENCE.as_secs())))
+        })
+    }
+
+    fn take_in(&mut self, response: WatchResponse, services: &[Arc<str>]) {
+        self.discovery.note(None);
+        self.view.apply(response);
+        if self.complete != services {
+            self.complete = services.to_vec();
+        }
+        for set in services.iter().filter_map(|service| self.view.set(service)) {
+            let news = self.discovery.publish(set.clone());
+            if let Some(cache) = self.cache.as_ref().filter(|_| news) {
+                cache.store(&set);
+            }
+        }
+    }
+
+    /// Falls back on what an earlier run left, where nothing is known.
+    async fn recall(&mut self, services: &[Arc<str>]) {
+        let Some(cache) = &self.cache else { return };
+        for service in services {
+            if self.view.has(service) {
+                continue;
+            }
+            if let Some(endpoints) = cache.load(service).await {
+                tracing::info!(%service, endpoints = endpoints.len(), "the registry is away: using the last endpoint set");
+                self.view.recall(service, endpoints);
+                self.view.set(service).map(|set| self.discovery.publish(set));
+            }
+        }
+    }
+}
+
+type Opened = (Option<WatchResponse>, Streaming<WatchResponse>);
+
+/// Opens a watch, up to the first response.
+async fn open(mut client: RegistryServiceClient<Channel>, request: WatchRequest) -> Result<Opened, Status> {
+    let mut responses = client.watch(request).await?.into_inner();
+    Ok((responses.message().await?, responses))
+}

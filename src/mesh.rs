@@ -1,0 +1,201 @@
+//! A process's handle on the mesh.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::PathBuf,
+    sync::{Arc, Mutex, Weak},
+};
+
+use tokio::{runtime::Handle, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    channel::{Channel, Connector, Home, InvalidPeer, Peer, Shared},
+    contract::meshwork::registry::v1::registry_service_client::RegistryServiceClient,
+    discovery::{self, Cache, Discovery, EndpointSet},
+};
+
+/// What the registry is called in errors.
+const REGISTRY: &str = "registry";
+
+/// A process's handle on the mesh: finds services, and makes channels to them. A cheap clone.
+///
+/// Nothing here waits for the registry: a mesh may be connected before its registry has started, and goes on with what it
+/// knows while the registry is away. Its tasks end with [`Mesh::close`], or with its last handle, channel and response.
+#[derive(Clone)]
+pub struct Mesh(Arc<Inner>);
+
+struct Inner {
+    discovery: Discovery,
+    registry: Arc<Shared>,
+    /// The channels that somebody holds.
+    channels: Mutex<HashMap<String, Weak<Shared>>>,
+    home: Home,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.home.stop.cancel();
+    }
+}
+
+/// Why there is no mesh.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MeshError {
+    /// A registry's address is none.
+    #[error("registry address {0:?}: must be host:port or http://host:port")]
+    InvalidAddress(String),
+    /// No registry was given.
+    #[error("no registry address was given")]
+    NoRegistry,
+    /// There is no Tokio runtime to run its tasks.
+    #[error("a mesh must be built within a Tokio runtime")]
+    NoRuntime,
+}
+
+/// Builds a [`Mesh`].
+#[derive(Clone, Debug, Default)]
+pub struct MeshBuilder {
+    registries: Vec<String>,
+    connector: Connector,
+    cache_dir: Option<PathBuf>,
+}
+
+impl MeshBuilder {
+    /// The registries, "host:port" or "http://host:port", in order of preference: the first that answers is used, for as
+    /// long as it does.
+    #[must_use]
+    pub fn registries(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.registries = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How connections are made, to the registry as well. Default: TCP.
+    #[must_use]
+    pub fn connector(mut self, connector: Connector) -> Self {
+        self.connector = connector;
+        self
+    }
+
+    /// A folder for the last endpoint sets, which are used when the registry is away at the start. Default: none are kept.
+    #[must_use]
+    pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache_dir = Some(folder.into());
+        self
+    }
+
+    /// Starts the mesh. Does not wait for the registry.
+    ///
+    /// # Errors
+    /// A registry's address that is none, or no runtime.
+    pub fn build(self) -> Result<Mesh, MeshError> {
+        let peers = self.registries.iter().map(|address| registry_peer(address)).collect::<Result<Vec<_>, _>>()?;
+        if peers.is_empty() {
+            return Err(MeshError::NoRegistry);
+        }
+        Handle::try_current().map_err(|_| MeshError::NoRuntime)?;
+        let home = Home { connector: self.connector, tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let registry = Shared::fixed(REGISTRY, peers, &home);
+        let (discovery, cache) = (Discovery::default(), self.cache_dir.map(Cache::new));
+        if let Some(cache) = cache.clone() {
+            home.tasks.spawn(cache.run(home.stop.clone()));
+        }
+        let watched_by = Channel::internal(registry.clone());
+        home.tasks.spawn(discovery::run(discovery.clone(), watched_by, cache, home.stop.clone()));
+        Ok(Mesh(Arc::new(Inner { discovery, registry, channels: Mutex::default(), home })))
+    }
+}
+
+fn registry_peer(address: &str) -> Result<Peer, MeshError> {
+    let plain = address.strip_prefix("http://").unwrap_or(address);
+    let plain = plain.strip_suffix('/').unwrap_or(plain);
+    Peer::new(plain, None).map_err(|InvalidPeer { .. }| MeshError::InvalidAddress(address.to_owned()))
+}
+
+impl Mesh {
+    /// A mesh with options.
+    pub fn builder() -> MeshBuilder {
+        MeshBuilder::default()
+    }
+
+    /// A mesh with one registry, "host:port" or "http://host:port", and the defaults.
+    ///
+    /// # Errors
+    /// An address that is none, or no runtime.
+    pub fn connect(registry: impl Into<String>) -> Result<Self, MeshError> {
+        Self::builder().registries([registry.into()]).build()
+    }
+
+    /// A channel to a service. All channels to one service share their connections.
+    pub fn channel(&self, service: &str) -> Channel {
+        let inner = &self.0;
+        let mut channels = inner.channels.lock().expect("no code panics while it holds this lock");
+        let open = channels.get(service).and_then(Weak::upgrade).unwrap_or_else(|| {
+            let (discovery, name) = (inner.discovery.clone(), service.to_owned());
+            let explain = move || discovery.explain(&name);
+            let open = Shared::discovered(service, inner.discovery.endpoints(service), explain, &inner.home);
+            channels.retain(|_, channel| channel.strong_count() > 0);
+            channels.insert(service.to_owned(), Arc::downgrade(&open));
+            open
+        });
+        Channel::keeping(open, inner.clone())
+    }
+
+    /// A client of the registry itself: of the first in the list that answers. It stays with that one while it answers.
+    pub fn registry(&self) -> RegistryServiceClient<Channel> {
+        RegistryServiceClient::new(Channel::keeping(self.0.registry.clone(), self.0.clone()))
+    }
+
+    /// What is known of a service, now and as it changes.
+    pub fn endpoints(&self, service: &str) -> watch::Receiver<EndpointSet> {
+        self.0.discovery.endpoints(service)
+    }
+
+    /// Waits until our own watch of a service shows the registry's revision `revision` of its life `epoch`; others see it
+    /// at about the same time. Waits for ever if the registry restarts or goes away: set a limit.
+    pub async fn saw(&self, service: &str, epoch: &str, revision: u64) {
+        let mut endpoints = self.endpoints(service);
+        if endpoints.wait_for(|set| set.has_seen(epoch, revision)).await.is_err() {
+            // Discovery has ended without seeing it.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Stops every task of this mesh and waits until all have ended. Calls that are under way fail with UNAVAILABLE, and so
+    /// do later ones.
+    pub async fn close(&self) {
+        self.0.home.stop.cancel();
+        self.0.home.tasks.close();
+        self.0.home.tasks.wait().await;
+    }
+}
+
+impl fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mesh").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_none_is_named() {
+        for address in ["", "7600", "ftp://host:1", "http://host", "host:1/path"] {
+            let error = Mesh::connect(address).expect_err(address);
+            assert!(error.to_string().contains(&format!("{address:?}")), "{error}");
+        }
+        for address in ["127.0.0.1:1", "http://127.0.0.1:1", "http://localhost:1/"] {
+            Mesh::connect(address).expect(address).close().await;
+        }
+    }
+
+    #[test]
+    fn without_a_runtime_there_is_an_error_and_no_panic() {
+        assert!(matches!(Mesh::connect("127.0.0.1:1"), Err(MeshError::NoRuntime)));
+        assert!(matches!(Mesh::builder().build(), Err(MeshError::NoRegistry)));
+    }
+}
