@@ -97,7 +97,7 @@ impl Default for Replicas {
 
 /// The text is not a number of instances for each service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not SERVICE=COUNT, with a service of customer, order, query and a count of 1-{}", Replicas::MAX)]
+#[error("{0:?} is not SERVICE=COUNT, with a service of customer, order, query and a count of 1-{max}", max = Replicas::MAX)]
 pub struct InvalidReplicas(String);
 
 impl FromStr for Replicas {

@@ -8,9 +8,9 @@ mod config;
 mod service;
 mod slot;
 
-use std::{collections::BTreeMap, fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus};
+use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet};
 use tokio::{net::TcpListener, time::timeout};
 
 pub use config::{Config, InvalidReplicas, Replicas};
@@ -106,7 +106,8 @@ impl Fleet {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let lock = config.lock_data_dir()?;
         let listener = listen(config.registry_addr).await?;
-        let registry_addr = listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
+        let registry_addr =
+            listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
         let mesh = Mesh::builder().registries([registry_addr.to_string()]).build()?;
         let stores = Stores::open(&config).await?;
 
@@ -166,6 +167,14 @@ impl Fleet {
         }
     }
 
+    /// Ends everything without a word, as if it were killed, and returns when it is gone: the same folder can be opened
+    /// again.
+    pub async fn kill(self) {
+        futures_util::future::join_all(self.members.iter().chain([&self.registry]).map(Slot::kill)).await;
+        self.mesh.close().await;
+        self.stores.close().await;
+    }
+
     /// Drains everything, the registry last.
     pub async fn stop(self) {
         futures_util::future::join_all(self.members.iter().map(Slot::stop)).await;
@@ -181,8 +190,8 @@ impl Fleet {
 
     async fn wait_until_serving(&self, service: &str, wanted: usize) -> Result<(), Error> {
         let mut endpoints = self.mesh.endpoints(service);
-        let serving = |set: &meshwork::discovery::EndpointSet| {
-            set.endpoints().filter(|endpoint| endpoint.status == InstanceStatus::Serving).count()
+        let serving = |set: &EndpointSet| {
+            set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving).count()
         };
         let waited = timeout(START_LIMIT, endpoints.wait_for(|set| serving(set) >= wanted)).await.is_ok();
         let serving = serving(&endpoints.borrow());

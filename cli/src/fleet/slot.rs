@@ -35,7 +35,11 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 type RunResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-type Run = Box<dyn Fn(server::Config, TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>> + Send>;
+type Run = Box<
+    dyn Fn(server::Config, TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>>
+        + Send
+        + Sync,
+>;
 
 pub(super) struct Slot {
     running: watch::Receiver<Option<Running>>,
@@ -91,12 +95,22 @@ impl Slot {
     /// Ends the instance at once, and returns when it is gone.
     pub(super) async fn abort(&self, instance_id: &str) {
         let mut running = self.running.clone();
-        let is_there = |running: &Option<Running>| running.as_ref().is_some_and(|r| r.instance.instance_id == instance_id);
+        let is_there =
+            |running: &Option<Running>| running.as_ref().is_some_and(|r| r.instance.instance_id == instance_id);
         if let Some(found) = running.borrow().as_ref().filter(|r| r.instance.instance_id == instance_id) {
             found.kill.cancel();
         }
         // An error means that the slot's task has ended, and the instance with it.
         let _ = running.wait_for(|running| !is_there(running)).await;
+    }
+
+    /// Ends the instance at once and for good.
+    pub(super) async fn kill(&self) {
+        if let Some(task) = self.task.lock().await.take() {
+            task.abort();
+            // An error says that it was aborted.
+            let _ = task.await;
+        }
     }
 
     /// Lets the instance drain, and returns when it is gone for good.
@@ -117,7 +131,8 @@ impl Slot {
     ) -> Self {
         let (sender, running) = watch::channel(None);
         let stopping = CancellationToken::new();
-        let keeper = Keeper { service, store, config: config.clone(), running: sender, stopping: stopping.clone(), run };
+        let keeper =
+            Keeper { service, store, config: config.clone(), running: sender, stopping: stopping.clone(), run };
         let task = tokio::spawn(keeper.keep(listener));
         Self { running, stopping, task: Mutex::new(Some(task)) }
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::time::{Instant, sleep};
+
 use super::{
     fake::{Fake, State, TTL},
     *,

@@ -70,6 +70,30 @@ async fn an_idle_connection_is_closed_and_every_task_ends() {
     drop(sender);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_every_call_that_was_started_is_answered() {
+    let running = run(config(), |server| server);
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..4 {
+        let client = running.client().await;
+        for _ in 0..16 {
+            let mut client = client.clone();
+            callers.spawn(async move {
+                let mut answered = 0;
+                while client.deregister(unary("")).await.is_ok() {
+                    answered += 1;
+                }
+                answered
+            });
+        }
+    }
+    running.probe.until(|seen| seen.started > 2000).await;
+    running.shutdown.cancel();
+    let answered: usize = soon(callers.join_all()).await.into_iter().sum();
+    soon(running.server).await.expect("no panic").expect("it left");
+    assert_eq!(running.probe.seen().started, answered);
+}
+
 #[tokio::test]
 async fn a_connection_that_waited_while_the_server_left_is_served() {
     let running = run(config(), |server| server);

@@ -121,6 +121,18 @@ async fn a_message_that_is_too_large_is_resource_exhausted() {
     assert!(refused.message().contains("1000 bytes"), "{}", refused.message());
 }
 
+#[tokio::test]
+async fn headers_that_are_too_large_are_refused_and_the_connection_goes_on() {
+    let running = limited(|_| {});
+    let mut connection = running.connect().await.expect("the server answers");
+    let request = http::Request::post("http://probe/meshwork.registry.v1.RegistryService/Deregister")
+        .header("content-type", "application/grpc")
+        .header("x-large", "x".repeat(20_000));
+    let answer = connection.call(request.body(Body::empty()).expect("a request")).await.expect("an answer");
+    assert_eq!(answer.status(), 431);
+    client(connection).deregister(unary("")).await.expect("served");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_unary_request_that_never_ends_is_cut() {
     let running = limited(|_| {});
