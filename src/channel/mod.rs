@@ -25,7 +25,7 @@ mod roster;
 mod transparent;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,
