@@ -14,14 +14,13 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{Mesh, server};
+use meshwork::{Mesh, process::Listener, server};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -36,7 +35,7 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 type RunResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 type Run = Box<
-    dyn Fn(server::Config, TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>>
+    dyn Fn(server::Config, Listener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>>
         + Send
         + Sync,
 >;
@@ -81,8 +80,8 @@ impl Slot {
         let grace = config.grace;
         let run: Run = Box::new(move |server, listener, stopping| {
             let registry = meshwork_registry::Config { server, grace };
-            let (incoming, shutdown) = (TcpListenerStream::new(listener), stopping.cancelled_owned());
-            Box::pin(async move { Ok(meshwork_registry::run(registry, incoming, shutdown).await?) })
+            let shutdown = stopping.cancelled_owned();
+            Box::pin(async move { Ok(meshwork_registry::run(registry, listener, shutdown).await?) })
         });
         Self::spawn("registry", None, config, Some(listener), run)
     }
@@ -182,7 +181,8 @@ impl Keeper {
     }
 
     async fn run_once(&self, listener: TcpListener) -> RunResult {
-        let address = listener.local_addr()?;
+        let listener = Listener::new(listener)?;
+        let address = listener.address();
         let server = server_config(&self.config, self.service, address);
         let kill = CancellationToken::new();
         let instance = Instance {
