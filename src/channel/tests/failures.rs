@@ -35,7 +35,10 @@ async fn every_answer_says_which_instance_it_is_from() {
     let bench = Bench::new(&["a"]);
     let _a = bench.host("a");
     let answer = bench.ask(net::WHO).await.expect("answered");
-    assert_eq!(answer.metadata().get("meshwork-instance").map(tonic::metadata::MetadataValue::as_bytes), Some(b"a".as_slice()));
+    assert_eq!(
+        answer.metadata().get("meshwork-instance").map(tonic::metadata::MetadataValue::as_bytes),
+        Some(b"a".as_slice())
+    );
     let unknown = bench.ask("/test.Nobody/Who").await.expect_err("no such service");
     assert_eq!((unknown.code(), told_instance(&unknown)), (Code::Unimplemented, Some("a")));
 }

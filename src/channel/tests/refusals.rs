@@ -5,7 +5,7 @@ use h2::Reason;
 use tokio_stream::StreamExt as _;
 
 use super::*;
-use crate::channel::tests::net::RawPeer;
+use crate::channel::tests::net::{RawConnection, RawPeer};
 
 /// Calls until the raw peer has got one too, and says how often it did.
 async fn moved_on(bench: &Bench, calls: usize) {
@@ -71,23 +71,35 @@ async fn a_refused_stream_moves_on() {
     assert!(soon(refusing).await.expect("no panic") > 0, "it was asked");
 }
 
+/// A connection that is in use: it has reset a call.
+async fn used_connection(bench: &Bench, peer: &mut RawPeer) -> RawConnection {
+    let serve = async {
+        let mut connection = peer.accept().await;
+        let (_, mut respond) = connection.accept().await.expect("a call").expect("a call");
+        respond.send_reset(Reason::CANCEL);
+        let _ = timeout(Duration::from_millis(1), connection.accept()).await;
+        connection
+    };
+    let (connection, answer) = tokio::join!(serve, bench.ask(net::WHO));
+    assert_eq!(answer.expect_err("reset").code(), Code::Cancelled);
+    connection
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_call_that_a_goaway_does_not_cover_moves_on() {
     let bench = Bench::new(&["a"]);
     let mut a = RawPeer::listen(&bench.net, "a:1");
-    let leaving = tokio::spawn(async move {
-        let mut connection = a.accept().await;
-        // The request is on its way when the server says that it takes none.
-        connection.abrupt_shutdown(Reason::NO_ERROR);
-        while connection.accept().await.is_some() {}
-    });
+    let mut connection = used_connection(&bench, &mut a).await;
+    drop(a);
     let _b = bench.host("b");
     let asking = bench.ask(net::WHO);
     tokio::pin!(asking);
-    tokio::select! {
-        answer = &mut asking => panic!("b is not known yet: {answer:?}"),
-        left = leaving => left.expect("no panic"),
-    }
+    // The call is on its way when the server, which has not read it, says that it takes none.
+    assert!(timeout(Duration::from_millis(1), &mut asking).await.is_err());
+    connection.abrupt_shutdown(Reason::NO_ERROR);
+    while connection.accept().await.is_some() {}
+
+    assert!(timeout(Duration::from_millis(1), &mut asking).await.is_err(), "it waits for another endpoint");
     bench.set(&["b"]);
     assert_eq!(soon(asking).await.expect("moved on").into_inner(), "b");
 }
@@ -96,16 +108,15 @@ async fn a_call_that_a_goaway_does_not_cover_moves_on() {
 async fn a_call_that_never_left_moves_on() {
     let bench = Bench::new(&["a"]);
     let mut a = RawPeer::listen(&bench.net, "a:1");
-    let connection = a.accept().await;
+    let connection = used_connection(&bench, &mut a).await;
     let _b = bench.host("b");
-    // Made before the connection's task can see that its peer is gone.
+    // The call is made before the connection's task can see that its peer is gone.
     drop(connection);
     drop(a);
     let asking = bench.ask(net::WHO);
     tokio::pin!(asking);
-    let short = timeout(Duration::from_millis(100), &mut asking).await;
-    assert!(short.is_err(), "it waits for another endpoint instead of failing: {short:?}");
-    bench.set(&["a", "b"]);
+    assert!(timeout(Duration::from_millis(100), &mut asking).await.is_err(), "it waits for another endpoint");
+    bench.set(&["b"]);
     assert_eq!(soon(asking).await.expect("moved on").into_inner(), "b");
 }
 
