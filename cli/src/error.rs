@@ -92,9 +92,11 @@ impl From<fleet::Error> for Error {
             fleet::Error::Folder { path, source } => {
                 Self::flag("--data-dir", path.display(), format_args!("cannot write there: {source}"))
             }
-            fleet::Error::InUse { path } => {
-                Self::flag("--data-dir", path.display(), "is in use by another process; stop it, or give another folder")
-            }
+            fleet::Error::InUse { path } => Self::flag(
+                "--data-dir",
+                path.display(),
+                "is in use by another process; stop it, or give another folder",
+            ),
             fleet::Error::Store { path, source } => Self::flag("--data-dir", path.display(), source),
             fleet::Error::Mesh(error) => Self::flag("--registry-addr", "of the mesh", error),
             fleet::Error::NotServing { ref service, wanted, .. } => {

@@ -90,8 +90,12 @@ impl From<&fleet::Instance> for Place {
 }
 
 fn place_table(instances: &[fleet::Instance]) -> Table<4> {
-    let mut table =
-        Table::new([("SERVICE", Align::Left), ("ADDRESS", Align::Left), ("STORE", Align::Left), ("INSTANCE", Align::Left)]);
+    let mut table = Table::new([
+        ("SERVICE", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("STORE", Align::Left),
+        ("INSTANCE", Align::Left),
+    ]);
     for Place { service, instance_id, address, store } in instances.iter().map(Place::from) {
         table.row([service, address, store.unwrap_or_else(|| "memory".into()), instance_id]);
     }

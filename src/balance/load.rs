@@ -28,6 +28,8 @@ use tokio::time::Instant;
 const MEMORY: Duration = Duration::from_secs(5);
 /// The latency of an endpoint when nobody in the set has answered yet.
 const UNKNOWN: Duration = Duration::from_millis(1);
+/// Nothing answers faster: a load of nothing could not be multiplied.
+const FASTEST: Duration = Duration::from_micros(1);
 /// How many times dearer an endpoint is that fails always. High enough to be passed over while others are busy, low enough
 /// to be tried when all others have many times its calls.
 const FAILURE_PENALTY: f64 = 20.0;
@@ -95,7 +97,7 @@ impl Record {
 
     fn served(&mut self, now: Instant, took: Duration) {
         let kept = self.freshness(now);
-        let took = took.as_secs_f64();
+        let took = took.max(FASTEST).as_secs_f64();
         self.latency = Some(self.latency.map_or(took, |latency| latency * kept + took * (1.0 - kept)));
         self.failing *= (1.0 - FAILURE_STEP) * kept;
         self.at = now;

@@ -31,7 +31,15 @@ impl Listener {
             _ => Failure::flag(flag, address, format!("cannot listen there: {error}")),
         };
         let inner = TcpListener::bind(address.as_str()).await.map_err(unusable)?;
-        let address = inner.local_addr().map_err(unusable)?;
+        Self::new(inner).map_err(unusable)
+    }
+
+    /// The connections of a listener that is bound already.
+    ///
+    /// # Errors
+    /// The listener does not know its own address.
+    pub fn new(inner: TcpListener) -> io::Result<Self> {
+        let address = inner.local_addr()?;
         Ok(Self { inner, address, ready: None })
     }
 

@@ -14,9 +14,8 @@ async fn a_mesh_that_was_killed_finishes_its_sagas_when_it_is_started_again() {
     for _ in 0..50 {
         orders.push(shop.order(&customer.customer_id, usd(100)).await.order_id);
     }
-    // Dropped, not stopped: everything ends where it stands.
     let Shop { fleet, folder, .. } = shop;
-    drop(fleet);
+    fleet.kill().await;
 
     let shop = Shop::open_in(folder, 2, |_| {}).await;
     for order_id in &orders {
@@ -41,7 +40,7 @@ async fn an_order_that_gets_no_answer_is_rejected_at_its_deadline_even_after_a_r
     let shop = Shop::open_in(folder, 1, no_customers).await;
     let order = shop.order(&customer.customer_id, usd(1000)).await;
     let Shop { fleet, folder, .. } = shop;
-    drop(fleet);
+    fleet.kill().await;
 
     let shop = Shop::open_in(folder, 1, no_customers).await;
     let settled = shop.settled(&order.order_id).await;

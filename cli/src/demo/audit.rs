@@ -142,7 +142,8 @@ fn order_violations(promise: &Promise, order: &Remembered) -> Vec<Violation> {
 
 fn credit_violations(line: &CreditLine) -> Vec<Violation> {
     let CreditLine { ref customer_id, limit, available, ref orders } = *line;
-    let approved: i64 = orders.iter().filter(|order| order.state == OrderState::Approved).map(|order| order.cents).sum();
+    let approved: i64 =
+        orders.iter().filter(|order| order.state == OrderState::Approved).map(|order| order.cents).sum();
     let mut violations = Vec::new();
     if approved > limit {
         violations.push(Violation::OverLimit { customer_id: customer_id.clone(), limit, approved });

@@ -9,8 +9,8 @@ use meshwork::{
     Mesh,
     channel::Channel,
     contract::shop::{
-        customer::v1::customer_service_client::CustomerServiceClient, order::v1::order_service_client::OrderServiceClient,
-        query::v1::query_service_client::QueryServiceClient,
+        customer::v1::customer_service_client::CustomerServiceClient,
+        order::v1::order_service_client::OrderServiceClient, query::v1::query_service_client::QueryServiceClient,
     },
 };
 use tokio::time::{Instant, sleep};

@@ -112,7 +112,9 @@ async fn orders_of(clients: &Clients, customer_id: &str, position_token: String)
 
 fn cents(money: Option<&Money>) -> Result<i64, Error> {
     let missing = || Status::internal("an answer without an amount");
-    let amount = money.ok_or_else(missing).and_then(|money| Amount::try_from(money).map_err(|e| Status::internal(e.to_string())));
+    let amount = money
+        .ok_or_else(missing)
+        .and_then(|money| Amount::try_from(money).map_err(|e| Status::internal(e.to_string())));
     Ok(amount.map_err(Error::call("read an amount"))?.minor())
 }
 

@@ -71,7 +71,8 @@ mod tests {
         assert_eq!(plan.orders.iter().filter(too_large).count(), 100);
         assert_eq!(plan.orders.iter().filter(|order| order.cancel).count(), 100);
         for customer in 0..10 {
-            let wanted: i64 = plan.orders.iter().filter(|o| o.customer == customer && !too_large(o)).map(|o| o.cents).sum();
+            let wanted: i64 =
+                plan.orders.iter().filter(|o| o.customer == customer && !too_large(o)).map(|o| o.cents).sum();
             assert!(plan.limits[customer] > 0 && wanted > 0);
         }
     }

@@ -38,7 +38,8 @@ pub(super) struct Report {
 impl Report {
     /// Checks what the mesh remembers against what it has promised.
     pub(super) fn new(outcome: &Outcome, credit_lines: &[CreditLine], killed: Option<fleet::Instance>) -> Self {
-        let count = |state| credit_lines.iter().flat_map(|line| &line.orders).filter(|order| order.state == state).count();
+        let count =
+            |state| credit_lines.iter().flat_map(|line| &line.orders).filter(|order| order.state == state).count();
         let milliseconds = |quantile| outcome.latency_us.value_at_quantile(quantile) as f64 / 1000.0;
         let orders = outcome.promises.len();
         Self {

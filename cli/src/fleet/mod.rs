@@ -106,7 +106,8 @@ impl Fleet {
     pub async fn start(config: Config) -> Result<Self, Error> {
         let lock = config.lock_data_dir()?;
         let listener = listen(config.registry_addr).await?;
-        let registry_addr = listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
+        let registry_addr =
+            listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
         let mesh = Mesh::builder().registries([registry_addr.to_string()]).build()?;
         let stores = Stores::open(&config).await?;
 
@@ -164,6 +165,14 @@ impl Fleet {
         if let Some(instance) = self.registry.instance() {
             self.registry.abort(&instance.instance_id).await;
         }
+    }
+
+    /// Ends everything without a word, as if it were killed, and returns when it is gone: the same folder can be opened
+    /// again.
+    pub async fn kill(self) {
+        futures_util::future::join_all(self.members.iter().chain([&self.registry]).map(Slot::kill)).await;
+        self.mesh.close().await;
+        self.stores.close().await;
     }
 
     /// Drains everything, the registry last.

@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use meshwork::{Mesh, server};
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
+use meshwork::{Mesh, process::Listener, server};
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Error};
@@ -97,10 +95,10 @@ impl Parts {
     pub(super) async fn run(
         &self,
         server: server::Config,
-        listener: TcpListener,
+        listener: Listener,
         stopping: CancellationToken,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let (incoming, shutdown) = (TcpListenerStream::new(listener), stopping.cancelled_owned());
+        let (incoming, shutdown) = (listener, stopping.cancelled_owned());
         let mesh = self.mesh.clone();
         match self.service {
             Service::Customer => {

@@ -14,14 +14,13 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{Mesh, server};
+use meshwork::{Mesh, process::Listener, server};
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
     task::JoinHandle,
     time::{Instant, sleep},
 };
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -35,7 +34,11 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 type RunResult = Result<(), Box<dyn std::error::Error + Send + Sync>>;
-type Run = Box<dyn Fn(server::Config, TcpListener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>> + Send + Sync>;
+type Run = Box<
+    dyn Fn(server::Config, Listener, CancellationToken) -> Pin<Box<dyn Future<Output = RunResult> + Send>>
+        + Send
+        + Sync,
+>;
 
 pub(super) struct Slot {
     running: watch::Receiver<Option<Running>>,
@@ -77,8 +80,8 @@ impl Slot {
         let grace = config.grace;
         let run: Run = Box::new(move |server, listener, stopping| {
             let registry = meshwork_registry::Config { server, grace };
-            let (incoming, shutdown) = (TcpListenerStream::new(listener), stopping.cancelled_owned());
-            Box::pin(async move { Ok(meshwork_registry::run(registry, incoming, shutdown).await?) })
+            let shutdown = stopping.cancelled_owned();
+            Box::pin(async move { Ok(meshwork_registry::run(registry, listener, shutdown).await?) })
         });
         Self::spawn("registry", None, config, Some(listener), run)
     }
@@ -91,12 +94,22 @@ impl Slot {
     /// Ends the instance at once, and returns when it is gone.
     pub(super) async fn abort(&self, instance_id: &str) {
         let mut running = self.running.clone();
-        let is_there = |running: &Option<Running>| running.as_ref().is_some_and(|r| r.instance.instance_id == instance_id);
+        let is_there =
+            |running: &Option<Running>| running.as_ref().is_some_and(|r| r.instance.instance_id == instance_id);
         if let Some(found) = running.borrow().as_ref().filter(|r| r.instance.instance_id == instance_id) {
             found.kill.cancel();
         }
         // An error means that the slot's task has ended, and the instance with it.
         let _ = running.wait_for(|running| !is_there(running)).await;
+    }
+
+    /// Ends the instance at once and for good.
+    pub(super) async fn kill(&self) {
+        if let Some(task) = self.task.lock().await.take() {
+            task.abort();
+            // An error says that it was aborted.
+            let _ = task.await;
+        }
     }
 
     /// Lets the instance drain, and returns when it is gone for good.
@@ -117,7 +130,8 @@ impl Slot {
     ) -> Self {
         let (sender, running) = watch::channel(None);
         let stopping = CancellationToken::new();
-        let keeper = Keeper { service, store, config: config.clone(), running: sender, stopping: stopping.clone(), run };
+        let keeper =
+            Keeper { service, store, config: config.clone(), running: sender, stopping: stopping.clone(), run };
         let task = tokio::spawn(keeper.keep(listener));
         Self { running, stopping, task: Mutex::new(Some(task)) }
     }
@@ -167,7 +181,8 @@ impl Keeper {
     }
 
     async fn run_once(&self, listener: TcpListener) -> RunResult {
-        let address = listener.local_addr()?;
+        let listener = Listener::new(listener)?;
+        let address = listener.address();
         let server = server_config(&self.config, self.service, address);
         let kill = CancellationToken::new();
         let instance = Instance {

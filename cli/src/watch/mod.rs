@@ -157,7 +157,9 @@ fn line(change: &Change, now: SystemTime) -> String {
 }
 
 fn columns(time: &str, mark: &str, service: &str, id: &str, address: &str, status: &str, place: &str) -> String {
-    let pad = |text: &str, room| console::pad_str(&shorten_plain(text, room), room, console::Alignment::Left, None).into_owned();
+    let pad = |text: &str, room| {
+        console::pad_str(&shorten_plain(text, room), room, console::Alignment::Left, None).into_owned()
+    };
     let line = format!(
         "{} {} {} {} {} {} {}",
         pad(time, 9),
