@@ -37,7 +37,7 @@ pub async fn open(url: &str) -> Result<Database, StoreError> {
     if path.is_empty() || path.starts_with(':') {
         return Err(unsupported());
     }
-    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous).await?))
+    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous)?))
 }
 
 /// A URL as it may be shown: whatever stands between `:` and `@` is a secret.
@@ -87,19 +87,29 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
+impl Migration {
+    /// The statements of this step, one by one.
+    pub(crate) fn statements(&self) -> impl Iterator<Item = &'static str> {
+        self.sql.split(';').map(str::trim).filter(|statement| !statement.is_empty())
+    }
+}
+
+/// What the database engine's library said.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a statement or transaction failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// A serialization failure, deadlock or unique violation (40001, 40P01, 23505): repeat the transaction from its reads.
     #[error("the transaction conflicts with another one")]
-    Conflict(#[source] sqlx::Error),
+    Conflict(#[source] Cause),
     /// The database does not answer, or its disk is full: the same transaction may succeed later.
     #[error("the database is unavailable")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Cause),
     /// The statement is wrong, or the schema is not the expected one.
     #[error("the database refused a statement")]
-    Refused(#[source] sqlx::Error),
+    Refused(#[source] Cause),
     /// A column does not hold what the code expects.
     #[error("column {column} is not {expected}")]
     Decode {
