@@ -3,10 +3,12 @@
 //! There is no linger: an input that comes alone is committed alone, and the busier the service, the larger its batches.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -23,7 +25,8 @@ use crate::{
     store::StoreError,
 };
 
-/// Inputs of one batch. Beyond this a transaction gains nothing and only holds its locks longer.
+/// A batch takes jobs until it has this many inputs; a job has at most as many again. Beyond this a transaction gains nothing
+/// and only holds its locks longer.
 const MAX_BATCH_INPUTS: usize = 512;
 /// Jobs that wait for the loop; callers beyond wait for room, as long as their deadline allows.
 const MAX_QUEUED_JOBS: usize = 1024;
@@ -117,7 +120,7 @@ impl<D: Decider> Writer<D> {
         self.closing.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
-            // An error is a panic of the decider, which its own callers have seen as a closed writer.
+            // An error is a panic; it was reported by the panic hook.
             let _ = task.await;
         }
     }
@@ -184,7 +187,9 @@ async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
 async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> Result<Vec<Verdict<D>>, StoreError> {
     let mut attempt = 1;
     loop {
-        match batch::run(decider, outbox, jobs).await {
+        // A panic ends its own job and not the loop, which every caller of this service depends on.
+        let run = AssertUnwindSafe(batch::run(decider, outbox, jobs)).catch_unwind().await;
+        match run.unwrap_or(Err(StoreError::Panicked)) {
             Err(StoreError::Conflict(_)) if attempt < MAX_ATTEMPTS => {
                 tokio::time::sleep(CONFLICT_BACKOFF.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
                 attempt += 1;
