@@ -22,7 +22,8 @@ pub struct LogArgs {
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {
     /// The service's own database, such as sqlite://order.db (one process) or postgres://... (shared by several)
-    #[arg(long, env = "DATABASE_URL")]
+    // Its value stays out of --help: it may hold a password.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 }
 
