@@ -141,7 +141,8 @@ mod tests {
         ] {
             let refused = WriteSide::open(url, "nothing", &[], Nothing).await.err().expect(url);
             let said = refused.into_failure(url).to_string();
-            let expected = format!("--database-url {shown}: database URL {shown:?} is not supported: use sqlite://FILE");
+            let expected =
+                format!("--database-url {shown}: database URL {shown:?} is not supported: use sqlite://FILE");
             assert_eq!(said, expected, "{url}");
         }
     }
