@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use meshwork::process::{Failure, InstanceArgs, LogArgs, StoreArgs, parse_duration};
+use meshwork_shop::serve;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, SERVICE, open, run};
@@ -31,16 +32,11 @@ impl Args {
     /// # Errors
     /// A flag that cannot be used, or a config that cannot be served.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Failure> {
-        let mesh = self.instance.mesh()?;
-        let url = &self.store.database_url;
-        let store = open(url).await.map_err(|error| error.into_failure(url))?;
-        let incoming = self.instance.bind().await?;
-        let server = self.instance.config(SERVICE, &incoming)?;
-        let config = Config { server, mesh: mesh.clone(), store: store.clone(), saga_deadline: self.saga_deadline };
-        let served = run(config, incoming.say_ready(SERVICE), shutdown.cancelled_owned()).await;
-        mesh.close().await;
-        store.close().await;
-        served.map_err(Failure::run)
+        let Self { instance, store, saga_deadline, .. } = self;
+        let run = async |server, mesh, store, incoming| {
+            run(Config { server, mesh, store, saga_deadline }, incoming, shutdown.cancelled_owned()).await
+        };
+        serve(SERVICE, &instance, &store, open, run).await
     }
 }
 
