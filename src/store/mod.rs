@@ -25,7 +25,7 @@ pub type Database = Arc<dyn Store>;
 /// # Errors
 /// [`StoreError::UnsupportedUrl`], [`StoreError::Open`], [`StoreError::InUse`].
 pub async fn open(url: &str) -> Result<Database, StoreError> {
-    let unsupported = || StoreError::UnsupportedUrl { url: without_password(url) };
+    let unsupported = || StoreError::UnsupportedUrl { url: shown(url) };
     let rest = url.strip_prefix("sqlite:").ok_or_else(unsupported)?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, synchronous) = match rest.split_once('?') {
@@ -40,11 +40,15 @@ pub async fn open(url: &str) -> Result<Database, StoreError> {
     Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous)?))
 }
 
-/// A URL as it may be shown: whatever stands between `:` and `@` is a secret.
-fn without_password(url: &str) -> String {
-    match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if scheme + 3 <= at => format!("{}://...{}", &url[..scheme], &url[at..]),
-        _ => url.to_owned(),
+/// A URL as it may be shown, in errors and logs: of one that is not `sqlite:`, the scheme alone. A password may stand
+/// anywhere in it, also where no parser would look for one.
+pub fn shown(url: &str) -> String {
+    match url.split_once(':') {
+        Some(("sqlite", _)) => url.to_owned(),
+        Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) => {
+            format!("{scheme}://...")
+        }
+        Some(_) | None => "...".to_owned(),
     }
 }
 
@@ -130,7 +134,7 @@ pub enum StoreError {
     /// The URL is not one of a supported database.
     #[error("database URL {url:?} is not supported: use sqlite://FILE")]
     UnsupportedUrl {
-        /// The URL, without its password.
+        /// The URL, as it may be [`shown`].
         url: String,
     },
     /// The file cannot be opened.
