@@ -31,6 +31,7 @@ pub use request::{DEFAULT_LEASE_TTL, LEASE_TTL};
 pub use service::Registry;
 
 use backend::{MAX_WATCHES, Memory};
+use table::MAX_INSTANCES;
 
 /// The domain of this service's errors.
 pub const DOMAIN: Domain = Domain::new("registry.meshwork");
@@ -38,6 +39,10 @@ pub const DOMAIN: Domain = Domain::new("registry.meshwork");
 /// How long a registry that has just started calls its snapshots provisional, unless told otherwise: the default lease, in
 /// which every instance tries a renewal and learns that it must register again, and half as much for the attempt.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(15);
+
+/// Streams at a time: one for every watch, one for every instance's renewals, and a quarter more for those of clients that
+/// have come back before their old streams are found dead. So what is refused is refused by a limit that says what it is of.
+const MAX_STREAMS: usize = (MAX_WATCHES + MAX_INSTANCES) / 4 * 5;
 
 /// What a registry is started with.
 #[derive(Clone, Debug)]
@@ -54,6 +59,7 @@ impl Config {
         let mut server = server::Config::new("registry", advertise);
         // Every process of the mesh holds a connection for its watch.
         server.limits.connections = MAX_WATCHES;
+        server.limits.concurrent_streams = MAX_STREAMS;
         Self { server, grace: DEFAULT_GRACE }
     }
 }

@@ -6,6 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use meshwork::{
+    channel::parse_address,
     contract::meshwork::registry::v1::{
         IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, RegisterRequest, WatchRequest,
     },
@@ -27,7 +28,6 @@ pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
 const DEFAULT_WEIGHT: u32 = 100;
 const MAX_WEIGHT: u32 = 1000;
 const MAX_SERVICE_LEN: usize = 63;
-const MAX_ADDRESS_LEN: usize = 255;
 const MAX_TEXT_LEN: usize = 128;
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_LEN: usize = 256;
@@ -176,16 +176,11 @@ fn visible(id: &str) -> Result<(), &'static str> {
 }
 
 fn address(address: &str) -> Result<(), &'static str> {
-    const EXPECTED: &str = "must be host:port, 1-255 visible characters";
-    if address.is_empty() {
-        return Err("is required");
+    match parse_address(address) {
+        _ if address.is_empty() => Err("is required"),
+        Ok(_) => Ok(()),
+        Err(_) => Err("must be host:port, 1-255 visible characters"),
     }
-    let (host, port) = address.rsplit_once(':').ok_or(EXPECTED)?;
-    // An IPv6 address is written in brackets, or its end could not be told from a port.
-    let host_is_clear = !host.contains(':') || host.starts_with('[') && host.ends_with(']');
-    let visible = address.len() <= MAX_ADDRESS_LEN && address.bytes().all(|c| c.is_ascii_graphic());
-    let port_is_usable = port.parse::<u16>().is_ok_and(|port| port > 0);
-    if !host.is_empty() && host_is_clear && visible && port_is_usable { Ok(()) } else { Err(EXPECTED) }
 }
 
 fn text(text: &str) -> Result<(), &'static str> {

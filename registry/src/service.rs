@@ -98,8 +98,10 @@ impl RegistryService for Registry {
         let mut violations = Violations::default();
         let lease = request::lease_id(request.into_inner().lease_id, &mut violations);
         violations.into_result(DOMAIN)?;
-        self.backend.deregister(&lease).await.map_err(status)?;
-        tracing::info!(%lease, "deregistered");
+        // Otherwise the id is any text of a client, and nothing has happened.
+        if self.backend.deregister(&lease).await.map_err(status)? {
+            tracing::info!(%lease, "deregistered");
+        }
         Ok(Response::new(DeregisterResponse {}))
     }
 

@@ -22,7 +22,10 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep_until},
+};
 use tower::{Service, load::Load};
 
 use super::load::{EndpointLoad, PendingCall};
@@ -110,11 +113,14 @@ pub(super) struct GateService<L> {
     passage: Option<L>,
     /// Wakes the balance at the end of a pause.
     pause: Option<Pin<Box<Sleep>>>,
+    /// Where `pause` runs. A call may be polled outside of Tokio, and a panic would poison the balance for all.
+    runtime: Handle,
 }
 
 impl<L> GateService<L> {
+    /// For the runtime that it is called in.
     pub(super) fn new(gate: Arc<Gate<L>>) -> Self {
-        Self { gate, passage: None, pause: None }
+        Self { gate, passage: None, pause: None, runtime: Handle::current() }
     }
 }
 
@@ -136,7 +142,10 @@ impl<L: Link> Service<()> for GateService<L> {
                 }
                 Err(Shut::WithoutConnection) => return Poll::Pending,
                 Err(Shut::Until(until)) => {
-                    let pause = self.pause.get_or_insert_with(|| Box::pin(sleep_until(until)));
+                    let pause = self.pause.get_or_insert_with(|| {
+                        let _entered = self.runtime.enter();
+                        Box::pin(sleep_until(until))
+                    });
                     if pause.deadline() != until {
                         pause.as_mut().reset(until);
                     }

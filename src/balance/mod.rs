@@ -101,7 +101,7 @@ impl<L: Link> Picker<L> {
         state.wait().map(Picked::Later)
     }
 
-    /// Adds an endpoint.
+    /// Adds an endpoint. Inside of the Tokio runtime, unlike a pick.
     pub(crate) fn insert(&self, key: Key, gate: Arc<Gate<L>>) {
         self.change(Change::Insert(key, GateService::new(gate)));
     }

@@ -122,6 +122,18 @@ async fn a_paused_endpoint_is_passed_over_for_that_time_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_pick_outside_of_tokio_meets_a_paused_endpoint_without_harm_to_others() {
+    let bench = Bench::new(&["a"]);
+    bench.gate("a").pause(Duration::from_secs(3600));
+    let picker = &bench.picker;
+    let picked = std::thread::scope(|scope| scope.spawn(|| picker.pick().map(drop)).join());
+    assert_eq!(picked.expect("no panic"), Ok(()));
+    advance(Duration::from_secs(3601)).await;
+    bench.picker.serve();
+    assert_eq!(bench.shares(1), BTreeMap::from([("a", 1)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_end_of_a_pause_wakes_those_who_wait() {
     let bench = Bench::new(&["a"]);
     bench.gate("a").pause(Duration::from_secs(1));

@@ -61,14 +61,6 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Whether the server cannot have processed any of it, so that any method may be sent again.
-    pub(crate) fn is_unprocessed(self) -> bool {
-        match self {
-            Self::NeverSent | Self::NotProcessed => true,
-            Self::ConnectionLost | Self::Reset(_) => false,
-        }
-    }
-
     /// What happened to a call or its answer.
     pub(super) fn of(error: &hyper::Error) -> Self {
         let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());

@@ -9,6 +9,7 @@
 //! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves those who wait. The
 //! steps are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge.
 
+mod address;
 mod call;
 mod connection;
 mod connector;
@@ -45,6 +46,7 @@ use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
 
+pub use address::{InvalidAddress, parse_address};
 pub use call::WaitForReady;
 pub use connector::{BoxedIo, Connector, Io};
 

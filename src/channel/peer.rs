@@ -4,6 +4,8 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderValue, uri::Authority};
 
+use super::address::parse_address;
+
 /// One endpoint at one address, cheap to copy.
 #[derive(Clone, Debug)]
 pub(crate) struct Peer(Arc<Inner>);
@@ -25,10 +27,7 @@ impl Peer {
     /// An endpoint at `address`, host:port.
     pub(crate) fn new(address: &str, instance_id: Option<&str>) -> Result<Self, InvalidPeer> {
         let invalid = || InvalidPeer(format!("{}@{address}", instance_id.unwrap_or_default()));
-        let authority: Authority = address.parse().map_err(|_| invalid())?;
-        if authority.port().is_none() || address.contains('@') {
-            return Err(invalid());
-        }
+        let authority = parse_address(address).map_err(|_| invalid())?;
         let instance = instance_id.map(HeaderValue::from_str).transpose().map_err(|_| invalid())?;
         Ok(Self(Arc::new(Inner { address: address.into(), authority, instance })))
     }
@@ -60,13 +59,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_host_and_port_is_an_address() {
-        for address in ["127.0.0.1:7600", "[::1]:7600", "registry.local:1"] {
-            assert_eq!(Peer::new(address, Some("a")).expect(address).to_string(), format!("a@{address}"));
-        }
-        for address in ["", "host", "http://host:1", "user@host:1", "host:1/path", "host:port", "a b:1"] {
-            assert!(Peer::new(address, None).is_err(), "{address:?}");
-        }
+    fn only_an_address_and_an_id_that_fit_into_a_request_are_a_peer() {
+        assert_eq!(Peer::new("host:1", Some("a")).expect("a peer").to_string(), "a@host:1");
+        assert!(Peer::new("user@host:1", None).is_err());
         assert!(Peer::new("host:1", Some("line\nbreak")).is_err());
     }
 }

@@ -3,10 +3,14 @@
 //! A unary request is one message that is ready at once: it is read ahead and shared, so that repeating it costs nothing
 //! (and its END_STREAM travels with the message, not in a frame of its own). A stream is recorded as it is sent, up to a
 //! bound; beyond that, or once a server has answered, it is no longer recorded and can no longer be repeated.
+//!
+//! The caller's stream is polled inside of the connection's task, which other calls share: a panic in it is caught here, and
+//! breaks its own call only.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
 };
 
@@ -47,7 +51,7 @@ impl RequestBody {
         let mut sent = Vec::new();
         // One message, and the end behind it.
         for _ in 0..2 {
-            match Pin::new(&mut body).poll_frame(context) {
+            match poll_caller(&mut body, context) {
                 Poll::Ready(None) => return Ok(Self::Whole(sent.pop())),
                 Poll::Ready(Some(frame)) => sent.extend(frame?.into_data()),
                 Poll::Pending => break,
@@ -102,7 +106,34 @@ impl RequestBody {
 }
 
 fn lock(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
-    recording.lock().expect("no code panics while it holds this lock, except a caller's own stream")
+    // A caller's stream that panics is caught, and what is recorded stands at every step.
+    recording.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Polls the caller's own code. Its panic becomes an error of its stream, which is not polled again.
+fn poll_caller(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    // Unwind-safe: nobody sees what the panic left behind, since the body is replaced.
+    catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *body).poll_frame(context))).unwrap_or_else(|_| {
+        *body = Body::new(Panicked);
+        Poll::Ready(Some(Err(panicked())))
+    })
+}
+
+/// What the panic said was printed by its hook, and stays here.
+fn panicked() -> Status {
+    Status::internal("the caller's request stream panicked")
+}
+
+/// In place of a body that panicked: must it be polled for another attempt, then it fails in the same way.
+struct Panicked;
+
+impl HttpBody for Panicked {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(Some(Err(panicked())))
+    }
 }
 
 impl Recording {
@@ -115,7 +146,7 @@ impl Recording {
             self.sent = Vec::new();
             *next = 0;
         }
-        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
+        let frame = std::task::ready!(poll_caller(&mut self.body, context));
         match &frame {
             Some(Ok(frame)) => self.record(frame, next),
             Some(Err(status)) => self.broken = Some(status.clone()),

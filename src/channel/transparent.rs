@@ -1,18 +1,19 @@
 //! Sends a call again that no server has begun to process.
 //!
-//! That is safe for every method (gRFC A6 calls it transparent retry) and costs nobody work, so that it needs no budget,
-//! only a bound. Any other retry needs an idempotent method and a budget, and is not made here.
+//! That is safe for every method (gRFC A6 calls it transparent retry) and needs no budget, only bounds: one repetition of
+//! a call that a server turned away, since that server or its connection may have too much to do, and a few of one that
+//! never left or was misdirected. Any other retry needs an idempotent method and a budget, and is not made here.
 
 use http::Response;
 
 use super::{
     call::{Answer, Call, Step},
-    error::CallError,
+    error::{CallError, Failure},
 };
 use crate::headers::{REFUSED, Refusal};
 
-/// Attempts at one call. Each goes where the balance sends it, which passes over who has just refused; when this many have
-/// refused, the service is not merely restarting.
+/// Attempts at one call that nobody bore. Each goes where the balance sends it, which passes over who has just refused; when
+/// this many were in vain, the service is not merely restarting. (gRFC A6 sets no bound to calls that never left.)
 const MAX_ATTEMPTS: u32 = 5;
 
 /// Repeats calls that never left, or were refused before processing.
@@ -29,9 +30,16 @@ impl<S> Transparent<S> {
 impl<S: Step> Step for Transparent<S> {
     async fn call(&self, call: &Call) -> Result<Answer, CallError> {
         let mut attempts = 1;
+        let mut turned_away = false;
         loop {
             let result = self.inner.call(call).await;
-            if attempts == MAX_ATTEMPTS || !is_unprocessed(&result) || !call.body.may_repeat() {
+            let again = match unprocessed(&result) {
+                Some(Unprocessed::Misdirected) => attempts < MAX_ATTEMPTS,
+                // gRFC A6: of a call that reached a server there is one transparent retry.
+                Some(Unprocessed::TurnedAway) => attempts < MAX_ATTEMPTS && !std::mem::replace(&mut turned_away, true),
+                None => false,
+            };
+            if !again || !call.body.may_repeat() {
                 call.body.settle();
                 return result;
             }
@@ -40,18 +48,34 @@ impl<S: Step> Step for Transparent<S> {
     }
 }
 
+/// Why it is certain that no server has begun with a call.
+enum Unprocessed {
+    /// It never left, or came to one who does not serve it (any more): that says nothing about the load.
+    Misdirected,
+    /// It came to a server that takes no more: to go on asking would multiply the load where there is too much.
+    TurnedAway,
+}
+
 /// Whether it is certain that no server has begun with the call, and another may do better.
-fn is_unprocessed(result: &Result<Answer, CallError>) -> bool {
+fn unprocessed(result: &Result<Answer, CallError>) -> Option<Unprocessed> {
     match result {
-        Ok(answer) => refusal(answer).is_some_and(Refusal::may_go_elsewhere),
-        Err(CallError::Endpoint(error)) => error.failure.is_unprocessed(),
+        Ok(answer) => match refusal(answer)? {
+            Refusal::WrongInstance | Refusal::Draining => Some(Unprocessed::Misdirected),
+            Refusal::Overloaded => Some(Unprocessed::TurnedAway),
+            Refusal::Expired => None,
+        },
+        Err(CallError::Endpoint(error)) => match error.failure {
+            Failure::NeverSent => Some(Unprocessed::Misdirected),
+            Failure::NotProcessed => Some(Unprocessed::TurnedAway),
+            Failure::ConnectionLost | Failure::Reset(_) => None,
+        },
         Err(
             CallError::NotReady(_)
             | CallError::QueueFull { .. }
             | CallError::Closed { .. }
             | CallError::DeadlineExceeded { .. }
             | CallError::Request(_),
-        ) => false,
+        ) => None,
     }
 }
 

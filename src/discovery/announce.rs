@@ -1,7 +1,7 @@
 //! Keeps one instance in the registry: one task that joins, renews, says how it is, and leaves.
 //!
 //! ```text
-//!            ┌──────────── UNKNOWN (expired, or the registry restarted) ────────────┐
+//!            ┌──── UNKNOWN (expired, or the registry restarted), a pause ───────────┐
 //!            v                                                                      │
 //!   join ── Lease ──> hold: renew at ttl/3 on one stream, SetStatus when asked ─────┤
 //!    │ ^                                                                            ├── FENCED ──> fails

@@ -94,9 +94,8 @@ impl Backend for Memory {
         Ok(self.shared.change(|table, now| table.renew(now, lease)))
     }
 
-    async fn deregister(&self, lease: &LeaseId) -> Result<(), BackendError> {
-        self.shared.change(|table, now| table.deregister(now, lease));
-        Ok(())
+    async fn deregister(&self, lease: &LeaseId) -> Result<bool, BackendError> {
+        Ok(self.shared.change(|table, now| table.deregister(now, lease)))
     }
 
     async fn set_status(&self, lease: &LeaseId, status: InstanceStatus) -> Result<Granted, BackendError> {

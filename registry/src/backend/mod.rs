@@ -29,8 +29,8 @@ pub trait Backend: Send + Sync + 'static {
     /// Renews a lease.
     async fn renew(&self, lease: &LeaseId) -> Result<Renewal, BackendError>;
 
-    /// Ends a lease; one that is gone is no error.
-    async fn deregister(&self, lease: &LeaseId) -> Result<(), BackendError>;
+    /// Ends a lease, and says whether it did; one that is gone is no error.
+    async fn deregister(&self, lease: &LeaseId) -> Result<bool, BackendError>;
 
     /// Changes the status of a lease's instance.
     async fn set_status(&self, lease: &LeaseId, status: InstanceStatus) -> Result<Granted, BackendError>;

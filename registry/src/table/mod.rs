@@ -122,16 +122,14 @@ impl Table {
         Renewal::Renewed
     }
 
-    /// Ends a lease, and with it its instance. A lease that is gone or fenced changes nothing.
-    pub fn deregister(&mut self, now: Duration, id: &LeaseId) {
+    /// Ends a lease, and with it its instance, and says whether it did. A lease that is gone or fenced changes nothing.
+    pub fn deregister(&mut self, now: Duration, id: &LeaseId) -> bool {
         self.expire(now);
-        if let Some((key, lease)) = self.lease_of_instance(id)
-            && lease.id == *id
-        {
-            let deadline = lease.deadline;
-            self.deadlines.remove(&(deadline, key.clone()));
-            self.remove(&key);
-        }
+        let Some((key, lease)) = self.lease_of_instance(id).filter(|(_, lease)| lease.id == *id) else { return false };
+        let deadline = lease.deadline;
+        self.deadlines.remove(&(deadline, key.clone()));
+        self.remove(&key);
+        true
     }
 
     /// Changes the status of a lease's instance. `None`: the lease is gone or fenced.

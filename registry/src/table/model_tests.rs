@@ -218,8 +218,10 @@ impl World {
     }
 
     fn deregister(&mut self, lease: &LeaseId) {
-        self.table.deregister(self.now, lease);
+        let ended = self.table.deregister(self.now, lease);
+        let before = self.model.leases.len();
         self.model.leases.retain(|_, held| held.lease != *lease);
+        assert_eq!(ended, self.model.leases.len() < before);
     }
 
     fn set_status(&mut self, lease: &LeaseId, status: InstanceStatus) {

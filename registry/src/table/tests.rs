@@ -94,7 +94,7 @@ fn a_second_registration_fences_the_first() {
 
     assert_eq!(running.table.renew(now, &older), Renewal::Fenced);
     assert!(running.table.set_status(now, &older, InstanceStatus::Draining).is_none());
-    running.table.deregister(now, &older);
+    assert!(!running.table.deregister(now, &older));
 
     assert_eq!(running.ids("order"), ["a"]);
     assert_eq!(running.table.renew(now, &newer), Renewal::Renewed);

@@ -8,7 +8,7 @@ use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
 use tonic::{Code, body::Body, codegen::http};
 
 use super::{LIMIT, Watch, request};
-use crate::{Config, run};
+use crate::{Config, backend::MAX_WATCHES, run, table::MAX_INSTANCES};
 use meshwork::{
     contract::meshwork::registry::v1::{
         InstanceStatus, SetStatusRequest, WatchRequest, registry_service_client::RegistryServiceClient,
@@ -95,4 +95,11 @@ async fn a_watcher_that_does_not_read_is_not_queued_for() {
         responses += 1;
     }
     assert!(responses < CHANGES / 10, "{responses} responses of 15 kB waited for a client with a window of 64 kB");
+}
+
+#[test]
+fn there_are_streams_for_every_watch_and_every_instance_and_some_that_are_not_dead_yet() {
+    let limits = Config::new("registry:7600").server.limits;
+    let needed = MAX_WATCHES + MAX_INSTANCES;
+    assert!(limits.concurrent_streams >= needed + needed / 10, "{} for {needed}", limits.concurrent_streams);
 }

@@ -49,6 +49,8 @@ async fn a_malformed_instance_is_refused_by_the_field_that_is_wrong() {
         ("instance.address", Box::new(|i| i.address = "host:70000".into())),
         ("instance.address", Box::new(|i| i.address = "::1:7000".into())),
         ("instance.address", Box::new(|i| i.address = "ho st:7000".into())),
+        ("instance.address", Box::new(|i| i.address = "user@host:7000".into())),
+        ("instance.address", Box::new(|i| i.address = "host/path:7000".into())),
         ("instance.address", Box::new(|i| i.address = format!("{}:7000", long(251)))),
         ("instance.version", Box::new(|i| i.version = long(129))),
         ("instance.zone", Box::new(|i| i.zone = long(129))),

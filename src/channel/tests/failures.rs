@@ -113,3 +113,31 @@ async fn a_request_that_cannot_be_encoded_is_the_callers_error() {
     let status = client.unary(request, PathAndQuery::from_static(net::WHO), codec).await.expect_err("too large");
     assert_eq!(status.code(), Code::OutOfRange, "{status}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_in_a_callers_stream_ends_its_own_call_and_nothing_else() {
+    let bench = Bench::new(&["a"]);
+    let _a = bench.host("a");
+    let (texts, stream) = tokio::sync::mpsc::unbounded_channel::<String>();
+    let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(stream);
+    let mut echo = bench.stream(net::STREAM, Request::new(stream)).await.expect("opened");
+
+    // Before the answer, and after it.
+    for method in [net::WHO, net::STREAM] {
+        // Not while it is read ahead: in the connection's task.
+        let panicking = futures_util::stream::once(async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            panic!("as told")
+        });
+        let status = match bench.stream(method, Request::new(panicking)).await {
+            Ok(mut answers) => soon(answers.message()).await.expect_err("broken"),
+            Err(status) => status,
+        };
+        assert_eq!(status.code(), Code::Internal, "{method}: {status}");
+        assert!(!status.message().contains("as told"), "{status}");
+    }
+
+    texts.send("still here".into()).expect("open");
+    assert_eq!(soon(echo.message()).await.expect("alive"), Some("still here".to_owned()));
+    assert_eq!((bench.who().await.as_str(), bench.net.attempts()), ("a", 1), "on the one connection");
+}

@@ -5,7 +5,10 @@ use h2::Reason;
 use tokio_stream::StreamExt as _;
 
 use super::*;
-use crate::channel::tests::net::{RawConnection, RawPeer};
+use crate::{
+    channel::tests::net::{RawConnection, RawPeer},
+    headers::{REFUSED, Refusal},
+};
 
 /// Calls until the raw peer has got one too, and says how often it did.
 async fn moved_on(bench: &Bench, calls: usize) {
@@ -50,6 +53,43 @@ async fn when_all_refuse_the_call_ends_after_some_attempts() {
     assert_eq!((status.code(), told_instance(&status)), (Code::Unavailable, Some("a")));
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     assert_eq!(a.calls(), 0);
+}
+
+type Refuse = fn(&mut h2::server::SendResponse<Bytes>);
+
+fn refuse_as(refusal: Refusal, respond: &mut h2::server::SendResponse<Bytes>) {
+    let response = http::Response::builder()
+        .header("content-type", "application/grpc")
+        .header("grpc-status", i32::from(refusal.code()))
+        .header(REFUSED, refusal.name());
+    respond.send_response(response.body(()).expect("a response"), true).expect("the call is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_turned_away_is_repeated_once_and_a_misdirected_one_a_few_times() {
+    let cases: [(&str, Refuse, usize); 5] = [
+        ("refused stream", |respond| respond.send_reset(Reason::REFUSED_STREAM), 2),
+        ("overloaded", |respond| refuse_as(Refusal::Overloaded, respond), 2),
+        ("wrong instance", |respond| refuse_as(Refusal::WrongInstance, respond), 5),
+        ("draining", |respond| refuse_as(Refusal::Draining, respond), 5),
+        ("expired", |respond| refuse_as(Refusal::Expired, respond), 1),
+    ];
+    for (case, refuse, attempts) in cases {
+        let bench = Bench::new(&["a"]);
+        let mut a = RawPeer::listen(&bench.net, "a:1");
+        let refusing = tokio::spawn(async move {
+            let mut connection = a.accept().await;
+            let mut refused = 0;
+            while let Some(Ok((_, mut respond))) = connection.accept().await {
+                refuse(&mut respond);
+                refused += 1;
+            }
+            refused
+        });
+        bench.ask(net::WHO).await.expect_err("refused");
+        drop(bench);
+        assert_eq!(soon(refusing).await.expect("no panic"), attempts, "{case}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

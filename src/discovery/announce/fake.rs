@@ -22,6 +22,8 @@ pub(crate) struct State {
     /// Answers no renewal.
     pub(crate) silent: bool,
     pub(crate) refuses: bool,
+    /// Answers every renewal with this number instead, such as `Unknown` or one of a later contract.
+    pub(crate) answers: Option<i32>,
     pub(crate) leases: BTreeMap<String, Instance>,
     pub(crate) fenced: Vec<String>,
     pub(crate) registrations: u64,
@@ -116,6 +118,7 @@ impl RegistryService for Fake {
             async move {
                 let lease_id = request.ok()?.lease_id;
                 let state = registry.renew(&lease_id).into();
+                let state = registry.0.borrow().answers.unwrap_or(state);
                 (!registry.0.borrow().silent).then_some(Ok(KeepAliveResponse { lease_id, state }))
             }
         });

@@ -8,6 +8,7 @@ use super::{
     fake::{Fake, State, TTL},
     *,
 };
+use crate::contract::meshwork::registry::v1::LeaseState;
 
 /// What must not be waited for in vain; on a paused clock it costs no time.
 async fn soon<F: Future>(work: F) -> F::Output {
@@ -65,6 +66,48 @@ async fn after_a_restart_of_the_registry_the_instance_is_registered_again_as_it_
     assert_eq!(state.statuses(), [InstanceStatus::NotServing]);
     let state = registry.until(|state| state.renewals > 5).await;
     assert_eq!(state.registrations, 2, "once, and then renewed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_registration_after_a_lost_lease_waits_for_100_ms_at_most() {
+    for away in [Duration::ZERO, Duration::from_secs(60)] {
+        let registry = Fake::new(State::default());
+        let _announcer = start(&registry);
+        registry.until(|state| state.renewals == 1).await;
+        registry.change(|state| {
+            state.leases.clear();
+            state.life += 1;
+            state.away = true;
+        });
+        sleep(away).await;
+        registry.change(|state| state.away = false);
+
+        registry.until(|state| state.renewals == 2).await;
+        let lost = Instant::now();
+        registry.until(|state| state.registrations == 2).await;
+        // The timer's granularity is a millisecond.
+        assert!(lost.elapsed() <= Duration::from_millis(101), "away for {away:?}: {:?}", lost.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_never_knows_its_own_leases_is_not_asked_without_pause() {
+    let registry = Fake::new(State { answers: Some(LeaseState::Unknown.into()), ..State::default() });
+    let _announcer = start(&registry);
+    sleep(Duration::from_secs(60)).await;
+    let registrations = registry.0.borrow().registrations;
+    // Waits of 0.1, 0.2 ... 3.2 s and then 5 s, of which jitter takes half at most.
+    assert!((10..=32).contains(&registrations), "{registrations}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_a_later_contract_is_a_broken_stream_and_no_lost_lease() {
+    let registry = Fake::new(State { answers: Some(1234), ..State::default() });
+    let _announcer = start(&registry);
+    sleep(Duration::from_secs(60)).await;
+    let state = registry.0.borrow().clone();
+    assert_eq!(state.registrations, 1);
+    assert!((10..=32).contains(&state.streams), "{}", state.streams);
 }
 
 #[tokio::test(start_paused = true)]

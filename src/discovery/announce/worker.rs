@@ -21,7 +21,9 @@ use crate::{
 
 /// For one answer of the registry. A third of the lease where that is less, so that a silent registry is noticed in time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Between attempts while the registry is away: it is found within 5 s of its return.
+/// Between attempts while the registry is away: it is found within 5 s of its return. And, counted apart, before another
+/// registration when a lease is lost: the first comes after 100 ms at most, however long the registry was away. Only a
+/// renewal shows that a lease stands, so that only a renewal begins either series again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -59,7 +61,7 @@ pub(super) async fn run<T: Transport>(
     goal: watch::Receiver<Goal>,
     announced: watch::Sender<Option<Announced>>,
 ) -> Result<(), AnnounceError> {
-    Worker { registry, instance, lease_ttl, goal, announced, backoff: BACKOFF }.run().await
+    Worker { registry, instance, lease_ttl, goal, announced, away: BACKOFF, lost: BACKOFF }.run().await
 }
 
 /// How a lease was held.
@@ -77,7 +79,10 @@ struct Worker<T> {
     lease_ttl: Duration,
     goal: watch::Receiver<Goal>,
     announced: watch::Sender<Option<Announced>>,
-    backoff: Backoff,
+    /// The waits while the registry is away.
+    away: Backoff,
+    /// The waits between leases that are lost.
+    lost: Backoff,
 }
 
 impl<T: Transport> Worker<T> {
@@ -85,7 +90,12 @@ impl<T: Transport> Worker<T> {
         while let Some(lease) = self.join().await? {
             tracing::info!(service = self.instance.service, instance = self.instance.instance_id, "registered");
             match self.hold(lease).await? {
-                Held::Lost => tracing::warn!("the registry does not know this instance any more: registering again"),
+                Held::Lost => {
+                    tracing::warn!("the registry does not know this instance any more: registering again");
+                    // Two registries without a common state behind one address would lose every lease at once.
+                    let wait = self.lost.next(rand::random());
+                    self.pause(wait).await;
+                }
                 Held::Left => break,
             }
         }
@@ -102,7 +112,6 @@ impl<T: Transport> Worker<T> {
             }
             match self.register().await {
                 Ok(lease) => {
-                    self.backoff.reset();
                     self.confirm(&lease);
                     return Ok(Some(lease));
                 }
@@ -116,7 +125,7 @@ impl<T: Transport> Worker<T> {
                     );
                 }
             }
-            self.pause().await;
+            self.pause_away().await;
         }
     }
 
@@ -134,7 +143,7 @@ impl<T: Transport> Worker<T> {
         loop {
             match self.hold_on_a_stream(&mut hold).await? {
                 Some(held) => return Ok(held),
-                None => self.pause().await,
+                None => self.pause_away().await,
             }
         }
     }
@@ -156,11 +165,13 @@ impl<T: Transport> Worker<T> {
                 answer = answers.message() => match answer.ok().flatten().map(|answer| answer.state()) {
                     Some(LeaseState::Renewed) => {
                         unanswered = false;
-                        self.backoff.reset();
+                        self.away.reset();
+                        self.lost.reset();
                     }
                     Some(LeaseState::Fenced) => return Err(self.fenced()),
-                    Some(LeaseState::Unknown | LeaseState::Unspecified) => return Ok(Some(Held::Lost)),
-                    None => return Ok(None),
+                    Some(LeaseState::Unknown) => return Ok(Some(Held::Lost)),
+                    // A state that we do not know says nothing about the lease: as if the stream had broken.
+                    Some(LeaseState::Unspecified) | None => return Ok(None),
                 },
                 _ = renewal.tick() => {
                     if unanswered || renewals.try_send(hold.renewal()).is_err() {
@@ -222,9 +233,14 @@ impl<T: Transport> Worker<T> {
         self.announced.send_replace(Some(announced));
     }
 
-    /// Waits before the next attempt, or until there is another goal.
-    async fn pause(&mut self) {
-        let wait = self.backoff.next(rand::random());
+    /// Waits before the next attempt at a registry that is away.
+    async fn pause_away(&mut self) {
+        let wait = self.away.next(rand::random());
+        self.pause(wait).await;
+    }
+
+    /// Waits, unless there is another goal first.
+    async fn pause(&mut self, wait: Duration) {
         let goal = *self.goal.borrow();
         tokio::select! {
             () = sleep(wait) => {}
