@@ -83,10 +83,7 @@ impl<D: Decider> WriteSide<D> {
 impl OpenError {
     /// As the error of `--database-url`, in one line and without a password.
     pub fn into_failure(self, url: &str) -> Failure {
-        let shown = match (url.split_once("://"), url.contains('@')) {
-            (Some((scheme, _)), true) => format!("{scheme}://..."),
-            _ => url.to_owned(),
-        };
+        let shown = store::without_secrets(url);
         let mut problem = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
@@ -104,9 +101,9 @@ mod tests {
     #[test]
     fn a_database_that_cannot_be_opened_is_the_flags_error_without_its_password() {
         let url = "mysql://me:secret@host/db";
-        let refused = StoreError::UnsupportedUrl { url: "mysql://...@host/db".into() };
+        let refused = StoreError::UnsupportedUrl { url: "mysql://host/db".into() };
         let said = OpenError::Store(refused).into_failure(url).to_string();
-        assert!(said.starts_with("--database-url mysql://...: "), "{said}");
+        assert!(said.starts_with("--database-url mysql://host/db: "), "{said}");
         assert!(!said.contains("secret"), "{said}");
     }
 }

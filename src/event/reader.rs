@@ -215,9 +215,7 @@ impl<D: Decider> Connection<'_, D> {
     async fn start(&mut self, partitions: &BTreeSet<u32>) -> Result<(), Stop> {
         let loaded = cursor::load(self.outbox.database(), self.source.name).await;
         let cursors = loaded.map_err(|error| Stop::Retry(error.to_string()))?;
-        for (partition, cursor) in &cursors {
-            self.progress.applied(Position { partition: *partition, position: cursor.position });
-        }
+        self.progress.applied(cursor::positions(&cursors));
         for partition in partitions {
             let none = Cursor { store_id: self.store_id.clone(), position: 0 };
             let Cursor { store_id, position } = cursors.get(partition).cloned().unwrap_or(none);
@@ -293,7 +291,7 @@ impl<D: Decider> Connection<'_, D> {
         self.return_credit(cost)?;
         match result {
             Ok(()) => {
-                self.progress.applied(Position { partition: claim.partition, position: claim.through });
+                self.progress.applied([Position { partition: claim.partition, position: claim.through }]);
                 self.unacked.insert(claim.partition, claim.through);
                 Ok(())
             }

@@ -4,7 +4,7 @@
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
 //! lost data stops the whole subscription, both loudly.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -15,12 +15,13 @@ use tonic::{
 };
 
 use super::{
-    Outbox, Progress, SubscriptionState,
+    Outbox, Progress, SubscriptionState, cursor,
     membership::Membership,
     reader::{Reader, Stop},
 };
 use crate::{
     contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
+    store::{Database, Topic},
     write::{Decider, Writer},
 };
 
@@ -79,14 +80,18 @@ impl Subscription {
         let progress = Progress::default();
         let stopping = CancellationToken::new();
         let membership = outbox.memberships().join(source.name);
+        let followed = follow(outbox.database().clone(), source.name, progress.clone());
         let reader = Reader { client, outbox, writer, source: Arc::new(source), progress: progress.clone() };
         let stopped = stopping.clone().cancelled_owned();
         let task = tokio::spawn(async move {
+            let mut membership = membership;
             // A batch under way is either committed or not; both are fine, because the cursor says which.
             tokio::select! {
                 () = stopped => {}
-                () = run(reader, membership) => {}
+                () = run(reader, &mut membership) => {}
+                never = followed => match never {}
             }
+            membership.leave().await;
         });
         Self { progress, stopping, task: Some(task) }
     }
@@ -114,7 +119,7 @@ impl Drop for Subscription {
     }
 }
 
-async fn run<D, T>(mut reader: Reader<D, T>, mut membership: Membership)
+async fn run<D, T>(mut reader: Reader<D, T>, membership: &mut Membership)
 where
     D: Decider,
     T: GrpcService<tonic::body::Body> + Clone + Send + Sync + 'static,
@@ -145,6 +150,19 @@ where
         }
         sleep(backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
         backoff = (backoff * 2).min(MAX_BACKOFF);
+    }
+}
+
+/// What other processes fold into the same database is progress here too.
+async fn follow(database: Database, source: &'static str, progress: Progress) -> Infallible {
+    let Some(peers) = database.peers() else { return pending().await };
+    let mut heard = peers.heard(Topic::Log);
+    loop {
+        heard.changed().await.expect("the database is held here");
+        match cursor::load(&database, source).await {
+            Ok(cursors) => progress.applied(cursor::positions(&cursors)),
+            Err(error) => tracing::debug!(source, %error, "cursors could not be read; it is tried again"),
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{Migration, Row, Sql, Store, StoreError, Transaction, Value};
+use super::{Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
 
 /// Readers beside the writer. Each is a thread; reads are short.
 const MAX_READERS: u32 = 4;
@@ -109,23 +109,8 @@ impl Store for Sqlite {
     }
 
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let table =
-            "create table if not exists schema_version (component text not null primary key, version bigint not null)";
-        tx.execute(Sql::new(table)).await?;
-        let current = Sql::new("select version from schema_version where component = ").arg(component);
-        let version = tx.fetch(current).await?.first().map_or(Ok(0), |row| row.int(0))?;
-        for migration in migrations.iter().filter(|migration| migration.version > version) {
-            for statement in migration.sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
-                // Under the name `bytea` SQLite would read the column as numeric.
-                tx.execute(Sql::new(statement.replace("bytea", "blob"))).await?;
-            }
-            let done = Sql::new("insert into schema_version (component, version) values ")
-                .rows([[component.into(), migration.version.into()]])
-                .push(" on conflict (component) do update set version = excluded.version");
-            tx.execute(done).await?;
-        }
-        tx.commit().await
+        // Under the name `bytea` SQLite would read the column as numeric.
+        migration::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
     }
 }
 
@@ -158,7 +143,7 @@ impl Transaction for SqliteTransaction {
 type SqliteQuery = sqlx::query::Query<'static, sqlx::Sqlite, <sqlx::Sqlite as sqlx::Database>::Arguments>;
 
 fn bind(sql: Sql) -> SqliteQuery {
-    let (text, args) = sql.into_parts();
+    let (text, args, _) = sql.into_parts();
     args.into_iter().fold(sqlx::query(AssertSqlSafe(text)), |query, arg| match arg {
         Value::Int(value) => query.bind(value),
         Value::Text(value) => query.bind(value),

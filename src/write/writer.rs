@@ -10,6 +10,7 @@ use std::{
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,10 +27,13 @@ use crate::{
 const MAX_BATCH_INPUTS: usize = 512;
 /// Jobs that wait for the loop; callers beyond wait for room, as long as their deadline allows.
 const MAX_QUEUED_JOBS: usize = 1024;
-/// How often a batch is repeated as a whole before its jobs are tried one by one.
+/// How often a batch that conflicts is repeated as a whole before its jobs are tried one by one.
 const MAX_ATTEMPTS: u32 = 3;
 /// A repeated batch waits this long, times a random share, times the attempt: its rival needs about a commit.
-const CONFLICT_BACKOFF: Duration = Duration::from_millis(5);
+const BACKOFF: Duration = Duration::from_millis(5);
+/// A batch whose connection was lost before its commit is repeated for this long: a database that was restarted is there
+/// again after a second or two, and then it has cost its callers no more than that.
+const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// A handle to the writer of one service instance; clones share it.
 pub struct Writer<D: Decider> {
@@ -62,7 +66,8 @@ pub enum WriteError<R: std::error::Error> {
     /// Its batch of consumed events was already folded, or is not the next one.
     #[error("the cursor stands elsewhere")]
     Fenced,
-    /// The database failed; nothing has changed, and the same input may succeed later.
+    /// The database failed; nothing has changed, and the same input may succeed later. The exception is
+    /// [`StoreError::CommitUnknown`].
     #[error("the database failed")]
     Store(#[source] Arc<StoreError>),
     /// The writer is closed.
@@ -166,7 +171,7 @@ fn gather<D: Decider>(first: Job<D>, queue: &mut mpsc::Receiver<Job<D>>) -> Vec<
 async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
     match attempt(outbox, decider, &jobs).await {
         Ok(verdicts) => jobs.into_iter().zip(verdicts).for_each(|(job, verdict)| job.answer(verdict)),
-        Err(error @ StoreError::Unavailable(_)) => fail_all(jobs, error),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::CommitUnknown(_))) => fail_all(jobs, error),
         Err(error) if jobs.len() == 1 => fail_all(jobs, error),
         Err(error) => {
             tracing::warn!(%error, jobs = jobs.len(), "a batch failed; its jobs are tried one by one");
@@ -177,17 +182,23 @@ async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
     }
 }
 
-/// Runs a batch, and repeats it while it conflicts with others.
+/// Runs a batch, and repeats it while it conflicts with others, or while the database is away. Never after a commit whose
+/// answer was lost: commands in it would take effect twice.
 async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> Result<Vec<Verdict<D>>, StoreError> {
+    let give_up = Instant::now() + UNAVAILABLE_PATIENCE;
     let mut attempt = 1;
     loop {
-        match batch::run(decider, outbox, jobs).await {
-            Err(StoreError::Conflict(_)) if attempt < MAX_ATTEMPTS => {
-                tokio::time::sleep(CONFLICT_BACKOFF.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
-                attempt += 1;
-            }
-            result => return result,
+        let result = batch::run(decider, outbox, jobs).await;
+        let repeat = match &result {
+            Err(StoreError::Conflict(_)) => attempt < MAX_ATTEMPTS,
+            Err(StoreError::Unavailable(_)) => Instant::now() < give_up,
+            Ok(_) | Err(_) => false,
+        };
+        if !repeat {
+            return result;
         }
+        tokio::time::sleep(BACKOFF.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
+        attempt += 1;
     }
 }
 
