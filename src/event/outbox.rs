@@ -292,4 +292,3 @@ async fn store_id(database: &Database) -> Result<String, StoreError> {
 pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
-

@@ -108,4 +108,3 @@ fn timestamp(ms: i64) -> Timestamp {
 fn millis(time: &Timestamp) -> i64 {
     time.seconds * 1000 + i64::from(time.nanos / 1_000_000)
 }
-

@@ -97,8 +97,7 @@ mod tests {
     #[test]
     fn a_gap_is_never_served_as_if_it_were_none() {
         let mut tail = tail([1, 2]);
-        let mut publish =
-            |position| tail.publish(Arc::new(Event { partition: 3, position, ..Event::default() }));
+        let mut publish = |position| tail.publish(Arc::new(Event { partition: 3, position, ..Event::default() }));
         assert_eq!([5, 3, 3, 4, 5].map(&mut publish), {
             use Published::{Before, Gap, Now};
             [Gap, Now, Before, Now, Now]

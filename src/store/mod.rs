@@ -11,6 +11,9 @@ mod postgres;
 mod sql;
 mod sqlite;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+
 pub use migration::Migration;
 pub use peers::{Peers, Topic};
 pub use sql::{Row, Sql, Value};

@@ -29,10 +29,8 @@ const MAINTENANCE_DATABASE: &str = "postgres";
 
 /// Reads `url`, and makes its database if it is missing.
 pub(super) async fn open(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let failed = |source: sqlx::Error| StoreError::Open {
-        path: without_secrets(url),
-        source: std::io::Error::other(source),
-    };
+    let failed =
+        |source: sqlx::Error| StoreError::Open { path: without_secrets(url), source: std::io::Error::other(source) };
     let options: PgConnectOptions = url.parse().map_err(failed)?;
     let Some(database) = options.get_database().map(str::to_owned) else {
         return Err(StoreError::UnsupportedUrl { url: without_secrets(url) });

@@ -43,6 +43,11 @@ pub(super) fn is_stale(error: &sqlx::Error) -> bool {
     database.is_some_and(|error| error.code() == "26000" || error.routine() == Some("RevalidateCachedQuery"))
 }
 
+/// Whether the server ended the transaction before it read the commit: this process had stood still in it.
+pub(super) fn is_rolled_back(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25P03"))
+}
+
 /// Whether the server is starting, or has no place left: worth another try.
 pub(super) fn is_starting(error: &sqlx::Error) -> bool {
     match error {

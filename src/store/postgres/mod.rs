@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use self::{
     answer::{ANSWER_TIMEOUT, answered},
-    error::{classify, is_lost, is_stale},
+    error::{classify, is_lost, is_rolled_back, is_stale},
 };
 use super::{Migration, Peers, Row, Sql, Store, StoreError, Transaction, migration};
 
@@ -90,7 +90,9 @@ fn pool(max_connections: u32, options: PgConnectOptions) -> PgPool {
             })
         })
         // The pool's own test on return has no bound: a silent server would keep the connection's place for ever.
-        .after_release(|connection, _| Box::pin(async move { answered(ANSWER_TIMEOUT, connection.ping()).await.map(|()| true) }))
+        .after_release(|connection, _| {
+            Box::pin(async move { answered(ANSWER_TIMEOUT, connection.ping()).await.map(|()| true) })
+        })
         .connect_lazy_with(options)
 }
 
@@ -183,9 +185,11 @@ impl Transaction for PostgresTransaction {
             return Err(StoreError::Refused(sqlx::Error::Protocol("commit after a statement that failed".into())));
         }
         answered(self.answer_timeout, self.tx.commit()).await.map_err(|error| match classify(error) {
-            StoreError::Unavailable(error) => StoreError::CommitUnknown(error),
+            StoreError::Unavailable(error) if !is_rolled_back(&error) => StoreError::CommitUnknown(error),
             definite => definite,
         })
     }
 }
 
+#[cfg(test)]
+mod tests;

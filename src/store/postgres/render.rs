@@ -19,7 +19,8 @@ pub(super) type Query = sqlx::query::Query<'static, sqlx::Postgres, PgArguments>
 /// The statement, ready to run.
 pub(super) fn query(sql: Sql) -> Query {
     let (text, args, bulks) = sql.into_parts();
-    let mut statement = Statement { text: String::with_capacity(text.len()), parameters: 0, arguments: PgArguments::default() };
+    let mut statement =
+        Statement { text: String::with_capacity(text.len()), parameters: 0, arguments: PgArguments::default() };
     let mut args = args.into_iter();
     let mut at = 0;
     for Bulk { text: place, args: count, shape } in bulks {
