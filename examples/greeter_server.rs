@@ -1,8 +1,4 @@
-//! A service of your own in the mesh. Beside a running mesh (`cargo mesh up`), as often as you like:
-//!
-//! ```text
-//! cargo run --example greeter_server
-//! ```
+//! A service of your own in the mesh, beside `cargo mesh up`, as often as you like: `cargo run --example greeter_server`
 
 use std::process::ExitCode;
 

@@ -139,12 +139,12 @@ impl Saga {
             }
             Step::ToCustomer(which) => {
                 if let Some(event) = self.order_log.deliver(which) {
-                    self.to_customer(&event);
+                    self.hear_as_customer(&event);
                 }
             }
             Step::ToOrder(which) => {
                 if let Some(event) = self.credit_log.deliver(which) {
-                    self.to_order(&event);
+                    self.hear_as_order(&event);
                 }
             }
         }
@@ -154,16 +154,16 @@ impl Saga {
     fn settle(&mut self) {
         loop {
             if let Some(event) = self.order_log.deliver_next() {
-                self.to_customer(&event);
+                self.hear_as_customer(&event);
             } else if let Some(event) = self.credit_log.deliver_next() {
-                self.to_order(&event);
+                self.hear_as_order(&event);
             } else {
                 return;
             }
         }
     }
 
-    fn to_customer(&mut self, event: &NewEvent) {
+    fn hear_as_customer(&mut self, event: &NewEvent) {
         let order_id: Uuid = event.aggregate_id.parse().expect("an id");
         let customer_id = Uuid::from_bytes(event.partition_key);
         let now_ms = 3;
@@ -179,7 +179,7 @@ impl Saga {
         self.decide_credit(&input);
     }
 
-    fn to_order(&mut self, event: &NewEvent) {
+    fn hear_as_order(&mut self, event: &NewEvent) {
         let Ok(order_id) = event.aggregate_id.parse() else { return };
         let now_ms = 4;
         if event.event_type == CreditReserved::full_name() {
@@ -193,13 +193,17 @@ impl Saga {
     fn decide_order(&mut self, input: &orders::Input) {
         // A refused command changes nothing.
         let Ok((rows, events, _)) = orders::decide(&self.orders, input) else { return };
-        rows.into_iter().for_each(|(key, row)| drop(self.orders.insert(key, row)));
+        for (key, row) in rows {
+            self.orders.insert(key, row);
+        }
         self.order_log.append(events);
     }
 
     fn decide_credit(&mut self, input: &credit::Input) {
         let (rows, events, _) = credit::decide(&self.credit, input).expect("no event is refused");
-        rows.into_iter().for_each(|(key, row)| drop(self.credit.insert(key, row)));
+        for (key, row) in rows {
+            self.credit.insert(key, row);
+        }
         self.credit_log.append(events);
     }
 
@@ -240,7 +244,7 @@ proptest! {
             });
             prop_assert_eq!(saga.reserved(customer), approved.map(|order| total_of(*order).minor()).sum::<i64>());
         }
-        for order in saga.created.iter() {
+        for order in &saga.created {
             prop_assert!(saga.state(*order).is_terminal());
         }
     }

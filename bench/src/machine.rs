@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::report::median;
+use crate::report::{median, rounded};
 
 /// Appends that are timed to tell what a durable write costs; enough for a stable median in a fraction of a second.
 const DISK_WRITES: usize = 50;
@@ -77,7 +77,7 @@ fn time_disk(folder: &Path) -> io::Result<f64> {
         times.push(start.elapsed().as_secs_f64() * 1_000.0);
     }
     fs::remove_file(path)?;
-    Ok(median(&times))
+    Ok(rounded(median(&times)))
 }
 
 #[cfg(test)]

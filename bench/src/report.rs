@@ -117,7 +117,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "{:<28} {:>12} {:>12} {:>12}",
-            format!("{} ({} rounds)", self.name, self.rounds.len()),
+            format!("{}, rounds: {}", self.name, self.rounds.len()),
             "figure",
             "min",
             "max"
@@ -171,7 +171,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// Four significant digits: more than any of it repeats to.
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
     }

@@ -49,7 +49,7 @@ pub(crate) enum Error {
         status: Box<Status>,
     },
     /// The mesh did not keep its promises; each was printed before.
-    #[error("{0} of the mesh's promises are broken")]
+    #[error("broken promises: {0}")]
     Broken(usize),
     /// A signal came before the end.
     #[error("interrupted")]

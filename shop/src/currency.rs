@@ -42,7 +42,12 @@ impl Currency {
         if code.is_empty() {
             return Err(CurrencyError::Empty);
         }
-        Self::all().find(|currency| currency.code == code).ok_or(CurrencyError::Unknown)
+        // Three letters without a space stand nowhere but at a code's own place.
+        let is_code = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+        let find = |(exponent, codes): (u8, &'static str)| {
+            codes.find(code).map(|at| Self { code: &codes[at..at + 3], exponent })
+        };
+        CODES.into_iter().filter(|_| is_code).find_map(find).ok_or(CurrencyError::Unknown)
     }
 
     /// Every currency.

@@ -125,6 +125,8 @@ impl Connection {
     }
 
     fn poll_dispatch(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
+        self.poll_parts(context);
         let Some(dispatch) = &mut self.dispatch else { return Poll::Ready(Ok(())) };
         let polled = Pin::new(dispatch).poll(context);
         if polled.is_ready() {

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves those who wait. The
-//! steps are assembled in [`stack`], speak `http`, and know nothing of tonic but its body and its status at the edge.
+//! steps are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge.
 
 mod call;
 mod connection;
@@ -25,7 +25,7 @@ mod roster;
 mod transparent;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,

@@ -14,6 +14,9 @@ mod endpoint;
 mod fold;
 mod watch;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},

@@ -4,9 +4,9 @@
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
 //! lost data stops the whole subscription, both loudly.
 
-use std::{convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, convert::Infallible, future::pending, sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code, Status,
@@ -62,6 +62,7 @@ impl MalformedEvent {
 /// A running subscription. Dropped, it is aborted; [`stop`](Self::stop) also waits for its end.
 pub struct Subscription {
     progress: Progress,
+    partitions: watch::Receiver<BTreeSet<u32>>,
     stopping: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
@@ -80,6 +81,7 @@ impl Subscription {
         let progress = Progress::default();
         let stopping = CancellationToken::new();
         let membership = outbox.memberships().join(source.name);
+        let partitions = membership.partitions.clone();
         let followed = follow(outbox.database().clone(), source.name, progress.clone());
         let reader = Reader { client, outbox, writer, source: Arc::new(source), progress: progress.clone() };
         let stopped = stopping.clone().cancelled_owned();
@@ -93,12 +95,17 @@ impl Subscription {
             }
             membership.leave().await;
         });
-        Self { progress, stopping, task: Some(task) }
+        Self { progress, partitions, stopping, task: Some(task) }
     }
 
     /// How far it has come.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// The partitions that this instance reads at the moment; its siblings read the others.
+    pub fn partitions(&self) -> BTreeSet<u32> {
+        self.partitions.borrow().clone()
     }
 
     /// Stops reading, and leaves its partitions to the other instances.

@@ -11,6 +11,13 @@ pub struct Migration {
     pub sql: &'static str,
 }
 
+impl Migration {
+    /// The statements of this step, one by one.
+    pub(crate) fn statements(&self) -> impl Iterator<Item = &'static str> {
+        self.sql.split(';').map(str::trim).filter(|statement| !statement.is_empty())
+    }
+}
+
 /// Runs those of `migrations` that are not recorded for `component`, and records them. `dialect` turns a statement into
 /// the engine's. Only one may run at a time: the engine sees to that.
 pub(super) async fn run(
@@ -25,7 +32,7 @@ pub(super) async fn run(
     let current = Sql::new("select version from schema_version where component = ").arg(component);
     let version = tx.fetch(current).await?.first().map_or(Ok(0), |row| row.int(0))?;
     for migration in migrations.iter().filter(|migration| migration.version > version) {
-        for statement in migration.sql.split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+        for statement in migration.statements() {
             tx.execute(Sql::new(dialect(statement))).await?;
         }
         let done = Sql::new("insert into schema_version (component, version) values ")

@@ -52,7 +52,7 @@ pub async fn open(url: &str) -> Result<Database, StoreError> {
     if path.is_empty() || path.starts_with(':') {
         return Err(unsupported());
     }
-    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous).await?))
+    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous)?))
 }
 
 /// A database URL as it may be shown: without user, password and, unless it is a file, parameters (one may be a password).
@@ -104,22 +104,25 @@ pub trait Transaction: Send {
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 
+/// What the database engine's library said.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// Why a statement or transaction failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// A serialization failure, deadlock or unique violation (40001, 40P01, 23505): repeat the transaction from its reads.
     #[error("the transaction conflicts with another one")]
-    Conflict(#[source] sqlx::Error),
+    Conflict(#[source] Cause),
     /// The database does not answer, or its disk is full: the same transaction may succeed later.
     #[error("the database is unavailable")]
-    Unavailable(#[source] sqlx::Error),
+    Unavailable(#[source] Cause),
     /// The connection was lost before the commit was answered: the changes were made as a whole, or not at all.
     #[error("the answer to the commit was lost")]
-    CommitUnknown(#[source] sqlx::Error),
+    CommitUnknown(#[source] Cause),
     /// The statement is wrong, or the schema is not the expected one.
     #[error("the database refused a statement")]
-    Refused(#[source] sqlx::Error),
+    Refused(#[source] Cause),
     /// A column does not hold what the code expects.
     #[error("column {column} is not {expected}")]
     Decode {

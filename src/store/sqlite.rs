@@ -1,35 +1,39 @@
 //! The embedded store: a SQLite file of one process.
 //!
 //! One writer connection with `begin immediate` (so that nothing ever waits for a lock in the middle of a transaction),
-//! a pool of readers beside it, and checkpoints by a task of their own, off the writer's path. A lock file keeps a
-//! second process out: SQLite's own locks would let it in and fail later, at random.
+//! readers beside it, and checkpoints by a thread of their own, off the writer's path. A lock file keeps a second
+//! process out: SQLite's own locks would let it in and fail later, at random.
+//!
+//! A transaction's statements run on the thread that awaits them: a hop to another thread and back costs more than most
+//! statements (it was half of the CPU of an order). So a loop that writes for a living belongs on a thread of its own, as
+//! the [writer](crate::write::Writer)'s; reads go to Tokio's blocking threads.
 
 use std::{
     fs::{File, TryLockError},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex as ShortMutex, PoisonError, mpsc},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use sqlx::{
-    AssertSqlSafe, Connection as _, Executor as _, Row as _, SqliteConnection, SqlitePool, TypeInfo as _,
-    ValueRef as _,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous},
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags, ToSql, params_from_iter,
+    types::{ToSqlOutput, ValueRef},
 };
-use tokio::{
-    sync::{Mutex, OwnedMutexGuard},
-    task::JoinHandle,
-};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
 
-/// Readers beside the writer. Each is a thread; reads are short.
-const MAX_READERS: u32 = 4;
+/// Readers that are kept open. More may read at once, each for the price of an open.
+const KEPT_READERS: usize = 4;
+/// Prepared statements of a connection: the batches of a busy writer differ in their number of rows.
+const CACHED_STATEMENTS: usize = 64;
 /// How often the log is copied back into the file.
 const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
-/// Above this the writer waits once for a whole checkpoint, so that a log under constant load does not grow for ever.
-const MAX_LOG_BYTES: u64 = 64 << 20;
+/// Above this many pages (16 MiB) the writer waits once for a whole checkpoint, so that a log under constant load starts
+/// anew. It keeps its size, because writing over blocks is cheaper than growing a file.
+const MAX_LOG_PAGES: i64 = 4096;
 /// Only a backup tool or a person with `sqlite3` can hold the file's lock; they get this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -43,50 +47,67 @@ pub(super) enum Synchronous {
 }
 
 pub(super) struct Sqlite {
+    path: PathBuf,
     writer: Arc<Mutex<Writer>>,
-    readers: SqlitePool,
-    checkpoints: JoinHandle<()>,
+    readers: Arc<ShortMutex<Vec<Connection>>>,
+    /// Dropped first, which ends the thread.
+    stop: Option<mpsc::Sender<()>>,
+    checkpoints: Option<JoinHandle<()>>,
     /// Held as long as the store is open.
     _lock: File,
 }
 
 struct Writer {
-    connection: SqliteConnection,
+    connection: Connection,
     /// A transaction was dropped half done: roll back before the next.
     dirty: bool,
 }
 
 impl Sqlite {
-    pub(super) async fn open(path: PathBuf, synchronous: Synchronous) -> Result<Self, StoreError> {
+    pub(super) fn open(path: PathBuf, synchronous: Synchronous) -> Result<Self, StoreError> {
         let lock = lock(&path)?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .busy_timeout(BUSY_TIMEOUT)
-            .pragma("wal_autocheckpoint", "0")
-            .synchronous(match synchronous {
-                Synchronous::Full => SqliteSynchronous::Full,
-                Synchronous::Normal => SqliteSynchronous::Normal,
-            });
-        let open_error = |source: sqlx::Error| StoreError::Open {
-            path: path.display().to_string(),
-            source: std::io::Error::other(source),
+        let failed = |source| open_error(&path, std::io::Error::other(source));
+        let connection = connect(&path).map_err(failed)?;
+        let set_up = |connection: &Connection| {
+            connection.pragma_update(None, "journal_mode", "wal")?;
+            connection.pragma_update(None, "wal_autocheckpoint", 0)?;
+            connection.pragma_update(
+                None,
+                "synchronous",
+                match synchronous {
+                    Synchronous::Full => "full",
+                    Synchronous::Normal => "normal",
+                },
+            )
         };
-        let connection = SqliteConnection::connect_with(&options).await.map_err(open_error)?;
-        let checkpointer = SqliteConnection::connect_with(&options).await.map_err(open_error)?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(MAX_READERS)
-            .connect_lazy_with(options.clone().create_if_missing(false).pragma("query_only", "on"));
+        set_up(&connection).map_err(failed)?;
+        let checkpointer = connect(&path).map_err(failed)?;
         let writer = Arc::new(Mutex::new(Writer { connection, dirty: false }));
-        let checkpoints = tokio::spawn(checkpoint(checkpointer, writer.clone(), log_path(&path)));
-        Ok(Self { writer, readers, checkpoints, _lock: lock })
+        let (stop, stopped) = mpsc::channel();
+        let log = path.clone();
+        let others = writer.clone();
+        let checkpoints = thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(move || checkpoint(&checkpointer, &others, &log, &stopped))
+            .map_err(|source| open_error(&path, source))?;
+        Ok(Self {
+            path,
+            writer,
+            readers: Arc::default(),
+            stop: Some(stop),
+            checkpoints: Some(checkpoints),
+            _lock: lock,
+        })
     }
 }
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
-        self.checkpoints.abort();
+        drop(self.stop.take());
+        if let Some(checkpoints) = self.checkpoints.take() {
+            // An error is a panic; it was reported by the panic hook.
+            let _ = checkpoints.join();
+        }
     }
 }
 
@@ -96,16 +117,26 @@ impl Store for Sqlite {
         let mut writer = self.writer.clone().lock_owned().await;
         if writer.dirty {
             // Fails only if the transaction never began, which is as good.
-            let _ = writer.connection.execute("rollback").await;
+            let _ = writer.connection.execute_batch("rollback");
         }
         writer.dirty = true;
-        writer.connection.execute("begin immediate").await.map_err(classify)?;
+        writer.connection.execute_batch("begin immediate").map_err(classify)?;
         Ok(Box::new(SqliteTransaction { writer }))
     }
 
     async fn read(&self, sql: Sql) -> Result<Vec<Row>, StoreError> {
-        let mut connection = self.readers.acquire().await.map_err(classify)?;
-        fetch(&mut connection, sql).await
+        let (readers, path) = (self.readers.clone(), self.path.clone());
+        let read = move || {
+            let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let connection = kept.map_or_else(|| connect(&path), Ok).map_err(classify)?;
+            let rows = fetch(&connection, sql);
+            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            if readers.len() < KEPT_READERS {
+                readers.push(connection);
+            }
+            rows
+        };
+        tokio::task::spawn_blocking(read).await.map_err(|error| StoreError::Unavailable(error.into()))?
     }
 
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError> {
@@ -121,12 +152,14 @@ struct SqliteTransaction {
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn execute(&mut self, sql: Sql) -> Result<u64, StoreError> {
-        let result = bind(sql).execute(&mut self.writer.connection).await.map_err(classify)?;
-        Ok(result.rows_affected())
+        let (text, args, _) = sql.into_parts();
+        let mut statement = self.writer.connection.prepare_cached(&text).map_err(classify)?;
+        let changed = statement.execute(params_from_iter(args)).map_err(classify)?;
+        Ok(changed as u64)
     }
 
     async fn fetch(&mut self, sql: Sql) -> Result<Vec<Row>, StoreError> {
-        fetch(&mut self.writer.connection, sql).await
+        fetch(&self.writer.connection, sql)
     }
 
     fn for_update(&self) -> &'static str {
@@ -134,107 +167,111 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
-        self.writer.connection.execute("commit").await.map_err(classify)?;
+        self.writer.connection.execute_batch("commit").map_err(classify)?;
         self.writer.dirty = false;
         Ok(())
     }
 }
 
-type SqliteQuery = sqlx::query::Query<'static, sqlx::Sqlite, <sqlx::Sqlite as sqlx::Database>::Arguments>;
-
-fn bind(sql: Sql) -> SqliteQuery {
-    let (text, args, _) = sql.into_parts();
-    args.into_iter().fold(sqlx::query(AssertSqlSafe(text)), |query, arg| match arg {
-        Value::Int(value) => query.bind(value),
-        Value::Text(value) => query.bind(value),
-        Value::Bytes(value) => query.bind(value),
-    })
-}
-
-async fn fetch(connection: &mut SqliteConnection, sql: Sql) -> Result<Vec<Row>, StoreError> {
-    let rows = bind(sql).fetch_all(connection).await.map_err(classify)?;
-    rows.iter()
-        .map(|row| Ok(Row::new((0..row.len()).map(|column| value(row, column)).collect::<Result<_, _>>()?)))
-        .collect()
-}
-
-fn value(row: &SqliteRow, column: usize) -> Result<Value, StoreError> {
-    let raw = row.try_get_raw(column).map_err(StoreError::Refused)?;
-    // Not left to the type: a null shows the declared type of its column, and decodes as an empty value.
-    if raw.is_null() {
-        return Ok(Value::Int(None));
+impl ToSql for Value {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let value = match self {
+            Self::Int(Some(value)) => ValueRef::Integer(*value),
+            Self::Text(Some(value)) => ValueRef::Text(value.as_bytes()),
+            Self::Bytes(Some(value)) => ValueRef::Blob(value),
+            Self::Int(None) | Self::Text(None) | Self::Bytes(None) => ValueRef::Null,
+        };
+        Ok(ToSqlOutput::Borrowed(value))
     }
-    let value = match raw.type_info().name() {
-        "INTEGER" => row.try_get(column).map(|value| Value::Int(Some(value))),
-        "TEXT" => row.try_get(column).map(|value| Value::Text(Some(value))),
-        _ => row.try_get(column).map(|value| Value::Bytes(Some(value))),
-    };
-    value.map_err(StoreError::Refused)
 }
 
-fn classify(error: sqlx::Error) -> StoreError {
-    match &error {
-        sqlx::Error::Database(database) if database.is_unique_violation() => StoreError::Conflict(error),
-        // Full codes carry the primary code in the low byte: 5 BUSY, 6 LOCKED, 10 IOERR, 13 FULL, 14 CANTOPEN.
-        sqlx::Error::Database(database) => match database.code().and_then(|code| code.parse::<u32>().ok()) {
-            Some(code) if matches!(code & 0xff, 5 | 6 | 10 | 13 | 14) => StoreError::Unavailable(error),
-            Some(_) | None => StoreError::Refused(error),
-        },
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-            StoreError::Unavailable(error)
+fn fetch(connection: &Connection, sql: Sql) -> Result<Vec<Row>, StoreError> {
+    let (text, args, _) = sql.into_parts();
+    let mut statement = connection.prepare_cached(&text).map_err(classify)?;
+    let columns = statement.column_count();
+    let mut rows = statement.query(params_from_iter(args)).map_err(classify)?;
+    let mut fetched = Vec::new();
+    while let Some(row) = rows.next().map_err(classify)? {
+        let value = |column| row.get_ref(column).map_err(classify).and_then(|value| owned(column, value));
+        fetched.push(Row::new((0..columns).map(value).collect::<Result<_, _>>()?));
+    }
+    Ok(fetched)
+}
+
+fn owned(column: usize, value: ValueRef<'_>) -> Result<Value, StoreError> {
+    match value {
+        ValueRef::Null => Ok(Value::Int(None)),
+        ValueRef::Integer(value) => Ok(Value::Int(Some(value))),
+        ValueRef::Text(value) => std::str::from_utf8(value)
+            .map(Value::from)
+            .map_err(|_| StoreError::Decode { column, expected: "UTF-8 text" }),
+        ValueRef::Blob(value) => Ok(Value::Bytes(Some(value.to_vec()))),
+        ValueRef::Real(_) => Err(StoreError::Decode { column, expected: "a bigint, text or bytea" }),
+    }
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
+    Ok(connection)
+}
+
+fn classify(error: rusqlite::Error) -> StoreError {
+    use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
+    let Some(cause) = error.sqlite_error() else { return StoreError::Refused(error.into()) };
+    match cause.code {
+        ErrorCode::ConstraintViolation
+            if [SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY].contains(&cause.extended_code) =>
+        {
+            StoreError::Conflict(error.into())
         }
-        _ => StoreError::Refused(error),
+        ErrorCode::DatabaseBusy
+        | ErrorCode::DatabaseLocked
+        | ErrorCode::SystemIoFailure
+        | ErrorCode::DiskFull
+        | ErrorCode::CannotOpen => StoreError::Unavailable(error.into()),
+        _ => StoreError::Refused(error.into()),
     }
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {
-    let open_error = |source| StoreError::Open { path: path.display().to_string(), source };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(open_error)?;
+        std::fs::create_dir_all(folder).map_err(|source| open_error(path, source))?;
     }
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(with_suffix(path, ".lock"))
-        .map_err(open_error)?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let file = File::options().create(true).truncate(false).write(true).open(name);
+    let file = file.map_err(|source| open_error(path, source))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.display().to_string() }),
-        Err(TryLockError::Error(source)) => Err(open_error(source)),
+        Err(TryLockError::Error(source)) => Err(open_error(path, source)),
     }
 }
 
-fn log_path(path: &Path) -> PathBuf {
-    with_suffix(path, "-wal")
+fn open_error(path: &Path, source: std::io::Error) -> StoreError {
+    StoreError::Open { path: path.display().to_string(), source }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
-/// Copies the log back into the file; owned by [`Sqlite`], which aborts it.
-async fn checkpoint(mut connection: SqliteConnection, writer: Arc<Mutex<Writer>>, log: PathBuf) {
-    let mut interval = tokio::time::interval(CHECKPOINT_INTERVAL);
-    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut copied = 0;
-    loop {
-        interval.tick().await;
-        let bytes = tokio::fs::metadata(&log).await.map_or(0, |metadata| metadata.len());
-        if bytes == copied && bytes <= MAX_LOG_BYTES {
-            continue;
-        }
-        let mut result = connection.execute("pragma wal_checkpoint(passive)").await.map(drop);
-        if bytes > MAX_LOG_BYTES {
-            // Little is left to copy after the passive one, so the writer waits for milliseconds.
-            let _writer = writer.lock().await;
-            result = connection.execute("pragma wal_checkpoint(truncate)").await.map(drop);
-        }
-        copied = bytes;
+/// Copies the log back into the file until `stopped` is; owned by [`Sqlite`], which joins it.
+fn checkpoint(connection: &Connection, writer: &Mutex<Writer>, path: &Path, stopped: &mpsc::Receiver<()>) {
+    let run = |mode: &str| {
+        let pragma = format!("pragma wal_checkpoint({mode})");
+        connection.query_row(&pragma, [], |row| row.get::<_, i64>(1))
+    };
+    while stopped.recv_timeout(CHECKPOINT_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let result = run("passive").and_then(|pages| {
+            if pages > MAX_LOG_PAGES {
+                // Little is left to copy after the passive one, so the writer waits for milliseconds.
+                let _writer = writer.blocking_lock();
+                run("restart")?;
+            }
+            Ok(())
+        });
         if let Err(error) = result {
-            tracing::warn!(%error, log = %log.display(), "checkpoint failed; it will be tried again");
+            tracing::warn!(%error, database = %path.display(), "checkpoint failed; it will be tried again");
         }
     }
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::{
+    runtime::Handle,
     sync::{mpsc, oneshot},
     task::JoinHandle,
     time::Instant,
@@ -90,7 +91,9 @@ impl<D: Decider> Writer<D> {
     pub fn start(outbox: Outbox, decider: Arc<D>) -> Self {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let closing = CancellationToken::new();
-        let task = tokio::spawn(run(outbox, decider, queue, closing.clone()));
+        let (handle, closed) = (Handle::current(), closing.clone());
+        // On a thread of its own, because an embedded store's statements run on the thread that awaits them.
+        let task = tokio::task::spawn_blocking(move || handle.block_on(run(outbox, decider, queue, closed)));
         Self { jobs, closing, task: Arc::new(Mutex::new(Some(task))) }
     }
 

@@ -9,7 +9,7 @@ const CANCELLED_EVERY: usize = 10;
 /// What an order costs that is not too large: 1.00 to 99.99.
 const CENTS: std::ops::Range<i64> = 100..10_000;
 /// How much of its orders a customer can pay for, in percent: the last ones compete for what is left.
-const AFFORDABLE: i64 = 85;
+const AFFORDABLE: i64 = 70;
 
 /// The whole story.
 #[derive(Clone, Debug)]

@@ -93,8 +93,8 @@ impl Report {
             text += &format!("and {} more\n", self.violations.len() - LISTED);
         }
         if self.violations.is_empty() {
-            text += "no credit was lost: every acknowledged order is there once and has ended, and every customer's \
-                     available\ncredit is the limit less the approved orders\n";
+            text += "no credit was lost: every acknowledged order is there once, and has ended;\n\
+                     what each customer may still spend is the limit less the approved orders\n";
         }
         text
     }

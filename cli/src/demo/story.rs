@@ -1,6 +1,6 @@
 //! Makes the plan happen: customers first, then the orders, each followed to its end, so many at a time.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
@@ -11,7 +11,6 @@ use meshwork::contract::shop::{
     r#type::v1::Money,
 };
 use meshwork_shop::{Amount, Currency};
-use std::sync::Arc;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;

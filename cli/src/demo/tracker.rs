@@ -107,7 +107,7 @@ impl Tracker {
         F: Future<Output = Result<OrderState, Status>>,
     {
         let mut joined = self.joined.subscribe();
-        let mut order = self.with_order(order_id, |order| order.subscribe());
+        let mut order = self.with_order(order_id, watch::Sender::subscribe);
         let end = async {
             loop {
                 tokio::select! {

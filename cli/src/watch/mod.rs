@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use console::style;
+use console::{Alignment, pad_str, style};
 use meshwork::{
     Mesh,
     contract::meshwork::registry::v1::{Instance, ResumePoint, WatchRequest, WatchResponse, watch_response::Event},
@@ -157,9 +157,8 @@ fn line(change: &Change, now: SystemTime) -> String {
 }
 
 fn columns(time: &str, mark: &str, service: &str, id: &str, address: &str, status: &str, place: &str) -> String {
-    let pad = |text: &str, room| {
-        console::pad_str(&shorten_plain(text, room), room, console::Alignment::Left, None).into_owned()
-    };
+    // Coloured words are short, so that nobody cuts a colour in two.
+    let pad = |text: &str, room| pad_str(&shorten(text, room), room, Alignment::Left, None).into_owned();
     let line = format!(
         "{} {} {} {} {} {} {}",
         pad(time, 9),
@@ -171,11 +170,6 @@ fn columns(time: &str, mark: &str, service: &str, id: &str, address: &str, statu
         shorten(place, 18),
     );
     line.trim_end().to_owned()
-}
-
-/// Coloured words are short; everything else is cut to its room.
-fn shorten_plain(text: &str, room: usize) -> String {
-    if console::measure_text_width(text) <= room { text.to_owned() } else { shorten(text, room) }
 }
 
 /// The time of day, UTC.

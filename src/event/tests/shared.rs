@@ -193,6 +193,12 @@ async fn consumers_in_several_processes_share_the_work_and_see_each_others_progr
     produce(&fixture.producer, 0..500, "").await;
     let crashing = fixture.subscribe(&CancellationToken::new());
     let staying = other.subscribe(&CancellationToken::new());
+    let both_read = async {
+        while [&crashing, &staying].iter().any(|subscription| subscription.partitions().len() != 8) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, both_read).await.expect("shared out");
     produce(&other.producer, 0..500, "").await;
     for subscription in [&crashing, &staying] {
         for partition in 0..PARTITIONS {

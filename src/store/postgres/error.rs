@@ -6,12 +6,35 @@ use crate::store::StoreError;
 
 /// Turns an error into what can be done about it.
 pub(super) fn classify(error: sqlx::Error) -> StoreError {
-    match &error {
+    match kind(&error) {
+        Kind::Conflict => StoreError::Conflict(error.into()),
+        Kind::Unavailable => StoreError::Unavailable(error.into()),
+        Kind::Refused => StoreError::Refused(error.into()),
+    }
+}
+
+/// Turns an error of a commit into what is known about its transaction.
+pub(super) fn classify_commit(error: sqlx::Error) -> StoreError {
+    match kind(&error) {
+        // Unless the server ended the transaction before it read the commit: this process had stood still in it.
+        Kind::Unavailable if !has_code(&error, &["25P03"]) => StoreError::CommitUnknown(error.into()),
+        Kind::Unavailable | Kind::Conflict | Kind::Refused => classify(error),
+    }
+}
+
+enum Kind {
+    Conflict,
+    Unavailable,
+    Refused,
+}
+
+fn kind(error: &sqlx::Error) -> Kind {
+    match error {
         sqlx::Error::Database(database) => match database.code().as_deref().unwrap_or_default() {
             // Serialization failure, deadlock, unique violation.
-            "40001" | "40P01" | "23505" => StoreError::Conflict(error),
-            code if is_stale(&error) || is_unavailable(code) => StoreError::Unavailable(error),
-            _ => StoreError::Refused(error),
+            "40001" | "40P01" | "23505" => Kind::Conflict,
+            code if is_stale(error) || is_unavailable(code) => Kind::Unavailable,
+            _ => Kind::Refused,
         },
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)
@@ -19,8 +42,8 @@ pub(super) fn classify(error: sqlx::Error) -> StoreError {
         | sqlx::Error::PoolTimedOut
         | sqlx::Error::PoolClosed
         | sqlx::Error::BeginFailed
-        | sqlx::Error::WorkerCrashed => StoreError::Unavailable(error),
-        _ => StoreError::Refused(error),
+        | sqlx::Error::WorkerCrashed => Kind::Unavailable,
+        _ => Kind::Refused,
     }
 }
 
@@ -43,18 +66,18 @@ pub(super) fn is_stale(error: &sqlx::Error) -> bool {
     database.is_some_and(|error| error.code() == "26000" || error.routine() == Some("RevalidateCachedQuery"))
 }
 
-/// Whether the server ended the transaction before it read the commit: this process had stood still in it.
-pub(super) fn is_rolled_back(error: &sqlx::Error) -> bool {
-    error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("25P03"))
-}
-
 /// Whether the server is starting, or has no place left: worth another try.
 pub(super) fn is_starting(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
-        sqlx::Error::Database(database) => matches!(database.code().as_deref(), Some("57P03" | "53300")),
-        _ => false,
+        _ => has_code(error, &["57P03", "53300"]),
     }
+}
+
+/// Whether the server said one of these.
+pub(super) fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| codes.contains(&&*code))
 }
 
 fn is_unavailable(code: &str) -> bool {

@@ -18,14 +18,13 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use sqlx::{
     Connection as _, Executor as _, PgPool,
-    pool::PoolConnection,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::task::JoinHandle;
 
 use self::{
     answer::{ANSWER_TIMEOUT, answered},
-    error::{classify, is_lost, is_rolled_back, is_stale},
+    error::{classify, classify_commit, is_lost, is_stale},
 };
 use super::{Migration, Peers, Row, Sql, Store, StoreError, Transaction, migration};
 
@@ -107,10 +106,16 @@ impl Store for Postgres {
         loop {
             tries += 1;
             let mut connection = self.readers.acquire().await.map_err(classify)?;
-            match read(&mut connection, sql.clone()).await {
+            match answered(ANSWER_TIMEOUT, render::query(sql.clone()).fetch_all(&mut *connection)).await {
+                Ok(rows) => return render::rows(&rows),
                 // Its connection may be one of a server that has restarted, and so may all others.
-                Err(StoreError::Unavailable(error)) if is_lost(&error) && tries <= MAX_READERS => {}
-                result => return result,
+                Err(error) if is_lost(&error) => {
+                    connection.close_on_drop();
+                    if tries > MAX_READERS {
+                        return Err(classify(error));
+                    }
+                }
+                Err(error) => return Err(classify(error)),
             }
         }
     }
@@ -126,18 +131,6 @@ impl Store for Postgres {
 
     fn peers(&self) -> Option<&Peers> {
         Some(&self.peers)
-    }
-}
-
-async fn read(connection: &mut PoolConnection<sqlx::Postgres>, sql: Sql) -> Result<Vec<Row>, StoreError> {
-    match answered(ANSWER_TIMEOUT, render::query(sql).fetch_all(&mut **connection)).await {
-        Ok(rows) => render::rows(&rows),
-        Err(error) => {
-            if is_lost(&error) {
-                connection.close_on_drop();
-            }
-            Err(classify(error))
-        }
     }
 }
 
@@ -182,12 +175,9 @@ impl Transaction for PostgresTransaction {
 
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
         if self.failed {
-            return Err(StoreError::Refused(sqlx::Error::Protocol("commit after a statement that failed".into())));
+            return Err(StoreError::Refused("commit after a statement that failed".into()));
         }
-        answered(self.answer_timeout, self.tx.commit()).await.map_err(|error| match classify(error) {
-            StoreError::Unavailable(error) if !is_rolled_back(&error) => StoreError::CommitUnknown(error),
-            definite => definite,
-        })
+        answered(self.answer_timeout, self.tx.commit()).await.map_err(classify_commit)
     }
 }
 

@@ -68,7 +68,9 @@ async fn listen_until_lost(pool: &PgPool, peers: &Peers, me: &str) -> Result<Inf
             // It was lost, and is there again: words may have been missed.
             Ok(Ok(None)) => hear_all(peers),
             Ok(Err(error)) => return Err(error),
-            Err(_) => drop(answered(ANSWER_TIMEOUT, listener.execute("select 1")).await?),
+            Err(_) => {
+                answered(ANSWER_TIMEOUT, listener.execute("select 1")).await?;
+            }
         }
     }
 }

@@ -1,0 +1,68 @@
+//! Commands against a mesh that runs in this process.
+
+use std::time::Duration;
+
+use clap::Parser as _;
+use meshwork::process::Failure;
+use meshwork_cli::{
+    args::Cli,
+    fleet::{Config, Fleet, Replicas},
+    run,
+};
+use tokio_util::sync::CancellationToken;
+
+async fn command(line: &str) -> Result<(), Failure> {
+    let cli = Cli::try_parse_from(line.split_whitespace()).expect("a good command line");
+    run(cli, CancellationToken::new()).await
+}
+
+fn failure(result: Result<(), Failure>) -> String {
+    match result.expect_err("it should fail") {
+        Failure::Run(error) => error.to_string(),
+        Failure::Flag { flag, problem, .. } => panic!("exit code 2 is for flags: {flag}: {problem}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_story_in_a_running_mesh_keeps_every_promise_and_a_lie_about_it_is_found() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = Config { replicas: Replicas::all(1), ..Config::new(folder.path()) };
+    let fleet = Fleet::start(config).await.expect("a mesh");
+    let registry = fleet.registry_url();
+
+    let honest = command(&format!("meshwork demo --orders 60 --customers 3 --registry {registry}")).await;
+    assert!(honest.is_ok(), "{honest:?}");
+    let tampered = command(&format!("meshwork demo --orders 60 --customers 3 --tamper --registry {registry}")).await;
+    assert_eq!(failure(tampered), "broken promises: 1");
+
+    assert!(command(&format!("meshwork services --registry {registry}")).await.is_ok());
+    assert!(command(&format!("meshwork instances order --registry {registry}")).await.is_ok());
+    let unknown = failure(command(&format!("meshwork instances nope --registry {registry}")).await);
+    assert!(unknown.contains(r#"knows no service "nope""#), "{unknown}");
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_registry_that_accepts_connections_and_never_answers_is_given_up() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let registry = silent.local_addr().expect("it listens");
+    let commands = ["services", "instances order", "watch", "demo"]
+        .map(|name| async move { (name, failure(command(&format!("meshwork {name} --registry {registry}")).await)) });
+    for (line, error) in futures_util::future::join_all(commands).await {
+        assert!(error.starts_with(&format!("no registry answers at http://{registry}")), "{line}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_ends_in_order_when_it_is_told_to() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = Config { replicas: Replicas::all(1), ..Config::new(folder.path()) };
+    let fleet = Fleet::start(config).await.expect("a mesh");
+    let cli = Cli::try_parse_from(["meshwork", "watch", "--json", "--registry", &fleet.registry_url()]).expect("good");
+    let shutdown = CancellationToken::new();
+    let watch = tokio::spawn(run(cli, shutdown.clone()));
+    shutdown.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(5), watch).await.expect("it ends at once");
+    assert!(ended.expect("no panic").is_ok());
+    fleet.stop().await;
+}

@@ -1,0 +1,223 @@
+//! A network in memory, and what listens in it.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use tokio::{
+    io::DuplexStream,
+    sync::{Notify, mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_stream::wrappers::UnboundedReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{
+    Request, Response, Status, Streaming,
+    body::Body,
+    server::{Grpc, NamedService},
+};
+use tonic_prost::ProstCodec;
+use tower::{Service, service_fn};
+
+use crate::{
+    channel::Connector,
+    server::{Config, Server},
+};
+
+/// Answers with the name of its instance.
+pub(crate) const WHO: &str = "/test.Echo/Who";
+/// Answers when the host is released.
+pub(crate) const WAIT: &str = "/test.Echo/Wait";
+/// Echoes a stream.
+pub(crate) const STREAM: &str = "/test.Echo/Stream";
+/// Answers with the `grpc-timeout` that came.
+pub(crate) const TIMEOUT: &str = "/test.Echo/Timeout";
+
+/// Addresses, and who listens there. An address without a listener refuses connections.
+#[derive(Clone, Default)]
+pub(crate) struct Net(Arc<State>);
+
+#[derive(Default)]
+struct State {
+    listeners: Mutex<HashMap<String, mpsc::UnboundedSender<DuplexStream>>>,
+    attempts: AtomicUsize,
+}
+
+pub(crate) type Incoming = mpsc::UnboundedReceiver<DuplexStream>;
+
+impl Net {
+    pub(crate) fn connector(&self) -> Connector {
+        let net = self.clone();
+        Connector::new(move |address: Arc<str>| {
+            net.0.attempts.fetch_add(1, Ordering::SeqCst);
+            let listener = net.0.listeners.lock().expect("no panic").get(&*address).cloned();
+            async move {
+                let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+                let (near, far) = tokio::io::duplex(64 * 1024);
+                listener.ok_or_else(refused)?.send(far).map_err(|_| refused())?;
+                Ok(near)
+            }
+        })
+    }
+
+    /// Who listens at an address from now on.
+    pub(crate) fn listen(&self, address: &str) -> Incoming {
+        let (connections, incoming) = mpsc::unbounded_channel();
+        self.0.listeners.lock().expect("no panic").insert(address.to_owned(), connections);
+        incoming
+    }
+
+    /// How many connections were asked for.
+    pub(crate) fn attempts(&self) -> usize {
+        self.0.attempts.load(Ordering::SeqCst)
+    }
+}
+
+/// A Meshwork server with the service `test.Echo`.
+pub(crate) struct Host {
+    echo: Echo,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Host {
+    pub(crate) fn start(net: &Net, address: &str, id: &str) -> Self {
+        Self::configured(net, address, id, |_| {})
+    }
+
+    pub(crate) fn configured(net: &Net, address: &str, id: &str, change: impl FnOnce(&mut Config)) -> Self {
+        let echo = Echo { id: id.into(), state: Arc::new(EchoState::default()) };
+        let mut config = Config { instance_id: id.into(), ..Config::new("echo", address) };
+        change(&mut config);
+        let incoming = UnboundedReceiverStream::new(net.listen(address)).map(Ok);
+        let shutdown = CancellationToken::new();
+        let server = Server::new(config).add_service(echo.clone());
+        let serving = server.serve(incoming, shutdown.clone().cancelled_owned());
+        let task = tokio::spawn(async move { serving.await.expect("served") });
+        Self { echo, shutdown, task }
+    }
+
+    /// Lets the calls of [`WAIT`] go.
+    pub(crate) fn release(&self) {
+        self.echo.state.release.notify_waiters();
+    }
+
+    /// Every call takes this long.
+    pub(crate) fn set_delay(&self, delay: Duration) {
+        *self.echo.state.delay.lock().expect("no panic") = delay;
+    }
+
+    /// How many calls it has begun.
+    pub(crate) fn calls(&self) -> usize {
+        *self.echo.state.calls.borrow()
+    }
+
+    pub(crate) async fn until_calls(&self, calls: usize) {
+        let mut seen = self.echo.state.calls.subscribe();
+        super::soon(seen.wait_for(|now| *now >= calls)).await.expect("the host is here");
+    }
+
+    /// Ends at once, as if it were killed.
+    pub(crate) async fn kill(self) {
+        self.task.abort();
+        let _ = self.task.await;
+    }
+
+    /// Leaves as a server does.
+    pub(crate) async fn stop(self) {
+        self.shutdown.cancel();
+        super::soon(self.task).await.expect("no panic");
+    }
+}
+
+#[derive(Clone)]
+struct Echo {
+    id: String,
+    state: Arc<EchoState>,
+}
+
+#[derive(Default)]
+struct EchoState {
+    calls: watch::Sender<usize>,
+    release: Notify,
+    delay: Mutex<Duration>,
+}
+
+impl NamedService for Echo {
+    const NAME: &'static str = "test.Echo";
+}
+
+impl Echo {
+    async fn unary(&self, path: &str, request: Request<String>) -> Result<Response<String>, Status> {
+        let delay = *self.state.delay.lock().expect("no panic");
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if path == WAIT {
+            self.state.release.notified().await;
+        }
+        let timeout = request.metadata().get("grpc-timeout").map(|timeout| timeout.to_str().expect("text").to_owned());
+        Ok(Response::new(if path == TIMEOUT { timeout.unwrap_or_default() } else { self.id.clone() }))
+    }
+
+    async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
+        let path = request.uri().path().to_owned();
+        let mut grpc = Grpc::new(ProstCodec::<String, String>::default());
+        if path == STREAM {
+            let echo = |request: Request<Streaming<String>>| async { Ok(Response::new(request.into_inner())) };
+            return grpc.streaming(service_fn(echo), request).await;
+        }
+        let answer = move |request| {
+            let (echo, path) = (self.clone(), path.clone());
+            async move { echo.unary(&path, request).await }
+        };
+        grpc.unary(service_fn(answer), request).await
+    }
+}
+
+impl Service<http::Request<Body>> for Echo {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        self.state.calls.send_modify(|calls| *calls += 1);
+        let echo = self.clone();
+        Box::pin(async move { Ok(echo.answer(request).await) })
+    }
+}
+
+/// A server that speaks HTTP/2 by hand.
+pub(crate) struct RawPeer {
+    incoming: Incoming,
+}
+
+pub(crate) type RawConnection = h2::server::Connection<DuplexStream, Bytes>;
+
+impl RawPeer {
+    pub(crate) fn listen(net: &Net, address: &str) -> Self {
+        Self { incoming: net.listen(address) }
+    }
+
+    /// The next connection, after its handshake.
+    pub(crate) async fn accept(&mut self) -> RawConnection {
+        let io = super::soon(self.incoming.recv()).await.expect("the net is here");
+        h2::server::handshake(io).await.expect("an HTTP/2 client")
+    }
+}

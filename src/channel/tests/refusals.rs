@@ -1,0 +1,167 @@
+//! Calls that no server has begun to process move on, and no others.
+
+use bytes::Bytes;
+use h2::Reason;
+use tokio_stream::StreamExt as _;
+
+use super::*;
+use crate::channel::tests::net::{RawConnection, RawPeer};
+
+/// Calls until the raw peer has got one too, and says how often it did.
+async fn moved_on(bench: &Bench, calls: usize) {
+    assert_eq!(bench.answers(calls).await, BTreeMap::from([("b".into(), calls)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_port_that_another_has_taken_over_never_processes_the_call() {
+    let bench = Bench::new(&["a", "b"]);
+    let stranger = Host::start(&bench.net, "a:1", "stranger");
+    let _b = bench.host("b");
+    moved_on(&bench, 50).await;
+    assert_eq!(stranger.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_service_whose_only_port_was_taken_over_fails_and_says_so() {
+    let bench = Bench::new(&["a"]);
+    let stranger = Host::start(&bench.net, "a:1", "stranger");
+    let status = bench.ask(net::WHO).await.expect_err("nobody is there");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("stranger"), "{status}");
+    assert_eq!(told_instance(&status), Some("stranger"));
+    assert_eq!(stranger.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overloaded_endpoint_passes_the_call_on() {
+    let bench = Bench::new(&["a", "b"]);
+    let a = Host::configured(&bench.net, "a:1", "a", |config| config.limits.concurrent_streams = 0);
+    let _b = bench.host("b");
+    moved_on(&bench, 50).await;
+    assert_eq!(a.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_all_refuse_the_call_ends_after_some_attempts() {
+    let bench = Bench::new(&["a"]);
+    let a = Host::configured(&bench.net, "a:1", "a", |config| config.limits.concurrent_streams = 0);
+    let begin = Instant::now();
+    let status = bench.ask(net::WHO).await.expect_err("refused");
+    assert_eq!((status.code(), told_instance(&status)), (Code::Unavailable, Some("a")));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(a.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_stream_moves_on() {
+    let bench = Bench::new(&["a", "b"]);
+    let mut a = RawPeer::listen(&bench.net, "a:1");
+    let refusing = tokio::spawn(async move {
+        let mut connection = a.accept().await;
+        let mut refused = 0;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_reset(Reason::REFUSED_STREAM);
+            refused += 1;
+        }
+        refused
+    });
+    let _b = bench.host("b");
+    moved_on(&bench, 50).await;
+    drop(bench);
+    assert!(soon(refusing).await.expect("no panic") > 0, "it was asked");
+}
+
+/// A connection that is in use: it has reset a call.
+async fn used_connection(bench: &Bench, peer: &mut RawPeer) -> RawConnection {
+    let serve = async {
+        let mut connection = peer.accept().await;
+        let (_, mut respond) = connection.accept().await.expect("a call").expect("a call");
+        respond.send_reset(Reason::CANCEL);
+        let _ = timeout(Duration::from_millis(1), connection.accept()).await;
+        connection
+    };
+    let (connection, answer) = tokio::join!(serve, bench.ask(net::WHO));
+    assert_eq!(answer.expect_err("reset").code(), Code::Cancelled);
+    connection
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_goaway_does_not_cover_moves_on() {
+    let bench = Bench::new(&["a"]);
+    let mut a = RawPeer::listen(&bench.net, "a:1");
+    let mut connection = used_connection(&bench, &mut a).await;
+    drop(a);
+    let _b = bench.host("b");
+    let asking = bench.ask(net::WHO);
+    tokio::pin!(asking);
+    // The call is on its way when the server, which has not read it, says that it takes none.
+    assert!(timeout(Duration::from_millis(1), &mut asking).await.is_err());
+    connection.abrupt_shutdown(Reason::NO_ERROR);
+    while connection.accept().await.is_some() {}
+
+    assert!(timeout(Duration::from_millis(1), &mut asking).await.is_err(), "it waits for another endpoint");
+    bench.set(&["b"]);
+    assert_eq!(soon(asking).await.expect("moved on").into_inner(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_never_left_moves_on() {
+    let bench = Bench::new(&["a"]);
+    let mut a = RawPeer::listen(&bench.net, "a:1");
+    let connection = used_connection(&bench, &mut a).await;
+    let _b = bench.host("b");
+    // The call is made before the connection's task can see that its peer is gone.
+    drop(connection);
+    drop(a);
+    let asking = bench.ask(net::WHO);
+    tokio::pin!(asking);
+    assert!(timeout(Duration::from_millis(100), &mut asking).await.is_err(), "it waits for another endpoint");
+    bench.set(&["b"]);
+    assert_eq!(soon(asking).await.expect("moved on").into_inner(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_stream_of_messages_is_sent_again_from_its_start() {
+    let bench = Bench::new(&["stranger-here", "b"]);
+    let _stranger = Host::start(&bench.net, "stranger-here:1", "stranger");
+    let _b = bench.host("b");
+    for _ in 0..10 {
+        let (texts, stream) = tokio::sync::mpsc::unbounded_channel();
+        texts.send("first".to_owned()).expect("open");
+        let stream = tokio_stream::wrappers::UnboundedReceiverStream::new(stream);
+        let mut answers = bench.stream(net::STREAM, Request::new(stream)).await.expect("opened");
+        texts.send("second".to_owned()).expect("open");
+        drop(texts);
+        let mut echoed = Vec::new();
+        while let Some(text) = soon(answers.next()).await {
+            echoed.push(text.expect("echoed"));
+        }
+        assert_eq!(echoed, ["first", "second"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_server_may_have_processed_is_not_sent_again() {
+    let bench = Bench::new(&["a"]);
+    let mut a = RawPeer::listen(&bench.net, "a:1");
+    let b = bench.host("b");
+    let breaking = tokio::spawn(async move {
+        let mut connection = a.accept().await;
+        let (request, _respond) = connection.accept().await.expect("a call").expect("a call");
+        let mut body = request.into_body();
+        let read: Option<Result<Bytes, _>> = tokio::select! {
+            read = body.data() => read,
+            _ = connection.accept() => None,
+        };
+        assert!(read.is_some());
+    });
+    let asking = bench.ask(net::WHO);
+    tokio::pin!(asking);
+    let status = tokio::select! {
+        answer = &mut asking => answer.expect_err("broken off"),
+        () = async { breaking.await.expect("no panic"); bench.set(&["b"]); std::future::pending().await } => unreachable!(),
+    };
+    assert_eq!((status.code(), told_instance(&status)), (Code::Unavailable, Some("a")));
+    assert!(status.message().contains("the connection was lost at a@a:1"), "{status}");
+    assert_eq!(b.calls(), 0);
+}
