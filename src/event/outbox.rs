@@ -77,12 +77,13 @@ impl Outbox {
             }
         }
         let behind = Arc::new(Notify::new());
+        let heard = database.peers().map(|peers| peers.heard(Topic::Log));
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
             store_id,
             tail: Mutex::new(Tail::new(heads)),
             heads: watch::Sender::new(()),
             observers: Mutex::default(),
-            catching_up: tokio::spawn(catch_up(inner.clone(), database.clone(), behind.clone())),
+            catching_up: tokio::spawn(catch_up(inner.clone(), heard, behind.clone())),
             behind,
             memberships: Memberships::new(database.clone()),
             database,
@@ -213,20 +214,20 @@ impl Drop for Inner {
 }
 
 /// Reads what others commit: other processes, whose word it waits for, and writers of this one that have published in
-/// another order than they committed. Owned by [`Inner`], which aborts it.
-async fn catch_up(inner: Weak<Inner>, database: Database, behind: Arc<Notify>) {
-    let mut heard = database.peers().map(|peers| peers.heard(Topic::Log));
+/// another order than they committed. Owned by [`Inner`], which aborts it; at rest it holds nothing open.
+async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
     loop {
         let told = async {
             match &mut heard {
-                Some(heard) => heard.changed().await.expect("the database is held here"),
+                // An error says that the database is closed: so is the log.
+                Some(heard) => heard.changed().await.is_ok(),
                 None => std::future::pending().await,
             }
         };
         // Both arms are cancel-safe.
         tokio::select! {
             () = behind.notified() => {}
-            () = told => {}
+            told = told => if !told { return },
         }
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.catch_up().await {
