@@ -50,6 +50,8 @@ fn with_timeouts(options: PgConnectOptions) -> PgConnectOptions {
         ("statement_timeout", ms(STATEMENT_TIMEOUT)),
         ("lock_timeout", ms(LOCK_TIMEOUT)),
         ("idle_in_transaction_session_timeout", ms(IDLE_IN_TRANSACTION_TIMEOUT)),
+        // Not that a table is there already.
+        ("client_min_messages", "warning".to_owned()),
     ])
 }
 
