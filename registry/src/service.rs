@@ -80,7 +80,7 @@ impl RegistryService for Registry {
         instance.create_time = Some(SystemTime::now().into());
         let registration = Registration { instance, lease_ttl, nonce: Uuid::new_v4() };
         let granted = self.backend.register(registration).await.map_err(status)?;
-        tracing::info!(lease = ?granted.lease_id, revision = granted.revision, "registered");
+        tracing::info!(lease = %granted.lease_id, revision = granted.revision, "registered");
         Ok(Response::new(self.lease(granted)))
     }
 
@@ -99,7 +99,7 @@ impl RegistryService for Registry {
         let lease = request::lease_id(request.into_inner().lease_id, &mut violations);
         violations.into_result(DOMAIN)?;
         self.backend.deregister(&lease).await.map_err(status)?;
-        tracing::info!(?lease, "deregistered");
+        tracing::info!(%lease, "deregistered");
         Ok(Response::new(DeregisterResponse {}))
     }
 
@@ -111,7 +111,7 @@ impl RegistryService for Registry {
         violations.into_result(DOMAIN)?;
         let new_status = new_status.expect("no violation was noted");
         let granted = self.backend.set_status(&lease, new_status).await.map_err(status)?;
-        tracing::info!(?lease, status = new_status.as_str_name(), revision = granted.revision, "status set");
+        tracing::info!(%lease, status = new_status.as_str_name(), revision = granted.revision, "status set");
         Ok(Response::new(self.lease(granted)))
     }
 

@@ -51,7 +51,7 @@ pub struct Instance {
 #[non_exhaustive]
 pub enum Error {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
@@ -60,7 +60,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// The data folder cannot be written.
-    #[error("cannot write to {}: {source}", path.display())]
+    #[error("cannot write to {}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -75,7 +75,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A database cannot be opened.
-    #[error("cannot open {}: {source}", path.display())]
+    #[error("cannot open {}", path.display())]
     Store {
         /// The database file.
         path: PathBuf,

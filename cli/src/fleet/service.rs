@@ -53,7 +53,9 @@ impl Stores {
         let mut query = Vec::new();
         for index in 1..=config.replicas.query {
             let path = Service::Query.file(config, index);
-            query.push(meshwork_query::open(&url(&path)).await.map_err(failed(path))?);
+            // A view that loses its last commits in a power failure folds them again.
+            let url = url(&path) + "?synchronous=normal";
+            query.push(meshwork_query::open(&url).await.map_err(failed(path))?);
         }
         let (customer, order) = (Service::Customer.file(config, 1), Service::Order.file(config, 1));
         Ok(Self {

@@ -176,7 +176,7 @@ pub enum Refusal {
     #[error("there is no customer {0}")]
     UnknownCustomer(Uuid),
     /// The `request_id` was used with another body.
-    #[error("request_id {0} was used with another body")]
+    #[error("{0} was used with another body")]
     RequestIdReused(Uuid),
     /// Orders have reserved more than the new limit.
     #[error("orders have reserved more than the new limit")]

@@ -175,6 +175,6 @@ pub enum Refusal {
     #[error("order {0} was rejected, there is nothing to cancel")]
     OrderRejected(Uuid),
     /// The `request_id` was used with another body.
-    #[error("request_id {0} was used with another body")]
+    #[error("{0} was used with another body")]
     RequestIdReused(Uuid),
 }

@@ -42,10 +42,19 @@ impl LeaseId {
     }
 }
 
-/// Leaves out the nonce: logs are no place for it.
+/// `service/instance_id`. Leaves out the nonce: logs are no place for it.
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.instance() {
+            Some((service, instance_id)) => write!(f, "{service}/{instance_id}"),
+            None => f.write_str("never given"),
+        }
+    }
+}
+
 impl fmt::Debug for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LeaseId({:?})", self.instance())
+        write!(f, "LeaseId({self})")
     }
 }
 
