@@ -1,9 +1,33 @@
 //! Meshwork: a proxyless gRPC service mesh.
 //!
-//! Modules are listed in the order in which a call, and what it changes, passes through them.
+//! A client finds the live instances of a service through the registry, and balances its calls over them:
+//!
+//! ```
+//! use meshwork::{Mesh, contract::shop::order::v1::order_service_client::OrderServiceClient};
+//!
+//! # async fn example() -> Result<(), meshwork::MeshError> {
+//! let mesh = Mesh::connect("http://127.0.0.1:7600")?;
+//! let orders = OrderServiceClient::new(mesh.channel("order"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The way of a call, and of what it changes
+//!
+//! The modules, in the order in which a call passes through them:
+//!
+//! - [`contract`]: the generated clients, servers and messages, where every call begins and ends;
+//! - [`discovery`]: who serves what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
+//! - [`channel`]: THE client stack: deadline, transparent retry, `balance` (tower's P2C over our own load), connection;
+//! - [`headers`], [`deadline`]: what client and server say to each other beside the call itself;
+//! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
+//! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
+//! - [`write`](mod@write): every durable change, decided by a pure [`Decider`](write::Decider) and committed in batches;
+//! - [`event`]: what was committed, as a log that others read in order, and the reading of theirs;
+//! - [`store`]: the database underneath;
+//! - [`process`], [`telemetry`]: what the `main` of a service is made of.
 
 pub mod contract;
-pub mod rpc;
 
 mod mesh;
 
@@ -13,20 +37,24 @@ mod balance;
 
 pub mod channel;
 
-pub mod deadline;
+mod backoff;
+
 pub mod headers;
 
-mod backoff;
+pub mod deadline;
 
 pub mod server;
 
-pub mod event;
+pub mod rpc;
 
 pub mod write;
+
+pub mod event;
 
 pub mod store;
 
 pub mod process;
+
 pub mod telemetry;
 
 pub use mesh::{Mesh, MeshBuilder, MeshError};

@@ -19,21 +19,20 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{
-    Streaming,
-    client::GrpcService,
-    codegen::{Body as HttpBody, Bytes, StdError},
-};
+use tonic::Streaming;
 
 use super::{
     CursorMove, Outbox, Position, Progress, Source, SubscriptionState,
     cursor::{self, Cursor},
+    session::MAX_BATCH_EVENTS,
 };
 use crate::{
     contract::meshwork::event::v1::{
         Ack, Batch, Credit, Open, Opened, PartitionHead, Start, Stop as StopPartition, SubscribeRequest,
         SubscribeResponse, event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response,
     },
+    rpc::Transport,
+    store::StoreError,
     write::{Decider, WriteError, Writer},
 };
 
@@ -106,11 +105,7 @@ struct Connection<'a, D: Decider> {
 impl<D, T> Reader<D, T>
 where
     D: Decider,
-    T: GrpcService<tonic::body::Body> + Clone + Send + Sync + 'static,
-    T::Future: Send,
-    T::Error: Into<StdError>,
-    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
-    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+    T: Transport,
 {
     /// Reads until the connection ends, and says why.
     pub(super) async fn read(&mut self, partitions: &mut watch::Receiver<BTreeSet<u32>>) -> Stop {
@@ -179,9 +174,10 @@ impl<D: Decider> Connection<'_, D> {
             tokio::select! {
                 Some(committed) = self.committing.next() => self.committed(committed)?,
                 response = responses.message() => {
-                    silent_at = Instant::now() + SILENCE_LIMIT;
                     let response = response?.ok_or(Stop::Moved)?;
                     self.receive(response).await?;
+                    // From here on, because handing a batch to a busy writer may take long.
+                    silent_at = Instant::now() + SILENCE_LIMIT;
                 }
                 changed = partitions.changed() => {
                     changed.map_err(|_| Stop::WriterClosed)?;
@@ -232,10 +228,7 @@ impl<D: Decider> Connection<'_, D> {
             Some(subscribe_response::Event::Batch(batch)) => self.submit(batch).await,
             Some(subscribe_response::Event::Heartbeat(heartbeat)) => {
                 self.progress.heads(heartbeat.heads.iter().map(head));
-                for (partition, through) in std::mem::take(&mut self.unacked) {
-                    self.request(Action::Ack(Ack { partition, through }))?;
-                }
-                Ok(())
+                self.acknowledge()
             }
             // A newer source may have more to say than this consumer understands.
             Some(subscribe_response::Event::Opened(_)) | None => Ok(()),
@@ -244,6 +237,9 @@ impl<D: Decider> Connection<'_, D> {
 
     /// Puts a batch into the writer's queue.
     async fn submit(&mut self, batch: Batch) -> Result<(), Stop> {
+        if batch.events.len() > MAX_BATCH_EVENTS {
+            return Err(Stop::Retry(format!("the source sent {} events in one batch", batch.events.len())));
+        }
         let cost = u32::try_from(batch.events.len().max(1)).unwrap_or(u32::MAX);
         self.progress.heads([Position { partition: batch.partition, position: batch.through }]);
         let Some(next) = self.reading.get_mut(&batch.partition) else {
@@ -277,7 +273,13 @@ impl<D: Decider> Connection<'_, D> {
                     Ok(Ok(_)) => Ok(()),
                     Ok(Err(WriteError::Fenced)) => Err(Failure::Fenced),
                     Ok(Err(WriteError::Refused(refusal))) => Err(Failure::Refused(refusal.to_string())),
-                    Ok(Err(WriteError::Store(error))) => Err(Failure::Store(error.to_string())),
+                    Ok(Err(WriteError::Store(error))) => Err(match *error {
+                        // Also where the commit's outcome is unknown: the cursor says it.
+                        StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::CommitUnknown(_) => {
+                            Failure::Store(error.to_string())
+                        }
+                        _ => Failure::Refused(with_cause(&*error)),
+                    }),
                     Ok(Err(WriteError::Closed)) | Err(_) => Err(Failure::Closed),
                 };
                 Committed { claim, cost, result }
@@ -332,7 +334,16 @@ impl<D: Decider> Connection<'_, D> {
             return Ok(());
         }
         let events = std::mem::take(&mut self.returned_credit);
-        self.request(Action::Credit(Credit { events }))
+        self.request(Action::Credit(Credit { events }))?;
+        self.acknowledge()
+    }
+
+    /// Tells the source how far this consumer has come: with every heartbeat, and while events flow with every credit.
+    fn acknowledge(&mut self) -> Result<(), Stop> {
+        for (partition, through) in std::mem::take(&mut self.unacked) {
+            self.request(Action::Ack(Ack { partition, through }))?;
+        }
+        Ok(())
     }
 
     fn request(&self, action: Action) -> Result<(), Stop> {
@@ -343,6 +354,11 @@ impl<D: Decider> Connection<'_, D> {
 fn send(requests: &mpsc::Sender<SubscribeRequest>, action: Action) -> Result<(), Stop> {
     let sent = requests.try_send(SubscribeRequest { action: Some(action) });
     sent.map_err(|_| Stop::Retry("the source takes no more requests".into()))
+}
+
+/// For people who must find out why: the database's own words as well.
+fn with_cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn head(head: &PartitionHead) -> Position {

@@ -23,7 +23,7 @@ use crate::{
 
 const DOMAIN: Domain = Domain::new("event.meshwork");
 /// Events of one batch: a write batch of the consumer, some 300 KiB.
-const MAX_BATCH_EVENTS: usize = 512;
+pub(super) const MAX_BATCH_EVENTS: usize = 512;
 /// The credit that is kept, as the contract says.
 const MAX_CREDIT: usize = 65_536;
 /// The wanted types, as the contract says.

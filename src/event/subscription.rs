@@ -4,15 +4,14 @@
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
 //! lost data stops the whole subscription, both loudly.
 
-use std::{collections::BTreeSet, convert::Infallible, future::pending, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, convert::Infallible, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
+use futures_util::FutureExt as _;
 use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    Code, Status,
-    client::GrpcService,
-    codegen::{Body as HttpBody, Bytes, StdError},
-};
+use tonic::{Code, Status};
 
 use super::{
     Outbox, Progress, SubscriptionState, cursor,
@@ -20,15 +19,16 @@ use super::{
     reader::{Reader, Stop},
 };
 use crate::{
+    backoff::Backoff,
     contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
+    rpc::Transport,
     store::{Database, Topic},
     write::{Decider, Writer},
 };
 
-/// Between two attempts to reach the source, times a random share: quick, because a drained instance has siblings.
-const MIN_BACKOFF: Duration = Duration::from_millis(50);
-/// The longest wait between two attempts.
-const MAX_BACKOFF: Duration = Duration::from_secs(2);
+/// Between attempts to reach the source: quick at first, because a drained instance has siblings, and back within 2 s of the
+/// source's return.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
 /// What to read, and how to understand it.
 pub struct Source<D: Decider> {
@@ -72,11 +72,7 @@ impl Subscription {
     pub fn start<D, T>(client: EventServiceClient<T>, outbox: Outbox, writer: Writer<D>, source: Source<D>) -> Self
     where
         D: Decider,
-        T: GrpcService<tonic::body::Body> + Clone + Send + Sync + 'static,
-        T::Future: Send,
-        T::Error: Into<StdError>,
-        T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
-        <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+        T: Transport,
     {
         let progress = Progress::default();
         let stopping = CancellationToken::new();
@@ -86,12 +82,18 @@ impl Subscription {
         let reader = Reader { client, outbox, writer, source: Arc::new(source), progress: progress.clone() };
         let stopped = stopping.clone().cancelled_owned();
         let task = tokio::spawn(async move {
+            let (source, progress) = (reader.source.name, reader.progress.clone());
             let mut membership = membership;
             // A batch under way is either committed or not; both are fine, because the cursor says which.
-            tokio::select! {
-                () = stopped => {}
-                () = run(reader, &mut membership) => {}
-                never = followed => match never {}
+            let running = AssertUnwindSafe(run(reader, &mut membership)).catch_unwind();
+            let ended = tokio::select! {
+                () = stopped => Ok(()),
+                ended = running => ended,
+                never = followed => match never {},
+            };
+            if ended.is_err() {
+                tracing::error!(source, "the code that reads events panicked: the subscription is stopped");
+                progress.set_state(SubscriptionState::Stopped("a defect: the code that reads events panicked".into()));
             }
             membership.leave().await;
         });
@@ -129,34 +131,39 @@ impl Drop for Subscription {
 async fn run<D, T>(mut reader: Reader<D, T>, membership: &mut Membership)
 where
     D: Decider,
-    T: GrpcService<tonic::body::Body> + Clone + Send + Sync + 'static,
-    T::Future: Send,
-    T::Error: Into<StdError>,
-    T::ResponseBody: HttpBody<Data = Bytes> + Send + 'static,
-    <T::ResponseBody as HttpBody>::Error: Into<StdError> + Send,
+    T: Transport,
 {
     let source = reader.source.name;
-    let mut backoff = MIN_BACKOFF;
+    let mut backoff = BACKOFF;
     loop {
+        let before = reader.progress.snapshot().applied;
         let stop = reader.read(&mut membership.partitions).await;
-        if reader.progress.snapshot().state == SubscriptionState::Running {
-            backoff = MIN_BACKOFF;
+        let was = reader.progress.snapshot();
+        // Not by having connected: a batch that fails each time must not be repeated without a pause.
+        if was.applied != before {
+            backoff.reset();
         }
         match stop {
             Stop::Moved => reader.progress.set_state(SubscriptionState::Connecting(None)),
             Stop::Retry(error) => {
-                tracing::debug!(source, error, "the subscription is interrupted; it will be opened again");
+                if matches!(was.state, SubscriptionState::Connecting(Some(_))) {
+                    tracing::debug!(source, error, "the subscription could not be opened; it is tried again");
+                } else {
+                    tracing::warn!(source, error, "the subscription is interrupted; it is opened again");
+                }
                 reader.progress.set_state(SubscriptionState::Connecting(Some(error)));
             }
-            Stop::WriterClosed => return,
+            Stop::WriterClosed => {
+                reader.progress.set_state(SubscriptionState::Connecting(Some("shutting down".into())));
+                return;
+            }
             Stop::DataLoss(error) => {
                 tracing::error!(source, error, "the source has lost data: the subscription is stopped");
                 reader.progress.set_state(SubscriptionState::Stopped(error));
                 return;
             }
         }
-        sleep(backoff.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
-        backoff = (backoff * 2).min(MAX_BACKOFF);
+        sleep(backoff.next(rand::random())).await;
     }
 }
 

@@ -28,6 +28,10 @@ mod shared;
 const SOURCE: &str = "producer";
 /// Given as a name, it makes an event that the consumer cannot read.
 const POISON: &str = "poison";
+/// Given as a name, it makes an event whose effect the consumer's table refuses.
+const UNSTORABLE: &str = "unstorable";
+/// No position is this far.
+const BEYOND: u64 = 1_000_000;
 
 /// Notes every event that it consumes; a table without `on conflict`, so that an effect that came twice would fail.
 struct Seen;
@@ -61,14 +65,16 @@ impl Decider for Seen {
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
-    sql: "create table seen (partition bigint not null, position bigint not null, primary key (partition, position))",
+    sql: "create table seen (partition bigint not null, position bigint not null check (position < 1000000),
+              primary key (partition, position))",
 }];
 
 fn decode(event: &Event) -> Result<(u32, u64), MalformedEvent> {
     if event.aggregate_id == POISON {
         return Err(MalformedEvent::new("cannot be read"));
     }
-    Ok((event.partition, event.position))
+    let beyond = if event.aggregate_id == UNSTORABLE { BEYOND } else { 0 };
+    Ok((event.partition, event.position + beyond))
 }
 
 async fn produce(outbox: &Outbox, keys: impl IntoIterator<Item = u128>, aggregate_id: &str) {
@@ -145,6 +151,7 @@ async fn wait_for_stop(subscription: &Subscription) -> String {
 on_both_stores!(
     every_event_has_its_effect_once_while_readers_join_leave_and_the_source_drains,
     an_event_that_cannot_be_read_stops_its_partition_and_no_other,
+    an_event_whose_effect_cannot_be_stored_stops_its_partition_and_no_other,
     a_source_that_was_replaced_or_has_lost_events_stops_the_subscription,
     a_log_that_is_opened_again_reads_as_before,
     a_subscriber_that_breaks_the_protocol_is_told_what_is_wrong,
@@ -168,14 +175,22 @@ async fn every_event_has_its_effect_once_while_readers_join_leave_and_the_source
 }
 
 async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other(engine: Engine) {
-    let fixture = Fixture::new(&engine).await;
+    expect_partition_to_stop(&engine, POISON, "cannot be read").await;
+}
+
+async fn an_event_whose_effect_cannot_be_stored_stops_its_partition_and_no_other(engine: Engine) {
+    expect_partition_to_stop(&engine, UNSTORABLE, "check constraint").await;
+}
+
+async fn expect_partition_to_stop(engine: &Engine, aggregate_id: &str, reason: &str) {
+    let fixture = Fixture::new(engine).await;
     let (poisoned, healthy) = (0, 2);
     assert_ne!(partition_of(Uuid::from_u128(poisoned)), partition_of(Uuid::from_u128(healthy)));
-    produce(&fixture.producer, [poisoned], POISON).await;
+    produce(&fixture.producer, [poisoned], aggregate_id).await;
     let subscription = fixture.subscribe(&CancellationToken::new());
 
     let error = wait_for_stop(&subscription).await;
-    assert!(error.contains("cannot be read"), "{error}");
+    assert!(error.to_lowercase().contains(reason), "{error}");
     produce(&fixture.producer, [poisoned, healthy], "").await;
     let at = Position { partition: partition_of(Uuid::from_u128(healthy)), position: 1 };
     subscription.progress().wait_for(at).await;

@@ -3,9 +3,11 @@
 mod page;
 mod status;
 mod token;
+mod transport;
 
 pub use page::Page;
 pub use status::{Domain, Violations};
 pub use token::InvalidToken;
+pub use transport::Transport;
 
 pub(crate) use token::{decode, encode};

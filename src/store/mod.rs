@@ -123,6 +123,9 @@ pub enum StoreError {
     /// The statement is wrong, or the schema is not the expected one.
     #[error("the database refused a statement")]
     Refused(#[source] Cause),
+    /// The code between the reads and the writes panicked, which is a defect. Nothing has changed.
+    #[error("a defect: the code that decides or stores has panicked")]
+    Panicked,
     /// A column does not hold what the code expects.
     #[error("column {column} is not {expected}")]
     Decode {

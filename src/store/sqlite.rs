@@ -34,6 +34,8 @@ const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Above this many pages (16 MiB) the writer waits once for a whole checkpoint, so that a log under constant load starts
 /// anew. It keeps its size, because writing over blocks is cheaper than growing a file.
 const MAX_LOG_PAGES: i64 = 4096;
+/// The whole checkpoint holds the writer up, so it gives way to a slow reader after this, and is tried again.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(50);
 /// Only a backup tool or a person with `sqlite3` can hold the file's lock; they get this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -48,19 +50,13 @@ pub(super) enum Synchronous {
 
 pub(super) struct Sqlite {
     path: PathBuf,
-    writer: Arc<Mutex<Writer>>,
+    writer: Arc<Mutex<Connection>>,
     readers: Arc<ShortMutex<Vec<Connection>>>,
     /// Dropped first, which ends the thread.
     stop: Option<mpsc::Sender<()>>,
     checkpoints: Option<JoinHandle<()>>,
     /// Held as long as the store is open.
     _lock: File,
-}
-
-struct Writer {
-    connection: Connection,
-    /// A transaction was dropped half done: roll back before the next.
-    dirty: bool,
 }
 
 impl Sqlite {
@@ -82,7 +78,8 @@ impl Sqlite {
         };
         set_up(&connection).map_err(failed)?;
         let checkpointer = connect(&path).map_err(failed)?;
-        let writer = Arc::new(Mutex::new(Writer { connection, dirty: false }));
+        checkpointer.busy_timeout(CHECKPOINT_PATIENCE).map_err(failed)?;
+        let writer = Arc::new(Mutex::new(connection));
         let (stop, stopped) = mpsc::channel();
         let log = path.clone();
         let others = writer.clone();
@@ -114,13 +111,8 @@ impl Drop for Sqlite {
 #[async_trait]
 impl Store for Sqlite {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
-        let mut writer = self.writer.clone().lock_owned().await;
-        if writer.dirty {
-            // Fails only if the transaction never began, which is as good.
-            let _ = writer.connection.execute_batch("rollback");
-        }
-        writer.dirty = true;
-        writer.connection.execute_batch("begin immediate").map_err(classify)?;
+        let writer = self.writer.clone().lock_owned().await;
+        writer.execute_batch("begin immediate").map_err(classify)?;
         Ok(Box::new(SqliteTransaction { writer }))
     }
 
@@ -146,30 +138,39 @@ impl Store for Sqlite {
 }
 
 struct SqliteTransaction {
-    writer: OwnedMutexGuard<Writer>,
+    writer: OwnedMutexGuard<Connection>,
+}
+
+impl Drop for SqliteTransaction {
+    fn drop(&mut self) {
+        // Not committed: taken back at once, because an open transaction would hold SQLite's own lock.
+        if !self.writer.is_autocommit()
+            && let Err(error) = self.writer.execute_batch("rollback")
+        {
+            tracing::error!(%error, "a transaction could not be rolled back");
+        }
+    }
 }
 
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn execute(&mut self, sql: Sql) -> Result<u64, StoreError> {
         let (text, args, _) = sql.into_parts();
-        let mut statement = self.writer.connection.prepare_cached(&text).map_err(classify)?;
+        let mut statement = self.writer.prepare_cached(&text).map_err(classify)?;
         let changed = statement.execute(params_from_iter(args)).map_err(classify)?;
         Ok(changed as u64)
     }
 
     async fn fetch(&mut self, sql: Sql) -> Result<Vec<Row>, StoreError> {
-        fetch(&self.writer.connection, sql)
+        fetch(&self.writer, sql)
     }
 
     fn for_update(&self) -> &'static str {
         ""
     }
 
-    async fn commit(mut self: Box<Self>) -> Result<(), StoreError> {
-        self.writer.connection.execute_batch("commit").map_err(classify)?;
-        self.writer.dirty = false;
-        Ok(())
+    async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        self.writer.execute_batch("commit").map_err(classify)
     }
 }
 
@@ -255,23 +256,31 @@ fn open_error(path: &Path, source: std::io::Error) -> StoreError {
     StoreError::Open { path: path.display().to_string(), source }
 }
 
-/// Copies the log back into the file until `stopped` is; owned by [`Sqlite`], which joins it.
-fn checkpoint(connection: &Connection, writer: &Mutex<Writer>, path: &Path, stopped: &mpsc::Receiver<()>) {
-    let run = |mode: &str| {
-        let pragma = format!("pragma wal_checkpoint({mode})");
-        connection.query_row(&pragma, [], |row| row.get::<_, i64>(1))
-    };
+/// Copies the log back into the file again and again, until `stopped` is; owned by [`Sqlite`], which joins it.
+fn checkpoint(connection: &Connection, writer: &Mutex<Connection>, path: &Path, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(CHECKPOINT_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-        let result = run("passive").and_then(|pages| {
-            if pages > MAX_LOG_PAGES {
-                // Little is left to copy after the passive one, so the writer waits for milliseconds.
-                let _writer = writer.blocking_lock();
-                run("restart")?;
-            }
-            Ok(())
-        });
-        if let Err(error) = result {
+        if let Err(error) = copy_back(connection, writer) {
             tracing::warn!(%error, database = %path.display(), "checkpoint failed; it will be tried again");
         }
     }
 }
+
+/// Copies the log back into the file; a long log is also begun anew, for which the writer has to wait. Answers how many pages
+/// the log had.
+fn copy_back(connection: &Connection, writer: &Mutex<Connection>) -> rusqlite::Result<i64> {
+    let run = |mode: &str| {
+        let pragma = format!("pragma wal_checkpoint({mode})");
+        connection.query_row(&pragma, [], |row| row.get::<_, i64>(1))
+    };
+    let pages = run("passive")?;
+    if pages > MAX_LOG_PAGES {
+        // Little is left to copy after the passive one. A reader that stays longer than our patience makes this a passive one
+        // as well, which is no error.
+        let _writer = writer.blocking_lock();
+        run("restart")?;
+    }
+    Ok(pages)
+}
+
+#[cfg(test)]
+mod tests;

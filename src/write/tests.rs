@@ -47,6 +47,7 @@ impl Decider for Accounts {
     }
 
     fn decide(&self, rows: &Rows<&'static str, i64>, input: &Book) -> Result<Outcome<Self>, Overdrawn> {
+        assert_ne!(input.account, "defect", "a defect of the rules");
         let balance = rows.get(&input.account).copied().unwrap_or(0) + input.amount;
         if balance < 0 {
             return Err(Overdrawn);
@@ -131,6 +132,7 @@ fn runtime() -> tokio::runtime::Runtime {
 on_both_stores!(
     consumed_events_have_their_effects_once_although_they_come_twice,
     a_refused_event_takes_its_whole_batch_and_its_cursor_back,
+    a_panic_of_the_rules_ends_its_own_input_and_nothing_else,
     what_was_queued_is_committed_before_the_writer_closes,
 );
 
@@ -150,6 +152,15 @@ async fn a_refused_event_takes_its_whole_batch_and_its_cursor_back(engine: Engin
     assert_eq!(fixture.balances().await, BTreeMap::new());
     assert_eq!(fixture.log().await, []);
     assert!(matches!(fixture.consume(vec![book("a", 5)], 0, 1).await, Ok(1)), "the cursor did not move");
+}
+
+async fn a_panic_of_the_rules_ends_its_own_input_and_nothing_else(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let inputs = [book("a", 1), book("defect", 1), book("a", 1)];
+    let answers = futures_util::future::join_all(inputs.map(|input| fixture.writer.submit(input))).await;
+    assert!(matches!(&answers[1], Err(WriteError::Store(error)) if matches!(**error, StoreError::Panicked)));
+    assert!(answers[0].is_ok() && answers[2].is_ok());
+    assert_eq!(fixture.balances().await, BTreeMap::from([("a".to_owned(), 2)]));
 }
 
 async fn what_was_queued_is_committed_before_the_writer_closes(engine: Engine) {

@@ -3,10 +3,12 @@
 //! There is no linger: an input that comes alone is committed alone, and the busier the service, the larger its batches.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -24,7 +26,8 @@ use crate::{
     store::StoreError,
 };
 
-/// Inputs of one batch. Beyond this a transaction gains nothing and only holds its locks longer.
+/// A batch takes jobs until it has this many inputs; a job has at most as many again. Beyond this a transaction gains nothing
+/// and only holds its locks longer.
 const MAX_BATCH_INPUTS: usize = 512;
 /// Jobs that wait for the loop; callers beyond wait for room, as long as their deadline allows.
 const MAX_QUEUED_JOBS: usize = 1024;
@@ -92,8 +95,11 @@ impl<D: Decider> Writer<D> {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let closing = CancellationToken::new();
         let (handle, closed) = (Handle::current(), closing.clone());
-        // On a thread of its own, because an embedded store's statements run on the thread that awaits them.
-        let task = tokio::task::spawn_blocking(move || handle.block_on(run(outbox, decider, queue, closed)));
+        let embedded = outbox.database().peers().is_none();
+        let run = run(outbox, decider, queue, closed);
+        // On a thread of its own, if the store is embedded: its statements run on the thread that awaits them. To a server's
+        // answers the way there is only longer.
+        let task = if embedded { tokio::task::spawn_blocking(move || handle.block_on(run)) } else { tokio::spawn(run) };
         Self { jobs, closing, task: Arc::new(Mutex::new(Some(task))) }
     }
 
@@ -122,7 +128,7 @@ impl<D: Decider> Writer<D> {
         self.closing.cancel();
         let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(task) = task {
-            // An error is a panic of the decider, which its own callers have seen as a closed writer.
+            // An error is a panic; it was reported by the panic hook.
             let _ = task.await;
         }
     }
@@ -191,7 +197,9 @@ async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> R
     let give_up = Instant::now() + UNAVAILABLE_PATIENCE;
     let mut attempt = 1;
     loop {
-        let result = batch::run(decider, outbox, jobs).await;
+        // A panic ends its own job and not the loop, which every caller of this service depends on.
+        let run = AssertUnwindSafe(batch::run(decider, outbox, jobs)).catch_unwind().await;
+        let result = run.unwrap_or(Err(StoreError::Panicked));
         let repeat = match &result {
             Err(StoreError::Conflict(_)) => attempt < MAX_ATTEMPTS,
             Err(StoreError::Unavailable(_)) => Instant::now() < give_up,

@@ -1,0 +1,130 @@
+//! What the rest of the library relies on, against real files.
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::store::{Database, open};
+
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    sql: "create table thing (id bigint not null primary key, name text not null check (name <> 'bad'), more bytea)",
+}];
+
+async fn database(folder: &TempDir) -> Database {
+    let url = format!("sqlite://{}", folder.path().join("things.db").display());
+    let database = open(&url).await.expect("a database");
+    database.migrate("thing", MIGRATIONS).await.expect("the schema");
+    database
+}
+
+async fn insert(tx: &mut dyn Transaction, id: i64, name: &str) -> Result<u64, StoreError> {
+    let row = [id.into(), name.into(), Value::Bytes(None)];
+    tx.execute(Sql::new("insert into thing (id, name, more) values ").rows([row])).await
+}
+
+async fn names(database: &Database) -> Vec<String> {
+    let rows = database.read(Sql::new("select name from thing order by id")).await.expect("readable");
+    rows.iter().map(|row| row.text(0).expect("a name").to_owned()).collect()
+}
+
+fn folder() -> TempDir {
+    TempDir::new().expect("a temporary folder")
+}
+
+#[tokio::test]
+async fn what_is_not_committed_is_rolled_back_at_once_and_holds_no_lock() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let mut dropped = database.begin().await.expect("begun");
+    insert(&mut *dropped, 1, "lost").await.expect("inserted");
+    drop(dropped);
+
+    // Another connection, as a backup tool would have it, gets the lock without waiting.
+    let other = Connection::open(folder.path().join("things.db")).expect("opened");
+    other.execute_batch("begin immediate; rollback").expect("the lock is free");
+    assert_eq!(names(&database).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn readers_see_the_last_commit_while_a_transaction_is_under_way() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let mut tx = database.begin().await.expect("begun");
+    insert(&mut *tx, 1, "kept").await.expect("inserted");
+    assert_eq!(names(&database).await, Vec::<String>::new());
+    tx.commit().await.expect("committed");
+    assert_eq!(names(&database).await, ["kept"]);
+}
+
+#[tokio::test]
+async fn a_file_serves_one_opener_and_is_free_again_when_it_is_closed() {
+    let folder = folder();
+    let first = database(&folder).await;
+    let url = format!("sqlite://{}", folder.path().join("things.db").display());
+    let second = open(&url).await.err().expect("in use");
+    assert!(matches!(&second, StoreError::InUse { .. }), "{second}");
+    assert!(second.to_string().contains("PostgreSQL"), "names the way out: {second}");
+    drop(first);
+    database(&folder).await;
+}
+
+#[tokio::test]
+async fn errors_say_whether_repeating_helps() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let mut tx = database.begin().await.expect("begun");
+    insert(&mut *tx, 1, "good").await.expect("inserted");
+    assert!(matches!(insert(&mut *tx, 1, "again").await, Err(StoreError::Conflict(_))));
+    assert!(matches!(insert(&mut *tx, 2, "bad").await, Err(StoreError::Refused(_))));
+    assert!(matches!(tx.execute(Sql::new("nonsense")).await, Err(StoreError::Refused(_))));
+}
+
+#[tokio::test]
+async fn a_null_is_read_back_as_null_whatever_its_column() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let mut tx = database.begin().await.expect("begun");
+    insert(&mut *tx, 1, "null").await.expect("inserted");
+    tx.commit().await.expect("committed");
+    let rows = database.read(Sql::new("select more, id from thing")).await.expect("readable");
+    assert_eq!(rows[0].bytes_or_null(0).expect("a bytea"), None);
+    assert!(rows[0].bytes(0).is_err());
+}
+
+#[test]
+fn a_long_log_is_begun_anew_unless_a_reader_stays_and_then_the_next_time() {
+    let folder = folder();
+    let path = folder.path().join("things.db");
+    let (writer, reader, checkpointer) =
+        (connect(&path).expect("opened"), connect(&path).expect("opened"), connect(&path).expect("opened"));
+    checkpointer.busy_timeout(CHECKPOINT_PATIENCE).expect("set");
+    writer
+        .execute_batch("pragma journal_mode = wal; pragma wal_autocheckpoint = 0; create table page (x)")
+        .expect("set up");
+    let fill = |writer: &Connection, rows: i64| {
+        let rows = format!("with recursive n(i) as (values(1) union all select i + 1 from n where i < {rows})");
+        writer.execute_batch(&format!("insert into page {rows} select randomblob(4000) from n")).expect("filled");
+    };
+    reader.execute_batch("begin; select count(*) from page").expect("reading");
+    fill(&writer, MAX_LOG_PAGES + 100);
+    let writer = Mutex::new(writer);
+
+    // It gives way, and the writer goes on in the same log.
+    assert!(copy_back(&checkpointer, &writer).expect("no error") > MAX_LOG_PAGES);
+    fill(&writer.blocking_lock(), 1);
+    assert!(copy_back(&checkpointer, &writer).expect("no error") > MAX_LOG_PAGES, "the same log");
+    reader.execute_batch("rollback").expect("done reading");
+    copy_back(&checkpointer, &writer).expect("no error");
+    fill(&writer.blocking_lock(), 1);
+    assert!(copy_back(&checkpointer, &writer).expect("no error") < 100, "a new log");
+}
+
+#[tokio::test]
+async fn migrations_run_once_and_in_order() {
+    let folder = folder();
+    let database = database(&folder).await;
+    database.migrate("thing", MIGRATIONS).await.expect("nothing to do");
+    let more = [MIGRATIONS[0], Migration { version: 2, sql: "alter table thing add column extra bigint" }];
+    database.migrate("thing", &more).await.expect("one step");
+    database.read(Sql::new("select extra from thing")).await.expect("there");
+}
