@@ -1,9 +1,7 @@
 //! The service as a process of its own: its flags, and what they start.
 
-use meshwork::{
-    Mesh,
-    process::{Failure, InstanceArgs, LogArgs, StoreArgs},
-};
+use meshwork::process::{Failure, InstanceArgs, LogArgs, StoreArgs};
+use meshwork_shop::serve;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, SERVICE, open, run};
@@ -29,15 +27,9 @@ impl Args {
     /// # Errors
     /// A flag that cannot be used, or a config that cannot be served.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Failure> {
-        let url = &self.store.database_url;
-        let store = open(url).await.map_err(|error| error.into_failure(url))?;
-        let incoming = self.instance.bind().await?;
-        let server = self.instance.config(SERVICE, &incoming)?;
-        let mesh = Mesh::builder().registries(&self.instance.registry).build().map_err(Failure::run)?;
-        let config = Config { server, mesh: mesh.clone(), store: store.clone() };
-        let served = run(config, incoming.say_ready(SERVICE), shutdown.cancelled_owned()).await;
-        mesh.close().await;
-        store.close().await;
-        served.map_err(Failure::run)
+        let run = async |server, mesh, store, incoming| {
+            run(Config { server, mesh, store }, incoming, shutdown.cancelled_owned()).await
+        };
+        serve(SERVICE, &self.instance, &self.store, open, run).await
     }
 }

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use meshwork::{
-    Mesh,
-    process::{Failure, InstanceArgs, LogArgs, StoreArgs, parse_duration},
-};
+use meshwork::process::{Failure, InstanceArgs, LogArgs, StoreArgs, parse_duration};
+use meshwork_shop::serve;
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, SERVICE, open, run};
@@ -34,16 +32,11 @@ impl Args {
     /// # Errors
     /// A flag that cannot be used, or a config that cannot be served.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Failure> {
-        let url = &self.store.database_url;
-        let store = open(url).await.map_err(|error| error.into_failure(url))?;
-        let incoming = self.instance.bind().await?;
-        let server = self.instance.config(SERVICE, &incoming)?;
-        let mesh = Mesh::builder().registries(&self.instance.registry).build().map_err(Failure::run)?;
-        let config = Config { server, mesh: mesh.clone(), store: store.clone(), saga_deadline: self.saga_deadline };
-        let served = run(config, incoming.say_ready(SERVICE), shutdown.cancelled_owned()).await;
-        mesh.close().await;
-        store.close().await;
-        served.map_err(Failure::run)
+        let Self { instance, store, saga_deadline, .. } = self;
+        let run = async |server, mesh, store, incoming| {
+            run(Config { server, mesh, store, saga_deadline }, incoming, shutdown.cancelled_owned()).await
+        };
+        serve(SERVICE, &instance, &store, open, run).await
     }
 }
 
@@ -57,5 +50,16 @@ mod tests {
     fn the_flags_fit_together_and_the_deadline_is_the_librarys() {
         let args = Args::parse_from(["meshwork-order", "--database-url", "sqlite://order.db"]);
         assert_eq!(args.saga_deadline, crate::SAGA_DEADLINE);
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_is_none_is_the_flags_error_and_makes_no_database() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("order.db");
+        let url = format!("sqlite://{}", file.display());
+        let args = Args::parse_from(["meshwork-order", "--database-url", &url, "--registry", "nonsense"]);
+        let failure = args.serve(CancellationToken::new()).await.expect_err("no registry");
+        assert!(matches!(failure, Failure::Flag { flag: "--registry", .. }), "{failure}");
+        assert!(!file.exists());
     }
 }

@@ -1,12 +1,14 @@
-//! What the shop's services share: money, ids, times and idempotent requests, as they are inside and on the wire, and the
-//! durable half that each of them opens.
+//! What the shop's services share: money, ids, times and idempotent requests, as they are inside and on the wire, the durable
+//! half that each of them opens, and how a process of one is run.
 //!
 //! Only what two of them would otherwise write twice; what an order or a customer *is* belongs to its own service.
 
 mod currency;
 mod event;
 mod money;
+mod process;
 mod request;
+mod statement;
 mod status;
 mod time;
 mod write_side;
@@ -14,7 +16,9 @@ mod write_side;
 pub use currency::{Currency, CurrencyError};
 pub use event::{decode_event, event_id};
 pub use money::{Amount, MoneyError};
+pub use process::serve;
 pub use request::{InvalidId, RequestKey, check_id, check_money, check_request_id, parse_id};
+pub use statement::MAX_ROWS_PER_STATEMENT;
 pub use status::{position, store_status, write_status};
 pub use time::{now_ms, timestamp};
 pub use write_side::{OpenError, WriteSide};

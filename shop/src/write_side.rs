@@ -81,29 +81,70 @@ impl<D: Decider> WriteSide<D> {
 }
 
 impl OpenError {
-    /// As the error of `--database-url`, in one line and without a password.
+    /// As the error of `--database-url`, in one line; shows no more of `url` than [`store::shown`].
     pub fn into_failure(self, url: &str) -> Failure {
-        let shown = store::without_secrets(url);
         let mut problem = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
             problem = format!("{problem}: {error}");
             cause = error.source();
         }
-        Failure::flag("--database-url", shown, problem)
+        Failure::flag("--database-url", store::shown(url), problem)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use meshwork::{
+        store::Transaction,
+        write::{Outcome, Rows},
+    };
+
     use super::*;
 
-    #[test]
-    fn a_database_that_cannot_be_opened_is_the_flags_error_without_its_password() {
-        let url = "mysql://me:secret@host/db";
-        let refused = StoreError::UnsupportedUrl { url: "mysql://host/db".into() };
-        let said = OpenError::Store(refused).into_failure(url).to_string();
-        assert!(said.starts_with("--database-url mysql://host/db: "), "{said}");
-        assert!(!said.contains("secret"), "{said}");
+    /// Rules that are never asked.
+    struct Nothing;
+
+    impl Decider for Nothing {
+        type Key = ();
+        type Row = ();
+        type Input = ();
+        type Reply = ();
+        type Refusal = std::convert::Infallible;
+
+        fn keys(&self, (): &(), _: &mut Vec<()>) {}
+
+        fn decide(&self, _: &Rows<(), ()>, (): &()) -> Result<Outcome<Self>, Self::Refusal> {
+            Ok(Outcome { rows: Vec::new(), events: Vec::new(), reply: () })
+        }
+
+        async fn load(&self, _: &mut dyn Transaction, _: &[()]) -> Result<Vec<((), ())>, StoreError> {
+            Ok(Vec::new())
+        }
+
+        async fn save(&self, _: &mut dyn Transaction, _: &[((), ())]) -> Result<(), StoreError> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_is_the_flags_error_and_shows_no_more_than_its_scheme() {
+        for (url, shown) in [
+            ("mysql://me:secret@host/db", "mysql://..."),
+            ("mysql://host/db?user=u&password=secret", "mysql://..."),
+            ("postgres:u:secret@host", "postgres://..."),
+            ("mysql://u:p@secret@host/db", "mysql://..."),
+            ("mysql://host/db#secret", "mysql://..."),
+            ("u@secret:5432", "..."),
+            ("secret", "..."),
+            ("sqlite://order.db?mode=ro", "sqlite://order.db?mode=ro"),
+        ] {
+            let refused = WriteSide::open(url, "nothing", &[], Nothing).await.err().expect(url);
+            let said = refused.into_failure(url).to_string();
+            let expected = format!(
+                "--database-url {shown}: database URL {shown:?} is not supported: use sqlite://FILE or postgres://HOST/DATABASE"
+            );
+            assert_eq!(said, expected, "{url}");
+        }
     }
 }

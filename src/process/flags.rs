@@ -1,8 +1,11 @@
 //! The flags that binaries have in common, each with its environment twin, and what they mean.
 
-use std::{fmt, str::FromStr, time::Duration};
+use std::{env, fmt, path::PathBuf, str::FromStr, time::Duration};
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 
 use super::{Failure, Listener};
 use crate::{Mesh, server::Config, telemetry::LogFormat};
@@ -22,7 +25,8 @@ pub struct LogArgs {
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {
     /// The service's own database, such as sqlite://order.db (one process) or postgres://... (shared by several)
-    #[arg(long, env = "DATABASE_URL")]
+    // Its value stays out of --help: it may hold a password.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: String,
 }
 
@@ -32,6 +36,10 @@ pub struct InstanceArgs {
     /// The registries of the mesh; the first that answers is used
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', default_value = "http://127.0.0.1:7600")]
     pub registry: Vec<String>,
+    /// Where the last known addresses are kept, for a start while the registry is away: a folder of this mesh alone, which
+    /// processes may share; empty: nowhere [default: ~/.cache/meshwork/registry-ADDRESS]
+    #[arg(long, env = "MESHWORK_CACHE_DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
+    pub cache_dir: Option<PathBuf>,
     /// Where to listen, HOST:PORT; port 0 takes a free one
     #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:0")]
     pub listen: HostPort,
@@ -67,10 +75,30 @@ impl InstanceArgs {
         Listener::bind("--listen", &self.listen).await
     }
 
-    /// The mesh of `--registry`. Does not wait for the registry.
+    /// The mesh of `--registry`, with its last endpoint sets in `--cache-dir`. Does not wait for the registry.
     pub fn mesh(&self) -> Result<Mesh, Failure> {
         let invalid = |error| Failure::flag("--registry", self.registry.join(","), error);
-        Mesh::builder().registries(&self.registry).build().map_err(invalid)
+        let mut mesh = Mesh::builder().registries(&self.registry);
+        if let Some(folder) = self.cache_folder(user_cache()) {
+            mesh = mesh.cache_dir(folder);
+        }
+        mesh.build().map_err(invalid)
+    }
+
+    /// `--cache-dir`, or one within `user_cache`. Named after the first registry, so that meshes do not mix.
+    pub(super) fn cache_folder(&self, user_cache: Option<PathBuf>) -> Option<PathBuf> {
+        match &self.cache_dir {
+            Some(folder) if folder.as_os_str().is_empty() => None,
+            Some(folder) => Some(folder.clone()),
+            None => {
+                let address = self.registry.first()?;
+                let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+                let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '_' };
+                // The prefix keeps a name of dots from leading out of the folder.
+                let name: String = "registry-".chars().chain(address.chars().map(safe)).collect();
+                Some(user_cache?.join("meshwork").join(name))
+            }
+        }
     }
 
     /// The server's config of an instance of `service` that listens there.
@@ -123,6 +151,13 @@ impl FromStr for HostPort {
         let good = !host.is_empty() && (bracketed || !host.contains([':', '/'])) && port.parse::<u16>().is_ok();
         if good { Ok(Self(text.to_owned())) } else { Err(problem) }
     }
+}
+
+/// The user's folder for what can be lost (XDG base directories). `None` without a home: never the system's temporary
+/// folder, where another user could put addresses of their own.
+fn user_cache() -> Option<PathBuf> {
+    let said = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
+    said.or_else(|| env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".cache")))
 }
 
 /// Reads a duration such as `30s`, `500ms` or `2m`.

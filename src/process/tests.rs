@@ -1,6 +1,6 @@
 //! Flags as people type them.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 
@@ -52,6 +52,21 @@ fn a_bad_value_is_one_line_that_names_flag_value_and_what_is_accepted() {
         }
         assert!(!error.contains('\n'), "{error}");
     }
+}
+
+#[test]
+fn the_last_endpoint_sets_are_kept_for_each_mesh_apart_unless_a_folder_is_given_or_none() {
+    let folder = |flags: &[&str], user_cache: Option<&str>| {
+        member(flags).expect("good flags").instance.cache_folder(user_cache.map(PathBuf::from))
+    };
+    let there = |path: &str| Some(PathBuf::from(path));
+    assert_eq!(folder(&[], Some("/home/me")), there("/home/me/meshwork/registry-127.0.0.1_7600"));
+    let several = ["--registry", "http://[::1]:7601/,other:7600"];
+    assert_eq!(folder(&several, Some("/home/me")), there("/home/me/meshwork/registry-___1__7601"));
+    assert_eq!(folder(&["--registry", ".."], Some("/home/me")), there("/home/me/meshwork/registry-.."));
+    assert_eq!(folder(&[], None), None, "no home, no cache");
+    assert_eq!(folder(&["--cache-dir", "sets"], Some("/home/me")), there("sets"));
+    assert_eq!(folder(&["--cache-dir", ""], Some("/home/me")), None);
 }
 
 #[test]

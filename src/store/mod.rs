@@ -37,7 +37,7 @@ pub type Database = Arc<dyn Store>;
 /// # Errors
 /// [`StoreError::UnsupportedUrl`], [`StoreError::Open`], [`StoreError::InUse`].
 pub async fn open(url: &str) -> Result<Database, StoreError> {
-    let unsupported = || StoreError::UnsupportedUrl { url: without_secrets(url) };
+    let unsupported = || StoreError::UnsupportedUrl { url: shown(url) };
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         return Ok(Arc::new(postgres::Postgres::open(url).await?));
     }
@@ -55,15 +55,16 @@ pub async fn open(url: &str) -> Result<Database, StoreError> {
     Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous)?))
 }
 
-/// A database URL as it may be shown: without user, password and, unless it is a file, parameters (one may be a password).
-pub fn without_secrets(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://").filter(|(scheme, _)| *scheme != "sqlite") else {
-        return url.to_owned();
-    };
-    // From the right: a password may hold an unescaped `@`, `/` or `?`, the host after it none of them.
-    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place);
-    let place = place.split_once('?').map_or(place, |(place, _)| place);
-    format!("{scheme}://{place}")
+/// A URL as it may be shown, in errors and logs: of one that is not `sqlite:`, the scheme alone. A password may stand
+/// anywhere in it, also where no parser would look for one.
+pub fn shown(url: &str) -> String {
+    match url.split_once(':') {
+        Some(("sqlite", _)) => url.to_owned(),
+        Some((scheme, _)) if scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) => {
+            format!("{scheme}://...")
+        }
+        Some(_) | None => "...".to_owned(),
+    }
 }
 
 /// What a database engine does for the write side and the read side.
@@ -143,7 +144,7 @@ pub enum StoreError {
     /// The URL is not one of a supported database.
     #[error("database URL {url:?} is not supported: use sqlite://FILE or postgres://HOST/DATABASE")]
     UnsupportedUrl {
-        /// The URL, without its password.
+        /// The URL, as it may be [`shown`].
         url: String,
     },
     /// The database cannot be opened.

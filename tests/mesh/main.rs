@@ -3,6 +3,7 @@
 mod bad_input;
 mod credit;
 mod failures;
+mod late_client;
 mod read_side;
 mod restart;
 mod saga;

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tonic::{Code, Status};
 
 /// Far beyond what any step takes; only a defect gets here.
-const STUCK: Duration = Duration::from_secs(30);
+pub(crate) const STUCK: Duration = Duration::from_secs(30);
 
 pub(crate) struct Shop {
     pub(crate) fleet: Fleet,

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{File, TryLockError},
+    io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -15,7 +16,7 @@ use super::{Error, Service};
 pub struct Config {
     /// Where the registry listens. Default: a free port of 127.0.0.1.
     pub registry_addr: SocketAddr,
-    /// The folder of the databases; made if it is missing.
+    /// The folder of the databases and of the last endpoint sets; made if it is missing.
     pub data_dir: PathBuf,
     /// How many instances of each service. Default: two.
     pub replicas: Replicas,
@@ -44,6 +45,20 @@ impl Config {
             grace: meshwork_registry::DEFAULT_GRACE,
             drain_limit: Duration::from_secs(30),
             restart_after: Duration::from_millis(500),
+        }
+    }
+
+    /// The folder of the last endpoint sets, for clients of this mesh that start while its registry is away.
+    pub fn cache_dir(&self) -> PathBuf {
+        self.data_dir.join("endpoints")
+    }
+
+    /// Forgets the endpoint sets of an earlier run: whoever holds the data folder's lock knows that its instances are gone.
+    pub(super) fn clear_cache_dir(&self) -> Result<(), Error> {
+        let path = self.cache_dir();
+        match std::fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder { path, source }),
+            Ok(()) | Err(_) => Ok(()),
         }
     }
 

@@ -108,7 +108,8 @@ impl Fleet {
         let listener = listen(config.registry_addr).await?;
         let registry_addr =
             listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
-        let mesh = Mesh::builder().registries([registry_addr.to_string()]).build()?;
+        config.clear_cache_dir()?;
+        let mesh = Mesh::builder().registries([registry_addr.to_string()]).cache_dir(config.cache_dir()).build()?;
         let stores = Stores::open(&config).await?;
 
         let config = Arc::new(config);

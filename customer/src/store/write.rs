@@ -1,9 +1,11 @@
-//! What the writer loads before it decides, and saves afterwards: one statement for each table.
+//! What the writer loads before it decides, and saves afterwards: one statement for each table, or a few if
+//! the rows are many.
 
 use meshwork::{
     event::partition_of,
     store::{self, Sql, StoreError, Transaction, Value},
 };
+use meshwork_shop::MAX_ROWS_PER_STATEMENT;
 use uuid::Uuid;
 
 use super::{CUSTOMER_COLUMNS, customer};
@@ -15,9 +17,9 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     let mut rows = Vec::with_capacity(keys.len());
 
     let customers = ids(|key| if let Key::Customer(id) = key { Some(*id) } else { None });
-    if !customers.is_empty() {
+    for ids in customers.chunks(MAX_ROWS_PER_STATEMENT) {
         let sql = Sql::new(format!("select {CUSTOMER_COLUMNS} from customer where customer_id in "))
-            .list(customers)
+            .list(ids.iter().copied())
             .push(" order by customer_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -27,9 +29,9 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     }
 
     let orders = ids(|key| if let Key::Reservation(id) = key { Some(*id) } else { None });
-    if !orders.is_empty() {
+    for ids in orders.chunks(MAX_ROWS_PER_STATEMENT) {
         let sql = Sql::new("select order_id, customer_id, state, amount_minor from reservation where order_id in ")
-            .list(orders)
+            .list(ids.iter().copied())
             .push(" order by order_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -39,10 +41,10 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     }
 
     let requests = ids(|key| if let Key::Request(id) = key { Some(*id) } else { None });
-    if !requests.is_empty() {
+    for ids in requests.chunks(MAX_ROWS_PER_STATEMENT) {
         // Without a lock: these columns never change.
-        let sql =
-            Sql::new("select request_id, customer_id, body_hash from customer where request_id in ").list(requests);
+        let sql = Sql::new("select request_id, customer_id, body_hash from customer where request_id in ")
+            .list(ids.iter().copied());
         for row in tx.fetch(sql).await? {
             rows.push((Key::Request(row.uuid(0)?), Row::Request { customer_id: row.uuid(1)?, body_hash: row.int(2)? }));
         }
@@ -56,17 +58,17 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
     let mut reservations = Vec::new();
     for (_, row) in changed {
         match row {
-            Row::Customer(customer) => customers.push(customer_values(customer)),
-            Row::Reservation(reservation) => reservations.push(reservation_values(reservation)),
+            Row::Customer(customer) => customers.push(customer),
+            Row::Reservation(reservation) => reservations.push(reservation),
             Row::Request { .. } => {}
         }
     }
-    if !customers.is_empty() {
+    for customers in customers.chunks(MAX_ROWS_PER_STATEMENT) {
         let sql = Sql::new(
             "insert into customer (customer_id, partition, name, currency, limit_minor, reserved_minor, version, \
              request_id, body_hash, create_time_ms, update_time_ms) values ",
         )
-        .rows(customers)
+        .rows(customers.iter().copied().map(customer_values))
         .push(
             " on conflict (customer_id) do update set limit_minor = excluded.limit_minor, \
              reserved_minor = excluded.reserved_minor, version = excluded.version, \
@@ -74,9 +76,9 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
         );
         tx.execute(sql).await?;
     }
-    if !reservations.is_empty() {
+    for reservations in reservations.chunks(MAX_ROWS_PER_STATEMENT) {
         let sql = Sql::new("insert into reservation (order_id, customer_id, state, amount_minor) values ")
-            .rows(reservations)
+            .rows(reservations.iter().copied().map(reservation_values))
             .push(" on conflict (order_id) do update set state = excluded.state");
         tx.execute(sql).await?;
     }
@@ -131,5 +133,56 @@ fn state_of(number: i64) -> Option<ReservationState> {
         2 => Some(ReservationState::Refused),
         3 => Some(ReservationState::Released),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork_shop::{Amount, Currency, RequestKey};
+
+    use super::*;
+
+    /// Their 11 columns are more parameters than SQLite takes in one statement.
+    const MANY: u128 = 3_000;
+    /// The same for the 4 columns of a reservation.
+    const MANY_RESERVATIONS: u128 = 8_500;
+
+    fn a_customer(number: u128) -> (Key, Row) {
+        let amount = |minor| Amount::new(minor, Currency::from_code("USD").expect("a currency")).expect("an amount");
+        let customer = Customer {
+            id: Uuid::from_u128(number),
+            name: "Ada".into(),
+            limit: amount(5),
+            reserved: amount(1),
+            version: 1,
+            request: Some(RequestKey { id: Uuid::from_u128(MANY + number), body_hash: 5 }),
+            create_time_ms: 1,
+            update_time_ms: 1,
+        };
+        (Key::Customer(customer.id), Row::Customer(customer))
+    }
+
+    fn a_reservation(number: u128) -> (Key, Row) {
+        let (order_id, customer_id) = (Uuid::from_u128(number), Uuid::from_u128(1));
+        let reservation = Reservation { order_id, customer_id, state: ReservationState::Reserved, amount_minor: 1 };
+        (Key::Reservation(order_id), Row::Reservation(reservation))
+    }
+
+    #[tokio::test]
+    async fn more_rows_than_fit_a_statement_are_saved_and_loaded_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("customer.db").display());
+        let store = crate::open(&url).await.expect("opened");
+        let rows: Vec<_> = (1..=MANY).map(a_customer).chain((1..=MANY_RESERVATIONS).map(a_reservation)).collect();
+        let requests = (1..=MANY).map(|number| Key::Request(Uuid::from_u128(MANY + number)));
+        let keys: Vec<_> = rows.iter().map(|(key, _)| *key).chain(requests).collect();
+
+        let mut tx = store.database().begin().await.expect("begun");
+        save(&mut *tx, &rows).await.expect("saved");
+        let loaded = load(&mut *tx, &keys).await.expect("loaded");
+        assert_eq!(loaded.len(), keys.len());
+        assert!(loaded.starts_with(&rows));
+        drop(tx);
+        store.close().await;
     }
 }

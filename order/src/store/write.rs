@@ -1,9 +1,11 @@
-//! What the writer loads before it decides, and saves afterwards: one statement for each table.
+//! What the writer loads before it decides, and saves afterwards: one statement for each table, or a few if
+//! the rows are many.
 
 use meshwork::{
     event::partition_of,
     store::{Sql, StoreError, Transaction, Value},
 };
+use meshwork_shop::MAX_ROWS_PER_STATEMENT;
 use uuid::Uuid;
 
 use super::{ORDER_COLUMNS, order, state_numbers};
@@ -15,9 +17,9 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     let mut rows = Vec::with_capacity(keys.len());
 
     let orders = ids(|key| if let Key::Order(id) = key { Some(*id) } else { None });
-    if !orders.is_empty() {
+    for ids in orders.chunks(MAX_ROWS_PER_STATEMENT) {
         let sql = Sql::new(format!("select {ORDER_COLUMNS} from customer_order where order_id in "))
-            .list(orders)
+            .list(ids.iter().copied())
             .push(" order by order_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -27,10 +29,10 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     }
 
     let requests = ids(|key| if let Key::Request(id) = key { Some(*id) } else { None });
-    if !requests.is_empty() {
+    for ids in requests.chunks(MAX_ROWS_PER_STATEMENT) {
         // Without a lock: these columns never change.
-        let sql =
-            Sql::new("select request_id, order_id, body_hash from customer_order where request_id in ").list(requests);
+        let sql = Sql::new("select request_id, order_id, body_hash from customer_order where request_id in ")
+            .list(ids.iter().copied());
         for row in tx.fetch(sql).await? {
             rows.push((Key::Request(row.uuid(0)?), Row::Request { order_id: row.uuid(1)?, body_hash: row.int(2)? }));
         }
@@ -43,23 +45,22 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
     let orders: Vec<_> = changed
         .iter()
         .filter_map(|(_, row)| match row {
-            Row::Order(order) => Some(values(order)),
+            Row::Order(order) => Some(order),
             Row::Request { .. } => None,
         })
         .collect();
-    if orders.is_empty() {
-        return Ok(());
+    for orders in orders.chunks(MAX_ROWS_PER_STATEMENT) {
+        let sql = Sql::new(
+            "insert into customer_order (order_id, customer_id, partition, currency, total_minor, state, reason, \
+             version, request_id, body_hash, create_time_ms, update_time_ms, deadline_ms) values ",
+        )
+        .rows(orders.iter().copied().map(values))
+        .push(
+            " on conflict (order_id) do update set state = excluded.state, reason = excluded.reason, \
+             version = excluded.version, update_time_ms = excluded.update_time_ms",
+        );
+        tx.execute(sql).await?;
     }
-    let sql = Sql::new(
-        "insert into customer_order (order_id, customer_id, partition, currency, total_minor, state, reason, version, \
-         request_id, body_hash, create_time_ms, update_time_ms, deadline_ms) values ",
-    )
-    .rows(orders)
-    .push(
-        " on conflict (order_id) do update set state = excluded.state, reason = excluded.reason, \
-         version = excluded.version, update_time_ms = excluded.update_time_ms",
-    );
-    tx.execute(sql).await?;
     Ok(())
 }
 
@@ -80,4 +81,48 @@ fn values(order: &Order) -> [Value; 13] {
         order.update_time_ms.into(),
         order.deadline_ms.into(),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork_shop::{Amount, Currency, RequestKey};
+
+    use super::*;
+    use crate::domain::State;
+
+    /// Their 13 columns are more parameters than SQLite takes in one statement.
+    const MANY: u128 = 3_000;
+
+    fn an_order(number: u128) -> Order {
+        let currency = Currency::from_code("USD").expect("a currency");
+        Order {
+            id: Uuid::from_u128(number),
+            customer_id: Uuid::from_u128(number % 7),
+            total: Amount::new(1, currency).expect("an amount"),
+            state: State::Pending,
+            version: 1,
+            request: Some(RequestKey { id: Uuid::from_u128(MANY + number), body_hash: 5 }),
+            create_time_ms: 1,
+            update_time_ms: 1,
+            deadline_ms: 2,
+        }
+    }
+
+    #[tokio::test]
+    async fn more_rows_than_fit_a_statement_are_saved_and_loaded_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let url = format!("sqlite://{}", folder.path().join("order.db").display());
+        let store = crate::open(&url).await.expect("opened");
+        let orders: Vec<_> = (1..=MANY).map(an_order).map(|order| (Key::Order(order.id), Row::Order(order))).collect();
+        let requests = (1..=MANY).map(|number| Key::Request(Uuid::from_u128(MANY + number)));
+        let keys: Vec<_> = orders.iter().map(|(key, _)| *key).chain(requests).collect();
+
+        let mut tx = store.database().begin().await.expect("begun");
+        save(&mut *tx, &orders).await.expect("saved");
+        let loaded = load(&mut *tx, &keys).await.expect("loaded");
+        assert_eq!(loaded.len(), keys.len());
+        assert!(loaded.starts_with(&orders));
+        drop(tx);
+        store.close().await;
+    }
 }

@@ -4,13 +4,10 @@ use meshwork::{
     contract::shop::order::v1::{OrderState, RejectionReason},
     store::{Row as SqlRow, Sql, StoreError, Transaction, Value},
 };
-use meshwork_shop::{Amount, Currency};
+use meshwork_shop::{Amount, Currency, MAX_ROWS_PER_STATEMENT};
 use uuid::Uuid;
 
 use crate::domain::{CustomerCreated, CustomerRow, Key, OrderCreated, OrderRow, Row};
-
-/// Rows in one statement: at most 10 parameters each stay below SQLite's 32,766 and PostgreSQL's 65,535.
-const MAX_ROWS_PER_STATEMENT: usize = 2_000;
 
 /// The columns of an order, from `order_view o`; [`order_row`] reads them.
 pub(super) const ORDER_COLUMNS: &str = "o.order_id, o.customer_id, o.currency, o.total_minor, o.create_time_ms, o.state, \

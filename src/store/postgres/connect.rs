@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::{has_code, is_starting};
-use crate::store::{StoreError, without_secrets};
+use crate::store::{StoreError, shown};
 
 /// A statement that takes longer is wrong, or the server is beyond its capacity.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,13 +30,14 @@ const MAINTENANCE_DATABASE: &str = "postgres";
 /// Reads `url`, and makes its database if it is missing.
 pub(super) async fn open(url: &str) -> Result<PgConnectOptions, StoreError> {
     let failed =
-        |source: sqlx::Error| StoreError::Open { path: without_secrets(url), source: std::io::Error::other(source) };
-    let options: PgConnectOptions = url.parse().map_err(failed)?;
-    let Some(database) = options.get_database().map(str::to_owned) else {
-        return Err(StoreError::UnsupportedUrl { url: without_secrets(url) });
-    };
+        |path: String| move |source: sqlx::Error| StoreError::Open { path, source: std::io::Error::other(source) };
+    let options: PgConnectOptions = url.parse().map_err(failed(shown(url)))?;
+    // A password with an unescaped `/` is read as the end of the host: what looks like a database is then its rest.
+    let database = options.get_database().filter(|name| !name.contains(['@', ':', '/'])).map(str::to_owned);
+    let Some(database) = database else { return Err(StoreError::UnsupportedUrl { url: shown(url) }) };
+    let path = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
     let options = with_timeouts(options);
-    reach(&options, &database).await.map_err(failed)?;
+    reach(&options, &database).await.map_err(failed(path))?;
     Ok(options)
 }
 

@@ -188,6 +188,7 @@ async fn other_processes_hear_a_word_and_whoever_tells_does_not() {
 async fn a_password_is_never_shown() {
     for url in [
         "postgres://me:se@cret@127.0.0.1:1",
+        "postgres://me:5/cret@127.0.0.1/db",
         "postgres://me:se/cret@127.0.0.1/db?sslmode=no-such-mode",
         "postgres://127.0.0.1/db?password=secret&sslmode=no-such-mode",
     ] {
@@ -199,6 +200,6 @@ async fn a_password_is_never_shown() {
             cause = error.source();
         }
         assert!(!said.contains("cret"), "{said}");
-        assert!(said.contains("postgres://127.0.0.1"), "{said}");
+        assert!(said.contains("postgres://..."), "{said}");
     }
 }

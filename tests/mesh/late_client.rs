@@ -1,0 +1,47 @@
+//! What a client can do that starts while the registry is away: call the instances that others saw last.
+
+use std::time::Duration;
+
+use clap::Parser;
+use meshwork::{
+    contract::{
+        meshwork::registry::v1::InstanceStatus,
+        shop::customer::v1::{GetCustomerRequest, customer_service_client::CustomerServiceClient},
+    },
+    process::InstanceArgs,
+};
+
+use crate::shop::{STUCK, Shop, usd};
+
+/// A process of its own, as far as its flags go.
+#[derive(Parser)]
+#[command(disable_version_flag = true)]
+struct Client {
+    #[command(flatten)]
+    instance: InstanceArgs,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_starts_while_the_registry_is_away_reaches_the_instances_last_seen() {
+    let shop = Shop::open_with(1, |config| config.restart_after = Duration::from_secs(600)).await;
+    let customer = shop.customer(usd(1500)).await;
+    let folder = shop.folder.path().join("endpoints");
+    let (file, serving) = (folder.join("customer.json"), format!("\"status\": {}", InstanceStatus::Serving as i32));
+    let written = async {
+        while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains(&serving)) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(STUCK, written).await.expect("written soon after it was seen");
+    shop.fleet.abort_registry().await;
+
+    let cache_dir = folder.to_str().expect("text");
+    let flags = ["client", "--registry", &shop.fleet.registry_url(), "--cache-dir", cache_dir];
+    let mesh = Client::parse_from(flags).instance.mesh().expect("a mesh");
+    let request = GetCustomerRequest { customer_id: customer.customer_id.clone() };
+    let found = CustomerServiceClient::new(mesh.channel("customer")).get_customer(request).await.expect("answered");
+    assert_eq!(found.into_inner().customer_id, customer.customer_id);
+    assert_eq!(&*mesh.endpoints("customer").borrow().epoch, "", "the registry has not said a word");
+    mesh.close().await;
+    shop.fleet.kill().await;
+}
