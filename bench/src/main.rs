@@ -11,8 +11,9 @@ mod report;
 
 use std::process::ExitCode;
 
+use meshwork::telemetry::{self, LogFormat};
+
 use clap::Parser;
-use tracing_subscriber::filter::LevelFilter;
 
 /// Exit code of an interrupted run, as shells have it: 128 + SIGINT.
 const INTERRUPTED: u8 = 130;
@@ -20,7 +21,7 @@ const INTERRUPTED: u8 = 130;
 #[tokio::main]
 async fn main() -> ExitCode {
     // What a mesh under test complains about belongs on the screen; what it tells besides costs nothing.
-    tracing_subscriber::fmt().with_max_level(LevelFilter::WARN).with_writer(std::io::stderr).init();
+    telemetry::init(LogFormat::default(), "warn").expect("a level is a filter, and nothing logs yet");
     tokio::select! {
         code = cli::run(cli::Cli::parse()) => code,
         _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),

@@ -299,7 +299,10 @@ impl<D: Decider> Connection<'_, D> {
             }
             Err(Failure::Fenced) => self.fence(claim.partition),
             Err(Failure::Refused(reason)) => self.give_up(claim.partition, &reason),
-            Err(Failure::Store(error)) => Err(Stop::Retry(error)),
+            Err(Failure::Store(error)) => {
+                tracing::warn!(source = self.source.name, error, "events could not be stored; it is tried again");
+                Err(Stop::Retry(error))
+            }
             Err(Failure::Closed) => Err(Stop::WriterClosed),
         }
     }

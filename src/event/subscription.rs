@@ -149,7 +149,7 @@ where
                 if matches!(was.state, SubscriptionState::Connecting(Some(_))) {
                     tracing::debug!(source, error, "the subscription could not be opened; it is tried again");
                 } else {
-                    tracing::warn!(source, error, "the subscription is interrupted; it is opened again");
+                    tracing::info!(source, error, "the subscription is interrupted; it is opened again");
                 }
                 reader.progress.set_state(SubscriptionState::Connecting(Some(error)));
             }

@@ -31,7 +31,7 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const AT_ONE_LIMIT: Duration = Duration::from_secs(5);
 
 const SETUP: &str = "Closed loop in one process: every instance of the mesh, the load generator and the watcher share its \
-    cores; calls go over loopback TCP, stores are SQLite files with synchronous=FULL. An order counts from before \
+    cores; calls go over loopback TCP, write sides are SQLite files with synchronous=FULL, views with synchronous=NORMAL. An order counts from before \
     CreateOrder until it was seen APPROVED on one QueryService.WatchOrders stream. cpu_us_per_order is user and system \
     time of that whole process, load generator included, at full width with one instance of each service; p50_ms and \
     p99_ms are from there too, p50_ms_at_1 with one order in flight. ready_ms and idle_rss_mb (MiB) are of a `meshwork \
