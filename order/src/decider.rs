@@ -1,4 +1,4 @@
-//! The rules and the tables, joined for the writer; watchers are told after the commit.
+//! The rules and the tables, joined for the writer.
 
 use meshwork::{
     store::{StoreError, Transaction},
@@ -12,12 +12,16 @@ use crate::{
 };
 
 /// What the order service decides.
-#[derive(Default)]
 pub struct Orders {
     watchers: Watchers,
 }
 
 impl Orders {
+    /// The rules, with a way to those who wait for orders to change.
+    pub(crate) fn new(watchers: Watchers) -> Self {
+        Self { watchers }
+    }
+
     /// Who waits for which order to change.
     pub(crate) fn watchers(&self) -> &Watchers {
         &self.watchers
@@ -46,12 +50,5 @@ impl Decider for Orders {
 
     async fn save(&self, tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
         store::save(tx, changed).await
-    }
-
-    fn committed(&self, changed: &[(Key, Row)]) {
-        self.watchers.changed(changed.iter().filter_map(|(key, _)| match key {
-            Key::Order(id) => Some(id),
-            Key::Request(_) => None,
-        }));
     }
 }

@@ -29,6 +29,8 @@ use meshwork::{
 use meshwork_shop::{OpenError, WriteSide};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use watchers::Watchers;
+
 /// The service's name in the mesh.
 pub const SERVICE: &str = "order";
 /// How long an order waits for credit, unless said otherwise.
@@ -42,7 +44,10 @@ pub type Store = WriteSide<Orders>;
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
-    WriteSide::open(url, SERVICE, store::MIGRATIONS, Orders::default()).await
+    let watchers = Watchers::default();
+    let store = WriteSide::open(url, SERVICE, store::MIGRATIONS, Orders::new(watchers.clone())).await?;
+    store.outbox().observe(move |event| watchers.changed(&event.aggregate_id));
+    Ok(store)
 }
 
 /// One instance of the service.

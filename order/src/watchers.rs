@@ -1,5 +1,6 @@
 //! Who waits for which order to change: a change wakes its own watchers, however many orders there are.
 //!
+//! They are told by the log, which shows every change here, also one that another process on the same database has made.
 //! Only that it changed is told: whoever wakes reads the order anew, so nothing can queue up.
 
 use std::{
@@ -21,15 +22,15 @@ impl Watchers {
         Watch { order_id, watchers: self.clone(), changes: Some(changes) }
     }
 
-    /// Wakes the watchers of these orders.
-    pub(crate) fn changed<'a>(&self, order_ids: impl Iterator<Item = &'a Uuid>) {
+    /// Wakes the watchers of the order that an event of the log is about.
+    pub(crate) fn changed(&self, order_id: &str) {
         let watchers = self.lock();
         if watchers.is_empty() {
             return;
         }
-        order_ids.filter_map(|id| watchers.get(id)).for_each(|sender| {
+        if let Some(sender) = Uuid::try_parse(order_id).ok().and_then(|id| watchers.get(&id)) {
             sender.send_replace(());
-        });
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
@@ -79,7 +80,7 @@ mod tests {
         let mut second = watchers.watch(this);
         let mut bystander = watchers.watch(other);
 
-        watchers.changed([this].iter());
+        watchers.changed(&this.to_string());
 
         assert!(first.changed().now_or_never().is_some());
         assert!(second.changed().now_or_never().is_some());

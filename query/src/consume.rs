@@ -39,7 +39,7 @@ const CUSTOMER_EVENTS: [&str; 4] = [CUSTOMER_CREATED, CREDIT_LIMIT_UPDATED, CRED
 
 /// All that happens to orders, for the view of this id.
 pub(crate) fn orders(view_id: &str) -> Source<View> {
-    source("order", &ORDER_EVENTS, view_id)
+    source(crate::ORDER_SERVICE, &ORDER_EVENTS, view_id)
 }
 
 /// All that happens to customers and their credit, for the view of this id.

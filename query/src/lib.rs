@@ -42,17 +42,26 @@ use service::Service;
 
 /// The service's name in the mesh.
 pub const SERVICE: &str = "query";
+/// The service whose events are folded into orders.
+const ORDER_SERVICE: &str = "order";
 
 /// The durable half of the service: the view, and how far it has come.
 pub type Store = WriteSide<View>;
 
 /// Opens the view in the database of `url`; it is made if it is missing. By default every instance has a view of its own,
-/// so reads scale by adding instances; `?synchronous=normal` is enough for it.
+/// so reads scale by adding instances; `?synchronous=normal` is enough for it. A PostgreSQL view may be shared by several
+/// processes: they divide the folding, and all show the same.
 ///
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
-    WriteSide::open(url, SERVICE, store::MIGRATIONS, View::default()).await
+    let store = WriteSide::open(url, SERVICE, store::MIGRATIONS, View::default()).await?;
+    let database = store.database();
+    if database.peers().is_some() {
+        database.migrate("query_shared", store::SHARED_MIGRATIONS).await?;
+        store.decider().hub().share(store::folded(&**database, ORDER_SERVICE).await?);
+    }
+    Ok(store)
 }
 
 /// What an instance is started with.
@@ -85,9 +94,16 @@ where
     });
     let progress = subscriptions.iter().map(|(name, subscription)| (*name, subscription.progress().clone())).collect();
 
+    let orders = subscriptions[0].1.progress().clone();
+
     let server = Server::new(server).announce(mesh);
     let service = Service::new(&store, progress, &server.draining());
-    let result = server.add_service(QueryServiceServer::new(service)).serve(incoming, shutdown).await;
+    let hub = store.decider().hub();
+    let followed = watch::follow(store.database(), &hub, &orders);
+    let result = tokio::select! {
+        result = server.add_service(QueryServiceServer::new(service)).serve(incoming, shutdown) => result,
+        never = followed => match never {}
+    };
     for (_, subscription) in subscriptions {
         subscription.stop().await;
     }

@@ -34,6 +34,11 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
             tracing::warn!(error = error as &dyn Error, "the database failed");
             domain.retry_later("STORE_UNAVAILABLE", "the database is unavailable", RETRY_DELAY)
         }
+        StoreError::CommitUnknown(_) => {
+            tracing::warn!(error = error as &dyn Error, "the database failed");
+            let message = "the database did not answer: the change was made or not; repeat it with its request_id";
+            domain.retry_later("OUTCOME_UNKNOWN", message, RETRY_DELAY)
+        }
         _ => defect(domain, error),
     }
 }

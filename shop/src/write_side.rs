@@ -131,18 +131,19 @@ mod tests {
     async fn a_database_that_cannot_be_opened_is_the_flags_error_and_shows_no_more_than_its_scheme() {
         for (url, shown) in [
             ("mysql://me:secret@host/db", "mysql://..."),
-            ("postgres://host/db?user=u&password=secret", "postgres://..."),
+            ("mysql://host/db?user=u&password=secret", "mysql://..."),
             ("postgres:u:secret@host", "postgres://..."),
-            ("postgres://u:p@secret@host/db", "postgres://..."),
-            ("postgres://host/db#secret", "postgres://..."),
+            ("mysql://u:p@secret@host/db", "mysql://..."),
+            ("mysql://host/db#secret", "mysql://..."),
             ("u@secret:5432", "..."),
             ("secret", "..."),
             ("sqlite://order.db?mode=ro", "sqlite://order.db?mode=ro"),
         ] {
             let refused = WriteSide::open(url, "nothing", &[], Nothing).await.err().expect(url);
             let said = refused.into_failure(url).to_string();
-            let expected =
-                format!("--database-url {shown}: database URL {shown:?} is not supported: use sqlite://FILE");
+            let expected = format!(
+                "--database-url {shown}: database URL {shown:?} is not supported: use sqlite://FILE or postgres://HOST/DATABASE"
+            );
             assert_eq!(said, expected, "{url}");
         }
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::outbox::signed;
+use super::{Position, outbox::signed};
 use crate::store::{Database, Sql, StoreError, Transaction};
 
 /// A batch's claim on its source's log: nothing up to `after` is missing, all up to `through` is in the batch.
@@ -49,12 +49,13 @@ impl Cursors {
         for (source, mut partitions) in wanted {
             partitions.sort_unstable();
             partitions.dedup();
-            let select = select(source)
-                .push(" and partition in ")
-                .list(partitions.into_iter().map(i64::from))
-                .push(" order by partition")
-                .push(tx.for_update());
-            cursors.extend(rows(source, &tx.fetch(select).await?)?);
+            let mut locked = lock(tx, source, &partitions).await?;
+            if locked.len() < partitions.len() {
+                // Where there is no row there is no lock, and two instances that begin together would both be first.
+                create(tx, source, &partitions).await?;
+                locked = lock(tx, source, &partitions).await?;
+            }
+            cursors.extend(locked);
         }
         Ok(Self { cursors, before: None, moved: false })
     }
@@ -83,6 +84,11 @@ impl Cursors {
         }
     }
 
+    /// Whether there is something to [`save`](Self::save).
+    pub(crate) fn have_moved(&self) -> bool {
+        self.moved
+    }
+
     /// Writes the cursors; one statement, however many.
     pub(crate) async fn save(&self, tx: &mut dyn Transaction) -> Result<(), StoreError> {
         if !self.moved {
@@ -103,10 +109,37 @@ impl Cursors {
     }
 }
 
+async fn lock(
+    tx: &mut dyn Transaction,
+    source: &'static str,
+    partitions: &[u32],
+) -> Result<Vec<CursorRow>, StoreError> {
+    let select = select(source)
+        .push(" and partition in ")
+        .list(partitions.iter().copied().map(i64::from))
+        .push(" order by partition")
+        .push(tx.for_update());
+    rows(source, &tx.fetch(select).await?)
+}
+
+/// Makes rows for the partitions that have none: nothing was read yet, of whatever store.
+async fn create(tx: &mut dyn Transaction, source: &'static str, partitions: &[u32]) -> Result<(), StoreError> {
+    let none = |partition: &u32| [source.into(), i64::from(*partition).into(), "".into(), 0.into()];
+    let insert = Sql::new("insert into cursor (source, partition, store_id, position) values ")
+        .rows(partitions.iter().map(none))
+        .push(" on conflict (source, partition) do nothing");
+    tx.execute(insert).await.map(drop)
+}
+
 /// The committed cursors of a source, by partition.
 pub(super) async fn load(database: &Database, source: &'static str) -> Result<BTreeMap<u32, Cursor>, StoreError> {
     let rows = rows(source, &database.read(select(source)).await?)?;
     Ok(rows.into_iter().map(|((_, partition), cursor)| (partition, cursor)).collect())
+}
+
+/// Where cursors stand.
+pub(super) fn positions(cursors: &BTreeMap<u32, Cursor>) -> impl Iterator<Item = Position> {
+    cursors.iter().map(|(partition, cursor)| Position { partition: *partition, position: cursor.position })
 }
 
 fn select(source: &'static str) -> Sql {

@@ -12,6 +12,8 @@ mod outbox;
 mod position;
 mod progress;
 mod reader;
+mod row;
+mod schema;
 mod session;
 mod subscription;
 mod tail;

@@ -5,27 +5,36 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::Duration,
 };
 
-use prost_types::{Any, Timestamp};
-use tokio::sync::watch;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+    time::sleep,
+};
 use uuid::Uuid;
 
-use super::{PARTITIONS, Position, PositionToken, membership::Memberships, partition_of, tail::Tail};
+use super::{
+    PARTITIONS, Position, PositionToken,
+    membership::Memberships,
+    partition_of, row,
+    schema::MIGRATIONS,
+    tail::{Published, Tail},
+};
 use crate::{
     contract::meshwork::event::v1::Event,
-    store::{Database, Migration, Row, Sql, StoreError, Transaction},
+    store::{Database, Sql, StoreError, Topic, Transaction},
     write::NewEvent,
 };
 
-/// Rows of one insert: well below SQLite's 32,766 and PostgreSQL's 65,535 parameters at eleven columns a row.
+/// Rows of one insert: well below SQLite's 32,766 parameters at eleven columns a row.
 const MAX_INSERT_ROWS: usize = 1000;
-/// The version that all events have until a type's meaning changes.
-const SCHEMA_VERSION: u32 = 1;
-
-const COLUMNS: &str = "partition, position, event_id, aggregate_type, aggregate_id, aggregate_version, type, \
-                       schema_version, trace_parent, create_time_ms, payload";
+/// Events of one read of what others have committed: some 600 KiB.
+const MAX_CATCH_UP_EVENTS: usize = 1024;
+/// After a read that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// An open database with its log; clones share it. All instances of a service in one process use one.
 #[derive(Clone)]
@@ -38,8 +47,15 @@ struct Inner {
     store_id: String,
     tail: Mutex<Tail>,
     heads: watch::Sender<()>,
+    /// Held while publishing, so that observers see each partition in order.
+    observers: Mutex<Vec<Observer>>,
+    /// Events were committed that cannot be published before others are read.
+    behind: Arc<Notify>,
+    catching_up: JoinHandle<()>,
     memberships: Memberships,
 }
+
+type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// The log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -60,16 +76,19 @@ impl Outbox {
                 *head = row.count(1)?.saturating_sub(1);
             }
         }
-        let (heads_moved, _) = watch::channel(());
-        Ok(Self {
-            inner: Arc::new(Inner {
-                database,
-                store_id,
-                tail: Mutex::new(Tail::new(heads)),
-                heads: heads_moved,
-                memberships: Memberships::default(),
-            }),
-        })
+        let behind = Arc::new(Notify::new());
+        let heard = database.peers().map(|peers| peers.heard(Topic::Log));
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+            store_id,
+            tail: Mutex::new(Tail::new(heads)),
+            heads: watch::Sender::new(()),
+            observers: Mutex::default(),
+            catching_up: tokio::spawn(catch_up(inner.clone(), heard, behind.clone())),
+            behind,
+            memberships: Memberships::new(database.clone()),
+            database,
+        });
+        Ok(Self { inner })
     }
 
     /// The database behind the log.
@@ -93,13 +112,26 @@ impl Outbox {
         .to_text()
     }
 
+    /// Shows every event to `observer` once it is committed, by whatever process: each once, in order of its partition, from
+    /// now on. For waking whoever waits for a change; it is called while events are published, so it must not wait itself.
+    pub fn observe(&self, observer: impl Fn(&Event) + Send + Sync + 'static) {
+        self.inner.observers().push(Box::new(observer));
+    }
+
     pub(super) fn memberships(&self) -> &Memberships {
         &self.inner.memberships
     }
 
-    /// The last position of every partition.
+    /// The last position of every partition that was published here.
     pub(super) fn heads(&self) -> Vec<u64> {
-        self.tail().heads().to_vec()
+        self.inner.tail().heads().to_vec()
+    }
+
+    /// The last position of a partition in the database, which other processes may have moved.
+    pub(super) async fn committed_head(&self, partition: u32) -> Result<u64, StoreError> {
+        let select = Sql::new("select next from outbox_head where partition = ").arg(i64::from(partition));
+        let rows = self.inner.database.read(select).await?;
+        rows.first().map_or(Ok(0), |row| Ok(row.count(0)?.saturating_sub(1)))
     }
 
     /// Changes whenever events were published.
@@ -109,32 +141,101 @@ impl Outbox {
 
     /// Up to `limit` events after a position, from memory if it holds them.
     pub(super) async fn read(&self, after: Position, limit: usize) -> Result<Vec<Arc<Event>>, StoreError> {
-        if let Some(events) = self.tail().after(after, limit) {
+        if let Some(events) = self.inner.tail().after(after, limit) {
             return Ok(events);
         }
-        let sql = Sql::new(format!("select {COLUMNS} from outbox where partition = "))
-            .arg(i64::from(after.partition))
-            .push(" and position > ")
-            .arg(signed(after.position))
-            .push(" order by position limit ")
-            .arg(signed(limit as u64));
-        self.inner.database.read(sql).await?.iter().map(|row| event(row).map(Arc::new)).collect()
+        let rows = self.inner.database.read(row::select(Sql::new(""), after, limit)).await?;
+        rows.iter().map(|row| row::event(row).map(Arc::new)).collect()
     }
 
     /// Makes committed events visible to subscribers. To be called after the commit, never before.
     pub(crate) fn publish(&self, events: Vec<Event>) {
-        if events.is_empty() {
-            return;
+        if !events.is_empty() {
+            self.inner.publish(events);
+            self.tell_peers();
         }
-        let mut tail = self.tail();
-        events.into_iter().for_each(|event| tail.publish(Arc::new(event)));
-        drop(tail);
-        self.inner.heads.send_replace(());
+    }
+
+    /// Tells the other processes on this database that there was a commit that concerns them.
+    pub(crate) fn tell_peers(&self) {
+        if let Some(peers) = self.inner.database.peers() {
+            peers.tell(Topic::Log);
+        }
+    }
+}
+
+impl Inner {
+    fn publish(&self, events: Vec<Event>) {
+        let observers = self.observers();
+        let mut published = false;
+        for event in events.into_iter().map(Arc::new) {
+            let taken = self.tail().publish(event.clone());
+            match taken {
+                Published::Now => observers.iter().for_each(|observer| observer(&event)),
+                Published::Before => {}
+                Published::Gap => self.behind.notify_one(),
+            }
+            published |= taken == Published::Now;
+        }
+        if published {
+            self.heads.send_replace(());
+        }
+    }
+
+    /// Publishes what is in the database and was not published here.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        loop {
+            let heads = self.tail().heads().to_vec();
+            let rows = self.database.read(row::select_after_all(&heads, MAX_CATCH_UP_EVENTS)).await?;
+            let events = rows.iter().map(row::event).collect::<Result<Vec<_>, _>>()?;
+            let complete = events.len() < MAX_CATCH_UP_EVENTS;
+            self.publish(events);
+            if complete {
+                return Ok(());
+            }
+        }
     }
 
     fn tail(&self) -> MutexGuard<'_, Tail> {
         // A tail that another thread left in the middle of a push is still a contiguous run.
-        self.inner.tail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observers(&self) -> MutexGuard<'_, Vec<Observer>> {
+        // An observer that has panicked has taken nothing from the others.
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.catching_up.abort();
+    }
+}
+
+/// Reads what others commit: other processes, whose word it waits for, and writers of this one that have published in
+/// another order than they committed. Owned by [`Inner`], which aborts it; at rest it holds nothing open.
+async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
+    loop {
+        let told = async {
+            match &mut heard {
+                // An error says that the database is closed: so is the log.
+                Some(heard) => heard.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        // Both arms are cancel-safe.
+        tokio::select! {
+            () = behind.notified() => {}
+            told = told => if !told { return },
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        if let Err(error) = inner.catch_up().await {
+            tracing::debug!(%error, "the log could not be read; it is tried again");
+            drop(inner);
+            sleep(RETRY_PAUSE).await;
+            behind.notify_one();
+        }
     }
 }
 
@@ -161,7 +262,7 @@ pub(crate) async fn append(tx: &mut dyn Transaction, events: Vec<NewEvent>) -> R
         .map(|(event, partition)| {
             let next = heads.get_mut(&partition).expect("collected from the same events");
             *next += 1;
-            positioned(event, Position { partition, position: *next - 1 })
+            row::positioned(event, Position { partition, position: *next - 1 })
         })
         .collect();
 
@@ -170,128 +271,25 @@ pub(crate) async fn append(tx: &mut dyn Transaction, events: Vec<NewEvent>) -> R
         .push(" on conflict (partition) do update set next = excluded.next");
     tx.execute(moved).await?;
     for chunk in appended.chunks(MAX_INSERT_ROWS) {
-        let insert = Sql::new(format!("insert into outbox ({COLUMNS}) values "));
-        tx.execute(insert.rows(chunk.iter().map(|event| {
-            let payload = event.payload.as_ref().map(|any| any.value.clone());
-            [
-                i64::from(event.partition).into(),
-                signed(event.position).into(),
-                event.event_id.as_str().into(),
-                event.aggregate_type.as_str().into(),
-                event.aggregate_id.as_str().into(),
-                signed(event.aggregate_version).into(),
-                event.r#type.as_str().into(),
-                i64::from(event.schema_version).into(),
-                event.trace_parent.as_str().into(),
-                event.create_time.as_ref().map_or(0, millis).into(),
-                payload.unwrap_or_default().into(),
-            ]
-        })))
-        .await?;
+        let insert = Sql::new(format!("insert into outbox ({}) values ", row::COLUMNS));
+        tx.execute(insert.rows(chunk.iter().map(row::values))).await?;
     }
     Ok(appended)
 }
 
 async fn store_id(database: &Database) -> Result<String, StoreError> {
     let mut tx = database.begin().await?;
-    let select = Sql::new(format!("select store_id from store{}", tx.for_update()));
-    if let Some(row) = tx.fetch(select).await?.first() {
-        return row.text(0).map(str::to_owned);
-    }
-    let store_id = Uuid::now_v7().to_string();
-    tx.execute(Sql::new("insert into store (only, store_id) values ").rows([[1.into(), store_id.as_str().into()]]))
-        .await?;
+    // Instances that open a new database together agree on the first.
+    let insert = Sql::new("insert into store (\"only\", store_id) values ")
+        .rows([[1.into(), Uuid::now_v7().to_string().into()]])
+        .push(" on conflict (\"only\") do nothing");
+    tx.execute(insert).await?;
     tx.commit().await?;
-    Ok(store_id)
-}
-
-fn positioned(event: NewEvent, at: Position) -> Event {
-    Event {
-        event_id: Uuid::now_v7().to_string(),
-        partition: at.partition,
-        position: at.position,
-        aggregate_type: event.aggregate_type.to_owned(),
-        aggregate_id: event.aggregate_id,
-        aggregate_version: event.aggregate_version,
-        payload: Some(payload(&event.event_type, event.payload)),
-        r#type: event.event_type,
-        schema_version: SCHEMA_VERSION,
-        trace_parent: event.trace_parent,
-        create_time: Some(timestamp(event.create_time_ms)),
-    }
-}
-
-fn event(row: &Row) -> Result<Event, StoreError> {
-    let small = |column| {
-        row.count(column).and_then(|value| {
-            u32::try_from(value).map_err(|_| StoreError::Decode { column, expected: "a small count" })
-        })
-    };
-    Ok(Event {
-        partition: small(0)?,
-        position: row.count(1)?,
-        event_id: row.text(2)?.to_owned(),
-        aggregate_type: row.text(3)?.to_owned(),
-        aggregate_id: row.text(4)?.to_owned(),
-        aggregate_version: row.count(5)?,
-        r#type: row.text(6)?.to_owned(),
-        schema_version: small(7)?,
-        trace_parent: row.text(8)?.to_owned(),
-        create_time: Some(timestamp(row.int(9)?)),
-        payload: Some(payload(row.text(6)?, row.bytes(10)?.to_vec())),
-    })
-}
-
-fn payload(event_type: &str, value: Vec<u8>) -> Any {
-    Any { type_url: format!("type.googleapis.com/{event_type}"), value }
-}
-
-fn timestamp(ms: i64) -> Timestamp {
-    let nanos = i32::try_from(ms.rem_euclid(1000) * 1_000_000).expect("less than a second");
-    Timestamp { seconds: ms.div_euclid(1000), nanos }
-}
-
-fn millis(time: &Timestamp) -> i64 {
-    time.seconds * 1000 + i64::from(time.nanos / 1_000_000)
+    let rows = database.read(Sql::new("select store_id from store")).await?;
+    rows.first().expect("there is one row, now or before").text(0).map(str::to_owned)
 }
 
 /// Positions, versions and limits stay far below `i64::MAX`: a log of a million events a second would need 292,000 years.
 pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
-
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    sql: "
-    -- one row: which data this is
-    create table store (only bigint not null primary key check (only = 1), store_id text not null);
-
-    -- the next position of every partition, whose row lock puts commits in order
-    create table outbox_head (partition bigint not null primary key, next bigint not null);
-
-    -- append-only: no status column, no updates
-    create table outbox (
-        partition bigint not null,
-        position bigint not null,
-        event_id text not null,
-        aggregate_type text not null,
-        aggregate_id text not null,
-        aggregate_version bigint not null,
-        type text not null,
-        schema_version bigint not null,
-        trace_parent text not null,
-        create_time_ms bigint not null,
-        payload bytea not null,
-        primary key (partition, position)
-    );
-
-    -- how far this store has folded the logs of others
-    create table cursor (
-        source text not null,
-        partition bigint not null,
-        store_id text not null,
-        position bigint not null,
-        primary key (source, partition)
-    );
-    ",
-}];

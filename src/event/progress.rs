@@ -57,6 +57,11 @@ impl Progress {
         reached.await.expect("this handle holds a sender");
     }
 
+    /// How far it has come, and each time that has changed.
+    pub fn watch(&self) -> watch::Receiver<Snapshot> {
+        self.sender.subscribe()
+    }
+
     pub(super) fn set_state(&self, state: SubscriptionState) {
         self.sender.send_if_modified(|snapshot| {
             let changed = snapshot.state != state;
@@ -69,18 +74,23 @@ impl Progress {
         self.sender.send_modify(|snapshot| store_id.clone_into(&mut snapshot.store_id));
     }
 
-    pub(super) fn applied(&self, at: Position) {
-        self.sender.send_modify(|snapshot| raise(&mut snapshot.applied, at));
+    pub(super) fn applied(&self, applied: impl IntoIterator<Item = Position>) {
+        self.sender.send_if_modified(|snapshot| raise(&mut snapshot.applied, applied));
     }
 
     pub(super) fn heads(&self, heads: impl IntoIterator<Item = Position>) {
-        self.sender.send_modify(|snapshot| heads.into_iter().for_each(|at| raise(&mut snapshot.heads, at)));
+        self.sender.send_if_modified(|snapshot| raise(&mut snapshot.heads, heads));
     }
 }
 
-/// Positions never go back.
-fn raise(positions: &mut [u64], at: Position) {
-    if let Some(position) = positions.get_mut(at.partition as usize) {
-        *position = at.position.max(*position);
+/// Positions never go back. Says whether one went on.
+fn raise(positions: &mut [u64], to: impl IntoIterator<Item = Position>) -> bool {
+    let mut raised = false;
+    for at in to {
+        if let Some(position) = positions.get_mut(at.partition as usize).filter(|position| **position < at.position) {
+            *position = at.position;
+            raised = true;
+        }
     }
+    raised
 }

@@ -211,9 +211,7 @@ impl<D: Decider> Connection<'_, D> {
     async fn start(&mut self, partitions: &BTreeSet<u32>) -> Result<(), Stop> {
         let loaded = cursor::load(self.outbox.database(), self.source.name).await;
         let cursors = loaded.map_err(|error| Stop::Retry(error.to_string()))?;
-        for (partition, cursor) in &cursors {
-            self.progress.applied(Position { partition: *partition, position: cursor.position });
-        }
+        self.progress.applied(cursor::positions(&cursors));
         for partition in partitions {
             let none = Cursor { store_id: self.store_id.clone(), position: 0 };
             let Cursor { store_id, position } = cursors.get(partition).cloned().unwrap_or(none);
@@ -276,7 +274,10 @@ impl<D: Decider> Connection<'_, D> {
                     Ok(Err(WriteError::Fenced)) => Err(Failure::Fenced),
                     Ok(Err(WriteError::Refused(refusal))) => Err(Failure::Refused(refusal.to_string())),
                     Ok(Err(WriteError::Store(error))) => Err(match *error {
-                        StoreError::Unavailable(_) | StoreError::Conflict(_) => Failure::Store(error.to_string()),
+                        // Also where the commit's outcome is unknown: the cursor says it.
+                        StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::CommitUnknown(_) => {
+                            Failure::Store(error.to_string())
+                        }
                         _ => Failure::Refused(with_cause(&*error)),
                     }),
                     Ok(Err(WriteError::Closed)) | Err(_) => Err(Failure::Closed),
@@ -292,7 +293,7 @@ impl<D: Decider> Connection<'_, D> {
         self.return_credit(cost)?;
         match result {
             Ok(()) => {
-                self.progress.applied(Position { partition: claim.partition, position: claim.through });
+                self.progress.applied([Position { partition: claim.partition, position: claim.through }]);
                 self.unacked.insert(claim.partition, claim.through);
                 Ok(())
             }

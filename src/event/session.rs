@@ -72,7 +72,7 @@ impl Session {
                 () = self.draining.cancelled() => return Err(draining_status()),
                 request = self.requests.next() => match request.transpose()?.map(|request| request.action) {
                     None => return Ok(None),
-                    Some(action) => if let Some(opened) = self.act(action)? {
+                    Some(action) => if let Some(opened) = self.act(action).await? {
                         return Ok(Some(response(subscribe_response::Event::Opened(opened))));
                     },
                 },
@@ -85,11 +85,11 @@ impl Session {
         }
     }
 
-    fn act(&mut self, action: Option<Action>) -> Result<Option<Opened>, Status> {
+    async fn act(&mut self, action: Option<Action>) -> Result<Option<Opened>, Status> {
         match action {
             Some(Action::Open(open)) => return self.open(open).map(Some),
             Some(_) if self.types.is_none() => return Err(protocol("the first message must be `open`")),
-            Some(Action::Start(start)) => self.start(&start)?,
+            Some(Action::Start(start)) => self.start(&start).await?,
             Some(Action::Stop(stop)) => drop(self.started.remove(&stop.partition)),
             Some(Action::Credit(credit)) => {
                 self.credit = self.credit.saturating_add(credit.events as usize).min(MAX_CREDIT);
@@ -115,7 +115,7 @@ impl Session {
         Ok(Opened { store_id: self.outbox.store_id().to_owned(), heads: self.heads() })
     }
 
-    fn start(&mut self, start: &Start) -> Result<(), Status> {
+    async fn start(&mut self, start: &Start) -> Result<(), Status> {
         if start.partition >= PARTITIONS {
             return Err(DOMAIN.invalid_field("INVALID_FIELD", "start.partition", "must be one that `opened` named"));
         }
@@ -124,7 +124,11 @@ impl Session {
             let message = "the cursor belongs to another store: this service's data was replaced";
             return Err(DOMAIN.error(Code::DataLoss, "STORE_CHANGED", message));
         }
-        let head = self.outbox.heads()[start.partition as usize];
+        let mut head = self.outbox.heads()[start.partition as usize];
+        if start.after > head {
+            // Another process has served it further than this one has read.
+            head = self.outbox.committed_head(start.partition).await.map_err(|error| unavailable(&error))?;
+        }
         if start.after > head {
             let message = format!(
                 "partition {} was read up to {}, but its head is {head}: events were lost",

@@ -4,15 +4,17 @@
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
 //! lost data stops the whole subscription, both loudly.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, convert::Infallible, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+};
 
 use futures_util::FutureExt as _;
-use tokio::{task::JoinHandle, time::sleep};
+use tokio::{sync::watch, task::JoinHandle, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::{
-    Outbox, Progress, SubscriptionState,
+    Outbox, Progress, SubscriptionState, cursor,
     membership::Membership,
     reader::{Reader, Stop},
 };
@@ -20,6 +22,7 @@ use crate::{
     backoff::Backoff,
     contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
     rpc::Transport,
+    store::{Database, Topic},
     write::{Decider, Writer},
 };
 
@@ -59,6 +62,7 @@ impl MalformedEvent {
 /// A running subscription. Dropped, it is aborted; [`stop`](Self::stop) also waits for its end.
 pub struct Subscription {
     progress: Progress,
+    partitions: watch::Receiver<BTreeSet<u32>>,
     stopping: CancellationToken,
     task: Option<JoinHandle<()>>,
 }
@@ -73,27 +77,37 @@ impl Subscription {
         let progress = Progress::default();
         let stopping = CancellationToken::new();
         let membership = outbox.memberships().join(source.name);
+        let partitions = membership.partitions.clone();
+        let followed = follow(outbox.database().clone(), source.name, progress.clone());
         let reader = Reader { client, outbox, writer, source: Arc::new(source), progress: progress.clone() };
         let stopped = stopping.clone().cancelled_owned();
         let task = tokio::spawn(async move {
             let (source, progress) = (reader.source.name, reader.progress.clone());
+            let mut membership = membership;
             // A batch under way is either committed or not; both are fine, because the cursor says which.
-            let running = AssertUnwindSafe(run(reader, membership)).catch_unwind();
+            let running = AssertUnwindSafe(run(reader, &mut membership)).catch_unwind();
             let ended = tokio::select! {
-                () = stopped => return,
+                () = stopped => Ok(()),
                 ended = running => ended,
+                never = followed => match never {},
             };
             if ended.is_err() {
                 tracing::error!(source, "the code that reads events panicked: the subscription is stopped");
                 progress.set_state(SubscriptionState::Stopped("a defect: the code that reads events panicked".into()));
             }
+            membership.leave().await;
         });
-        Self { progress, stopping, task: Some(task) }
+        Self { progress, partitions, stopping, task: Some(task) }
     }
 
     /// How far it has come.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// The partitions that this instance reads at the moment; its siblings read the others.
+    pub fn partitions(&self) -> BTreeSet<u32> {
+        self.partitions.borrow().clone()
     }
 
     /// Stops reading, and leaves its partitions to the other instances.
@@ -114,7 +128,7 @@ impl Drop for Subscription {
     }
 }
 
-async fn run<D, T>(mut reader: Reader<D, T>, mut membership: Membership)
+async fn run<D, T>(mut reader: Reader<D, T>, membership: &mut Membership)
 where
     D: Decider,
     T: Transport,
@@ -150,6 +164,19 @@ where
             }
         }
         sleep(backoff.next(rand::random())).await;
+    }
+}
+
+/// What other processes fold into the same database is progress here too.
+async fn follow(database: Database, source: &'static str, progress: Progress) -> Infallible {
+    let Some(peers) = database.peers() else { return pending().await };
+    let mut heard = peers.heard(Topic::Log);
+    loop {
+        heard.changed().await.expect("the database is held here");
+        match cursor::load(&database, source).await {
+            Ok(cursors) => progress.applied(cursor::positions(&cursors)),
+            Err(error) => tracing::debug!(source, %error, "cursors could not be read; it is tried again"),
+        }
     }
 }
 

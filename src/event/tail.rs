@@ -11,6 +11,17 @@ use crate::contract::meshwork::event::v1::Event;
 /// Events kept for each partition: some 100 ms of a busy log, and 10 MiB at most in all with events of 600 bytes.
 const CAPACITY: usize = 1024;
 
+/// What became of an event that was to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    /// It is the head of its partition.
+    Now,
+    /// It was published already: read from the database, or by whoever is faster.
+    Before,
+    /// Events before it are missing: they, and it, must be read from the database.
+    Gap,
+}
+
 pub(super) struct Tail {
     partitions: Vec<VecDeque<Arc<Event>>>,
     heads: Vec<u64>,
@@ -23,22 +34,23 @@ impl Tail {
         Self { partitions: vec![VecDeque::new(); heads.len()], heads }
     }
 
-    /// Takes in a committed event. Two writers of one process may publish in another order than they committed: what
-    /// is older than the run is left to the database, what leaves a gap begins a new run.
-    pub(super) fn publish(&mut self, event: Arc<Event>) {
+    /// Takes in a committed event, if it is the next of its partition. The head never passes over what another writer has
+    /// committed and not published yet.
+    pub(super) fn publish(&mut self, event: Arc<Event>) -> Published {
         let index = event.partition as usize;
         let (events, head) = (&mut self.partitions[index], &mut self.heads[index]);
         if event.position <= *head {
-            return;
+            return Published::Before;
         }
         if event.position != *head + 1 {
-            events.clear();
+            return Published::Gap;
         }
         *head = event.position;
         events.push_back(event);
         if events.len() > CAPACITY {
             events.pop_front();
         }
+        Published::Now
     }
 
     pub(super) fn heads(&self) -> &[u64] {
@@ -84,10 +96,14 @@ mod tests {
 
     #[test]
     fn a_gap_is_never_served_as_if_it_were_none() {
-        let tail = tail([1, 2, 5, 6, 3, 4]);
-        assert_eq!(after(&tail, 2), None, "3 and 4 are not held: ask the database");
-        assert_eq!(after(&tail, 4), Some(vec![5, 6]));
-        assert_eq!(tail.heads()[3], 6);
+        let mut tail = tail([1, 2]);
+        let mut publish = |position| tail.publish(Arc::new(Event { partition: 3, position, ..Event::default() }));
+        assert_eq!([5, 3, 3, 4, 5].map(&mut publish), {
+            use Published::{Before, Gap, Now};
+            [Gap, Now, Before, Now, Now]
+        });
+        assert_eq!(after(&tail, 2), Some(vec![3, 4, 5]));
+        assert_eq!(tail.heads()[3], 5);
     }
 
     #[test]

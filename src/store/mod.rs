@@ -5,9 +5,17 @@
 //! Statements are written once, in the subset that SQLite and PostgreSQL share: `bigint`, `text` and `bytea` columns,
 //! `insert ... on conflict`. It refuses to be an ORM.
 
+mod migration;
+mod peers;
+mod postgres;
 mod sql;
 mod sqlite;
 
+#[cfg(test)]
+pub(crate) mod fixture;
+
+pub use migration::Migration;
+pub use peers::{Peers, Topic};
 pub use sql::{Row, Sql, Value};
 
 use std::{path::PathBuf, sync::Arc};
@@ -19,6 +27,10 @@ pub type Database = Arc<dyn Store>;
 
 /// Opens the database that `url` names; it is made if it is missing.
 ///
+/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE` is shared by several processes. Its further parameters are libpq's
+/// (`?sslmode=verify-full&sslrootcert=FILE` for TLS with a checked certificate), as are the variables (`PGPASSWORD`, ...)
+/// for what the URL leaves out. A server that is not up yet is waited for, ten seconds.
+///
 /// `sqlite://FILE` is an embedded database of this process alone. `sqlite://FILE?synchronous=normal` may lose the last
 /// transactions in a power failure (never in a crash of the process): for views that can be folded again.
 ///
@@ -26,6 +38,9 @@ pub type Database = Arc<dyn Store>;
 /// [`StoreError::UnsupportedUrl`], [`StoreError::Open`], [`StoreError::InUse`].
 pub async fn open(url: &str) -> Result<Database, StoreError> {
     let unsupported = || StoreError::UnsupportedUrl { url: shown(url) };
+    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
+        return Ok(Arc::new(postgres::Postgres::open(url).await?));
+    }
     let rest = url.strip_prefix("sqlite:").ok_or_else(unsupported)?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, synchronous) = match rest.split_once('?') {
@@ -61,9 +76,14 @@ pub trait Store: Send + Sync + 'static {
     /// Reads committed rows, beside the writer.
     async fn read(&self, sql: Sql) -> Result<Vec<Row>, StoreError>;
 
-    /// Brings the schema of `component` up to date: runs the migrations not yet recorded, in order, each in a transaction
-    /// of its own. Instances may start together.
+    /// Brings the schema of `component` up to date: runs the migrations not yet recorded, in order, in one
+    /// transaction. Instances may start together.
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError>;
+
+    /// The other processes on this database; `None` where there cannot be any.
+    fn peers(&self) -> Option<&Peers> {
+        None
+    }
 }
 
 /// A transaction; dropped without [`commit`](Transaction::commit) it is rolled back.
@@ -79,23 +99,10 @@ pub trait Transaction: Send {
     fn for_update(&self) -> &'static str;
 
     /// Makes the changes durable.
+    ///
+    /// # Errors
+    /// [`StoreError::CommitUnknown`] if the answer was lost; with any other error nothing has changed.
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
-}
-
-/// One step of a schema's history. Never edited once released; add another.
-#[derive(Clone, Copy, Debug)]
-pub struct Migration {
-    /// From 1, without gaps.
-    pub version: i64,
-    /// Statements, separated by `;`.
-    pub sql: &'static str,
-}
-
-impl Migration {
-    /// The statements of this step, one by one.
-    pub(crate) fn statements(&self) -> impl Iterator<Item = &'static str> {
-        self.sql.split(';').map(str::trim).filter(|statement| !statement.is_empty())
-    }
 }
 
 /// What the database engine's library said.
@@ -111,6 +118,9 @@ pub enum StoreError {
     /// The database does not answer, or its disk is full: the same transaction may succeed later.
     #[error("the database is unavailable")]
     Unavailable(#[source] Cause),
+    /// The connection was lost before the commit was answered: the changes were made as a whole, or not at all.
+    #[error("the answer to the commit was lost")]
+    CommitUnknown(#[source] Cause),
     /// The statement is wrong, or the schema is not the expected one.
     #[error("the database refused a statement")]
     Refused(#[source] Cause),
@@ -132,15 +142,15 @@ pub enum StoreError {
         path: String,
     },
     /// The URL is not one of a supported database.
-    #[error("database URL {url:?} is not supported: use sqlite://FILE")]
+    #[error("database URL {url:?} is not supported: use sqlite://FILE or postgres://HOST/DATABASE")]
     UnsupportedUrl {
         /// The URL, as it may be [`shown`].
         url: String,
     },
-    /// The file cannot be opened.
+    /// The database cannot be opened.
     #[error("cannot open {path}")]
     Open {
-        /// The database file.
+        /// The database file, or the URL without its password.
         path: String,
         /// Why.
         #[source]

@@ -1,6 +1,10 @@
 //! Statements and rows, independent of the engine.
 //!
-//! [`Sql`] builds text and arguments side by side, so that no value ever becomes part of the text.
+//! [`Sql`] builds text and arguments side by side, so that no value ever becomes part of the text. It also notes which
+//! parameters are a list or rows: an engine with arrays passes those as one parameter for each column, so that the text,
+//! and with it the prepared statement, stays the same however many there are.
+
+use std::ops::Range;
 
 use uuid::Uuid;
 
@@ -80,12 +84,30 @@ impl From<Option<Uuid>> for Value {
 pub struct Sql {
     text: String,
     args: Vec<Value>,
+    bulks: Vec<Bulk>,
+}
+
+/// A list, or the rows of an insert: where it stands in the text, and how many arguments it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Bulk {
+    pub(super) text: Range<usize>,
+    pub(super) args: usize,
+    pub(super) shape: Shape,
+}
+
+/// What a [`Bulk`] is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shape {
+    /// What a column is compared with.
+    List,
+    /// Rows of so many columns.
+    Rows(usize),
 }
 
 impl Sql {
     /// Starts with text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), args: Vec::new() }
+        Self { text: text.into(), args: Vec::new(), bulks: Vec::new() }
     }
 
     /// Appends text. Never a value that came from outside: that is what [`arg`](Self::arg) is for.
@@ -102,22 +124,28 @@ impl Sql {
         self
     }
 
-    /// Appends `(?, ?, ...)`, one parameter for each value. The values must not be empty.
+    /// Appends `(?, ?, ...)`, one parameter for each value; the text before it ends in `in `. The values must not be empty,
+    /// and are all of one type.
     #[must_use]
     pub fn list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
+        let start = (self.text.len(), self.args.len());
         self.push_list(values.into_iter().map(Into::into));
+        self.note_bulk(start, Shape::List);
         self
     }
 
-    /// Appends `(?, ?), (?, ?), ...`, the rows of a multi-row insert. There must be a row.
+    /// Appends `(?, ?), (?, ?), ...`, the rows of a multi-row insert; the text before it ends in `values `. There must be a
+    /// row, and each column is of one type.
     #[must_use]
     pub fn rows<const N: usize>(mut self, rows: impl IntoIterator<Item = [Value; N]>) -> Self {
+        let start = (self.text.len(), self.args.len());
         for (index, row) in rows.into_iter().enumerate() {
             if index > 0 {
                 self.text.push_str(", ");
             }
             self.push_list(row);
         }
+        self.note_bulk(start, Shape::Rows(N));
         self
     }
 
@@ -126,8 +154,13 @@ impl Sql {
         &self.text
     }
 
-    pub(super) fn into_parts(self) -> (String, Vec<Value>) {
-        (self.text, self.args)
+    /// Text with a `?` for each argument, the arguments, and which of them are bulks, in order.
+    pub(super) fn into_parts(self) -> (String, Vec<Value>, Vec<Bulk>) {
+        (self.text, self.args, self.bulks)
+    }
+
+    fn note_bulk(&mut self, (text, args): (usize, usize), shape: Shape) {
+        self.bulks.push(Bulk { text: text..self.text.len(), args: self.args.len() - args, shape });
     }
 
     fn push_list(&mut self, values: impl IntoIterator<Item = Value>) {

@@ -23,7 +23,7 @@ use rusqlite::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Migration, Row, Sql, Store, StoreError, Transaction, Value};
+use super::{Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
 
 /// Readers that are kept open. More may read at once, each for the price of an open.
 const KEPT_READERS: usize = 4;
@@ -132,23 +132,8 @@ impl Store for Sqlite {
     }
 
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError> {
-        let mut tx = self.begin().await?;
-        let table = "create table if not exists schema_version \
-                     (component text not null primary key, version bigint not null)";
-        tx.execute(Sql::new(table)).await?;
-        let current = Sql::new("select version from schema_version where component = ").arg(component);
-        let version = tx.fetch(current).await?.first().map_or(Ok(0), |row| row.int(0))?;
-        for migration in migrations.iter().filter(|migration| migration.version > version) {
-            for statement in migration.statements() {
-                // Under the name `bytea` SQLite would read the column as numeric.
-                tx.execute(Sql::new(statement.replace("bytea", "blob"))).await?;
-            }
-            let done = Sql::new("insert into schema_version (component, version) values ")
-                .rows([[component.into(), migration.version.into()]])
-                .push(" on conflict (component) do update set version = excluded.version");
-            tx.execute(done).await?;
-        }
-        tx.commit().await
+        // Under the name `bytea` SQLite would read the column as numeric.
+        migration::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
     }
 }
 
@@ -170,7 +155,7 @@ impl Drop for SqliteTransaction {
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn execute(&mut self, sql: Sql) -> Result<u64, StoreError> {
-        let (text, args) = sql.into_parts();
+        let (text, args, _) = sql.into_parts();
         let mut statement = self.writer.prepare_cached(&text).map_err(classify)?;
         let changed = statement.execute(params_from_iter(args)).map_err(classify)?;
         Ok(changed as u64)
@@ -202,7 +187,7 @@ impl ToSql for Value {
 }
 
 fn fetch(connection: &Connection, sql: Sql) -> Result<Vec<Row>, StoreError> {
-    let (text, args) = sql.into_parts();
+    let (text, args, _) = sql.into_parts();
     let mut statement = connection.prepare_cached(&text).map_err(classify)?;
     let columns = statement.column_count();
     let mut rows = statement.query(params_from_iter(args)).map_err(classify)?;

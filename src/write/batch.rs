@@ -48,6 +48,9 @@ pub(super) async fn run<D: Decider>(
     tx.commit().await?;
 
     let positions: Vec<_> = events.iter().map(|e| Position { partition: e.partition, position: e.position }).collect();
+    if batch.cursors.have_moved() {
+        outbox.tell_peers();
+    }
     outbox.publish(events);
     if !changed.is_empty() {
         decider.committed(&changed);

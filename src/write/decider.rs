@@ -29,7 +29,9 @@ pub trait Decider: Send + Sync + 'static {
     fn decide(&self, rows: &Rows<Self::Key, Self::Row>, input: &Self::Input) -> Result<Outcome<Self>, Self::Refusal>;
 
     /// Loads the rows of `keys`, which are sorted and unique; one `select` for each table, ordered by key and ended by
-    /// [`Transaction::for_update`]. Keys without a row are left out.
+    /// [`Transaction::for_update`]. Keys without a row are left out, and nothing is locked for them: where several
+    /// processes share the database, two may both find none. So a new row needs a new id, a unique constraint (the second
+    /// batch conflicts, and is repeated), or a row beside it that both lock first. Consumed events have one: their cursor.
     fn load(
         &self,
         tx: &mut dyn Transaction,

@@ -1,18 +1,22 @@
-//! The writer against a real SQLite file, with a decider of accounts: deposits are kept, overdrafts refused, and an
+//! The writer against real databases, with a decider of accounts: deposits are kept, overdrafts refused, and an
 //! account named "broken" is accepted by the rules but not by its table.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use proptest::prelude::*;
-use tempfile::TempDir;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
     contract::meshwork::registry::v1::Service,
     event::{CursorMove, Outbox},
-    store::{self, Migration, Sql, StoreError, Transaction},
+    store::{
+        self, Migration, Sql, StoreError, Transaction,
+        fixture::{Engine, Place, on_both_stores},
+    },
 };
+
+mod shared;
 
 struct Accounts;
 
@@ -59,7 +63,7 @@ impl Decider for Accounts {
         keys: &[&'static str],
     ) -> Result<Vec<(&'static str, i64)>, StoreError> {
         let select = Sql::new("select name, balance from account where name in ").list(keys.iter().copied());
-        let rows = tx.fetch(select).await?;
+        let rows = tx.fetch(select.push(" order by name").push(tx.for_update())).await?;
         rows.iter()
             .map(|row| {
                 let name = row.text(0)?;
@@ -79,18 +83,14 @@ impl Decider for Accounts {
 struct Fixture {
     outbox: Outbox,
     writer: Writer<Accounts>,
-    _folder: TempDir,
+    _place: Place,
 }
 
 impl Fixture {
-    async fn new() -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let url = format!("sqlite://{}", folder.path().join("accounts.db").display());
-        let database = store::open(&url).await.expect("a new database");
-        database.migrate("account", MIGRATIONS).await.expect("the schema");
-        let outbox = Outbox::open(database).await.expect("a new log");
-        let writer = Writer::start(outbox.clone(), Arc::new(Accounts));
-        Self { outbox, writer, _folder: folder }
+    async fn new(engine: &Engine) -> Self {
+        let place = engine.place();
+        let (outbox, writer) = start(&place).await;
+        Self { outbox, writer, _place: place }
     }
 
     async fn balances(&self) -> BTreeMap<String, i64> {
@@ -113,6 +113,14 @@ impl Fixture {
     }
 }
 
+/// A writer on the database of `place`.
+async fn start(place: &Place) -> (Outbox, Writer<Accounts>) {
+    let database = place.open().await;
+    database.migrate("account", MIGRATIONS).await.expect("the schema");
+    let outbox = Outbox::open(database).await.expect("a log");
+    (outbox.clone(), Writer::start(outbox, Arc::new(Accounts)))
+}
+
 fn book(account: &'static str, amount: i64) -> Book {
     Book { account, amount }
 }
@@ -121,9 +129,15 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
-#[tokio::test]
-async fn consumed_events_have_their_effects_once_although_they_come_twice() {
-    let fixture = Fixture::new().await;
+on_both_stores!(
+    consumed_events_have_their_effects_once_although_they_come_twice,
+    a_refused_event_takes_its_whole_batch_and_its_cursor_back,
+    a_panic_of_the_rules_ends_its_own_input_and_nothing_else,
+    what_was_queued_is_committed_before_the_writer_closes,
+);
+
+async fn consumed_events_have_their_effects_once_although_they_come_twice(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
     assert!(matches!(fixture.consume(vec![book("a", 5)], 0, 1).await, Ok(1)));
     assert!(matches!(fixture.consume(vec![book("a", 5)], 0, 1).await, Err(WriteError::Fenced)), "repeated");
     assert!(matches!(fixture.consume(vec![book("a", 5)], 2, 3).await, Err(WriteError::Fenced)), "a gap");
@@ -131,9 +145,8 @@ async fn consumed_events_have_their_effects_once_although_they_come_twice() {
     assert_eq!(fixture.balances().await, BTreeMap::from([("a".to_owned(), 7)]));
 }
 
-#[tokio::test]
-async fn a_refused_event_takes_its_whole_batch_and_its_cursor_back() {
-    let fixture = Fixture::new().await;
+async fn a_refused_event_takes_its_whole_batch_and_its_cursor_back(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
     let refused = fixture.consume(vec![book("a", 5), book("a", -9)], 0, 2).await;
     assert!(matches!(refused, Err(WriteError::Refused(Overdrawn))));
     assert_eq!(fixture.balances().await, BTreeMap::new());
@@ -141,9 +154,8 @@ async fn a_refused_event_takes_its_whole_batch_and_its_cursor_back() {
     assert!(matches!(fixture.consume(vec![book("a", 5)], 0, 1).await, Ok(1)), "the cursor did not move");
 }
 
-#[tokio::test]
-async fn a_panic_of_the_rules_ends_its_own_input_and_nothing_else() {
-    let fixture = Fixture::new().await;
+async fn a_panic_of_the_rules_ends_its_own_input_and_nothing_else(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
     let inputs = [book("a", 1), book("defect", 1), book("a", 1)];
     let answers = futures_util::future::join_all(inputs.map(|input| fixture.writer.submit(input))).await;
     assert!(matches!(&answers[1], Err(WriteError::Store(error)) if matches!(**error, StoreError::Panicked)));
@@ -151,9 +163,8 @@ async fn a_panic_of_the_rules_ends_its_own_input_and_nothing_else() {
     assert_eq!(fixture.balances().await, BTreeMap::from([("a".to_owned(), 2)]));
 }
 
-#[tokio::test]
-async fn what_was_queued_is_committed_before_the_writer_closes() {
-    let fixture = Fixture::new().await;
+async fn what_was_queued_is_committed_before_the_writer_closes(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
     let queued = (0..100).map(|_| fixture.writer.submit(book("a", 1)));
     let queued = futures_util::future::join_all(queued);
     let (answers, ()) = tokio::join!(queued, async {
@@ -165,38 +176,57 @@ async fn what_was_queued_is_committed_before_the_writer_closes() {
     assert!(matches!(fixture.writer.submit(book("a", 1)).await, Err(WriteError::Closed)));
 }
 
+/// Any mix of good and bad inputs, all in flight at once: good ones are kept once, bad ones are refused alone.
+async fn keeps_good_inputs_once_and_refuses_bad_ones_alone(
+    engine: Engine,
+    inputs: Vec<(&'static str, i64)>,
+) -> Result<(), TestCaseError> {
+    let fixture = Fixture::new(&engine).await;
+    let answers = inputs.iter().map(|(account, amount)| fixture.writer.submit(book(account, *amount)));
+    let answers = futures_util::future::join_all(answers).await;
+
+    let mut model = BTreeMap::<String, i64>::new();
+    let mut log = Vec::new();
+    for ((account, amount), answer) in inputs.iter().zip(answers) {
+        let balance = model.get(*account).copied().unwrap_or(0) + amount;
+        match answer {
+            Ok(applied) => {
+                prop_assert_eq!(applied.reply, balance);
+                model.insert((*account).to_owned(), balance);
+                log.push((log.len() as i64 + 1, (*account).to_owned()));
+                prop_assert_eq!(applied.position.map(|at| at.position), Some(log.len() as u64));
+            }
+            Err(WriteError::Refused(Overdrawn)) => prop_assert!(balance < 0),
+            Err(WriteError::Store(_)) => prop_assert_eq!(*account, "broken"),
+            Err(error) => prop_assert!(false, "{error}"),
+        }
+    }
+    prop_assert_eq!(fixture.balances().await, model);
+    prop_assert_eq!(fixture.log().await, log);
+    Ok(())
+}
+
+fn inputs() -> impl Strategy<Value = Vec<(&'static str, i64)>> {
+    prop::collection::vec((prop::sample::select(vec!["a", "b", "broken"]), -3_i64..6), 1..60)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Any mix of good and bad inputs, all in flight at once: good ones are kept once, bad ones are refused alone.
     #[test]
-    fn good_inputs_are_kept_once_and_bad_ones_refused_alone(
-        inputs in prop::collection::vec((prop::sample::select(vec!["a", "b", "broken"]), -3_i64..6), 1..60)
-    ) {
-        runtime().block_on(async {
-            let fixture = Fixture::new().await;
-            let answers = inputs.iter().map(|(account, amount)| fixture.writer.submit(book(account, *amount)));
-            let answers = futures_util::future::join_all(answers).await;
+    fn good_inputs_are_kept_once_and_bad_ones_refused_alone(inputs in inputs()) {
+        runtime().block_on(keeps_good_inputs_once_and_refuses_bad_ones_alone(Engine::Sqlite, inputs))?;
+    }
+}
 
-            let mut model = BTreeMap::<String, i64>::new();
-            let mut log = Vec::new();
-            for ((account, amount), answer) in inputs.iter().zip(answers) {
-                let balance = model.get(*account).copied().unwrap_or(0) + amount;
-                match answer {
-                    Ok(applied) => {
-                        prop_assert_eq!(applied.reply, balance);
-                        model.insert((*account).to_owned(), balance);
-                        log.push((log.len() as i64 + 1, (*account).to_owned()));
-                        prop_assert_eq!(applied.position.map(|at| at.position), Some(log.len() as u64));
-                    }
-                    Err(WriteError::Refused(Overdrawn)) => prop_assert!(balance < 0),
-                    Err(WriteError::Store(_)) => prop_assert_eq!(*account, "broken"),
-                    Err(error) => prop_assert!(false, "{error}"),
-                }
-            }
-            prop_assert_eq!(fixture.balances().await, model);
-            prop_assert_eq!(fixture.log().await, log);
-            Ok(())
-        })?;
+proptest! {
+    // Each case is a database of its own, which takes PostgreSQL a while.
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn good_inputs_are_kept_once_and_bad_ones_refused_alone_on_postgres(inputs in inputs()) {
+        if let Some(engine) = Engine::postgres() {
+            runtime().block_on(keeps_good_inputs_once_and_refuses_bad_ones_alone(engine, inputs))?;
+        }
     }
 }

@@ -13,6 +13,7 @@ use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -30,10 +31,13 @@ use crate::{
 const MAX_BATCH_INPUTS: usize = 512;
 /// Jobs that wait for the loop; callers beyond wait for room, as long as their deadline allows.
 const MAX_QUEUED_JOBS: usize = 1024;
-/// How often a batch is repeated as a whole before its jobs are tried one by one.
+/// How often a batch that conflicts is repeated as a whole before its jobs are tried one by one.
 const MAX_ATTEMPTS: u32 = 3;
 /// A repeated batch waits this long, times a random share, times the attempt: its rival needs about a commit.
-const CONFLICT_BACKOFF: Duration = Duration::from_millis(5);
+const BACKOFF: Duration = Duration::from_millis(5);
+/// A batch whose connection was lost before its commit is repeated for this long: a database that was restarted is there
+/// again after a second or two, and then it has cost its callers no more than that.
+const UNAVAILABLE_PATIENCE: Duration = Duration::from_secs(4);
 
 /// A handle to the writer of one service instance; clones share it.
 pub struct Writer<D: Decider> {
@@ -66,7 +70,8 @@ pub enum WriteError<R: std::error::Error> {
     /// Its batch of consumed events was already folded, or is not the next one.
     #[error("the cursor stands elsewhere")]
     Fenced,
-    /// The database failed; nothing has changed, and the same input may succeed later.
+    /// The database failed; nothing has changed, and the same input may succeed later. The exception is
+    /// [`StoreError::CommitUnknown`].
     #[error("the database failed")]
     Store(#[source] Arc<StoreError>),
     /// The writer is closed.
@@ -90,8 +95,11 @@ impl<D: Decider> Writer<D> {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let closing = CancellationToken::new();
         let (handle, closed) = (Handle::current(), closing.clone());
-        // On a thread of its own, because an embedded store's statements run on the thread that awaits them.
-        let task = tokio::task::spawn_blocking(move || handle.block_on(run(outbox, decider, queue, closed)));
+        let embedded = outbox.database().peers().is_none();
+        let run = run(outbox, decider, queue, closed);
+        // On a thread of its own, if the store is embedded: its statements run on the thread that awaits them. To a server's
+        // answers the way there is only longer.
+        let task = if embedded { tokio::task::spawn_blocking(move || handle.block_on(run)) } else { tokio::spawn(run) };
         Self { jobs, closing, task: Arc::new(Mutex::new(Some(task))) }
     }
 
@@ -172,7 +180,7 @@ fn gather<D: Decider>(first: Job<D>, queue: &mut mpsc::Receiver<Job<D>>) -> Vec<
 async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
     match attempt(outbox, decider, &jobs).await {
         Ok(verdicts) => jobs.into_iter().zip(verdicts).for_each(|(job, verdict)| job.answer(verdict)),
-        Err(error @ StoreError::Unavailable(_)) => fail_all(jobs, error),
+        Err(error @ (StoreError::Unavailable(_) | StoreError::CommitUnknown(_))) => fail_all(jobs, error),
         Err(error) if jobs.len() == 1 => fail_all(jobs, error),
         Err(error) => {
             tracing::warn!(%error, jobs = jobs.len(), "a batch failed; its jobs are tried one by one");
@@ -183,19 +191,25 @@ async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
     }
 }
 
-/// Runs a batch, and repeats it while it conflicts with others.
+/// Runs a batch, and repeats it while it conflicts with others, or while the database is away. Never after a commit whose
+/// answer was lost: commands in it would take effect twice.
 async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> Result<Vec<Verdict<D>>, StoreError> {
+    let give_up = Instant::now() + UNAVAILABLE_PATIENCE;
     let mut attempt = 1;
     loop {
         // A panic ends its own job and not the loop, which every caller of this service depends on.
         let run = AssertUnwindSafe(batch::run(decider, outbox, jobs)).catch_unwind().await;
-        match run.unwrap_or(Err(StoreError::Panicked)) {
-            Err(StoreError::Conflict(_)) if attempt < MAX_ATTEMPTS => {
-                tokio::time::sleep(CONFLICT_BACKOFF.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
-                attempt += 1;
-            }
-            result => return result,
+        let result = run.unwrap_or(Err(StoreError::Panicked));
+        let repeat = match &result {
+            Err(StoreError::Conflict(_)) => attempt < MAX_ATTEMPTS,
+            Err(StoreError::Unavailable(_)) => Instant::now() < give_up,
+            Ok(_) | Err(_) => false,
+        };
+        if !repeat {
+            return result;
         }
+        tokio::time::sleep(BACKOFF.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
+        attempt += 1;
     }
 }
 

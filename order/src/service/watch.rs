@@ -3,8 +3,6 @@
 //! Runs only while its stream is polled: no task, and nothing queues. States that follow each other faster than they are
 //! read are skipped, never the last one.
 
-use std::time::Duration;
-
 use futures_util::{Stream, stream};
 use meshwork::{contract::shop::order::v1::Order as OrderMessage, server::draining_status};
 use meshwork_shop::store_status;
@@ -19,9 +17,6 @@ use crate::{
     store,
     watchers::Watch,
 };
-
-/// The order is read anew after this long without a sign: another process on the same database may have changed it.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A watch of one order; fails at once if there is no such order.
 pub(super) async fn open(
@@ -55,7 +50,6 @@ impl Watcher {
             tokio::select! {
                 () = self.draining.cancelled() => return Err(draining_status()),
                 () = self.watch.changed() => {}
-                () = tokio::time::sleep(RELOAD_INTERVAL) => {}
             }
             let before = self.last.map(|order| order.version);
             let (version, message) = self.read().await?;

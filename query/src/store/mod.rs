@@ -6,7 +6,9 @@
 mod read;
 mod write;
 
-pub(crate) use read::{Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, order, orders};
+pub(crate) use read::{
+    Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, folded, order, orders,
+};
 pub(crate) use write::{load, save};
 
 use meshwork::store::Migration;
@@ -49,6 +51,11 @@ create table customer_view (
     position bigint not null
 )",
 }];
+
+/// The schema's history where several processes share the view: there the watchers of each look for what the others have
+/// changed.
+pub(crate) const SHARED_MIGRATIONS: &[Migration] =
+    &[Migration { version: 1, sql: "create index order_view_by_position on order_view (partition, position)" }];
 
 #[cfg(test)]
 mod tests;

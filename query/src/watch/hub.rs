@@ -3,6 +3,9 @@
 //! One bounded ring serves all watchers, so that a slow one costs nobody memory: it falls out of the ring, and reads from
 //! the view what it missed. For that, every set of changes says up to which positions of the order service's log the
 //! watcher has seen everything.
+//!
+//! Where several processes share the view, a process sees only its own commits: then changes come from the view itself, as
+//! [`follow`](super::follow) reads them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -19,8 +22,11 @@ use crate::{
 /// instead: about a second at full load, and at most some 10 MB whatever the number of watchers.
 const RING_CAPACITY: usize = 128;
 
+/// Orders in one set of changes; a commit has no more.
+const MAX_CHANGES: usize = 512;
+
 /// A position for each partition of the order service's log.
-pub(super) type Positions = [u64; PARTITIONS as usize];
+pub(crate) type Positions = [u64; PARTITIONS as usize];
 
 /// The orders that one commit changed.
 #[derive(Debug)]
@@ -44,6 +50,8 @@ pub(crate) struct Hub {
 struct Published {
     first: Positions,
     last: Positions,
+    /// Commits are not published, but what is read from a shared view.
+    shared: bool,
 }
 
 /// A watcher's place in the ring.
@@ -68,9 +76,50 @@ impl Default for Hub {
 }
 
 impl Hub {
+    /// The view is shared, and stands at `folded`, which is no news.
+    pub(crate) fn share(&self, folded: Positions) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        *published = Published { first: folded, last: folded, shared: true };
+    }
+
+    /// What is between the last changes and `folded`, where the view stands now.
+    pub(super) fn behind(&self, folded: &[u64]) -> Vec<Span> {
+        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let spans = (0..PARTITIONS).zip(published.last).zip(folded);
+        let spans = spans.map(|((partition, after), through)| Span { partition, after, through: *through });
+        spans.filter(|span| span.after < span.through).collect()
+    }
+
+    /// Publishes orders as they were read from a shared view, of which `spans` were asked for.
+    pub(super) fn publish_read(&self, mut orders: Vec<(Uuid, OrderRow)>, spans: &[Span]) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        // Another instance of this process may have read it later, and been faster: an order never goes back.
+        let last = published.last;
+        orders.retain(|(_, row)| last.get(row.partition as usize).is_some_and(|last| row.position > *last));
+        let mut through = last;
+        for span in spans {
+            let through = &mut through[span.partition as usize];
+            *through = span.through.max(*through);
+        }
+        published.last = through;
+        if self.ring.receiver_count() == 0 {
+            return;
+        }
+        let mut chunks = orders.chunks(MAX_CHANGES).peekable();
+        while let Some(orders) = chunks.next() {
+            // All is published with the last chunk only.
+            let through = if chunks.peek().is_none() { through } else { last };
+            // An error says that the last watcher has just gone.
+            let _ = self.ring.send(Arc::new(Changes { orders: orders.to_vec(), through }));
+        }
+    }
+
     /// Publishes the orders among the rows of a commit. Must be called in commit order.
     pub(crate) fn publish(&self, changed: &[(Key, Row)]) {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if published.shared {
+            return;
+        }
         let orders = changed.iter().filter_map(|(key, row)| match (key, row) {
             (Key::Order(id), Row::Order(row)) => Some((*id, *row)),
             _ => None,

@@ -9,9 +9,11 @@
 //! A watcher is no task: it runs while its stream is polled, so the transport's flow control is its back pressure. States
 //! between are skipped when it is slow, the last one never, and an order never goes back.
 
+mod follow;
 mod hub;
 mod names;
 
+pub(crate) use follow::follow;
 pub(crate) use hub::Hub;
 
 use std::{collections::BTreeMap, sync::Arc};

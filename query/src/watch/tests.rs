@@ -116,6 +116,29 @@ async fn a_watcher_sees_changes_as_they_are_committed_with_the_customers_name() 
 }
 
 #[tokio::test]
+async fn where_the_view_is_shared_changes_are_read_from_it_and_never_go_back() {
+    let mut world = World::open().await;
+    let (database, hub) = (world.store.database().clone(), world.store.decider().hub());
+    hub.share([0; 16]);
+    let mut stream = world.watch(None).await;
+    world.create(1).await;
+    let mut folded = [0; 16];
+    folded[1] = world.position;
+    let first = hub.behind(&folded);
+    world.change(1, OrderChange::Approved).await;
+    folded[1] = world.position;
+
+    follow::publish(&database, &hub, &hub.behind(&folded)).await.unwrap();
+    follow::publish(&database, &hub, &first).await.unwrap();
+    assert_eq!(hub.behind(&folded), []);
+    world.create(2).await;
+    folded[2] = world.position;
+    follow::publish(&database, &hub, &hub.behind(&folded)).await.unwrap();
+    let seen = [stream.next().await.unwrap().unwrap()].iter().flat_map(states).collect::<Vec<_>>();
+    assert_eq!(seen, [(1, OrderState::Approved), (2, OrderState::Pending)], "each once, and no commit by itself");
+}
+
+#[tokio::test]
 async fn a_watcher_of_a_customer_sees_no_others_orders() {
     let mut world = World::open().await;
     let mut stream = world.watch(Some(2)).await;

@@ -1,0 +1,53 @@
+//! Changes of a view that several processes share, whichever process has folded them.
+
+use std::{convert::Infallible, future::pending, time::Duration};
+
+use meshwork::{
+    event::Progress,
+    store::{Database, StoreError},
+};
+use tokio::time::sleep;
+
+use super::Hub;
+use crate::store::{Span, changed_orders};
+
+/// Orders of one read: a message of a watcher, so that the ring's bound holds.
+const MAX_ORDERS_PER_READ: usize = 256;
+/// After a read that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Publishes what is folded into a shared view, as `progress` of the order service's events shows it, until it is dropped.
+pub(crate) async fn follow(database: &Database, hub: &Hub, progress: &Progress) -> Infallible {
+    if database.peers().is_none() {
+        return pending().await;
+    }
+    let mut progress = progress.watch();
+    loop {
+        let folded = progress.borrow_and_update().applied.clone();
+        let spans = hub.behind(&folded);
+        if let Err(error) = publish(database, hub, &spans).await {
+            tracing::warn!(%error, "changes of the view could not be read; it is tried again");
+            sleep(RETRY_PAUSE).await;
+            continue;
+        }
+        progress.changed().await.expect("the subscription outlives its followers");
+    }
+}
+
+/// Reads what changed in `spans`, and publishes it.
+pub(super) async fn publish(database: &Database, hub: &Hub, spans: &[Span]) -> Result<(), StoreError> {
+    if spans.is_empty() {
+        return Ok(());
+    }
+    let mut orders = Vec::new();
+    loop {
+        let after = orders.last().map(|(id, _)| *id);
+        let read = changed_orders(&**database, None, spans, after, MAX_ORDERS_PER_READ).await?;
+        let complete = read.len() < MAX_ORDERS_PER_READ;
+        orders.extend(read.into_iter().map(|order| (order.order_id, order.row)));
+        if complete {
+            hub.publish_read(orders, spans);
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What an error of the server means for whoever was using it. Codes: PostgreSQL's documentation, appendix A.
+
+use sqlx::postgres::PgDatabaseError;
+
+use crate::store::StoreError;
+
+/// Turns an error into what can be done about it.
+pub(super) fn classify(error: sqlx::Error) -> StoreError {
+    match kind(&error) {
+        Kind::Conflict => StoreError::Conflict(error.into()),
+        Kind::Unavailable => StoreError::Unavailable(error.into()),
+        Kind::Refused => StoreError::Refused(error.into()),
+    }
+}
+
+/// Turns an error of a commit into what is known about its transaction.
+pub(super) fn classify_commit(error: sqlx::Error) -> StoreError {
+    match kind(&error) {
+        // Unless the server ended the transaction before it read the commit: this process had stood still in it.
+        Kind::Unavailable if !has_code(&error, &["25P03"]) => StoreError::CommitUnknown(error.into()),
+        Kind::Unavailable | Kind::Conflict | Kind::Refused => classify(error),
+    }
+}
+
+enum Kind {
+    Conflict,
+    Unavailable,
+    Refused,
+}
+
+fn kind(error: &sqlx::Error) -> Kind {
+    match error {
+        sqlx::Error::Database(database) => match database.code().as_deref().unwrap_or_default() {
+            // Serialization failure, deadlock, unique violation.
+            "40001" | "40P01" | "23505" => Kind::Conflict,
+            code if is_stale(error) || is_unavailable(code) => Kind::Unavailable,
+            _ => Kind::Refused,
+        },
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::BeginFailed
+        | sqlx::Error::WorkerCrashed => Kind::Unavailable,
+        _ => Kind::Refused,
+    }
+}
+
+/// Whether the connection is of no more use, while another may be.
+pub(super) fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
+        sqlx::Error::Database(database) => {
+            let code = database.code().unwrap_or_default();
+            is_stale(error) || code == "25P03" || code.starts_with("08") || code.starts_with("57P")
+        }
+        _ => false,
+    }
+}
+
+/// Whether a prepared statement no longer fits: the schema was changed (0A000 where plans are checked, not every feature
+/// that is not supported), or a proxy changed servers (26000).
+pub(super) fn is_stale(error: &sqlx::Error) -> bool {
+    let database = error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    database.is_some_and(|error| error.code() == "26000" || error.routine() == Some("RevalidateCachedQuery"))
+}
+
+/// Whether the server is starting, or has no place left: worth another try.
+pub(super) fn is_starting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        _ => has_code(error, &["57P03", "53300"]),
+    }
+}
+
+/// Whether the server said one of these.
+pub(super) fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| codes.contains(&&*code))
+}
+
+fn is_unavailable(code: &str) -> bool {
+    match code {
+        // A standby, for the time of a failover; a lock or statement that took too long; and a transaction that stood still
+        // for too long.
+        "25006" | "55P03" | "57014" | "25P03" => true,
+        // Connections, authentication, resources, operators, the system underneath.
+        _ => ["08", "28", "53", "57P", "58"].iter().any(|class| code.starts_with(class)),
+    }
+}
