@@ -5,6 +5,7 @@
 //! Statements are written once, in the subset that SQLite and PostgreSQL share: `bigint`, `text` and `bytea` columns,
 //! `insert ... on conflict`. It refuses to be an ORM.
 
+mod lock;
 mod migration;
 mod peers;
 mod postgres;
@@ -14,6 +15,7 @@ mod sqlite;
 #[cfg(test)]
 pub(crate) mod fixture;
 
+pub use lock::FileLock;
 pub use migration::Migration;
 pub use peers::{Peers, Topic};
 pub use sql::{Row, Sql, Value};
@@ -52,7 +54,7 @@ pub async fn open(url: &str) -> Result<Database, StoreError> {
     if path.is_empty() || path.starts_with(':') {
         return Err(unsupported());
     }
-    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous)?))
+    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous).await?))
 }
 
 /// A URL as it may be shown, in errors and logs: of one that is not `sqlite:`, the scheme alone. A password may stand

@@ -9,7 +9,6 @@
 //! the [writer](crate::write::Writer)'s; reads go to Tokio's blocking threads.
 
 use std::{
-    fs::{File, TryLockError},
     path::{Path, PathBuf},
     sync::{Arc, Mutex as ShortMutex, PoisonError, mpsc},
     thread::{self, JoinHandle},
@@ -23,7 +22,7 @@ use rusqlite::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
+use super::{FileLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
 
 /// Readers that are kept open. More may read at once, each for the price of an open.
 const KEPT_READERS: usize = 4;
@@ -56,12 +55,12 @@ pub(super) struct Sqlite {
     stop: Option<mpsc::Sender<()>>,
     checkpoints: Option<JoinHandle<()>>,
     /// Held as long as the store is open.
-    _lock: File,
+    _lock: FileLock,
 }
 
 impl Sqlite {
-    pub(super) fn open(path: PathBuf, synchronous: Synchronous) -> Result<Self, StoreError> {
-        let lock = lock(&path)?;
+    pub(super) async fn open(path: PathBuf, synchronous: Synchronous) -> Result<Self, StoreError> {
+        let lock = lock(&path).await?;
         let failed = |source| open_error(&path, std::io::Error::other(source));
         let connection = connect(&path).map_err(failed)?;
         let set_up = |connection: &Connection| {
@@ -237,19 +236,14 @@ fn classify(error: rusqlite::Error) -> StoreError {
     }
 }
 
-fn lock(path: &Path) -> Result<File, StoreError> {
+async fn lock(path: &Path) -> Result<FileLock, StoreError> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|source| open_error(path, source))?;
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let file = File::options().create(true).truncate(false).write(true).open(name);
-    let file = file.map_err(|source| open_error(path, source))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.display().to_string() }),
-        Err(TryLockError::Error(source)) => Err(open_error(path, source)),
-    }
+    let lock = FileLock::take(Path::new(&name)).await.map_err(|source| open_error(path, source))?;
+    lock.ok_or_else(|| StoreError::InUse { path: path.display().to_string() })
 }
 
 fn open_error(path: &Path, source: std::io::Error) -> StoreError {

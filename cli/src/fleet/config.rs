@@ -1,13 +1,14 @@
 //! What a fleet is started with.
 
 use std::{
-    fs::{File, TryLockError},
     io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
     time::Duration,
 };
+
+use meshwork::store::FileLock;
 
 use super::{Error, Service};
 
@@ -63,15 +64,11 @@ impl Config {
     }
 
     /// Makes the data folder and keeps other processes out of it.
-    pub(super) fn lock_data_dir(&self) -> Result<File, Error> {
+    pub(super) async fn lock_data_dir(&self) -> Result<FileLock, Error> {
         let failed = |source| Error::Folder { path: self.data_dir.clone(), source };
         std::fs::create_dir_all(&self.data_dir).map_err(failed)?;
-        let lock = File::create(self.data_dir.join("lock")).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => Ok(lock),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse { path: self.data_dir.clone() }),
-            Err(TryLockError::Error(source)) => Err(failed(source)),
-        }
+        let lock = FileLock::take(&self.data_dir.join("lock")).await.map_err(failed)?;
+        lock.ok_or_else(|| Error::InUse { path: self.data_dir.clone() })
     }
 }
 

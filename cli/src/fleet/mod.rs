@@ -8,9 +8,11 @@ mod config;
 mod service;
 mod slot;
 
-use std::{fs::File, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet};
+use meshwork::{
+    Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, store::FileLock,
+};
 use tokio::{net::TcpListener, time::timeout};
 
 pub use config::{Config, InvalidReplicas, Replicas};
@@ -30,7 +32,7 @@ pub struct Fleet {
     stores: Stores,
     mesh: Mesh,
     /// Held as long as the mesh runs.
-    _lock: File,
+    _lock: FileLock,
 }
 
 /// Where an instance is.
@@ -104,7 +106,7 @@ impl Fleet {
     /// # Errors
     /// [`Error`]; then nothing is left running.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let lock = config.lock_data_dir()?;
+        let lock = config.lock_data_dir().await?;
         let listener = listen(config.registry_addr).await?;
         let registry_addr =
             listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
