@@ -53,14 +53,6 @@ impl Refusal {
         }
     }
 
-    /// Whether another instance may be asked at once. Not if the deadline has passed: it has passed everywhere.
-    pub const fn may_go_elsewhere(self) -> bool {
-        match self {
-            Self::WrongInstance | Self::Draining | Self::Overloaded => true,
-            Self::Expired => false,
-        }
-    }
-
     /// The `reason` of the answer's `google.rpc.ErrorInfo`.
     pub(crate) const fn reason(self) -> &'static str {
         match self {

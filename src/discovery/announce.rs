@@ -21,11 +21,10 @@ use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
 
-use crate::contract::meshwork::registry::v1::{
-    Instance, InstanceStatus, registry_service_client::RegistryServiceClient,
+use crate::{
+    contract::meshwork::registry::v1::{Instance, InstanceStatus, registry_service_client::RegistryServiceClient},
+    rpc::Transport,
 };
-
-pub(crate) use worker::Transport;
 
 /// For the task to give back its lease and end: a lease that is not given back in time runs out by itself.
 const LEAVE_LIMIT: Duration = Duration::from_secs(1);

@@ -7,7 +7,8 @@ use tokio::time::{sleep, timeout};
 use super::{Config, methods::Methods};
 use crate::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, registry_service_client::RegistryServiceClient},
-    discovery::announce::{AnnounceError, Announced, Announcer, Transport},
+    discovery::announce::{AnnounceError, Announced, Announcer},
+    rpc::Transport,
 };
 
 /// For the registry to confirm that we drain, and for our own watch to show it. If the registry is away nobody can be

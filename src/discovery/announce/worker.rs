@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval_at, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming, body::Body, client::GrpcService};
+use tonic::{Code, Status, Streaming};
 
 use super::{AnnounceError, Announced, Goal, LEAVE_LIMIT};
 use crate::{
@@ -17,6 +16,7 @@ use crate::{
         DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
         RegisterRequest, SetStatusRequest, registry_service_client::RegistryServiceClient,
     },
+    rpc::Transport,
 };
 
 /// For one answer of the registry. A third of the lease where that is less, so that a silent registry is noticed in time.
@@ -25,33 +25,6 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// registration when a lease is lost: the first comes after 100 ms at most, however long the registry was away. Only a
 /// renewal shows that a lease stands, so that only a renewal begins either series again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
-/// What a registry client's transport must be.
-pub(crate) trait Transport:
-    GrpcService<
-        Body,
-        Future: Send,
-        Error: Into<BoxError>,
-        ResponseBody: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
-    > + Clone
-    + Send
-    + 'static
-{
-}
-
-impl<T> Transport for T where
-    T: GrpcService<
-            Body,
-            Future: Send,
-            Error: Into<BoxError>,
-            ResponseBody: http_body::Body<Data = Bytes, Error: Into<BoxError> + Send> + Send + 'static,
-        > + Clone
-        + Send
-        + 'static
-{
-}
 
 /// Keeps `instance` in the registry until the goal is to be absent.
 pub(super) async fn run<T: Transport>(
