@@ -18,7 +18,7 @@ use crate::{
     },
     store::{
         Migration, Sql, StoreError, Transaction,
-        fixture::{Engine, Place, on_both_stores},
+        fixture::{Engine, Open as _, Place, on_both_stores},
     },
     write::{Decider, NewEvent, Outcome, Rows, Writer},
 };

@@ -12,7 +12,7 @@ use crate::{
     event::{CursorMove, Outbox},
     store::{
         self, Migration, Sql, StoreError, Transaction,
-        fixture::{Engine, Place, on_both_stores},
+        fixture::{Engine, Open as _, Place, on_both_stores},
     },
 };
 

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use crate::store::{
     Database, Migration, Sql, StoreError, Topic, Transaction, Value,
-    fixture::{Engine, Place},
+    fixture::{Engine, Open as _, Place},
     open,
 };
 
