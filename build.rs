@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const FILES: [&str; 8] = [
+const FILES: [&str; 9] = [
+    "meshwork/registry/v1/policy.proto",
     "meshwork/registry/v1/registry.proto",
     "meshwork/event/v1/event.proto",
     "shop/type/v1/money.proto",
@@ -30,6 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let mut prost = tonic_prost_build::Config::new();
     prost.enable_type_names();
+    // In order, so that a policy has one encoding, and its etag is a hash of that.
+    prost.btree_map([".meshwork.registry.v1.SplitPolicy"]);
     tonic_prost_build::configure()
         .build_transport(false)
         .emit_rerun_if_changed(false)

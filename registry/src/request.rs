@@ -10,7 +10,7 @@ use meshwork::{
     contract::meshwork::registry::v1::{
         IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, RegisterRequest, WatchRequest,
     },
-    rpc::{Page, Violations},
+    rpc::{Page, Violations, duration},
 };
 use tonic::Status;
 
@@ -111,12 +111,8 @@ fn refuse(violations: Violations) -> Status {
 }
 
 fn lease_ttl(asked: Option<prost_types::Duration>) -> Result<Duration, &'static str> {
-    let Some(prost_types::Duration { seconds, nanos }) = asked else { return Ok(DEFAULT_LEASE_TTL) };
-    // By hand, because prost's conversion overflows on i64::MIN seconds.
-    let seconds = u64::try_from(seconds).ok();
-    let nanos = u32::try_from(nanos).ok().filter(|nanos| *nanos < 1_000_000_000);
-    let ttl = seconds.zip(nanos).map(|(seconds, nanos)| Duration::new(seconds, nanos));
-    ttl.filter(|ttl| LEASE_TTL.contains(ttl)).ok_or("must be 1-300 s")
+    let Some(asked) = asked else { return Ok(DEFAULT_LEASE_TTL) };
+    duration(asked).filter(|ttl| LEASE_TTL.contains(ttl)).ok_or("must be 1-300 s")
 }
 
 /// Fills in what the contract gives a meaning to if it is not said, and takes away what the registry says itself.

@@ -115,7 +115,7 @@ mod tests {
         let services = vec![ServiceState { service: "order".into(), known: true, instances }];
         let sent = BackendEvent::Snapshot { services, provisional: true };
         let instances = vec![instance(), contract::Instance::default()];
-        let service = contract::ServiceInstances { service: "order".into(), known: true, instances };
+        let service = contract::ServiceInstances { service: "order".into(), known: true, instances, policy: None };
         let snapshot = contract::Snapshot { services: vec![service], provisional: true };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Snapshot(snapshot)));
     }
@@ -125,7 +125,7 @@ mod tests {
         let removed = vec![("order".into(), "b".into())];
         let sent = BackendEvent::Change(Delta { updated: vec![Record::new(instance())], removed });
         let removed = vec![contract::InstanceRef { service: "order".into(), instance_id: "b".into() }];
-        let change = contract::Change { updated: vec![instance()], removed };
+        let change = contract::Change { updated: vec![instance()], removed, policies: vec![] };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Change(change)));
         let progress = response(contract::watch_response::Event::Progress(contract::Progress {}));
         assert_eq!(as_clients_see_it(BackendEvent::Progress), progress);

@@ -1,4 +1,4 @@
-//! The last endpoint sets on disk, so that a client that starts while the registry is away finds its services.
+//! The last endpoint sets on disk, each with its policy, so that a client that starts while the registry is away finds its services.
 //!
 //! One file per service, replaced whole. Written by a task of its own, off every hot path; the newest set wins, and sets
 //! in between may be skipped. A file that cannot be read is as good as none.
@@ -16,7 +16,10 @@ use tokio::{fs, sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{EndpointSet, Endpoints};
-use crate::contract::meshwork::registry::v1::{IdempotentMethod, Instance, InstanceStatus};
+use crate::{
+    contract::meshwork::registry::v1::{IdempotentMethod, Instance, InstanceStatus},
+    policy::Policy,
+};
 
 /// Between two writes: a rolling restart changes a set many times, and only the last is of use.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
@@ -29,7 +32,7 @@ pub(crate) struct Cache(Arc<Shared>);
 struct Shared {
     folder: PathBuf,
     /// Sets that are not written yet, the latest of each service.
-    pending: Mutex<BTreeMap<Arc<str>, Endpoints>>,
+    pending: Mutex<BTreeMap<Arc<str>, EndpointSet>>,
     changed: Notify,
 }
 
@@ -40,7 +43,7 @@ impl Cache {
     }
 
     /// What was last known of a service, if anything.
-    pub(super) async fn load(&self, service: &str) -> Option<Endpoints> {
+    pub(super) async fn load(&self, service: &str) -> Option<(Endpoints, Policy)> {
         let path = self.path(service);
         let found = match fs::read(&path).await {
             Ok(text) => serde_json::from_slice::<File>(&text).map_err(io::Error::from),
@@ -48,7 +51,7 @@ impl Cache {
             Err(error) => Err(error),
         };
         match found {
-            Ok(file) if file.service == service => Some(file.endpoints()),
+            Ok(file) if file.service == service => Some(file.content()),
             Ok(_) => None,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the last endpoint set cannot be read");
@@ -60,7 +63,7 @@ impl Cache {
     /// Will be written soon.
     pub(super) fn store(&self, set: &EndpointSet) {
         let mut pending = self.0.pending.lock().expect("no code panics while it holds this lock");
-        pending.insert(set.service.clone(), set.endpoints.clone());
+        pending.insert(set.service.clone(), set.clone());
         drop(pending);
         self.0.changed.notify_one();
     }
@@ -83,16 +86,16 @@ impl Cache {
 
     async fn write_pending(&self) {
         let pending = std::mem::take(&mut *self.0.pending.lock().expect("no code panics while it holds this lock"));
-        for (service, endpoints) in pending {
-            if let Err(error) = self.write(&service, &endpoints).await {
+        for (service, set) in pending {
+            if let Err(error) = self.write(&set).await {
                 tracing::warn!(%service, %error, "the endpoint set cannot be written");
             }
         }
     }
 
-    async fn write(&self, service: &str, endpoints: &Endpoints) -> io::Result<()> {
-        let path = self.path(service);
-        let text = serde_json::to_vec_pretty(&File::new(service, endpoints))?;
+    async fn write(&self, set: &EndpointSet) -> io::Result<()> {
+        let path = self.path(&set.service);
+        let text = serde_json::to_vec_pretty(&File::new(set))?;
         fs::create_dir_all(&self.0.folder).await?;
         // Of its own for every process, so that two that share the folder do not write into each other's.
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
@@ -114,6 +117,8 @@ impl Cache {
 struct File {
     service: String,
     instances: Vec<Entry>,
+    #[serde(default)]
+    policy: Policy,
 }
 
 /// An instance, as far as it is of use without a registry.
@@ -136,17 +141,18 @@ struct Entry {
 }
 
 impl File {
-    fn new(service: &str, endpoints: &Endpoints) -> Self {
+    fn new(set: &EndpointSet) -> Self {
         Self {
-            service: service.to_owned(),
-            instances: endpoints.values().map(|instance| Entry::new(instance)).collect(),
+            service: set.service.to_string(),
+            instances: set.endpoints.values().map(|instance| Entry::new(instance)).collect(),
+            policy: Policy::clone(&set.policy),
         }
     }
 
-    fn endpoints(self) -> Endpoints {
-        let Self { service, instances } = self;
+    fn content(self) -> (Endpoints, Policy) {
+        let Self { service, instances, policy } = self;
         let instance = |entry: Entry| (entry.instance_id.clone(), Arc::new(entry.instance(&service)));
-        Arc::new(instances.into_iter().map(instance).collect())
+        (Arc::new(instances.into_iter().map(instance).collect()), policy)
     }
 }
 
@@ -188,6 +194,7 @@ impl Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::SplitPolicy;
 
     fn set(ids: &[&str]) -> EndpointSet {
         let instance = |id: &&str| Instance {
@@ -200,7 +207,12 @@ mod tests {
             ..Instance::default()
         };
         let endpoints = ids.iter().map(|id| ((*id).to_owned(), Arc::new(instance(id)))).collect();
-        EndpointSet { endpoints: Arc::new(endpoints), known: true, ..EndpointSet::unknown("order") }
+        EndpointSet { endpoints: Arc::new(endpoints), known: true, policy: policy(), ..EndpointSet::unknown("order") }
+    }
+
+    fn policy() -> Arc<Policy> {
+        let split = SplitPolicy { weights: BTreeMap::from([("v1".into(), 95), ("v2".into(), 5)]) };
+        Arc::new(Policy { timeout: Some(Duration::from_millis(2500)), split: Some(split), ..Policy::default() })
     }
 
     #[tokio::test]
@@ -214,7 +226,7 @@ mod tests {
         cache.run(stop).await;
 
         let again = Cache::new(folder.path().join("sets"));
-        assert_eq!(again.load("order").await, Some(set(&["a", "b"]).endpoints));
+        assert_eq!(again.load("order").await, Some((set(&["a", "b"]).endpoints, Policy::clone(&policy()))));
         assert_eq!(again.load("customer").await, None);
         let files = std::fs::read_dir(folder.path().join("sets")).expect("made").count();
         assert_eq!(files, 1, "no drafts are left");
@@ -225,6 +237,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("order.json"), "{\"service\": \"ord").expect("written");
         assert_eq!(Cache::new(folder.path().to_owned()).load("order").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_version_without_policies_is_read_with_the_default() {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join("order.json"), r#"{"service": "order", "instances": []}"#).expect("written");
+        let loaded = Cache::new(folder.path().to_owned()).load("order").await;
+        assert_eq!(loaded, Some((Endpoints::default(), Policy::default())));
     }
 
     #[test]

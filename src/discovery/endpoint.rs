@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use crate::contract::meshwork::registry::v1::Instance;
+use crate::{contract::meshwork::registry::v1::Instance, policy::Policy};
 
 /// The instances of a service, by id. Cheap to clone.
 pub type Endpoints = Arc<BTreeMap<String, Arc<Instance>>>;
 
-/// The instances of one service as of one revision of the registry.
+/// The instances of one service, and its policy, as of one revision of the registry.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSet {
     /// The service's name.
@@ -21,17 +21,27 @@ pub struct EndpointSet {
     pub known: bool,
     /// All instances, whatever their status.
     pub endpoints: Endpoints,
+    /// How clients are to treat them. The default while nobody has set one, or none is known yet.
+    pub policy: Arc<Policy>,
 }
 
 impl EndpointSet {
     /// Nothing is known yet.
     pub(crate) fn unknown(service: &str) -> Self {
-        Self { service: service.into(), epoch: "".into(), revision: 0, known: false, endpoints: Endpoints::default() }
+        Self {
+            service: service.into(),
+            epoch: "".into(),
+            revision: 0,
+            known: false,
+            endpoints: Endpoints::default(),
+            policy: Arc::default(),
+        }
     }
 
-    /// Whether both have the same endpoints; told cheaply, because what is unchanged is shared.
-    pub(crate) fn has_same_endpoints(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.endpoints, &other.endpoints) || self.endpoints == other.endpoints
+    /// Whether both have the same endpoints and policy; told cheaply, because what is unchanged is shared.
+    pub(crate) fn has_same_content(&self, other: &Self) -> bool {
+        let same_endpoints = Arc::ptr_eq(&self.endpoints, &other.endpoints) || self.endpoints == other.endpoints;
+        same_endpoints && self.policy == other.policy
     }
 
     /// Whether the registry's revision `revision` of its life `epoch` is in.

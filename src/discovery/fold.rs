@@ -6,8 +6,11 @@ use std::{
 };
 
 use super::endpoint::{EndpointSet, Endpoints};
-use crate::contract::meshwork::registry::v1::{
-    Change, Instance, ResumePoint, Snapshot, WatchResponse, watch_response::Event,
+use crate::{
+    contract::meshwork::registry::v1::{
+        self as contract, Change, Instance, ResumePoint, Snapshot, WatchResponse, watch_response::Event,
+    },
+    policy::Policy,
 };
 
 /// The state of the watched services.
@@ -22,6 +25,7 @@ pub(super) struct View {
 struct Service {
     known: bool,
     endpoints: Endpoints,
+    policy: Arc<Policy>,
 }
 
 impl View {
@@ -41,9 +45,10 @@ impl View {
         }
     }
 
-    /// Takes in endpoints of an earlier run, of a service that nothing was heard of in this one.
-    pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints) {
-        self.services.entry(service.into()).or_insert(Service { known: true, endpoints });
+    /// Takes in what an earlier run knew of a service that nothing was heard of in this one.
+    pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints, policy: Policy) {
+        let recalled = Service { known: true, endpoints, policy: Arc::new(policy) };
+        self.services.entry(service.into()).or_insert(recalled);
     }
 
     /// Forgets the services that are no longer watched.
@@ -64,18 +69,21 @@ impl View {
 
     /// The set of a service that something is known of.
     pub(super) fn set(&self, service: &Arc<str>) -> Option<EndpointSet> {
-        self.services.get(service).map(|Service { known, endpoints }| EndpointSet {
+        self.services.get(service).map(|Service { known, endpoints, policy }| EndpointSet {
             service: service.clone(),
             epoch: self.epoch.clone(),
             revision: self.revision,
             known: *known,
             endpoints: endpoints.clone(),
+            policy: policy.clone(),
         })
     }
 
     fn replace(&mut self, snapshot: Snapshot) {
         for told in snapshot.services {
             let service = self.services.entry(told.service.into()).or_default();
+            // Unlike instances, policies do not have to come back first.
+            service.take_on(&told.policy.unwrap_or_default());
             if snapshot.provisional {
                 service.known |= told.known;
             } else {
@@ -99,6 +107,9 @@ impl View {
                 Arc::make_mut(&mut service.endpoints).remove(&gone.instance_id);
             }
         }
+        for policy in change.policies {
+            self.services.entry(policy.service.as_str().into()).or_default().take_on(&policy);
+        }
     }
 }
 
@@ -106,6 +117,17 @@ impl Service {
     fn put(&mut self, instance: Instance) {
         if self.endpoints.get(&instance.instance_id).is_none_or(|now| **now != instance) {
             Arc::make_mut(&mut self.endpoints).insert(instance.instance_id.clone(), Arc::new(instance));
+        }
+    }
+
+    /// Acts by a policy from now on; not by one that cannot be understood.
+    fn take_on(&mut self, policy: &contract::Policy) {
+        match Policy::try_from(policy) {
+            Ok(policy) if policy == *self.policy => {}
+            Ok(policy) => self.policy = Arc::new(policy),
+            Err(violations) => {
+                tracing::warn!(service = policy.service, %violations, "a policy is left out: the one before stays");
+            }
         }
     }
 
@@ -119,6 +141,8 @@ impl Service {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::contract::meshwork::registry::v1::{InstanceRef, Progress, ServiceInstances};
 
@@ -128,7 +152,8 @@ mod tests {
 
     fn snapshot(epoch: &str, revision: u64, ids: &[&str], provisional: bool) -> WatchResponse {
         let instances = ids.iter().map(|id| instance(id)).collect::<Vec<_>>();
-        let services = vec![ServiceInstances { service: "order".into(), known: !ids.is_empty(), instances }];
+        let services =
+            vec![ServiceInstances { service: "order".into(), known: !ids.is_empty(), instances, policy: None }];
         event(epoch, revision, Event::Snapshot(Snapshot { services, provisional }))
     }
 
@@ -138,7 +163,11 @@ mod tests {
         event(
             "e",
             revision,
-            Event::Change(Change { updated: updated.iter().map(|id| instance(id)).collect(), removed }),
+            Event::Change(Change {
+                updated: updated.iter().map(|id| instance(id)).collect(),
+                removed,
+                ..Change::default()
+            }),
         )
     }
 
@@ -209,17 +238,61 @@ mod tests {
         assert!(!set(&unknown).known);
     }
 
+    fn timeout_of(seconds: i64) -> contract::Policy {
+        let timeout = Some(prost_types::Duration { seconds, nanos: 0 });
+        contract::Policy { service: "order".into(), timeout, ..contract::Policy::default() }
+    }
+
+    fn new_policy(revision: u64, policy: contract::Policy) -> WatchResponse {
+        event("e", revision, Event::Change(Change { policies: vec![policy], ..Change::default() }))
+    }
+
+    fn timeout(view: &View) -> Option<Duration> {
+        set(view).policy.timeout
+    }
+
+    #[test]
+    fn a_policy_is_followed_and_the_endpoints_stay() {
+        let mut view = view([snapshot("e", 1, &["a"], false)]);
+        let before = set(&view);
+        assert_eq!(*before.policy, Policy::default());
+        view.apply(new_policy(2, timeout_of(2)));
+        assert_eq!(timeout(&view), Some(Duration::from_secs(2)));
+        assert!(Arc::ptr_eq(&before.endpoints, &set(&view).endpoints));
+        view.apply(new_policy(3, contract::Policy { service: "order".into(), ..contract::Policy::default() }));
+        assert_eq!(*set(&view).policy, Policy::default(), "it was taken back");
+    }
+
+    #[test]
+    fn a_snapshot_says_the_policy_even_while_it_is_provisional() {
+        let services = vec![ServiceInstances {
+            service: "order".into(),
+            policy: Some(timeout_of(2)),
+            ..ServiceInstances::default()
+        }];
+        let mut view = view([event("e", 1, Event::Snapshot(Snapshot { services, provisional: true }))]);
+        assert_eq!(timeout(&view), Some(Duration::from_secs(2)));
+        view.apply(snapshot("f", 1, &[], true));
+        assert_eq!(timeout(&view), None);
+    }
+
+    #[test]
+    fn a_policy_that_cannot_be_understood_leaves_the_one_before() {
+        let view = view([snapshot("e", 1, &["a"], false), new_policy(2, timeout_of(2)), new_policy(3, timeout_of(-1))]);
+        assert_eq!((timeout(&view), set(&view).revision), (Some(Duration::from_secs(2)), 3));
+    }
+
     #[test]
     fn what_an_earlier_run_left_is_replaced_by_the_first_word_of_the_registry() {
         let mut view = View::default();
         let old = Endpoints::new(BTreeMap::from([("old".into(), Arc::new(instance("old")))]));
-        view.recall("order", old.clone());
+        view.recall("order", old.clone(), Policy::default());
         assert_eq!((ids(&view), view.resume_point()), (vec!["old".to_owned()], None));
         view.apply(snapshot("e", 1, &["a"], true));
         assert_eq!(ids(&view), ["a", "old"]);
         view.apply(snapshot("e", 2, &["a"], false));
         assert_eq!(ids(&view), ["a"]);
-        view.recall("order", old);
+        view.recall("order", old, Policy::default());
         assert_eq!(ids(&view), ["a"], "too late");
     }
 }

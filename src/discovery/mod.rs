@@ -86,20 +86,20 @@ impl Discovery {
         }
     }
 
-    /// Publishes a set, and says whether its endpoints are news.
+    /// Publishes a set, and says whether its endpoints or its policy are news.
     fn publish(&self, set: EndpointSet) -> bool {
-        let mut other_endpoints = false;
+        let mut other_content = false;
         if let Some(latest) = self.sets().get(&set.service) {
             latest.send_if_modified(|now| {
-                other_endpoints = !now.has_same_endpoints(&set);
-                let news = other_endpoints || now.known != set.known || !now.has_seen(&set.epoch, set.revision);
+                other_content = !now.has_same_content(&set);
+                let news = other_content || now.known != set.known || !now.has_seen(&set.epoch, set.revision);
                 if news {
                     *now = set;
                 }
                 news
             });
         }
-        other_endpoints
+        other_content
     }
 
     fn note(&self, trouble: Option<String>) {

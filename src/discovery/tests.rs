@@ -26,8 +26,8 @@ use crate::{
         soon,
     },
     contract::meshwork::registry::v1::{
-        Change, Instance, InstanceRef, InstanceStatus, Progress, ResumePoint, ServiceInstances, Snapshot, WatchRequest,
-        WatchResponse, watch_response::Event,
+        Change, Instance, InstanceRef, InstanceStatus, Policy, Progress, ResumePoint, ServiceInstances, Snapshot,
+        WatchRequest, WatchResponse, watch_response::Event,
     },
     server::{Config, Server},
 };
@@ -112,6 +112,7 @@ impl Watch {
             service: service.clone(),
             known: true,
             instances: ids.iter().map(|id| instance(service, id)).collect(),
+            policy: None,
         });
         self.send(epoch, revision, Event::Snapshot(Snapshot { services: services.collect(), provisional }));
     }
@@ -149,6 +150,16 @@ async fn until(endpoints: &mut latest::Receiver<EndpointSet>, ids: &[&str]) -> E
     soon(endpoints.wait_for(are)).await.expect("discovery is here").clone()
 }
 
+/// Waits until the policy's timeout is this one.
+async fn until_timeout(endpoints: &mut latest::Receiver<EndpointSet>, timeout: Option<Duration>) {
+    soon(endpoints.wait_for(|set| set.policy.timeout == timeout)).await.expect("discovery is here");
+}
+
+fn policy(timeout: Duration) -> Policy {
+    let timeout = timeout.try_into().ok();
+    Policy { service: "echo".into(), timeout, ..Policy::default() }
+}
+
 /// Time enough for what would be wrong to happen.
 async fn meanwhile() {
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -165,7 +176,7 @@ async fn a_set_follows_the_registry_although_no_call_flows() {
     until(&mut endpoints, &["a"]).await;
 
     let removed = vec![InstanceRef { service: "echo".into(), instance_id: "a".into() }];
-    watch.send("e", 2, Event::Change(Change { updated: vec![instance("echo", "b")], removed }));
+    watch.send("e", 2, Event::Change(Change { updated: vec![instance("echo", "b")], removed, policies: vec![] }));
 
     let set = until(&mut endpoints, &["b"]).await;
     assert!(set.known && set.has_seen("e", 2));
@@ -229,7 +240,7 @@ async fn a_watch_that_broke_is_resumed_where_it_was() {
     let watch = registry.watch().await;
 
     assert_eq!(watch.resumes_from(), Some(("e", 7)));
-    watch.send("e", 8, Event::Change(Change { updated: vec![instance("echo", "b")], removed: vec![] }));
+    watch.send("e", 8, Event::Change(Change { updated: vec![instance("echo", "b")], ..Change::default() }));
     until(&mut endpoints, &["a", "b"]).await;
 }
 
@@ -360,6 +371,36 @@ async fn a_client_that_starts_without_a_registry_finds_its_services_on_disk() {
     assert_eq!(watch.resumes_from(), None, "the earlier run's point is of no use");
     watch.snapshot("f", 1, &["a"], false);
     until(&mut endpoints, &["a"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_reaches_running_clients_and_stays_while_the_registry_is_away() {
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let net = Net::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    let built = || {
+        let mesh = Mesh::builder().registries(["registry:1"]).connector(net.connector());
+        mesh.cache_dir(folder.path()).build().expect("a mesh")
+    };
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = built();
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = registry.watch().await;
+    watch.snapshot("e", 1, &["a"], false);
+    until(&mut endpoints, &["a"]).await;
+    assert_eq!(endpoints.borrow().policy.timeout, None);
+
+    watch.send("e", 2, Event::Change(Change { policies: vec![policy(TIMEOUT)], ..Change::default() }));
+
+    until_timeout(&mut endpoints, Some(TIMEOUT)).await;
+    registry.kill().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(endpoints.borrow().policy.timeout, Some(TIMEOUT), "the registry is away");
+    soon(mesh.close()).await;
+    let mesh = built();
+    let mut endpoints = mesh.endpoints("echo");
+    until_timeout(&mut endpoints, Some(TIMEOUT)).await;
+    assert_eq!(&*endpoints.borrow().epoch, "", "it was on disk");
 }
 
 #[tokio::test(start_paused = true)]

@@ -149,9 +149,9 @@ impl Watcher {
             if self.view.has(service) {
                 continue;
             }
-            if let Some(endpoints) = cache.load(service).await {
+            if let Some((endpoints, policy)) = cache.load(service).await {
                 tracing::info!(%service, endpoints = endpoints.len(), "the registry is away: using the last endpoint set");
-                self.view.recall(service, endpoints);
+                self.view.recall(service, endpoints, policy);
                 self.view.set(service).map(|set| self.discovery.publish(set));
             }
         }

@@ -1,10 +1,12 @@
-//! What every rpc handler needs beside its rules: errors with details, pages, and opaque tokens.
+//! What every rpc handler needs beside its rules: errors with details, pages, durations, and opaque tokens.
 
+mod duration;
 mod page;
 mod status;
 mod token;
 mod transport;
 
+pub use duration::duration;
 pub use page::Page;
 pub use status::{Domain, Violations};
 pub use token::InvalidToken;

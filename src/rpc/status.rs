@@ -1,6 +1,9 @@
 //! Errors as callers see them: a code, `google.rpc.ErrorInfo`, and what is wrong with which field (AIP-193).
 
-use std::{fmt::Display, time::Duration};
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
 
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
@@ -54,15 +57,31 @@ impl Violations {
         value.map_err(|error| self.add(field, error)).ok()
     }
 
+    /// Whether nothing was noted.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Fails with INVALID_ARGUMENT/INVALID_FIELD and a `google.rpc.BadRequest` if anything was noted.
     pub fn into_result(self, domain: Domain) -> Result<(), Status> {
-        if self.0.is_empty() {
+        if self.is_empty() {
             return Ok(());
         }
-        let message = self.0.iter().map(|v| format!("{}: {}", v.field, v.description)).collect::<Vec<_>>().join("; ");
+        let message = self.to_string();
         let mut details = domain.details("INVALID_FIELD");
         details.set_bad_request(self.0);
         Err(Status::with_error_details(Code::InvalidArgument, message, details))
+    }
+}
+
+/// On one line.
+impl Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, FieldViolation { field, description, .. }) in self.0.iter().enumerate() {
+            let separator = if index == 0 { "" } else { "; " };
+            write!(f, "{separator}{field}: {description}")?;
+        }
+        Ok(())
     }
 }
 

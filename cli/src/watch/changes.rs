@@ -88,13 +88,13 @@ mod tests {
     }
 
     fn snapshot(instances: Vec<Instance>, provisional: bool) -> WatchResponse {
-        let services = vec![ServiceInstances { service: "order".into(), known: true, instances }];
+        let services = vec![ServiceInstances { service: "order".into(), known: true, instances, policy: None }];
         response(Event::Snapshot(Snapshot { services, provisional }))
     }
 
     fn change(updated: Vec<Instance>, removed: &[&str]) -> WatchResponse {
         let removed = removed.iter().map(|id| InstanceRef { service: "order".into(), instance_id: (*id).into() });
-        response(Event::Change(registry::Change { updated, removed: removed.collect() }))
+        response(Event::Change(registry::Change { updated, removed: removed.collect(), policies: vec![] }))
     }
 
     fn response(event: Event) -> WatchResponse {
