@@ -2,7 +2,7 @@
 //!
 //! A benchmark is a module with its `Args` and a `run` that returns an [`Outcome`]; everything around it is done here, once.
 
-use std::{path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf, process::ExitCode, time::SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -85,7 +85,9 @@ async fn measure(cli: &Cli) -> Result<Report, Error> {
     let out = &cli.common.out;
     let folder = |source| Error::Folder { path: out.clone(), source };
     std::fs::create_dir_all(out).map_err(folder)?;
-    let scratch = tempfile::Builder::new().prefix("run-").tempdir_in(out).map_err(folder)?;
+    // To be passed through by a database server, which runs as a user of its own.
+    let searchable = Permissions::from_mode(0o711);
+    let scratch = tempfile::Builder::new().prefix("run-").permissions(searchable).tempdir_in(out).map_err(folder)?;
     let machine = Machine::read(scratch.path()).map_err(folder)?;
     let date = SystemTime::now();
     let outcome: Outcome = match &cli.command {

@@ -4,6 +4,8 @@ mod cli;
 mod saga;
 
 mod process;
+#[expect(dead_code, reason = "the benchmarks that use all of it are the next to come")]
+mod shop_processes;
 
 mod cpu;
 mod machine;

@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    fs::File,
     io::{BufRead, BufReader, Read},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -31,8 +32,8 @@ pub(crate) enum Error {
         source: std::io::Error,
     },
     /// It cannot be built.
-    #[error("cannot build {0}: cargo failed")]
-    Build(&'static str),
+    #[error("cannot build {}: cargo failed", .0.join(", "))]
+    Build(Vec<&'static str>),
     /// It did not say what it was to say.
     #[error("{program} did not say {line:?} within {} s{said}", limit.as_secs())]
     Silent {
@@ -73,15 +74,17 @@ impl fmt::Display for Said {
     }
 }
 
-/// The workspace's binary `name` of `package`, as fresh as this one and from the same profile.
+/// Builds the binaries of these packages of the workspace, as fresh as this one and from the same profile. Returns their
+/// folder.
 ///
 /// `cargo run` builds only what it runs, so that the binary beside it may be missing or, worse, old.
-pub(crate) fn build(package: &'static str, name: &'static str) -> Result<PathBuf, Error> {
+pub(crate) fn build(packages: &[&'static str]) -> Result<PathBuf, Error> {
     let started = |source| Error::Start { program: "cargo".to_owned(), source };
     let folder = std::env::current_exe().map_err(started)?.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut cargo = Command::new("cargo");
     // With this package in the selection, features are what they are here, and no dependency is built twice.
-    cargo.args(["build", "--quiet", "-p", package, "-p", env!("CARGO_PKG_NAME")]);
+    cargo.args(["build", "--quiet", "-p", env!("CARGO_PKG_NAME")]);
+    cargo.args(packages.iter().flat_map(|package| ["-p", package]));
     cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     if let Some(target) = folder.parent() {
         cargo.arg("--target-dir").arg(target);
@@ -90,7 +93,7 @@ pub(crate) fn build(package: &'static str, name: &'static str) -> Result<PathBuf
         cargo.arg("--release");
     }
     let built = cargo.status().map_err(started)?.success();
-    if built { Ok(folder.join(name)) } else { Err(Error::Build(name)) }
+    if built { Ok(folder) } else { Err(Error::Build(packages.to_vec())) }
 }
 
 /// A running process.
@@ -103,45 +106,62 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it.
+    /// Starts it, and listens to all it says.
     pub(crate) fn start(program: &Path, args: &[&str]) -> Result<Self, Error> {
-        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
-        let started = Instant::now();
-        let child = Command::new(program)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|source| Error::Start { program: name.clone(), source })?;
         let (sender, lines) = mpsc::channel();
-        let mut process = Self { program: name, child, started, lines, heard: Vec::new() };
-        if let Some(stdout) = process.child.stdout.take() {
-            forward(stdout, sender.clone());
-        }
+        let mut process = Self::spawn(program, args, Stdio::piped(), lines)?;
         if let Some(stderr) = process.child.stderr.take() {
-            forward(stderr, sender);
+            forward(stderr, sender.clone());
         }
+        process.listen(sender);
         Ok(process)
     }
 
-    /// Waits until it says a line that contains `line`. Returns the time since its start.
-    pub(crate) fn wait_for_line(&mut self, line: &'static str, limit: Duration) -> Result<Duration, Error> {
+    /// Starts it with its stderr, where services log, in a file.
+    pub(crate) fn start_logged(program: &Path, args: &[&str], log: File) -> Result<Self, Error> {
+        let (sender, lines) = mpsc::channel();
+        let mut process = Self::spawn(program, args, log.into(), lines)?;
+        process.listen(sender);
+        Ok(process)
+    }
+
+    fn spawn(program: &Path, args: &[&str], stderr: Stdio, lines: Receiver<String>) -> Result<Self, Error> {
+        let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
+        let started = Instant::now();
+        let mut command = Command::new(program);
+        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        let child = command.spawn().map_err(|source| Error::Start { program: name.clone(), source })?;
+        Ok(Self { program: name, child, started, lines, heard: Vec::new() })
+    }
+
+    fn listen(&mut self, sender: mpsc::Sender<String>) {
+        if let Some(stdout) = self.child.stdout.take() {
+            forward(stdout, sender);
+        }
+    }
+
+    /// Waits until it says a line that contains `line`. Returns the time since its start, and the whole line.
+    pub(crate) fn wait_for_line(&mut self, line: &'static str, limit: Duration) -> Result<(Duration, String), Error> {
         let until = self.started + limit;
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-                Ok(said) => {
-                    let found = said.contains(line);
-                    self.heard.push(said);
-                    if found {
-                        return Ok(self.started.elapsed());
-                    }
-                }
+                Ok(said) if said.contains(line) => return Ok((self.started.elapsed(), said)),
+                Ok(said) => self.heard.push(said),
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                     return Err(Error::Silent { program: self.program.clone(), line, limit, said: self.said() });
                 }
             }
         }
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal; an error means that it is gone.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+        kill_process(Pid::from_child(&self.child), signal).map_err(|_| Error::Gone { program: self.program.clone() })
     }
 
     /// Memory that it holds at the moment, MiB (VmRSS: resident, shared pages included).
@@ -155,7 +175,7 @@ impl Process {
     pub(crate) fn terminate(mut self, limit: Duration) -> Result<(), Error> {
         let until = Instant::now() + limit;
         // An error means that it is gone already, which the wait tells as well.
-        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let _ = self.signal(Signal::TERM);
         while Instant::now() < until {
             match self.child.try_wait() {
                 Ok(Some(status)) if status.success() => return Ok(()),
@@ -203,7 +223,7 @@ mod tests {
     #[test]
     fn a_process_is_ready_when_it_says_so_and_ends_when_told() {
         let mut process = shell("trap 'exit 0' TERM; echo one; echo mesh is ready; while :; do sleep 0.01; done");
-        assert!(process.wait_for_line("mesh is ready", LIMIT).unwrap() < LIMIT);
+        assert!(process.wait_for_line("mesh is ready", LIMIT).unwrap().0 < LIMIT);
         assert!(process.rss_mb().unwrap() > 0.0);
         process.terminate(LIMIT).unwrap();
     }

@@ -29,7 +29,7 @@ pub(super) struct Startup {
 
 /// The `meshwork` binary, built if need be.
 pub(super) async fn binary() -> Result<PathBuf, process::Error> {
-    blocking(|| process::build("meshwork-cli", "meshwork")).await
+    blocking(|| Ok(process::build(&["meshwork-cli"])?.join("meshwork"))).await
 }
 
 /// Starts a mesh on a free port with its data in `folder`, and ends it with SIGTERM.
@@ -38,7 +38,7 @@ pub(super) async fn measure(meshwork: &Path, folder: PathBuf) -> Result<Startup,
     blocking(move || {
         let folder = folder.to_string_lossy();
         let mut up = Process::start(&meshwork, &["up", "--registry-addr", "127.0.0.1:0", "--data-dir", &folder])?;
-        let ready = up.wait_for_line(READY, READY_LIMIT)?;
+        let (ready, _) = up.wait_for_line(READY, READY_LIMIT)?;
         thread::sleep(IDLE);
         let idle_rss_mb = up.rss_mb()?;
         up.terminate(END_LIMIT)?;

@@ -1,0 +1,129 @@
+//! One process of a shop, over all its lives.
+
+use std::{
+    fs::File,
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustix::process::Signal;
+use tokio::task::spawn_blocking;
+
+use super::{Error, Programs};
+use crate::process::Process;
+
+/// What a process says when it serves, before its address.
+const READY: &str = " is ready on ";
+/// Far beyond the fraction of a second that a start takes; a database that starts again at the same time is waited for.
+const READY_LIMIT: Duration = Duration::from_secs(30);
+/// The default drain limit and a little more.
+const END_LIMIT: Duration = Duration::from_secs(40);
+
+/// A process of a shop: started, and started again with the same database and log.
+pub(crate) struct Instance {
+    service: &'static str,
+    name: String,
+    program: PathBuf,
+    args: Vec<String>,
+    log: PathBuf,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    process: Process,
+    address: SocketAddr,
+}
+
+impl Instance {
+    pub(super) fn new(
+        programs: &Programs,
+        service: &'static str,
+        number: usize,
+        flags: Vec<String>,
+        logs: &Path,
+    ) -> Self {
+        let (program, mut args) = programs.of(service);
+        args.extend(flags);
+        let name = format!("{service}-{number}");
+        let log = logs.join(format!("{name}.log"));
+        Self { service, name, program, args, log, running: Mutex::default() }
+    }
+
+    /// The service that it is an instance of.
+    pub(crate) fn service(&self) -> &'static str {
+        self.service
+    }
+
+    /// What it is called here, such as `order-1`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where everything is that it has logged, in all its lives.
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    /// Where it listens in this life.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.with(|running| running.as_ref().map(|running| running.address))
+    }
+
+    /// The id of its process.
+    pub(crate) fn pid(&self) -> Option<u32> {
+        self.with(|running| running.as_ref().map(|running| running.process.id()))
+    }
+
+    /// Starts it, and waits until it is ready. Returns how long that took.
+    pub(crate) async fn start(&self) -> Result<Duration, Error> {
+        if self.address().is_some() {
+            return Err(Error::Runs(self.name.clone()));
+        }
+        let log = File::options().create(true).append(true).open(&self.log);
+        let log = log.map_err(|source: io::Error| Error::Folder { path: self.log.clone(), source })?;
+        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        let mut process = Process::start_logged(&self.program, &args, log)?;
+        let ready = spawn_blocking(move || process.wait_for_line(READY, READY_LIMIT).map(|ready| (process, ready)));
+        let (process, (took, line)) = ready.await.expect("it does not panic, and the runtime lives on")?;
+        let address = line.rsplit(' ').next().and_then(|address| address.parse().ok());
+        let address = address.ok_or_else(|| Error::NoAddress(self.name.clone(), line))?;
+        self.with(|running| *running = Some(Running { process, address }));
+        Ok(took)
+    }
+
+    /// Kills it (SIGKILL), if it runs.
+    pub(crate) fn kill(&self) {
+        self.with(|running| drop(running.take()));
+    }
+
+    /// Stops it where it is (SIGSTOP): it neither works nor closes a connection.
+    pub(crate) fn pause(&self) -> Result<(), Error> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets a stopped process go on (SIGCONT), as if no time had passed for it.
+    pub(crate) fn resume(&self) -> Result<(), Error> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Ends it by SIGTERM, and waits until it has ended with code 0.
+    pub(crate) async fn terminate(&self) -> Result<(), Error> {
+        let Running { process, .. } = self.with(Option::take).ok_or_else(|| Error::RunsNot(self.name.clone()))?;
+        let ended = spawn_blocking(move || process.terminate(END_LIMIT)).await;
+        Ok(ended.expect("it does not panic, and the runtime lives on")?)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), Error> {
+        self.with(|running| match running {
+            Some(running) => Ok(running.process.signal(signal)?),
+            None => Err(Error::RunsNot(self.name.clone())),
+        })
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Option<Running>) -> T) -> T {
+        work(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

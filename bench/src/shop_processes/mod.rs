@@ -1,0 +1,164 @@
+//! The whole shop as teams run it: every instance a process of its own, which may be killed, stopped and started again.
+//!
+//! Databases outlive their processes, ports do not: only the registry comes back where it was. Every process is this
+//! one's child, and is gone when its [`Instance`] is dropped.
+
+mod instance;
+mod programs;
+
+#[cfg(test)]
+mod tests;
+
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use futures_util::future::try_join_all;
+use meshwork::{Mesh, MeshError};
+use meshwork_cli::fleet::Replicas;
+use meshwork_fixture::{Server, ServerError, restart_port};
+
+use crate::process;
+
+pub(crate) use instance::Instance;
+pub(crate) use programs::Programs;
+
+/// Where the write sides keep their data. Views are SQLite files with either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Store {
+    /// A file for each service; so one process for each of customer and order
+    Sqlite,
+    /// A server of its own, with a database for each service
+    Postgres,
+}
+
+/// What a shop is started with.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Where databases, logs and caches are kept. Other users must be able to search its parents: PostgreSQL does not run
+    /// as root.
+    pub(crate) folder: PathBuf,
+    pub(crate) store: Store,
+    /// How many processes of each service; on SQLite one of each but query.
+    pub(crate) replicas: Replicas,
+}
+
+/// Why there is no shop.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// A process.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// The PostgreSQL server.
+    #[error(transparent)]
+    Postgres(#[from] ServerError),
+    /// There is no port for the registry.
+    #[error("no free port: {0}")]
+    Port(io::Error),
+    /// The folder.
+    #[error("cannot keep data in {}: {source}", path.display())]
+    Folder {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// This process's own view of the mesh.
+    #[error("the mesh cannot be reached: {0}")]
+    Mesh(#[from] MeshError),
+    /// A process is to start that runs.
+    #[error("{0} runs already")]
+    Runs(String),
+    /// A process is to do something and does not run.
+    #[error("{0} does not run")]
+    RunsNot(String),
+    /// A ready process that does not say where.
+    #[error("{0} is ready, but not at an address: {1:?}")]
+    NoAddress(String, String),
+}
+
+/// The processes of a shop. Dropped, all of them are killed; [`close`](Self::close) ends them in order.
+pub(crate) struct ShopProcesses {
+    registry: Arc<Instance>,
+    services: Vec<Arc<Instance>>,
+    mesh: Mesh,
+    // Last, so that the server outlives its clients.
+    postgres: Option<Arc<Server>>,
+}
+
+impl ShopProcesses {
+    /// Starts all processes, and waits until each is ready.
+    pub(crate) async fn start(programs: &Programs, config: &Config) -> Result<Self, Error> {
+        let folder = |path: PathBuf| match fs::create_dir_all(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(Error::Folder { path, source }),
+        };
+        let postgres = match config.store {
+            Store::Sqlite => None,
+            Store::Postgres => Some(Arc::new(Server::start(folder(config.folder.join("postgres"))?)?)),
+        };
+        let data = folder(config.folder.join("data"))?;
+        let logs = folder(config.folder.join("logs"))?;
+
+        let address = format!("127.0.0.1:{}", restart_port().map_err(Error::Port)?);
+        let registry_url = format!("http://{address}");
+        let args = vec!["--listen".to_owned(), address];
+        let registry = Arc::new(Instance::new(programs, "registry", 1, args, &logs));
+        registry.start().await?;
+
+        let replicas = [
+            ("customer", config.replicas.customer),
+            ("order", config.replicas.order),
+            ("query", config.replicas.query),
+        ];
+        let numbered =
+            replicas.into_iter().flat_map(|(service, count)| (1..=count).map(move |number| (service, number)));
+        let services: Vec<_> = numbered
+            .map(|(service, number)| {
+                let file = |name: &str| format!("sqlite://{}", data.join(name).display());
+                let database_url = match &postgres {
+                    _ if service == "query" => file(&format!("query-{number}.db")),
+                    Some(server) => server.url(service),
+                    None => file(&format!("{service}.db")),
+                };
+                let cache_dir = config.folder.join("endpoints").join(format!("{service}-{number}"));
+                let args = ["--registry", &registry_url, "--database-url", &database_url, "--cache-dir"];
+                let args = args.into_iter().map(str::to_owned).chain([cache_dir.to_string_lossy().into_owned()]);
+                Arc::new(Instance::new(programs, service, number, args.collect(), &logs))
+            })
+            .collect();
+        try_join_all(services.iter().map(|instance| instance.start())).await?;
+        let mesh = Mesh::connect(registry_url)?;
+        Ok(Self { registry, services, mesh, postgres })
+    }
+
+    /// This process's own handle on the mesh: it finds and reaches the services as any other process would.
+    pub(crate) fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// The registry's process.
+    pub(crate) fn registry(&self) -> &Arc<Instance> {
+        &self.registry
+    }
+
+    /// The processes of all services.
+    pub(crate) fn services(&self) -> &[Arc<Instance>] {
+        &self.services
+    }
+
+    /// The processes of a service, in the order of their numbers.
+    pub(crate) fn instances(&self, service: &str) -> Vec<&Arc<Instance>> {
+        self.services.iter().filter(|instance| instance.service() == service).collect()
+    }
+
+    /// The PostgreSQL server, if the shop has one.
+    pub(crate) fn postgres(&self) -> Option<&Arc<Server>> {
+        self.postgres.as_ref()
+    }
+
+    /// Ends all processes by SIGTERM, the registry last. An error if one does not end well, or does not run.
+    pub(crate) async fn close(self) -> Result<(), Error> {
+        self.mesh.close().await;
+        try_join_all(self.services.iter().map(|instance| instance.terminate())).await?;
+        self.registry.terminate().await
+    }
+}

@@ -1,0 +1,39 @@
+//! Where the processes of a shop come from.
+
+use std::path::PathBuf;
+
+use tokio::task::spawn_blocking;
+
+use crate::process;
+
+/// The packages that they are built from; each names its binary.
+const PACKAGES: [&str; 4] = ["meshwork-registry", "meshwork-customer", "meshwork-order", "meshwork-query"];
+
+/// How the services of a shop are run.
+#[derive(Clone, Debug)]
+pub(crate) enum Programs {
+    /// A binary of its own for each, in this folder.
+    Built(PathBuf),
+    /// This very test binary, which runs a service if its arguments say so: a test needs nothing that cargo has not built.
+    #[cfg(test)]
+    Test { path: PathBuf, test: &'static str },
+}
+
+impl Programs {
+    /// The workspace's binaries, built if need be.
+    pub(crate) async fn build() -> Result<Self, process::Error> {
+        let built = spawn_blocking(|| process::build(&PACKAGES)).await;
+        Ok(Self::Built(built.expect("it does not panic, and the runtime lives on")?))
+    }
+
+    /// What to run for a service, and which arguments come before its flags.
+    pub(super) fn of(&self, service: &str) -> (PathBuf, Vec<String>) {
+        match self {
+            Self::Built(folder) => (folder.join(format!("meshwork-{service}")), Vec::new()),
+            #[cfg(test)]
+            Self::Test { path, test } => {
+                (path.clone(), ["--exact", test, "--nocapture", "--", service].map(str::to_owned).to_vec())
+            }
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! Shops whose processes are this test binary, once for each instance.
+
+use std::{path::Path, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use meshwork::{
+    contract::shop::customer::v1::{
+        CreateCustomerRequest, GetCustomerRequest, customer_service_client::CustomerServiceClient,
+    },
+    contract::shop::r#type::v1::Money,
+    process::Failure,
+    telemetry::{self, LogFormat},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+
+/// Far beyond what anything here takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Not a test, but what runs in the processes of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn service_process() -> ExitCode {
+    let mut args = std::env::args().skip_while(|arg| arg != "--").skip(1);
+    let Some(service) = args.next() else { return ExitCode::SUCCESS };
+    telemetry::init(LogFormat::default(), "info").unwrap();
+    let shutdown = CancellationToken::new();
+    let mut terminated = signal(SignalKind::terminate()).unwrap();
+    let cancel = shutdown.clone();
+    tokio::spawn(async move {
+        terminated.recv().await;
+        cancel.cancel();
+    });
+    let flags = [service.clone()].into_iter().chain(args);
+    let served = match service.as_str() {
+        "registry" => serve_registry(meshwork_registry::Args::parse_from(flags), shutdown).await,
+        "customer" => meshwork_customer::process::Args::parse_from(flags).serve(shutdown).await,
+        "order" => meshwork_order::process::Args::parse_from(flags).serve(shutdown).await,
+        _ => meshwork_query::process::Args::parse_from(flags).serve(shutdown).await,
+    };
+    served.unwrap();
+    ExitCode::SUCCESS
+}
+
+async fn serve_registry(args: meshwork_registry::Args, shutdown: CancellationToken) -> Result<(), Failure> {
+    let (config, listener) = args.listen().await?;
+    meshwork_registry::run(config, listener, shutdown.cancelled_owned()).await.map_err(Failure::run)
+}
+
+pub(crate) fn programs() -> Programs {
+    Programs::Test { path: std::env::current_exe().unwrap(), test: "shop_processes::tests::service_process" }
+}
+
+async fn sqlite(folder: &Path) -> ShopProcesses {
+    let config = Config { folder: folder.to_path_buf(), store: Store::Sqlite, replicas: Replicas::all(1) };
+    timeout(LIMIT, ShopProcesses::start(&programs(), &config)).await.unwrap().unwrap()
+}
+
+fn pids(shop: &ShopProcesses) -> Vec<u32> {
+    [&shop.registry].into_iter().chain(&shop.services).filter_map(|instance| instance.pid()).collect()
+}
+
+fn lives(pid: u32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_that_is_started_again_has_its_data_and_another_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = sqlite(folder.path()).await;
+    let mut customers = CustomerServiceClient::new(shop.mesh().channel("customer"));
+    let credit_limit = Some(Money { currency_code: "USD".into(), units: 10, nanos: 0 });
+    let create = CreateCustomerRequest { name: "Ada".into(), credit_limit, ..Default::default() };
+    let customer_id = customers.create_customer(create).await.unwrap().into_inner().customer_id;
+
+    let customer = shop.instances("customer")[0].clone();
+    let before = customer.address();
+    customer.kill();
+    assert_eq!(customer.address(), None);
+    customer.start().await.unwrap();
+    assert_ne!(customer.address(), before);
+    let get = || {
+        let (mut customers, customer_id) = (customers.clone(), customer_id.clone());
+        async move { customers.get_customer(GetCustomerRequest { customer_id }).await }
+    };
+    // The killed instance stays listed for a lease.
+    let found = timeout(LIMIT, async { while get().await.is_err() {} }).await;
+    assert!(found.is_ok());
+    shop.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_process_ends_in_order_once_it_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = sqlite(folder.path()).await;
+    shop.instances("order")[0].pause().unwrap();
+    shop.instances("order")[0].resume().unwrap();
+    let pids = pids(&shop);
+    assert_eq!(pids.len(), 4);
+    shop.close().await.unwrap();
+    assert!(!pids.into_iter().any(lives));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dropped_shop_leaves_no_process_behind_even_a_stopped_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = sqlite(folder.path()).await;
+    shop.instances("query")[0].pause().unwrap();
+    let pids = pids(&shop);
+    assert!(pids.iter().copied().all(lives));
+    drop(shop);
+    assert!(!pids.into_iter().any(lives));
+}
