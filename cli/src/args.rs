@@ -30,9 +30,10 @@ Examples:
   meshwork up
   meshwork up --replicas order=3,customer=2 --data-dir /var/tmp/shop
   meshwork up --registry-addr 127.0.0.1:0 --json | jq -r .registry
+  meshwork up --database-url postgres://postgres@127.0.0.1/shop
 
 It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal ends it at once.
-Started again on the same folder it finds its data, and finishes the sagas that were under way.
+Started again on the same folder (and databases) it finds its data, and finishes the sagas that were under way.
 A taken port, a folder that cannot be written or is in use: exit code 2, and nothing is left running.";
 
 const DEMO_HELP: &str = "\
@@ -117,14 +118,15 @@ pub struct UpArgs {
     #[arg(long, env = "MESHWORK_REGISTRY_ADDR", default_value = "127.0.0.1:7600", value_name = "IP:PORT")]
     #[arg(value_parser = parse_loopback)]
     pub registry_addr: SocketAddr,
-    /// The folder of the databases; made if it is missing
+    /// The folder of the SQLite files; made if it is missing
     #[arg(long, env = "MESHWORK_DATA_DIR", default_value = ".meshwork", value_name = "FOLDER")]
     pub data_dir: PathBuf,
     /// How many instances, 1-16 of customer, order and query; what is not named has 2
     #[arg(long, env = "MESHWORK_REPLICAS", default_value = "customer=2,order=2,query=2")]
     #[arg(value_name = "SERVICE=COUNT,...")]
     pub replicas: Replicas,
-    /// The database; only sqlite:// for now, which keeps a file for each service in --data-dir
+    /// sqlite:// keeps a file for each service in --data-dir; postgres://HOST/shop keeps customers and orders in the
+    /// databases shop_customer and shop_order, which are made if they are missing, and the views of query in --data-dir
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://", value_name = "URL")]
     pub database_url: String,
     /// Print what runs where as one line of JSON instead of a table

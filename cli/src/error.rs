@@ -97,7 +97,10 @@ impl From<fleet::Error> for Error {
                 path.display(),
                 "is in use by another process; stop it, or give another folder",
             ),
-            fleet::Error::Store { path, source } => Self::flag("--data-dir", path.display(), source),
+            fleet::Error::Store { path, source } => Self::flag("--data-dir", path.display(), source.problem()),
+            fleet::Error::Database { database, source } => {
+                Self::flag("--database-url", format_args!("(its {database})"), source.problem())
+            }
             fleet::Error::Mesh(error) => Self::flag("--registry-addr", "of the mesh", error),
             fleet::Error::NotServing { ref service, wanted, .. } => {
                 Self::flag("--replicas", format_args!("{service}={wanted}"), &error)

@@ -11,15 +11,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     args::UpArgs,
     error::Error,
-    fleet::{self, Fleet},
+    fleet::{self, Databases, Fleet, InvalidPostgresUrl, Views},
     table::{Align, Table},
 };
 
 /// Runs a mesh until `shutdown`, then drains it.
 pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(), Error> {
-    check_database_url(&args.database_url)?;
     let config = fleet::Config {
         registry_addr: args.registry_addr,
+        databases: databases(&args.database_url)?,
         replicas: args.replicas,
         ..fleet::Config::new(args.data_dir)
     };
@@ -47,16 +47,19 @@ fn tell(fleet: &Fleet, json: bool) -> io::Result<()> {
     out.flush()
 }
 
-/// Only the embedded store is there for now. The value is not repeated whole: it may hold a password.
-fn check_database_url(url: &str) -> Result<(), Error> {
+/// Reads `--database-url`. The value is not repeated whole: it may hold a password.
+fn databases(url: &str) -> Result<Databases, Error> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     let problem = match scheme {
-        "sqlite" if rest.trim_matches('/').is_empty() => return Ok(()),
-        "sqlite" => "`up` names the files of its databases itself: give sqlite://, and their folder as --data-dir",
-        "postgres" | "postgresql" => {
-            "PostgreSQL is not supported yet: leave the flag out, or give sqlite:// (a file per service in --data-dir)"
+        "sqlite" if rest.trim_matches('/').is_empty() => return Ok(Databases::Sqlite),
+        "sqlite" => {
+            "`up` names the files of its databases itself: give sqlite://, and their folder as --data-dir".into()
         }
-        _ => "must be sqlite:// (a file for each service in --data-dir)",
+        "postgres" | "postgresql" => match url.parse() {
+            Ok(url) => return Ok(Databases::Postgres { url, views: Views::Private }),
+            Err(InvalidPostgresUrl) => InvalidPostgresUrl.to_string(),
+        },
+        _ => "must be sqlite:// (a file for each service in --data-dir) or postgres://HOST/DATABASE".into(),
     };
     Err(Error::flag("--database-url", format_args!("{scheme}:..."), problem))
 }
@@ -74,7 +77,7 @@ struct Place {
     service: String,
     instance_id: String,
     address: String,
-    /// Its database file; null: in memory.
+    /// Its database: a file, or `postgres:DATABASE`; null: in memory.
     store: Option<String>,
 }
 
@@ -84,7 +87,7 @@ impl From<&fleet::Instance> for Place {
             service: instance.service.clone(),
             instance_id: instance.instance_id.clone(),
             address: instance.address.to_string(),
-            store: instance.store.as_ref().map(|path| path.display().to_string()),
+            store: instance.store.clone(),
         }
     }
 }
@@ -141,7 +144,7 @@ mod tests {
             service: service.into(),
             instance_id: format!("019ab3c4-0000-7000-8000-{port:012}"),
             address: ([127, 0, 0, 1], port).into(),
-            store: Some(format!("/a/long/folder/name/under/which/nobody/would/look/{service}.db").into()),
+            store: Some(format!("/a/long/folder/name/under/which/nobody/would/look/{service}.db")),
         }
     }
 
@@ -159,16 +162,17 @@ mod tests {
     }
 
     #[test]
-    fn only_sqlite_is_accepted_and_a_password_is_not_repeated() {
+    fn a_database_of_another_kind_or_without_a_name_is_refused_and_a_password_is_not_repeated() {
         for good in ["sqlite:", "sqlite://", "sqlite"] {
-            assert!(check_database_url(good).is_ok(), "{good}");
+            assert!(matches!(databases(good), Ok(Databases::Sqlite)), "{good}");
         }
+        assert!(matches!(databases("postgres://me:secret@host/shop"), Ok(Databases::Postgres { .. })));
         for (bad, says) in [
-            ("postgres://me:secret@host/db", "PostgreSQL is not supported yet"),
+            ("postgres://me:secret@host", "must be postgres://USER@HOST:PORT/DATABASE"),
             ("sqlite://order.db", "--data-dir"),
             ("mysql://me:secret@host", "must be sqlite://"),
         ] {
-            let failure = Failure::from(check_database_url(bad).expect_err(bad));
+            let failure = Failure::from(databases(bad).expect_err(bad));
             assert!(matches!(failure, Failure::Flag { flag: "--database-url", .. }));
             let text = failure.to_string();
             assert!(text.contains(says) && !text.contains("secret"), "{text}");

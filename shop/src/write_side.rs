@@ -83,13 +83,22 @@ impl<D: Decider> WriteSide<D> {
 impl OpenError {
     /// As the error of `--database-url`, in one line; shows no more of `url` than [`store::shown`].
     pub fn into_failure(self, url: &str) -> Failure {
+        Failure::flag("--database-url", store::shown(url), self.problem())
+    }
+
+    /// With all its causes, in one line.
+    pub fn problem(&self) -> String {
         let mut problem = self.to_string();
         let mut cause = self.source();
         while let Some(error) = cause {
-            problem = format!("{problem}: {error}");
+            let said = error.to_string();
+            // Some errors of the database library say their cause themselves.
+            if !problem.ends_with(&said) {
+                problem = format!("{problem}: {said}");
+            }
             cause = error.source();
         }
-        Failure::flag("--database-url", store::shown(url), problem)
+        problem
     }
 }
 

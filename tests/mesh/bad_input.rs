@@ -6,6 +6,7 @@ use meshwork::contract::shop::{
     query::v1::{self as query, GetCustomerHistoryRequest, ListOrdersRequest},
     r#type::v1::Money,
 };
+use meshwork_fixture::{Engine, on_both_stores};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -32,9 +33,17 @@ fn money(currency_code: &str, units: i64, nanos: i32) -> Option<Money> {
     Some(Money { currency_code: currency_code.into(), units, nanos })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_malformed_amount_is_an_invalid_argument_that_names_the_field() {
-    let shop = Shop::open(1).await;
+on_both_stores!(
+    flavor = "multi_thread";
+    a_malformed_amount_is_an_invalid_argument_that_names_the_field,
+    a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_field,
+    an_unknown_id_is_not_found,
+    a_request_id_returns_its_resource_and_refuses_another_body,
+    an_oversized_request_is_refused_and_the_connection_goes_on,
+);
+
+async fn a_malformed_amount_is_an_invalid_argument_that_names_the_field(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let amounts = [
         ("missing", None),
         ("no currency", money("", 1, 0)),
@@ -65,9 +74,8 @@ async fn a_malformed_amount_is_an_invalid_argument_that_names_the_field() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_field() {
-    let shop = Shop::open(1).await;
+async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_field(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let (mut customers, mut orders, mut queries) = (shop.customers.clone(), shop.orders.clone(), shop.queries.clone());
     let bad = || "x".to_owned();
     let customer_id = Uuid::now_v7().to_string();
@@ -134,9 +142,8 @@ async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_fiel
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_unknown_id_is_not_found() {
-    let shop = Shop::open(1).await;
+async fn an_unknown_id_is_not_found(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let id = || Uuid::now_v7().to_string();
     let unknown_order: Vec<Case> = vec![
         ("get", shop.orders.clone().get_order(GetOrderRequest { order_id: id() }).await.expect_err("unknown")),
@@ -170,9 +177,8 @@ async fn an_unknown_id_is_not_found() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_request_id_returns_its_resource_and_refuses_another_body() {
-    let shop = Shop::open(2).await;
+async fn a_request_id_returns_its_resource_and_refuses_another_body(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let request_id = Uuid::now_v7().to_string();
     let request = |cents| CreateOrderRequest {
         customer_id: "0192f4b0-0000-7000-8000-000000000001".into(),
@@ -188,9 +194,8 @@ async fn a_request_id_returns_its_resource_and_refuses_another_body() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_oversized_request_is_refused_and_the_connection_goes_on() {
-    let shop = Shop::open(1).await;
+async fn an_oversized_request_is_refused_and_the_connection_goes_on(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let request =
         CreateCustomerRequest { name: "x".repeat(8 << 20), credit_limit: Some(usd(1)), request_id: String::new() };
     let status = shop.customers.clone().create_customer(request).await.expect_err("too large");

@@ -2,12 +2,14 @@
 
 use futures_util::future::join_all;
 use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
+use meshwork_fixture::{Engine, on_both_stores};
 
 use crate::shop::{Shop, usd};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn concurrent_orders_on_one_limit_never_exceed_it() {
-    let shop = Shop::open(2).await;
+on_both_stores!(flavor = "multi_thread"; concurrent_orders_on_one_limit_never_exceed_it);
+
+async fn concurrent_orders_on_one_limit_never_exceed_it(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let customer = shop.customer(usd(10_000)).await;
     let orders = join_all((0..60).map(|_| shop.settled_order(&customer.customer_id, usd(300)))).await;
 

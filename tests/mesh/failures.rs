@@ -7,6 +7,7 @@ use std::sync::{
 
 use futures_util::future::join_all;
 use meshwork::contract::shop::order::v1::{CreateOrderRequest, GetOrderRequest, OrderState};
+use meshwork_fixture::{Engine, on_both_stores};
 use tokio::task::JoinSet;
 use tonic::Status;
 
@@ -60,9 +61,16 @@ impl Load {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_fails_while_one_of_two_instances_stops_gracefully() {
-    let shop = Shop::open(2).await;
+on_both_stores!(
+    flavor = "multi_thread";
+    no_call_fails_while_one_of_two_instances_stops_gracefully,
+    no_call_fails_while_the_registry_restarts,
+    calls_after_the_abrupt_end_of_one_of_two_instances_succeed_without_waiting_for_its_lease,
+    sagas_end_although_instances_die_on_the_way,
+);
+
+async fn no_call_fails_while_one_of_two_instances_stops_gracefully(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let customer = shop.customer(usd(1_000_000)).await;
     let load = Load::start(&shop, &customer.customer_id);
     load.go_on_for(200).await;
@@ -74,9 +82,8 @@ async fn no_call_fails_while_one_of_two_instances_stops_gracefully() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn no_call_fails_while_the_registry_restarts() {
-    let shop = Shop::open(2).await;
+async fn no_call_fails_while_the_registry_restarts(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let customer = shop.customer(usd(1_000_000)).await;
     let load = Load::start(&shop, &customer.customer_id);
     load.go_on_for(200).await;
@@ -91,9 +98,8 @@ async fn no_call_fails_while_the_registry_restarts() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_after_the_abrupt_end_of_one_of_two_instances_succeed_without_waiting_for_its_lease() {
-    let shop = Shop::open_with(2, |config| config.restart_after = std::time::Duration::from_secs(600)).await;
+async fn calls_after_the_abrupt_end_of_one_of_two_instances_succeed_without_waiting_for_its_lease(engine: Engine) {
+    let shop = Shop::open_with(&engine, 2, |config| config.restart_after = std::time::Duration::from_secs(600)).await;
     let customer = shop.customer(usd(1_000_000)).await;
     let order = shop.settled_order(&customer.customer_id, usd(1)).await;
     let killed = shop.instances("order")[0].instance_id.clone();
@@ -113,9 +119,8 @@ async fn calls_after_the_abrupt_end_of_one_of_two_instances_succeed_without_wait
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn sagas_end_although_instances_die_on_the_way() {
-    let shop = Shop::open(2).await;
+async fn sagas_end_although_instances_die_on_the_way(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let customer = shop.customer(usd(1_000_000)).await;
     let orders = join_all((0..200).map(|_| shop.order(&customer.customer_id, usd(100)))).await;
     for service in ["customer", "order"] {

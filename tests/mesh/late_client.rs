@@ -10,6 +10,7 @@ use meshwork::{
     },
     process::InstanceArgs,
 };
+use meshwork_fixture::{Engine, on_both_stores};
 
 use crate::shop::{STUCK, Shop, usd};
 
@@ -21,11 +22,12 @@ struct Client {
     instance: InstanceArgs,
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_starts_while_the_registry_is_away_reaches_the_instances_last_seen() {
-    let shop = Shop::open_with(1, |config| config.restart_after = Duration::from_secs(600)).await;
+on_both_stores!(flavor = "multi_thread"; a_client_that_starts_while_the_registry_is_away_reaches_the_instances_last_seen);
+
+async fn a_client_that_starts_while_the_registry_is_away_reaches_the_instances_last_seen(engine: Engine) {
+    let shop = Shop::open_with(&engine, 1, |config| config.restart_after = Duration::from_secs(600)).await;
     let customer = shop.customer(usd(1500)).await;
-    let folder = shop.folder.path().join("endpoints");
+    let folder = shop.home.folder().join("endpoints");
     let (file, serving) = (folder.join("customer.json"), format!("\"status\": {}", InstanceStatus::Serving as i32));
     let written = async {
         while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains(&serving)) {

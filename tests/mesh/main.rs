@@ -1,4 +1,5 @@
-//! The whole mesh in one process, over real connections: one file for each promise.
+//! The whole mesh in one process, over real connections: one file for each promise. Each test
+//! runs on SQLite, and on PostgreSQL where `MESHWORK_TEST_POSTGRES` names a server.
 
 mod bad_input;
 mod credit;

@@ -1,17 +1,31 @@
 //! The read side: what it shows, and that it never shows less than its caller knows.
 
+use std::{collections::BTreeSet, time::Duration};
+
+use futures_util::future::join_all;
 use meshwork::contract::shop::{
     order::v1::{OrderState, RejectionReason},
     query::v1::{
-        GetCustomerHistoryRequest, GetOrderRequest, GetProjectionStatusRequest, ListOrdersRequest, ProjectionState,
+        GetCustomerHistoryRequest, GetOrderRequest, GetProjectionStatusRequest, ListOrdersRequest,
+        Order as ViewedOrder, ProjectionState, WatchOrdersRequest, WatchOrdersResponse,
     },
 };
+use meshwork_cli::fleet::{Databases, Views};
+use meshwork_fixture::{Engine, on_both_stores};
+use tokio::time::timeout;
+use tonic::{Code, Streaming};
 
-use crate::shop::{Shop, usd};
+use crate::shop::{STUCK, Shop, usd};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_query_with_a_position_token_sees_what_its_caller_wrote() {
-    let shop = Shop::open(2).await;
+on_both_stores!(
+    flavor = "multi_thread";
+    a_query_with_a_position_token_sees_what_its_caller_wrote,
+    a_customers_history_shows_every_order_with_its_reason_page_by_page,
+    orders_are_listed_by_state_and_the_projection_says_how_far_it_is,
+);
+
+async fn a_query_with_a_position_token_sees_what_its_caller_wrote(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let customer = shop.customer(usd(10_000)).await;
     for _ in 0..20 {
         let order = shop.order(&customer.customer_id, usd(100)).await;
@@ -27,9 +41,8 @@ async fn a_query_with_a_position_token_sees_what_its_caller_wrote() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_customers_history_shows_every_order_with_its_reason_page_by_page() {
-    let shop = Shop::open(1).await;
+async fn a_customers_history_shows_every_order_with_its_reason_page_by_page(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let customer = shop.customer(usd(1500)).await;
     let approved = shop.settled_order(&customer.customer_id, usd(1234)).await;
     let rejected = shop.settled_order(&customer.customer_id, usd(12_340)).await;
@@ -61,9 +74,8 @@ async fn a_customers_history_shows_every_order_with_its_reason_page_by_page() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn orders_are_listed_by_state_and_the_projection_says_how_far_it_is() {
-    let shop = Shop::open(1).await;
+async fn orders_are_listed_by_state_and_the_projection_says_how_far_it_is(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let customer = shop.customer(usd(1500)).await;
     shop.settled_order(&customer.customer_id, usd(1000)).await;
     let rejected = shop.settled_order(&customer.customer_id, usd(1000)).await;
@@ -83,4 +95,65 @@ async fn orders_are_listed_by_state_and_the_projection_says_how_far_it_is() {
     sources.sort_unstable();
     assert_eq!(sources, [("customer", ProjectionState::Running), ("order", ProjectionState::Running)]);
     shop.fleet.stop().await;
+}
+
+/// The next states of orders on a watch, until each of `orders` was seen settled.
+async fn see_settled(mut watch: Streaming<WatchOrdersResponse>, orders: &[String]) {
+    let mut unseen: BTreeSet<&String> = orders.iter().collect();
+    while !unseen.is_empty() {
+        let response = watch.message().await.expect("the watch stands").expect("it does not end");
+        for order in response.orders.iter().filter(|order| order.state() == OrderState::Approved) {
+            unseen.remove(&order.order_id);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_on_a_shared_view_divide_the_folding_and_each_shows_all_of_it() {
+    let Some(engine) = Engine::postgres() else { return };
+    let shop = Shop::open_with(&engine, 2, |config| {
+        config.restart_after = Duration::from_secs(600);
+        if let Databases::Postgres { views, .. } = &mut config.databases {
+            *views = Views::Shared;
+        }
+    })
+    .await;
+    let stores: BTreeSet<_> = shop.instances("query").into_iter().map(|instance| instance.store).collect();
+    assert_eq!(stores.len(), 1, "{stores:?}");
+
+    // On both instances: each stands at one of them.
+    let customer = shop.customer(usd(100_000)).await;
+    let watch = || async { shop.queries.clone().watch_orders(WatchOrdersRequest::default()).await };
+    let watches = join_all((0..8).map(|_| watch())).await;
+    let orders = join_all((0..40).map(|_| shop.order(&customer.customer_id, usd(100)))).await;
+    let ids: Vec<String> = orders.iter().map(|order| order.order_id.clone()).collect();
+    let seen = watches.into_iter().map(|watch| see_settled(watch.expect("watched").into_inner(), &ids));
+    timeout(STUCK, join_all(seen)).await.expect("every watcher sees what either instance folds");
+
+    // What one folded is there for the other to go on with.
+    shop.fleet.abort(&shop.instances("query")[0].instance_id).await;
+    for _ in 0..8 {
+        let customer = shop.customer(usd(1500)).await;
+        let order = shop.settled_order(&customer.customer_id, usd(1000)).await;
+        let (customer_id, position_token) = (customer.customer_id, order.position_token);
+        let request = ListOrdersRequest { customer_id, position_token, ..ListOrdersRequest::default() };
+        let listed = listed_in_the_end(&shop, request).await;
+        let states: Vec<_> = listed.iter().map(ViewedOrder::state).collect();
+        assert_eq!(states, [OrderState::Approved], "once");
+    }
+    shop.fleet.stop().await;
+}
+
+/// The orders once the view is as far as the request's position token.
+async fn listed_in_the_end(shop: &Shop, request: ListOrdersRequest) -> Vec<ViewedOrder> {
+    let listed = async {
+        loop {
+            match shop.queries.clone().list_orders(request.clone()).await {
+                Ok(response) => return response.into_inner().orders,
+                Err(status) if status.code() == Code::Unavailable => tokio::task::yield_now().await,
+                Err(status) => panic!("{status}"),
+            }
+        }
+    };
+    timeout(STUCK, listed).await.expect("the lease of the dead has run out")
 }

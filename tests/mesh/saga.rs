@@ -4,14 +4,23 @@ use meshwork::contract::shop::{
     order::v1::{OrderState, RejectionReason},
     r#type::v1::Money,
 };
+use meshwork_fixture::{Engine, on_both_stores};
 use tonic::Code;
 use uuid::Uuid;
 
 use crate::shop::{Shop, usd};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_within_the_limit_is_approved_and_reserves_its_credit() {
-    let shop = Shop::open(1).await;
+on_both_stores!(
+    flavor = "multi_thread";
+    an_order_within_the_limit_is_approved_and_reserves_its_credit,
+    an_order_is_rejected_for_its_reason_and_reserves_nothing,
+    a_cancelled_order_gives_its_credit_back_once,
+    an_order_that_is_cancelled_while_it_waits_holds_no_credit,
+    a_rejected_order_cannot_be_cancelled,
+);
+
+async fn an_order_within_the_limit_is_approved_and_reserves_its_credit(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let customer = shop.customer(usd(1500)).await;
     let order = shop.settled_order(&customer.customer_id, usd(1234)).await;
     assert_eq!((order.state(), order.rejection_reason()), (OrderState::Approved, RejectionReason::Unspecified));
@@ -19,9 +28,8 @@ async fn an_order_within_the_limit_is_approved_and_reserves_its_credit() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_is_rejected_for_its_reason_and_reserves_nothing() {
-    let shop = Shop::open(1).await;
+async fn an_order_is_rejected_for_its_reason_and_reserves_nothing(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let customer = shop.customer(usd(1500)).await;
     let yen = Money { currency_code: "JPY".into(), units: 5, nanos: 0 };
     let nobody = Uuid::now_v7().to_string();
@@ -38,9 +46,8 @@ async fn an_order_is_rejected_for_its_reason_and_reserves_nothing() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_cancelled_order_gives_its_credit_back_once() {
-    let shop = Shop::open(2).await;
+async fn a_cancelled_order_gives_its_credit_back_once(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let customer = shop.customer(usd(1500)).await;
     let order = shop.settled_order(&customer.customer_id, usd(1234)).await;
     for _ in 0..3 {
@@ -53,9 +60,8 @@ async fn a_cancelled_order_gives_its_credit_back_once() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_order_that_is_cancelled_while_it_waits_holds_no_credit() {
-    let shop = Shop::open(2).await;
+async fn an_order_that_is_cancelled_while_it_waits_holds_no_credit(engine: Engine) {
+    let shop = Shop::open(&engine, 2).await;
     let customer = shop.customer(usd(1500)).await;
     for _ in 0..20 {
         let order = shop.order(&customer.customer_id, usd(1000)).await;
@@ -66,9 +72,8 @@ async fn an_order_that_is_cancelled_while_it_waits_holds_no_credit() {
     shop.fleet.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_rejected_order_cannot_be_cancelled() {
-    let shop = Shop::open(1).await;
+async fn a_rejected_order_cannot_be_cancelled(engine: Engine) {
+    let shop = Shop::open(&engine, 1).await;
     let order = shop.settled_order(&Uuid::now_v7().to_string(), usd(1)).await;
     let status = shop.cancel(&order.order_id).await.expect_err("refused");
     assert_eq!(status.code(), Code::FailedPrecondition);

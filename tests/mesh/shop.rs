@@ -1,6 +1,6 @@
 //! A mesh in a temporary folder and the calls that the tests make; the cases hold the data.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use meshwork::{
     channel::Channel,
@@ -16,7 +16,8 @@ use meshwork::{
         r#type::v1::Money,
     },
 };
-use meshwork_cli::fleet::{Config, Fleet, Instance, Replicas};
+use meshwork_cli::fleet::{Config, Databases, Fleet, Instance, Replicas, Views};
+use meshwork_fixture::{Engine, Place};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 
@@ -29,22 +30,47 @@ pub(crate) struct Shop {
     pub(crate) orders: OrderServiceClient<Channel>,
     pub(crate) queries: QueryServiceClient<Channel>,
     /// Outlives the fleet, and a second one on the same data.
-    pub(crate) folder: TempDir,
+    pub(crate) home: Home,
+}
+
+/// Where a shop has its data.
+pub(crate) struct Home {
+    folder: TempDir,
+    databases: Databases,
+    /// What the databases are named after, and deleted with.
+    _place: Place,
+}
+
+impl Home {
+    fn new(engine: &Engine) -> Self {
+        let place = engine.place();
+        let databases = match engine {
+            Engine::Sqlite => Databases::Sqlite,
+            Engine::Postgres(_) => {
+                Databases::Postgres { url: place.url.parse().expect("a database"), views: Views::Private }
+            }
+        };
+        Self { folder: TempDir::new().expect("a temporary folder"), databases, _place: place }
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
 }
 
 impl Shop {
     /// A shop with this many instances of each service.
-    pub(crate) async fn open(replicas: usize) -> Self {
-        Self::open_with(replicas, |_| {}).await
+    pub(crate) async fn open(engine: &Engine, replicas: usize) -> Self {
+        Self::open_with(engine, replicas, |_| {}).await
     }
 
-    pub(crate) async fn open_with(replicas: usize, adjust: impl FnOnce(&mut Config)) -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        Self::open_in(folder, replicas, adjust).await
+    pub(crate) async fn open_with(engine: &Engine, replicas: usize, adjust: impl FnOnce(&mut Config)) -> Self {
+        Self::open_in(Home::new(engine), replicas, adjust).await
     }
 
-    pub(crate) async fn open_in(folder: TempDir, replicas: usize, adjust: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config { replicas: Replicas::all(replicas), ..Config::new(folder.path()) };
+    pub(crate) async fn open_in(home: Home, replicas: usize, adjust: impl FnOnce(&mut Config)) -> Self {
+        let databases = home.databases.clone();
+        let mut config = Config { replicas: Replicas::all(replicas), databases, ..Config::new(home.folder()) };
         adjust(&mut config);
         let fleet = Fleet::start(config).await.expect("the mesh starts");
         let mesh = fleet.mesh();
@@ -53,7 +79,7 @@ impl Shop {
             orders: OrderServiceClient::new(mesh.channel("order")),
             queries: QueryServiceClient::new(mesh.channel("query")),
             fleet,
-            folder,
+            home,
         }
     }
 

@@ -10,15 +10,17 @@ use std::{
 
 use meshwork::store::FileLock;
 
-use super::{Error, Service};
+use super::{Databases, Error, Service};
 
 /// What a fleet is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the registry listens. Default: a free port of 127.0.0.1.
     pub registry_addr: SocketAddr,
-    /// The folder of the databases and of the last endpoint sets; made if it is missing.
+    /// The folder of the SQLite files and of the last endpoint sets; made if it is missing.
     pub data_dir: PathBuf,
+    /// Where the data is. Default: in `data_dir`.
+    pub databases: Databases,
     /// How many instances of each service. Default: two.
     pub replicas: Replicas,
     /// How long an order waits for credit. Default 30 s.
@@ -35,11 +37,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// The defaults, with the databases in `data_dir`.
+    /// The defaults, with all data in `data_dir`.
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             data_dir: data_dir.into(),
+            databases: Databases::default(),
             replicas: Replicas::default(),
             saga_deadline: meshwork_order::SAGA_DEADLINE,
             lease_ttl: Duration::from_secs(10),

@@ -1,25 +1,29 @@
 //! The whole mesh in this process: a registry, and any number of instances of customer, order and query.
 //!
 //! Every instance has its own listener and its own place in the registry, exactly as if it were a process; what
-//! they share is what one process may share: a SQLite store for each write side, and one view of the registry.
+//! they share is what one process may share: a SQLite file for each write side, and one view of the registry. On PostgreSQL
+//! each opens the database for itself.
 //! An instance that ends unasked is started again, with backoff.
 
 mod config;
 mod service;
 mod slot;
+mod store;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use meshwork::{
     Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, store::FileLock,
 };
+use meshwork_shop::OpenError;
 use tokio::{net::TcpListener, time::timeout};
 
 pub use config::{Config, InvalidReplicas, Replicas};
 pub use service::Service;
+pub use store::{Databases, InvalidPostgresUrl, PostgresUrl, Views};
 
-use service::Stores;
 use slot::Slot;
+use store::Stores;
 
 /// How long all instances together may take to be there; a cold start takes a fraction of a second.
 const START_LIMIT: Duration = Duration::from_secs(10);
@@ -29,7 +33,7 @@ pub struct Fleet {
     registry: Slot,
     registry_addr: SocketAddr,
     members: Vec<Slot>,
-    stores: Stores,
+    stores: Arc<Stores>,
     mesh: Mesh,
     /// Held as long as the mesh runs.
     _lock: FileLock,
@@ -44,8 +48,8 @@ pub struct Instance {
     pub instance_id: String,
     /// Where it listens.
     pub address: SocketAddr,
-    /// Where its data is. `None`: in memory.
-    pub store: Option<PathBuf>,
+    /// Where its data is: a file, or `postgres:DATABASE`. `None`: in memory.
+    pub store: Option<String>,
 }
 
 /// Why a mesh cannot start. Nothing of it is left running.
@@ -83,7 +87,16 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
+        source: OpenError,
+    },
+    /// A database on the server cannot be opened.
+    #[error("cannot open the database {database}")]
+    Database {
+        /// Its name.
+        database: String,
+        /// Why.
+        #[source]
+        source: OpenError,
     },
     /// The registry's address is none.
     #[error("the registry cannot be reached")]
@@ -112,7 +125,7 @@ impl Fleet {
             listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
         config.clear_cache_dir()?;
         let mesh = Mesh::builder().registries([registry_addr.to_string()]).cache_dir(config.cache_dir()).build()?;
-        let stores = Stores::open(&config).await?;
+        let stores = Arc::new(Stores::open(&config).await?);
 
         let config = Arc::new(config);
         let registry = Slot::start_registry(&config, listener);

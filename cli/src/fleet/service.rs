@@ -1,11 +1,11 @@
-//! The services of the shop: what each needs to be opened, and how an instance of it runs.
+//! The services of the shop, and how an instance of each runs.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, sync::Arc};
 
 use meshwork::{Mesh, process::Listener, server};
 use tokio_util::sync::CancellationToken;
 
-use super::{Config, Error};
+use super::{Config, store::Stores};
 
 /// A service of the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -30,56 +30,6 @@ impl Service {
             Self::Query => meshwork_query::SERVICE,
         }
     }
-
-    /// The database file of its `index`th instance: write sides share one, every view has its own.
-    pub(super) fn file(self, config: &Config, index: usize) -> PathBuf {
-        config.data_dir.join(match self {
-            Self::Customer | Self::Order => format!("{}.db", self.name()),
-            Self::Query => format!("query-{index}.db"),
-        })
-    }
-}
-
-/// The stores, each opened once for all instances that share it.
-#[derive(Clone)]
-pub(super) struct Stores {
-    customer: meshwork_customer::Store,
-    order: meshwork_order::Store,
-    query: Vec<meshwork_query::Store>,
-}
-
-impl Stores {
-    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
-        let mut query = Vec::new();
-        for index in 1..=config.replicas.query {
-            let path = Service::Query.file(config, index);
-            // A view that loses its last commits in a power failure folds them again.
-            let url = url(&path) + "?synchronous=normal";
-            query.push(meshwork_query::open(&url).await.map_err(failed(path))?);
-        }
-        let (customer, order) = (Service::Customer.file(config, 1), Service::Order.file(config, 1));
-        Ok(Self {
-            customer: meshwork_customer::open(&url(&customer)).await.map_err(failed(customer))?,
-            order: meshwork_order::open(&url(&order)).await.map_err(failed(order))?,
-            query,
-        })
-    }
-
-    pub(super) async fn close(&self) {
-        self.customer.close().await;
-        self.order.close().await;
-        for store in &self.query {
-            store.close().await;
-        }
-    }
-}
-
-fn url(path: &std::path::Path) -> String {
-    format!("sqlite://{}", path.display())
-}
-
-fn failed<E: std::error::Error + Send + Sync + 'static>(path: PathBuf) -> impl FnOnce(E) -> Error {
-    move |source| Error::Store { path, source: Box::new(source) }
 }
 
 /// What an instance of a service needs.
@@ -88,7 +38,7 @@ pub(super) struct Parts {
     pub(super) service: Service,
     pub(super) index: usize,
     pub(super) mesh: Mesh,
-    pub(super) stores: Stores,
+    pub(super) stores: Arc<Stores>,
     pub(super) saga_deadline: std::time::Duration,
 }
 
@@ -104,18 +54,28 @@ impl Parts {
         let mesh = self.mesh.clone();
         match self.service {
             Service::Customer => {
-                let config = meshwork_customer::Config { server, mesh, store: self.stores.customer.clone() };
-                meshwork_customer::run(config, incoming, shutdown).await?;
+                let source = &self.stores.customer;
+                let store = source.take().await?;
+                let config = meshwork_customer::Config { server, mesh, store: store.clone() };
+                let served = meshwork_customer::run(config, incoming, shutdown).await;
+                source.put_back(&store).await;
+                served?;
             }
             Service::Order => {
-                let (store, saga_deadline) = (self.stores.order.clone(), self.saga_deadline);
-                let config = meshwork_order::Config { server, mesh, store, saga_deadline };
-                meshwork_order::run(config, incoming, shutdown).await?;
+                let (source, saga_deadline) = (&self.stores.order, self.saga_deadline);
+                let store = source.take().await?;
+                let config = meshwork_order::Config { server, mesh, store: store.clone(), saga_deadline };
+                let served = meshwork_order::run(config, incoming, shutdown).await;
+                source.put_back(&store).await;
+                served?;
             }
             Service::Query => {
-                let store = self.stores.query[self.index - 1].clone();
-                let config = meshwork_query::Config { server, mesh, store };
-                meshwork_query::run(config, incoming, shutdown).await?;
+                let source = &self.stores.query[self.index - 1];
+                let store = source.take().await?;
+                let config = meshwork_query::Config { server, mesh, store: store.clone() };
+                let served = meshwork_query::run(config, incoming, shutdown).await;
+                source.put_back(&store).await;
+                served?;
             }
         }
         Ok(())

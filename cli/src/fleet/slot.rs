@@ -8,7 +8,6 @@
 use std::{
     future::Future,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
     pin::Pin,
     sync::Arc,
     time::Duration,
@@ -25,7 +24,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Config, Instance, Service,
-    service::{Parts, Stores, server_config},
+    service::{Parts, server_config},
+    store::{Location, Stores},
 };
 
 /// The longest wait before an instance is started again.
@@ -61,7 +61,13 @@ struct Running {
 }
 
 impl Slot {
-    pub(super) fn start(service: Service, index: usize, config: &Arc<Config>, mesh: &Mesh, stores: &Stores) -> Self {
+    pub(super) fn start(
+        service: Service,
+        index: usize,
+        config: &Arc<Config>,
+        mesh: &Mesh,
+        stores: &Arc<Stores>,
+    ) -> Self {
         let parts = Arc::new(Parts {
             service,
             index,
@@ -73,7 +79,7 @@ impl Slot {
             let parts = parts.clone();
             Box::pin(async move { parts.run(server, listener, stopping).await })
         });
-        Self::spawn(service.name(), Some(service.file(config, index)), config, None, run)
+        Self::spawn(service.name(), Some(Location::of(service, index, config).shown()), config, None, run)
     }
 
     pub(super) fn start_registry(config: &Arc<Config>, listener: TcpListener) -> Self {
@@ -123,7 +129,7 @@ impl Slot {
 
     fn spawn(
         service: &'static str,
-        store: Option<PathBuf>,
+        store: Option<String>,
         config: &Arc<Config>,
         listener: Option<TcpListener>,
         run: Run,
@@ -139,7 +145,7 @@ impl Slot {
 
 struct Keeper {
     service: &'static str,
-    store: Option<PathBuf>,
+    store: Option<String>,
     config: Arc<Config>,
     running: watch::Sender<Option<Running>>,
     stopping: CancellationToken,

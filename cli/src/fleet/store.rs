@@ -1,0 +1,248 @@
+//! Where the instances' data is, and who opens it.
+//!
+//! A SQLite file is opened once, for all instances of its service in this process. A PostgreSQL database is opened by each
+//! instance for itself, as if it were a process of its own: instances then share it in the way of processes, and one that
+//! is killed loses its connections.
+
+use std::{future::Future, path::PathBuf, pin::Pin, str::FromStr};
+
+use meshwork::write::Decider;
+use meshwork_shop::{OpenError, WriteSide};
+
+use super::{Config, Error, Service};
+
+/// The longest name that PostgreSQL does not cut, less that of the service with the longest: two that were cut would be one.
+const MAX_DATABASE_NAME: usize = 63 - "_customer".len();
+
+/// Where a fleet keeps its data.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Databases {
+    /// In SQLite files in the data folder: one for each write side, one for each instance of query.
+    #[default]
+    Sqlite,
+    /// In a PostgreSQL database for each write side.
+    Postgres {
+        /// The database after which they are named.
+        url: PostgresUrl,
+        /// Where the views of query are.
+        views: Views,
+    },
+}
+
+/// Where the instances of query fold their views.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Views {
+    /// Each into a SQLite file of its own in the data folder, so that reads scale with the instances.
+    #[default]
+    Private,
+    /// All into one PostgreSQL database.
+    Shared,
+}
+
+/// A PostgreSQL database after which those of the services are named: of `postgres://HOST/shop` they are `shop_customer`,
+/// `shop_order` and `shop_query`. It need not be there itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PostgresUrl {
+    /// Scheme, user and host.
+    server: String,
+    database: String,
+    /// With their question mark.
+    parameters: String,
+}
+
+/// The text is no URL of a PostgreSQL database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("must be postgres://USER@HOST:PORT/DATABASE, with a name of at most {MAX_DATABASE_NAME} bytes and no dbname=")]
+pub struct InvalidPostgresUrl;
+
+impl FromStr for PostgresUrl {
+    type Err = InvalidPostgresUrl;
+
+    fn from_str(text: &str) -> Result<Self, InvalidPostgresUrl> {
+        let (path, parameters) = text.split_at(text.find('?').unwrap_or(text.len()));
+        let (server, database) = path.rsplit_once('/').ok_or(InvalidPostgresUrl)?;
+        let is_server = ["postgres://", "postgresql://"].iter().any(|scheme| server.starts_with(scheme));
+        let is_name = (1..=MAX_DATABASE_NAME).contains(&database.len()) && !database.contains(['@', ':']);
+        // It would name one database for all.
+        let renamed = parameters.trim_start_matches('?').split('&').any(|parameter| parameter.starts_with("dbname="));
+        if !is_server || !is_name || renamed {
+            return Err(InvalidPostgresUrl);
+        }
+        Ok(Self { server: server.to_owned(), database: database.to_owned(), parameters: parameters.to_owned() })
+    }
+}
+
+/// One database of a fleet.
+pub(super) struct Location {
+    url: String,
+    home: Home,
+}
+
+enum Home {
+    File(PathBuf),
+    /// The name of a PostgreSQL database.
+    Server(String),
+}
+
+impl Location {
+    /// The database of the `index`th instance of a service: write sides share one, and every private view has its own.
+    pub(super) fn of(service: Service, index: usize, config: &Config) -> Self {
+        let name = service.name();
+        let view = |prefix: &str| {
+            let path = config.data_dir.join(format!("{prefix}query-{index}.db"));
+            // A view that loses its last commits in a power failure folds them again.
+            Self { url: format!("sqlite://{}?synchronous=normal", path.display()), home: Home::File(path) }
+        };
+        match (&config.databases, service) {
+            (Databases::Sqlite, Service::Query) => view(""),
+            (Databases::Sqlite, Service::Customer | Service::Order) => {
+                let path = config.data_dir.join(format!("{name}.db"));
+                Self { url: format!("sqlite://{}", path.display()), home: Home::File(path) }
+            }
+            // Not the views that an earlier run has folded from other logs in the same folder.
+            (Databases::Postgres { url, views: Views::Private }, Service::Query) => view(&format!("{}-", url.database)),
+            (Databases::Postgres { url, .. }, _) => {
+                let database = format!("{}_{name}", url.database);
+                let url = format!("{}/{database}{}", url.server, url.parameters);
+                Self { url, home: Home::Server(database) }
+            }
+        }
+    }
+
+    /// Where it is, in a word.
+    pub(super) fn shown(&self) -> String {
+        match &self.home {
+            Home::File(path) => path.display().to_string(),
+            Home::Server(database) => format!("postgres:{database}"),
+        }
+    }
+
+    fn failed(self, source: OpenError) -> Error {
+        match self.home {
+            Home::File(path) => Error::Store { path, source },
+            Home::Server(database) => Error::Database { database, source },
+        }
+    }
+}
+
+/// The stores of a fleet.
+pub(super) struct Stores {
+    pub(super) customer: Source<meshwork_customer::Customers>,
+    pub(super) order: Source<meshwork_order::Orders>,
+    /// One for each instance.
+    pub(super) query: Vec<Source<meshwork_query::View>>,
+}
+
+impl Stores {
+    pub(super) async fn open(config: &Config) -> Result<Self, Error> {
+        let location = |service, index| Location::of(service, index, config);
+        let mut query = Vec::new();
+        for index in 1..=config.replicas.query {
+            query.push(Source::open(location(Service::Query, index), |url| Box::pin(meshwork_query::open(url))).await?);
+        }
+        Ok(Self {
+            customer: Source::open(location(Service::Customer, 1), |url| Box::pin(meshwork_customer::open(url)))
+                .await?,
+            order: Source::open(location(Service::Order, 1), |url| Box::pin(meshwork_order::open(url))).await?,
+            query,
+        })
+    }
+
+    pub(super) async fn close(&self) {
+        self.customer.close().await;
+        self.order.close().await;
+        for store in &self.query {
+            store.close().await;
+        }
+    }
+}
+
+type Opening<'a, D> = Pin<Box<dyn Future<Output = Result<WriteSide<D>, OpenError>> + Send + 'a>>;
+type Open<D> = for<'a> fn(&'a str) -> Opening<'a, D>;
+
+/// Where an instance gets its store from.
+pub(super) struct Source<D: Decider> {
+    url: String,
+    open: Open<D>,
+    /// The store that all instances share; `None`: each opens its own.
+    shared: Option<WriteSide<D>>,
+}
+
+impl<D: Decider> Source<D> {
+    async fn open(location: Location, open: Open<D>) -> Result<Self, Error> {
+        let url = location.url.clone();
+        // Also where it is not kept: then the database is there, and what is wrong with it is said now.
+        let opened = match open(&url).await {
+            Ok(opened) => opened,
+            Err(error) => return Err(location.failed(error)),
+        };
+        let shared = match location.home {
+            Home::File(_) => Some(opened),
+            Home::Server(_) => {
+                opened.close().await;
+                None
+            }
+        };
+        Ok(Self { url, open, shared })
+    }
+
+    /// A store for one run of an instance.
+    pub(super) async fn take(&self) -> Result<WriteSide<D>, OpenError> {
+        match &self.shared {
+            Some(store) => Ok(store.clone()),
+            None => (self.open)(&self.url).await,
+        }
+    }
+
+    /// At the end of a run.
+    pub(super) async fn put_back(&self, store: &WriteSide<D>) {
+        if self.shared.is_none() {
+            store.close().await;
+        }
+    }
+
+    async fn close(&self) {
+        if let Some(store) = &self.shared {
+            store.close().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(config: &Config) -> [String; 3] {
+        Service::ALL.map(|service| Location::of(service, 2, config).shown())
+    }
+
+    #[test]
+    fn every_service_has_a_database_named_after_the_urls_and_views_are_private_unless_told() {
+        let url: PostgresUrl = "postgres://me:secret@db:5432/shop?sslmode=require".parse().expect("a database");
+        let order = |config: &Config| Location::of(Service::Order, 1, config).url;
+        let mut config = Config::new("/data");
+        assert_eq!(shown(&config), ["/data/customer.db", "/data/order.db", "/data/query-2.db"]);
+        config.databases = Databases::Postgres { url: url.clone(), views: Views::Private };
+        assert_eq!(order(&config), "postgres://me:secret@db:5432/shop_order?sslmode=require");
+        assert_eq!(shown(&config), ["postgres:shop_customer", "postgres:shop_order", "/data/shop-query-2.db"]);
+        config.databases = Databases::Postgres { url, views: Views::Shared };
+        assert_eq!(shown(&config)[2], "postgres:shop_query");
+    }
+
+    #[test]
+    fn a_url_that_names_no_database_or_the_same_one_for_all_is_refused() {
+        let long = format!("postgres://db/{}", "x".repeat(MAX_DATABASE_NAME + 1));
+        for bad in [
+            "postgres://db",
+            "postgres://db/",
+            "postgres://db/?user=me",
+            "mysql://db/shop",
+            "postgres://db/shop?user=me&dbname=shop",
+            "postgres://me:se/cret@db",
+            &long,
+        ] {
+            assert_eq!(bad.parse::<PostgresUrl>(), Err(InvalidPostgresUrl), "{bad}");
+        }
+        assert!("postgresql:///shop".parse::<PostgresUrl>().is_ok());
+    }
+}
