@@ -16,7 +16,10 @@ use std::{
     convert::Infallible,
     future::{self, Ready},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -42,6 +45,8 @@ pub(crate) struct Gate<L> {
     /// The balance, while it waits for the gate to open.
     balance: AtomicWaker,
     load: Arc<EndpointLoad>,
+    /// Whether the pick that is being made should go elsewhere.
+    avoided: AtomicBool,
 }
 
 struct State<L> {
@@ -53,7 +58,7 @@ impl<L: Link> Gate<L> {
     /// A closed gate.
     pub(crate) fn new(load: Arc<EndpointLoad>) -> Self {
         let state = Mutex::new(State { link: None, paused_until: None });
-        Self { state, balance: AtomicWaker::new(), load }
+        Self { state, balance: AtomicWaker::new(), load, avoided: AtomicBool::new(false) }
     }
 
     /// Lets calls through to a new connection.
@@ -73,6 +78,10 @@ impl<L: Link> Gate<L> {
         let until = Instant::now() + time;
         let mut state = self.state();
         state.paused_until = state.paused_until.max(Some(until));
+    }
+
+    pub(super) fn set_avoided(&self, avoided: bool) {
+        self.avoided.store(avoided, Ordering::Relaxed);
     }
 
     pub(crate) fn load(&self) -> &Arc<EndpointLoad> {
@@ -169,6 +178,6 @@ impl<L> Load for GateService<L> {
     type Metric = f64;
 
     fn load(&self) -> f64 {
-        self.gate.load.load()
+        if self.gate.avoided.load(Ordering::Relaxed) { f64::INFINITY } else { self.gate.load.load() }
     }
 }

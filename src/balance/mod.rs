@@ -87,14 +87,14 @@ impl<L: Link> Picker<L> {
         Self { state, changes, waker: driver.clone().into(), driver }
     }
 
-    /// Picks an endpoint, or waits for one behind those who do already.
-    pub(crate) fn pick(&self) -> Result<Picked<L>, NoPick> {
+    /// Picks an endpoint, or waits for one behind those who do already. `avoid` is picked only if nobody else is ready.
+    pub(crate) fn pick(&self, avoid: Option<&Gate<L>>) -> Result<Picked<L>, NoPick> {
         let mut state = self.state();
         if state.closed {
             return Err(NoPick::Closed);
         }
         if state.waiting.is_empty()
-            && let Some(pick) = state.pick(&self.waker)
+            && let Some(pick) = state.pick_other_than(avoid, &self.waker)
         {
             return Ok(Picked::Now(pick));
         }
@@ -150,6 +150,16 @@ impl<L: Link> Picker<L> {
 }
 
 impl<L: Link> State<L> {
+    /// P2C compares two endpoints that are ready, so that one of them which is avoided is left, if there are two.
+    fn pick_other_than(&mut self, avoid: Option<&Gate<L>>, waker: &Waker) -> Option<Pick<L>> {
+        let Some(avoid) = avoid else { return self.pick(waker) };
+        // For this pick alone: all picks are made under the lock that we are under.
+        avoid.set_avoided(true);
+        let pick = self.pick(waker);
+        avoid.set_avoided(false);
+        pick
+    }
+
     fn pick(&mut self, waker: &Waker) -> Option<Pick<L>> {
         match self.balance.poll_ready(&mut Context::from_waker(waker)) {
             Poll::Ready(ready) => ready.expect("neither the changes nor a gate can fail"),

@@ -72,7 +72,7 @@ impl Bench {
     }
 
     fn pick(&self) -> Option<Pick<FakeLink>> {
-        match self.picker.pick().expect("room in the queue") {
+        match self.picker.pick(None).expect("room in the queue") {
             Picked::Now(pick) => Some(pick),
             Picked::Later(_) => None,
         }
@@ -126,7 +126,7 @@ async fn a_pick_outside_of_tokio_meets_a_paused_endpoint_without_harm_to_others(
     let bench = Bench::new(&["a"]);
     bench.gate("a").pause(Duration::from_secs(3600));
     let picker = &bench.picker;
-    let picked = std::thread::scope(|scope| scope.spawn(|| picker.pick().map(drop)).join());
+    let picked = std::thread::scope(|scope| scope.spawn(|| picker.pick(None).map(drop)).join());
     assert_eq!(picked.expect("no panic"), Ok(()));
     advance(Duration::from_secs(3601)).await;
     bench.picker.serve();
@@ -137,7 +137,7 @@ async fn a_pick_outside_of_tokio_meets_a_paused_endpoint_without_harm_to_others(
 async fn the_end_of_a_pause_wakes_those_who_wait() {
     let bench = Bench::new(&["a"]);
     bench.gate("a").pause(Duration::from_secs(1));
-    let Ok(Picked::Later(later)) = bench.picker.pick() else { panic!("nobody is ready") };
+    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("nobody is ready") };
     let driver = async {
         loop {
             bench.picker.woken().await;
@@ -194,7 +194,7 @@ async fn a_removal_between_picks_never_leads_to_the_removed_endpoint_nor_to_a_pa
 async fn those_who_wait_are_served_in_order_when_an_endpoint_comes() {
     let mut bench = Bench::new(&[]);
     let waiting: Vec<_> = (0..3)
-        .map(|_| match bench.picker.pick() {
+        .map(|_| match bench.picker.pick(None) {
             Ok(Picked::Later(later)) => later,
             _ => panic!("nobody is there"),
         })
@@ -212,7 +212,7 @@ async fn those_who_wait_are_served_in_order_when_an_endpoint_comes() {
 #[tokio::test(start_paused = true)]
 async fn the_queue_is_bounded_and_those_who_left_do_not_fill_it() {
     let bench = Bench::new(&[]);
-    let wait = || bench.picker.pick();
+    let wait = || bench.picker.pick(None);
     let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| wait().ok()).collect();
     assert_eq!(wait().err(), Some(NoPick::QueueFull));
     waiting.pop();
@@ -222,8 +222,8 @@ async fn the_queue_is_bounded_and_those_who_left_do_not_fill_it() {
 #[tokio::test(start_paused = true)]
 async fn a_closed_picker_turns_everybody_away() {
     let bench = Bench::new(&[]);
-    let Ok(Picked::Later(later)) = bench.picker.pick() else { panic!("nobody is there") };
+    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("nobody is there") };
     bench.picker.close();
     assert!(later.await.is_err());
-    assert_eq!(bench.picker.pick().err(), Some(NoPick::Closed));
+    assert_eq!(bench.picker.pick(None).err(), Some(NoPick::Closed));
 }

@@ -30,7 +30,9 @@ impl Dispatch {
 
     async fn pick(&self, call: &Call) -> Result<Pick<Link>, CallError> {
         let closed = || CallError::Closed { service: self.service.to_string() };
-        let later = match self.picker.pick() {
+        // Who has had the call already is the last to get it again.
+        let asked = call.asked();
+        let later = match self.picker.pick(asked.as_ref().map(|asked| &*asked.gate)) {
             Ok(Picked::Now(pick)) => return Ok(pick),
             Ok(Picked::Later(later)) => later,
             Err(NoPick::Closed) => return Err(closed()),

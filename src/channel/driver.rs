@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{connector::Connector, endpoint::Endpoint, link::Link, peer::Peer, roster::Roster};
+use super::{connector::Connector, endpoint::Endpoint, link::Link, peer::Peer, roster::Roster, terms::Rules};
 use crate::{
     balance::{Gate, Key, LoadSet, Picker},
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
@@ -29,6 +29,7 @@ pub(super) enum Source {
 pub(super) struct Driver {
     picker: Arc<Picker<Link>>,
     roster: Arc<Roster>,
+    rules: Arc<Rules>,
     connector: Connector,
     move_on: Arc<Notify>,
     loads: LoadSet,
@@ -49,12 +50,14 @@ impl Driver {
     pub(super) fn new(
         picker: Arc<Picker<Link>>,
         roster: Arc<Roster>,
+        rules: Arc<Rules>,
         connector: Connector,
         move_on: Arc<Notify>,
     ) -> Self {
         Self {
             picker,
             roster,
+            rules,
             connector,
             move_on,
             loads: LoadSet::default(),
@@ -97,6 +100,8 @@ impl Driver {
 
     /// Makes the endpoints those of the set that take calls. Unchanged ones keep their connections.
     fn follow(&mut self, set: &EndpointSet) {
+        // First, so that no call comes to an endpoint on terms that are not its own.
+        self.rules.follow(set);
         let serving = |instance: &Instance| instance.status() == InstanceStatus::Serving;
         let gone = |(id, live): (&String, &Live)| match set.endpoints.get(id) {
             Some(instance) if serving(instance) && instance.address == live.address => None,

@@ -1,12 +1,12 @@
 //! One connection as calls use it: makes the request for its endpoint, and judges how it went there.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, Request, Response, Uri, Version, uri::Scheme};
+use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version, uri::Scheme};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
 use super::{
-    call::{Answer, Call},
+    call::{Answer, Asked, Call},
     error::{CallError, EndpointError, Failure},
     peer::Peer,
     request::AttemptBody,
@@ -19,6 +19,8 @@ use crate::{
     headers::{INSTANCE, Refusal},
 };
 
+/// gRPC A6: how many attempts at this call were made before this one, so that servers can see their retries.
+const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");
 /// An instance that is leaving, or is not the one we know, gets no calls for this long; the registry will have said by then
 /// that it is gone.
 const GONE_PAUSE: Duration = Duration::from_secs(1);
@@ -48,9 +50,9 @@ impl Link {
         mut self,
         call: &Call,
         mut pending: PendingCall,
-        gate: &Gate<Self>,
+        gate: &Arc<Gate<Self>>,
     ) -> Result<Answer, CallError> {
-        call.asks(&self.peer);
+        call.asks(Asked { peer: self.peer.clone(), gate: gate.clone() });
         tracing::Span::current().record("endpoint", tracing::field::display(&self.peer));
         match self.sender.try_send_request(self.request(call)).await {
             Ok(response) => {
@@ -91,6 +93,10 @@ impl Link {
         if let Some(deadline) = call.deadline {
             // What is left now: the call may have waited, or been elsewhere.
             headers.insert(GRPC_TIMEOUT, format_timeout(deadline.remaining()));
+        }
+        let further = call.further_attempts();
+        if further > 0 {
+            headers.insert(PREVIOUS_ATTEMPTS, HeaderValue::from(further));
         }
         *request.headers_mut() = headers;
         request

@@ -1,9 +1,10 @@
 //! THE client: a channel to a service, and the way that a call takes through it.
 //!
 //! ```text
-//!   tonic client ─> Channel ─> deadline ─> transparent retry ─> pick ─> gate ─> connection ─> server
-//!                                                                ^        ^         ^
-//!   discovery ── endpoint set ──> driver (one task per channel) ─┴────────┴─────────┘
+//!   tonic client ─> Channel ─> deadline ─> retry ─> transparent retry ─> pick ─> gate ─> connection ─> server
+//!                      ^                                                  ^        ^         ^
+//!                      └ terms ─────────────┐                             │        │         │
+//!   discovery ── endpoint set ──> driver (one task per channel) ──────────┴────────┴─────────┘
 //! ```
 //!
 //! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves those who wait. The
@@ -22,8 +23,11 @@ mod link;
 mod peer;
 mod request;
 mod response;
+mod retry;
 mod roster;
+mod terms;
 mod transparent;
+mod unbroken;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -54,28 +58,42 @@ use call::{Call, Step};
 use dispatch::Dispatch;
 use driver::{Driver, Source};
 use expiry::Expiry;
+use retry::{Budget, Retry};
 use roster::Roster;
+use terms::Rules;
 use transparent::Transparent;
+use unbroken::Unbroken;
 
 pub(crate) use peer::{InvalidPeer, Peer};
 
 use crate::{balance::Picker, deadline, discovery::EndpointSet};
 
 /// Assembles the stack: what every call goes through, outermost first.
-fn stack(service: Arc<str>, dispatch: Dispatch) -> Stack {
+fn stack(service: Arc<str>, rules: Arc<Rules>, dispatch: Dispatch) -> Stack {
+    // One for retries and hedges: both multiply the load.
+    let budget = Arc::new(Budget::default());
     // The deadline is the caller's own: it covers every attempt, all waiting, and the reading of the answer.
     Expiry::new(
         service,
-        // A call that no server has begun to process goes to another endpoint. Inside of the deadline, so that attempts end
-        // with it. Budgeted retries of idempotent methods will stand around this.
-        Transparent::new(
-            // Each attempt picks anew: the one that refused may not be the best any more.
-            dispatch,
+        // A failed call of a method that allows it is sent again, within the budget. Inside of the deadline, so that
+        // attempts end with it.
+        Retry::new(
+            rules,
+            budget,
+            // An answer that breaks off before its message is a failed attempt.
+            Unbroken::new(
+                // A call that no server has begun to process goes to another endpoint, whatever its method: innermost, so
+                // that it costs neither budget nor backoff.
+                Transparent::new(
+                    // Each attempt picks anew: the one that refused may not be the best any more.
+                    dispatch,
+                ),
+            ),
         ),
     )
 }
 
-type Stack = Expiry<Transparent<Dispatch>>;
+type Stack = Expiry<Retry<Unbroken<Transparent<Dispatch>>>>;
 
 /// A channel to a service: give it to a generated client.
 ///
@@ -97,6 +115,7 @@ pub struct Channel {
 /// What the handles of a channel share. Its tasks end with it.
 pub(crate) struct Shared {
     service: Arc<str>,
+    rules: Arc<Rules>,
     stack: Stack,
     move_on: Arc<Notify>,
     _stop: DropGuard,
@@ -129,11 +148,18 @@ impl Shared {
     fn open(service: &str, source: Source, roster: Roster, home: &Home) -> Arc<Self> {
         let service: Arc<str> = service.into();
         let (picker, roster, move_on) = (Arc::new(Picker::new()), Arc::new(roster), Arc::new(Notify::new()));
-        let stop = home.stop.child_token();
-        let driver = Driver::new(picker.clone(), roster.clone(), home.connector.clone(), move_on.clone());
+        let (rules, stop) = (Arc::new(Rules::default()), home.stop.child_token());
+        let driver =
+            Driver::new(picker.clone(), roster.clone(), rules.clone(), home.connector.clone(), move_on.clone());
         home.tasks.spawn(driver.run(source, stop.clone()));
         let dispatch = Dispatch::new(service.clone(), picker, roster);
-        Arc::new(Self { stack: stack(service.clone(), dispatch), service, move_on, _stop: stop.drop_guard() })
+        Arc::new(Self {
+            stack: stack(service.clone(), rules.clone(), dispatch),
+            service,
+            rules,
+            move_on,
+            _stop: stop.drop_guard(),
+        })
     }
 }
 
@@ -183,7 +209,7 @@ impl Service<Request<Body>> for Channel {
             endpoint = tracing::field::Empty
         );
         let answered = async move {
-            let call = Call::new(request, inbound).await?;
+            let call = Call::new(request, inbound, &channel.shared.rules).await?;
             let answer = channel.shared.stack.call(&call).await?;
             // The answer may be read for longer than its caller keeps the client.
             Ok(answer.map(|body| Body::new(body.keeping(channel))))

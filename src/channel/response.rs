@@ -6,8 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::future::poll_fn;
 use http::HeaderMap;
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
 use tonic::{Code, Status};
@@ -21,6 +22,8 @@ use crate::balance::{Outcome, PendingCall};
 /// The body of an answer. Its end, its error or its drop ends the call.
 #[derive(Debug)]
 pub(crate) struct ResponseBody<K> {
+    /// What has been read ahead.
+    first: Option<Frame<Bytes>>,
     /// `None` when the call is over.
     open: Option<Open>,
     peer: Peer,
@@ -37,7 +40,22 @@ struct Open {
 
 impl<K> ResponseBody<K> {
     pub(super) fn new(incoming: Incoming, call: PendingCall, peer: Peer) -> Self {
-        Self { open: Some(Open { incoming, call, expiry: None }), peer, keep: None }
+        Self { first: None, open: Some(Open { incoming, call, expiry: None }), peer, keep: None }
+    }
+
+    /// Waits for the first frame, and keeps it for the reader.
+    pub(super) async fn read_ahead(&mut self) -> Result<(), EndpointError> {
+        let frame = poll_fn(|context| match &mut self.open {
+            Some(open) => open.poll_incoming(&self.peer, context),
+            None => Poll::Ready(None),
+        });
+        self.first = frame.await.transpose()?;
+        Ok(())
+    }
+
+    /// The trailers, if it is known that no message comes before them.
+    pub(super) fn trailers_only(&self) -> Option<&HeaderMap> {
+        self.first.as_ref()?.trailers_ref()
     }
 
     /// Ends the call at its deadline.
@@ -74,11 +92,20 @@ impl Open {
         {
             return Poll::Ready(Some(Err(deadline_exceeded("", Some(peer)))));
         }
+        let frame = ready!(self.poll_incoming(peer, context));
+        Poll::Ready(frame.map(|frame| frame.map_err(EndpointError::into_status)))
+    }
+
+    fn poll_incoming(
+        &mut self,
+        peer: &Peer,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
         let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
         Poll::Ready(frame.map(|frame| {
             frame.inspect(|frame| self.judge(frame)).map_err(|source| {
                 self.call.failed_late();
-                EndpointError { peer: peer.clone(), failure: Failure::of(&source), source }.into_status()
+                EndpointError { peer: peer.clone(), failure: Failure::of(&source), source }
             })
         }))
     }
@@ -97,8 +124,11 @@ impl<K: Unpin> HttpBody for ResponseBody<K> {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let Some(open) = &mut this.open else { return Poll::Ready(None) };
-        let frame = ready!(open.poll_frame(&this.peer, context));
+        let frame = match (this.first.take(), &mut this.open) {
+            (Some(first), _) => Some(Ok(first)),
+            (None, Some(open)) => ready!(open.poll_frame(&this.peer, context)),
+            (None, None) => None,
+        };
         // Nothing comes after trailers or an error: an unread end must not keep the call pending.
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
             this.open = None;
@@ -107,10 +137,6 @@ impl<K: Unpin> HttpBody for ResponseBody<K> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.open.as_ref().is_none_or(|open| open.incoming.is_end_stream())
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.open.as_ref().map_or_else(|| SizeHint::with_exact(0), |open| open.incoming.size_hint())
+        self.first.is_none() && self.open.as_ref().is_none_or(|open| open.incoming.is_end_stream())
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! That is safe for every method (gRFC A6 calls it transparent retry) and needs no budget, only bounds: one repetition of
 //! a call that a server turned away, since that server or its connection may have too much to do, and a few of one that
-//! never left or was misdirected. Any other retry needs an idempotent method and a budget, and is not made here.
+//! never left or was misdirected. Any other retry needs an idempotent method and a budget, and is not made here (see `retry`).
 
 use http::Response;
 
@@ -30,17 +30,15 @@ impl<S> Transparent<S> {
 impl<S: Step> Step for Transparent<S> {
     async fn call(&self, call: &Call) -> Result<Answer, CallError> {
         let mut attempts = 1;
-        let mut turned_away = false;
         loop {
             let result = self.inner.call(call).await;
             let again = match unprocessed(&result) {
                 Some(Unprocessed::Misdirected) => attempts < MAX_ATTEMPTS,
-                // gRFC A6: of a call that reached a server there is one transparent retry.
-                Some(Unprocessed::TurnedAway) => attempts < MAX_ATTEMPTS && !std::mem::replace(&mut turned_away, true),
+                // gRFC A6: of a call that reached a server there is one transparent retry, also over all other retries.
+                Some(Unprocessed::TurnedAway) => attempts < MAX_ATTEMPTS && call.turned_away(),
                 None => false,
             };
             if !again || !call.body.may_repeat() {
-                call.body.settle();
                 return result;
             }
             attempts += 1;

@@ -4,7 +4,7 @@
 //! in between may be skipped. A file that cannot be read is as good as none.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
@@ -137,6 +137,9 @@ struct Entry {
     /// Method and level.
     #[serde(default)]
     idempotent_methods: Vec<(String, i32)>,
+    /// Those of them that do not stream.
+    #[serde(default)]
+    unary_methods: BTreeSet<String>,
     status: i32,
 }
 
@@ -158,7 +161,7 @@ impl File {
 
 impl Entry {
     fn new(instance: &Instance) -> Self {
-        let methods = instance.idempotent_methods.iter();
+        let methods = &instance.idempotent_methods;
         Self {
             instance_id: instance.instance_id.clone(),
             address: instance.address.clone(),
@@ -166,7 +169,8 @@ impl Entry {
             zone: instance.zone.clone(),
             weight: instance.weight,
             labels: instance.labels.clone().into_iter().collect(),
-            idempotent_methods: methods.map(|m| (m.method.clone(), m.idempotency_level)).collect(),
+            idempotent_methods: methods.iter().map(|m| (m.method.clone(), m.idempotency_level)).collect(),
+            unary_methods: methods.iter().filter(|m| m.unary).map(|m| m.method.clone()).collect(),
             status: instance.status,
         }
     }
@@ -183,7 +187,10 @@ impl Entry {
             labels: self.labels.into_iter().collect(),
             grpc_services: Vec::new(),
             idempotent_methods: methods
-                .map(|(method, idempotency_level)| IdempotentMethod { method, idempotency_level })
+                .map(|(method, idempotency_level)| {
+                    let unary = self.unary_methods.contains(&method);
+                    IdempotentMethod { method, idempotency_level, unary }
+                })
                 .collect(),
             status: InstanceStatus::try_from(self.status).unwrap_or_default().into(),
             create_time: None,
@@ -202,7 +209,10 @@ mod tests {
             instance_id: (*id).into(),
             address: format!("{id}:1"),
             weight: 7,
-            idempotent_methods: vec![IdempotentMethod { method: "s/M".into(), idempotency_level: 2 }],
+            idempotent_methods: vec![
+                IdempotentMethod { method: "s/M".into(), idempotency_level: 2, unary: true },
+                IdempotentMethod { method: "s/N".into(), idempotency_level: 1, unary: false },
+            ],
             status: InstanceStatus::Serving.into(),
             ..Instance::default()
         };

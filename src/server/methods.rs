@@ -56,10 +56,11 @@ impl Methods {
 
     fn add(&mut self, service: &str, method: &MethodDescriptorProto) {
         let name = format!("{service}/{}", method.name());
-        let level = level(method);
-        let known = self.flows.insert(format!("/{name}"), flow(method));
+        let (level, flow) = (level(method), flow(method));
+        let known = self.flows.insert(format!("/{name}"), flow);
         if known.is_none() && level != IdempotencyLevel::Unspecified {
-            self.idempotent.push(IdempotentMethod { method: name, idempotency_level: level.into() });
+            let unary = flow == Flow::Unary;
+            self.idempotent.push(IdempotentMethod { method: name, idempotency_level: level.into(), unary });
         }
     }
 }
@@ -104,11 +105,16 @@ mod tests {
             methods
                 .iter()
                 .filter(|method| method.method == full)
-                .map(IdempotentMethod::idempotency_level)
+                .map(|method| (method.idempotency_level(), method.unary))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(level("Register"), [IdempotencyLevel::Idempotent], "and once, though its descriptors came twice");
-        assert_eq!(level("ListInstances"), [IdempotencyLevel::NoSideEffects]);
+        assert_eq!(
+            level("Register"),
+            [(IdempotencyLevel::Idempotent, true)],
+            "and once, though its descriptors came twice"
+        );
+        assert_eq!(level("ListInstances"), [(IdempotencyLevel::NoSideEffects, true)]);
+        assert_eq!(level("Watch"), [(IdempotencyLevel::NoSideEffects, false)]);
         assert!(methods.iter().all(|method| method.method.starts_with(REGISTRY)));
         assert!(Methods::read(&[DESCRIPTORS], &BTreeSet::new()).expect("our descriptors").idempotent().is_empty());
     }

@@ -30,7 +30,8 @@ fn seconds(seconds: i64) -> prost_types::Duration {
 
 #[tokio::test]
 async fn a_malformed_instance_is_refused_by_the_field_that_is_wrong() {
-    let method = |method: &str, level| IdempotentMethod { method: method.into(), idempotency_level: level };
+    let method =
+        |method: &str, level| IdempotentMethod { method: method.into(), idempotency_level: level, unary: true };
     let long = |length: usize| "x".repeat(length);
     type Spoil<'a> = Box<dyn Fn(&mut Instance) + 'a>;
     let cases: Vec<(&str, Spoil<'_>)> = vec![

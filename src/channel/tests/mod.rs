@@ -6,6 +6,7 @@ mod failures;
 mod lifetime;
 pub(crate) mod net;
 mod refusals;
+mod retries;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
@@ -18,7 +19,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::*;
-use crate::contract::meshwork::registry::v1::{Instance, InstanceStatus};
+use crate::contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus};
 use net::{Host, Net};
 
 /// Nothing in these tests takes longer by its promise; on a paused clock it costs no time.
@@ -37,12 +38,21 @@ struct Bench {
     channel: Channel,
 }
 
+fn idempotent(path: &str, level: IdempotencyLevel, unary: bool) -> IdempotentMethod {
+    IdempotentMethod { method: path[1..].into(), idempotency_level: level.into(), unary }
+}
+
 fn instance(id: &str, status: InstanceStatus) -> Instance {
     Instance {
         service: "echo".into(),
         instance_id: id.into(),
         address: format!("{id}:1"),
         status: status.into(),
+        idempotent_methods: vec![
+            idempotent(net::READ, IdempotencyLevel::NoSideEffects, true),
+            idempotent(net::WRITE, IdempotencyLevel::Idempotent, true),
+            idempotent(net::FOLLOW, IdempotencyLevel::NoSideEffects, false),
+        ],
         ..Instance::default()
     }
 }

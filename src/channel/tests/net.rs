@@ -45,6 +45,13 @@ pub(crate) const STREAM: &str = "/test.Echo/Stream";
 /// Answers with the `grpc-timeout` that came.
 pub(crate) const TIMEOUT: &str = "/test.Echo/Timeout";
 
+/// Answers with the name of its instance, and is declared NO_SIDE_EFFECTS.
+pub(crate) const READ: &str = "/test.Echo/Read";
+/// The same, declared IDEMPOTENT.
+pub(crate) const WRITE: &str = "/test.Echo/Write";
+/// A stream that is declared NO_SIDE_EFFECTS.
+pub(crate) const FOLLOW: &str = "/test.Echo/Follow";
+
 /// Addresses, and who listens there. An address without a listener refuses connections.
 #[derive(Clone, Default)]
 pub(crate) struct Net(Arc<State>);
@@ -175,7 +182,7 @@ impl Echo {
     async fn answer(self, request: http::Request<Body>) -> http::Response<Body> {
         let path = request.uri().path().to_owned();
         let mut grpc = Grpc::new(ProstCodec::<String, String>::default());
-        if path == STREAM {
+        if path == STREAM || path == FOLLOW {
             let echo = |request: Request<Streaming<String>>| async { Ok(Response::new(request.into_inner())) };
             return grpc.streaming(service_fn(echo), request).await;
         }

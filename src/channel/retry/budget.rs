@@ -1,0 +1,173 @@
+//! How many further attempts a channel may make: a share of its calls, and a few per second beside that.
+//!
+//! Retries help while some attempts fail, and multiply the load when all do. So every call earns a part of an attempt, and
+//! every further attempt, retry or hedge, spends a whole one: if all fail, a server gets 20 % more than it was asked, not
+//! three times as much. What is earned is soon forgotten, or a good hour would pay for a storm.
+//!
+//! The rule ([`Credit`]) is pure: the clock is passed in.
+
+use std::{
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{
+    channel::{call::Call, terms::Terms},
+    policy::RetryPolicy,
+};
+
+/// How fast earnings are forgotten: two thirds after this long. Long enough that all calls under way on a connection that
+/// breaks can be sent again, short enough that they are no store for a storm.
+const MEMORY: Duration = Duration::from_secs(1);
+
+/// The budget of a channel.
+#[derive(Debug)]
+pub(crate) struct Budget(Mutex<Credit>);
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self(Mutex::new(Credit::new(Instant::now())))
+    }
+}
+
+impl Budget {
+    /// A call is made.
+    pub(crate) fn earn(&self, policy: &RetryPolicy) {
+        self.credit().earn(Instant::now(), policy);
+    }
+
+    /// Whether a call may be sent once more: its method allows it, its body can be sent again, and there are attempts and
+    /// credit left. If so the attempt is counted and paid.
+    pub(crate) fn grants(&self, call: &Call, terms: &Terms) -> bool {
+        let policy = &terms.policy.retry;
+        let granted = terms.method.is_some()
+            && call.body.may_repeat()
+            && call.further_attempts() + 1 < policy.max_attempts
+            && self.credit().spend(Instant::now(), policy);
+        if granted {
+            call.count_further_attempt();
+        }
+        granted
+    }
+
+    fn credit(&self) -> MutexGuard<'_, Credit> {
+        self.0.lock().expect("no code panics while it holds this lock")
+    }
+}
+
+/// Attempts that are paid for.
+#[derive(Clone, Copy, Debug)]
+struct Credit {
+    /// By calls.
+    earned: f64,
+    /// By time: filled steadily, up to what a second brings.
+    reserve: f64,
+    /// When the two were last brought up to date.
+    at: Instant,
+}
+
+impl Credit {
+    /// A client that has just started may retry too.
+    fn new(now: Instant) -> Self {
+        Self { earned: 0.0, reserve: f64::INFINITY, at: now }
+    }
+
+    fn earn(&mut self, now: Instant, policy: &RetryPolicy) {
+        self.pass(now, policy);
+        self.earned += f64::from(policy.budget_percent) / 100.0;
+    }
+
+    /// Takes one attempt's worth, if it is there.
+    fn spend(&mut self, now: Instant, policy: &RetryPolicy) -> bool {
+        self.pass(now, policy);
+        let purse = if self.earned >= 1.0 { &mut self.earned } else { &mut self.reserve };
+        let enough = *purse >= 1.0;
+        if enough {
+            *purse -= 1.0;
+        }
+        enough
+    }
+
+    fn pass(&mut self, now: Instant, policy: &RetryPolicy) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        let per_second = f64::from(policy.budget_min_per_second);
+        self.earned *= (-passed / MEMORY.as_secs_f64()).exp();
+        self.reserve = (self.reserve + passed * per_second).min(per_second);
+        self.at = now;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn policy(budget_percent: u32, budget_min_per_second: u32) -> RetryPolicy {
+        RetryPolicy { budget_percent, budget_min_per_second, ..RetryPolicy::default() }
+    }
+
+    fn spend_all(credit: &mut Credit, now: Instant, policy: &RetryPolicy) -> u32 {
+        (0..).take_while(|_| credit.spend(now, policy)).count().try_into().expect("few")
+    }
+
+    #[test]
+    fn a_fifth_of_the_calls_and_ten_per_second_may_be_sent_again() {
+        let (policy, now) = (RetryPolicy::default(), Instant::now());
+        let mut credit = Credit::new(now);
+        assert_eq!(spend_all(&mut credit, now, &policy), 10, "also before the first call");
+        for _ in 0..1000 {
+            credit.earn(now, &policy);
+        }
+        assert!((199..=200).contains(&spend_all(&mut credit, now, &policy)));
+        assert_eq!(spend_all(&mut credit, now + SECOND, &policy), 10);
+        assert_eq!(spend_all(&mut credit, now + 3600 * SECOND, &policy), 10, "a quiet hour is no store");
+    }
+
+    #[test]
+    fn what_was_earned_is_forgotten_within_seconds() {
+        let (policy, now) = (policy(20, 0), Instant::now());
+        let mut credit = Credit::new(now);
+        for _ in 0..10_000 {
+            credit.earn(now, &policy);
+        }
+        let left = spend_all(&mut credit, now + 5 * SECOND, &policy);
+        assert!((10..20).contains(&left), "{left} of 2000");
+    }
+
+    #[test]
+    fn a_budget_of_nothing_grants_nothing() {
+        let (policy, now) = (policy(0, 0), Instant::now());
+        let mut credit = Credit::new(now);
+        credit.earn(now, &policy);
+        assert!(!credit.spend(now + SECOND, &policy));
+    }
+
+    proptest! {
+        /// However calls and failures are spread over time.
+        #[test]
+        fn no_more_is_spent_than_was_earned(
+            percent in 0_u32..=100,
+            per_second in 0_u32..=50,
+            steps in prop::collection::vec((0_u64..400, 0_usize..20, 0_usize..40), 1..60),
+        ) {
+            let policy = policy(percent, per_second);
+            let begin = Instant::now();
+            let (mut now, mut credit) = (begin, Credit::new(begin));
+            let (mut calls, mut spent) = (0_usize, 0_usize);
+            for (wait_ms, earned, wanted) in steps {
+                now += Duration::from_millis(wait_ms);
+                (0..earned).for_each(|_| credit.earn(now, &policy));
+                calls += earned;
+                spent += (0..wanted).filter(|_| credit.spend(now, &policy)).count();
+            }
+            let time = now.saturating_duration_since(begin).as_secs_f64();
+            let most = calls as f64 * f64::from(percent) / 100.0 + f64::from(per_second) * (time + 1.0);
+            prop_assert!(spent as f64 <= most + 1e-6, "{spent} of {most}");
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! On what terms calls are made: the policy of their service, and what its endpoints say of their method.
+//!
+//! A method may be sent again only if every endpoint that takes calls says so: the next attempt may come to any of them,
+//! and during a rollout they need not agree.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use http::uri::PathAndQuery;
+
+use crate::{
+    contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus},
+    discovery::EndpointSet,
+    policy::Policy,
+};
+
+/// The terms of one call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Terms {
+    pub(crate) policy: Arc<Policy>,
+    /// What allows it to be sent again; `None`: nothing does.
+    pub(crate) method: Option<Arc<Method>>,
+}
+
+/// A method that may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Method {
+    /// Whether two attempts may be under way at once, and not only one after the other.
+    pub(crate) level: IdempotencyLevel,
+    /// Whether it has one request and one response.
+    pub(crate) unary: bool,
+}
+
+/// The terms of a channel's calls as of its latest endpoint set.
+#[derive(Debug, Default)]
+pub(crate) struct Rules(RwLock<Latest>);
+
+#[derive(Debug, Default)]
+struct Latest {
+    policy: Arc<Policy>,
+    /// By request path, as in `/shop.order.v1.OrderService/GetOrder`.
+    methods: HashMap<String, Arc<Method>>,
+}
+
+impl Rules {
+    /// The terms of a call that begins now.
+    pub(crate) fn of(&self, path: &PathAndQuery) -> Terms {
+        let latest = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        Terms { policy: latest.policy.clone(), method: latest.methods.get(path.path()).cloned() }
+    }
+
+    /// Takes over what a set says. For the driver.
+    pub(super) fn follow(&self, set: &EndpointSet) {
+        let serving = set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving);
+        let methods = agreed(serving.map(|instance| &**instance));
+        let methods = methods.into_iter().map(|(name, method)| (format!("/{name}"), Arc::new(method))).collect();
+        let latest = Latest { policy: set.policy.clone(), methods };
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = latest;
+    }
+}
+
+type Stated<'a> = BTreeMap<&'a str, Method>;
+
+/// The methods that all of the instances list, each as the most careful of them does.
+fn agreed<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Stated<'a> {
+    let mut lists = instances.into_iter().map(|instance| &instance.idempotent_methods);
+    let Some(first) = lists.next() else { return Stated::new() };
+    let mut agreed = stated(first);
+    // Instances of one version say the same, and there may be a thousand of them.
+    for list in lists.filter(|list| *list != first) {
+        let others = stated(list);
+        agreed.retain(|name, method| match others.get(name) {
+            Some(other) => {
+                *method = method.and(*other);
+                true
+            }
+            None => false,
+        });
+    }
+    agreed
+}
+
+fn stated(methods: &[IdempotentMethod]) -> Stated<'_> {
+    let named = methods.iter().filter_map(|method| Some((method.method.as_str(), Method::stated(method)?)));
+    named.collect()
+}
+
+impl Method {
+    fn stated(method: &IdempotentMethod) -> Option<Self> {
+        match method.idempotency_level() {
+            IdempotencyLevel::Unspecified => None,
+            level @ (IdempotencyLevel::NoSideEffects | IdempotencyLevel::Idempotent) => {
+                Some(Self { level, unary: method.unary })
+            }
+        }
+    }
+
+    fn and(self, other: Self) -> Self {
+        let level = if self.level == other.level { self.level } else { IdempotencyLevel::Idempotent };
+        Self { level, unary: self.unary && other.unary }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const READ: i32 = IdempotencyLevel::NoSideEffects as i32;
+    const WRITE: i32 = IdempotencyLevel::Idempotent as i32;
+
+    fn set(instances: &[(InstanceStatus, &[(&str, i32, bool)])]) -> EndpointSet {
+        let instance = |(id, (status, methods)): (usize, &(InstanceStatus, &[(&str, i32, bool)]))| {
+            let method = |&(method, idempotency_level, unary): &(&str, i32, bool)| IdempotentMethod {
+                method: method.into(),
+                idempotency_level,
+                unary,
+            };
+            let idempotent_methods = methods.iter().map(method).collect();
+            let instance = Instance { idempotent_methods, status: (*status).into(), ..Instance::default() };
+            (id.to_string(), Arc::new(instance))
+        };
+        let endpoints = instances.iter().enumerate().map(instance).collect();
+        EndpointSet { endpoints: Arc::new(endpoints), ..EndpointSet::unknown("order") }
+    }
+
+    fn method(set: &EndpointSet, path: &'static str) -> Option<(i32, bool)> {
+        let rules = Rules::default();
+        rules.follow(set);
+        let method = rules.of(&PathAndQuery::from_static(path)).method?;
+        Some((method.level.into(), method.unary))
+    }
+
+    #[test]
+    fn a_method_may_be_sent_again_only_if_every_endpoint_that_serves_says_so() {
+        use InstanceStatus::{Draining, Serving};
+        let (new, old): (&[_], &[_]) = (&[("s/A", READ, true), ("s/B", READ, true)], &[("s/A", READ, true)]);
+        assert_eq!(method(&set(&[(Serving, new), (Serving, new)]), "/s/B"), Some((READ, true)));
+        assert_eq!(method(&set(&[(Serving, new), (Serving, old)]), "/s/B"), None);
+        assert_eq!(method(&set(&[(Serving, old), (Serving, new)]), "/s/B"), None);
+        assert_eq!(method(&set(&[(Serving, old), (Serving, new)]), "/s/A"), Some((READ, true)));
+        assert_eq!(method(&set(&[(Serving, new), (Draining, old)]), "/s/B"), Some((READ, true)));
+        assert_eq!(method(&set(&[]), "/s/A"), None);
+        assert_eq!(method(&set(&[(Serving, &[("s/A", 0, true)])]), "/s/A"), None, "not idempotent, and listed");
+    }
+
+    #[test]
+    fn where_endpoints_differ_the_more_careful_one_is_right() {
+        use InstanceStatus::Serving;
+        let differing = [(Serving, &[("s/A", READ, true)][..]), (Serving, &[("s/A", WRITE, false)][..])];
+        assert_eq!(method(&set(&differing), "/s/A"), Some((WRITE, false)));
+    }
+
+    #[test]
+    fn a_policy_is_effective_with_the_set_it_comes_with() {
+        let rules = Rules::default();
+        let mut set = set(&[]);
+        let path = PathAndQuery::from_static("/s/A");
+        assert_eq!(rules.of(&path).policy, Arc::default());
+        Arc::make_mut(&mut set.policy).retry.max_attempts = 1;
+        rules.follow(&set);
+        assert_eq!(rules.of(&path).policy.retry.max_attempts, 1);
+    }
+}
