@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork::process::LogArgs;
+use meshwork::process::{HostPort, LogArgs};
 
 use crate::fleet::Replicas;
 
@@ -63,6 +63,14 @@ Examples:
 --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A service that nobody ever registered, or no
 registry within 3 s: exit code 1.";
 
+const HEALTH_HELP: &str = "\
+Examples:
+  meshwork health 127.0.0.1:7602
+  until meshwork health order-1:7602; do sleep 1; done
+
+It asks the server itself, once, by grpc.health.v1, and prints SERVING. A server that answers anything else (one that drains
+says NOT_SERVING), or nothing within 3 s: exit code 1. So it fits a container's health check.";
+
 const WATCH_HELP: &str = "\
 Examples:
   meshwork watch
@@ -91,6 +99,7 @@ impl Cli {
             Command::Services(args) => &args.source.log,
             Command::Instances(args) => &args.source.log,
             Command::Watch(args) => &args.source.log,
+            Command::Health(args) => &args.log,
         }
     }
 }
@@ -108,6 +117,8 @@ pub enum Command {
     Instances(InstancesArgs),
     /// Show who joins, changes and leaves, as it happens
     Watch(WatchArgs),
+    /// Ask one server whether it serves
+    Health(HealthArgs),
 }
 
 /// `meshwork up`.
@@ -208,6 +219,18 @@ pub struct WatchArgs {
     pub source: SourceArgs,
 }
 
+/// `meshwork health`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = HEALTH_HELP, mut_arg("log_level", |arg| arg.default_value("off")))]
+pub struct HealthArgs {
+    /// The server, any that speaks grpc.health.v1: every process of a mesh does
+    #[arg(value_name = "HOST:PORT")]
+    pub address: HostPort,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
 /// Reads an address of `up`'s registry. The mesh has no identities yet, so it stays on this machine.
 fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
     let address: SocketAddr = text
@@ -222,7 +245,7 @@ fn parse_registry(text: &str) -> Result<String, &'static str> {
     let problem = "must be http://HOST:PORT, such as http://127.0.0.1:7600";
     let address = text.strip_prefix("http://").unwrap_or(text);
     let address = address.strip_suffix('/').unwrap_or(address);
-    let address: meshwork::process::HostPort = address.parse().map_err(|_| problem)?;
+    let address: HostPort = address.parse().map_err(|_| problem)?;
     Ok(format!("http://{address}"))
 }
 

@@ -48,6 +48,14 @@ pub(crate) enum Error {
         /// How the call ended.
         status: Box<Status>,
     },
+    /// A server does not serve.
+    #[error("{address} does not serve: {problem}")]
+    NotServing {
+        /// Who was asked.
+        address: String,
+        /// What it says, or what happened instead.
+        problem: String,
+    },
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]
     Broken(usize),
@@ -117,6 +125,7 @@ impl From<Error> for Failure {
             | Error::UnknownService(_)
             | Error::NoInstance { .. }
             | Error::Call { .. }
+            | Error::NotServing { .. }
             | Error::Broken(_)
             | Error::Interrupted
             | Error::TempDir(_)
@@ -126,7 +135,7 @@ impl From<Error> for Failure {
 }
 
 /// The code as the contract and grpcurl write it.
-fn code_name(code: Code) -> String {
+pub(crate) fn code_name(code: Code) -> String {
     let mut name = String::new();
     for c in format!("{code:?}").chars() {
         if c.is_ascii_uppercase() && !name.is_empty() {

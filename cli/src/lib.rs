@@ -12,6 +12,7 @@ mod up;
 mod demo;
 
 mod directory;
+mod health;
 mod watch;
 
 mod error;
@@ -36,6 +37,7 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
         Command::Services(args) => directory::services(args).await,
         Command::Instances(args) => directory::instances(args).await,
         Command::Watch(args) => watch::run(args, shutdown).await,
+        Command::Health(args) => health::run(args).await,
     };
     match result {
         // Whoever reads has had enough, as in `meshwork watch | head`.

@@ -66,3 +66,23 @@ async fn a_watch_ends_in_order_when_it_is_told_to() {
     assert!(ended.expect("no panic").is_ok());
     fleet.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_good_of_a_server_that_serves_and_bad_of_one_that_is_gone_or_never_answers() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = Config { replicas: Replicas::all(1), ..Config::new(folder.path()) };
+    let fleet = Fleet::start(config).await.expect("a mesh");
+    let addresses = fleet.instances().into_iter().map(|instance| instance.address).collect::<Vec<_>>();
+    for address in &addresses {
+        let asked = command(&format!("meshwork health {address}")).await;
+        assert!(asked.is_ok(), "{address}: {asked:?}");
+    }
+    fleet.stop().await;
+    let gone = failure(command(&format!("meshwork health {}", addresses[0])).await);
+    assert!(gone.starts_with(&format!("{} does not serve: ", addresses[0])), "{gone}");
+
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = silent.local_addr().expect("it listens");
+    let given_up = failure(command(&format!("meshwork health {address}")).await);
+    assert_eq!(given_up, format!("{address} does not serve: no answer for 3.0 s"));
+}

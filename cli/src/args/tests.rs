@@ -53,6 +53,7 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("services", "--registry", "7600", "http://HOST:PORT"),
         ("instances order", "--registry", "http://host", "http://HOST:PORT"),
         ("watch", "--registry", "http://host:1/path", "http://HOST:PORT"),
+        ("health", "", "7602", "<HOST:PORT>"),
     ] {
         let error = parse(&format!("{command} {flag} {value}")).expect_err(value);
         let first = error.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
@@ -64,9 +65,13 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
 
 #[test]
 fn what_is_missing_or_unknown_is_named() {
-    for (line, named) in
-        [("", "subcommand"), ("instances", "<SERVICE>"), ("down", "down"), ("up --repicas order=1", "--repicas")]
-    {
+    for (line, named) in [
+        ("", "subcommand"),
+        ("instances", "<SERVICE>"),
+        ("health", "<HOST:PORT>"),
+        ("down", "down"),
+        ("up --repicas order=1", "--repicas"),
+    ] {
         let error = parse(line).expect_err(line);
         assert!(error.contains(named), "{named} is missing in: {error}");
     }

@@ -1,0 +1,94 @@
+//! `meshwork health`: whether one server serves (grpc.health.v1), for scripts and for the health checks of containers.
+//!
+//! It goes to the server itself and not through the mesh: one connection, one call, nothing is repeated, so that the answer
+//! is about this process at this moment.
+
+use std::{
+    error,
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use http::Uri;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use meshwork::process::HostPort;
+use tokio::{net::TcpStream, task::JoinSet, time::timeout};
+use tonic::body::Body;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::{
+    args::HealthArgs,
+    error::{Error, code_name},
+};
+
+/// How long a server may take to answer: it does so from memory, and who asks for it every few seconds must not pile up.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+
+/// `meshwork health HOST:PORT`.
+pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
+    let problem = match timeout(ANSWER_LIMIT, ask(&args.address)).await {
+        Ok(Ok(ServingStatus::Serving)) => return Ok(writeln!(io::stdout(), "SERVING")?),
+        Ok(Ok(status)) => status.as_str_name().to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer for {:.1} s", ANSWER_LIMIT.as_secs_f64()),
+    };
+    Err(Error::NotServing { address: args.address.to_string(), problem })
+}
+
+/// Asks about the server as a whole, which has the empty name.
+async fn ask(address: &HostPort) -> Result<ServingStatus, Box<dyn error::Error + Send + Sync>> {
+    let origin = Uri::try_from(format!("http://{address}"))?;
+    let stream = TcpStream::connect(address.to_string()).await?;
+    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+    // Dropped with this future, and with it the connection.
+    let mut tasks = JoinSet::new();
+    tasks.spawn(connection);
+    let send = tower::service_fn(move |request: http::Request<Body>| sender.clone().send_request(request));
+    let answer = HealthClient::with_origin(send, origin).check(HealthCheckRequest::default()).await;
+    let answer = answer.map_err(|status| format!("{}: {}", code_name(status.code()), status.message()))?;
+    Ok(answer.into_inner().status())
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::server;
+    use hyper_util::service::TowerToHyperService;
+    use meshwork::process::LogArgs;
+    use tokio::net::TcpListener;
+    use tonic_health::{
+        pb::health_server::HealthServer,
+        server::{HealthReporter, HealthService},
+    };
+
+    use super::*;
+
+    /// Asks a server that says `status` of itself.
+    async fn health(status: tonic_health::ServingStatus) -> Result<(), Error> {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("it listens").to_string().parse().expect("HOST:PORT");
+        let reporter = HealthReporter::new();
+        reporter.set_service_status("", status).await;
+        let service = TowerToHyperService::new(HealthServer::new(HealthService::from_health_reporter(reporter)));
+        let serve = async move {
+            let (stream, _) = listener.accept().await.expect("somebody asks");
+            let server = server::conn::http2::Builder::new(TokioExecutor::new());
+            server.serve_connection(TokioIo::new(stream), service).await
+        };
+        let log = LogArgs { log: Default::default(), log_level: "off".into() };
+        tokio::select! {
+            result = run(HealthArgs { address, log }) => result,
+            ended = serve => panic!("the server has ended: {ended:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_a_server_that_says_serving_is_healthy() {
+        use tonic_health::ServingStatus::{NotServing, Serving, Unknown};
+        assert!(health(Serving).await.is_ok());
+        for (status, said) in [(NotServing, "NOT_SERVING"), (Unknown, "UNKNOWN")] {
+            let error = health(status).await.expect_err(said).to_string();
+            assert!(error.ends_with(&format!(" does not serve: {said}")), "{error}");
+        }
+    }
+}
