@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{connector::Connector, endpoint::Endpoint, link::Link, peer::Peer, roster::Roster, terms::Rules};
 use crate::{
-    balance::{Gate, Key, LoadSet, Picker},
+    balance::{Key, Picker, Traits},
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
     discovery::EndpointSet,
 };
@@ -32,9 +32,7 @@ pub(super) struct Driver {
     rules: Arc<Rules>,
     connector: Connector,
     move_on: Arc<Notify>,
-    loads: LoadSet,
     live: BTreeMap<String, Live>,
-    next_key: Key,
     endpoints: JoinSet<()>,
 }
 
@@ -42,7 +40,6 @@ pub(super) struct Driver {
 struct Live {
     key: Key,
     address: String,
-    gate: Arc<Gate<Link>>,
     removed: CancellationToken,
 }
 
@@ -54,17 +51,7 @@ impl Driver {
         connector: Connector,
         move_on: Arc<Notify>,
     ) -> Self {
-        Self {
-            picker,
-            roster,
-            rules,
-            connector,
-            move_on,
-            loads: LoadSet::default(),
-            live: BTreeMap::new(),
-            next_key: 0,
-            endpoints: JoinSet::new(),
-        }
+        Self { picker, roster, rules, connector, move_on, live: BTreeMap::new(), endpoints: JoinSet::new() }
     }
 
     /// Works until `stop`, then ends every connection.
@@ -75,8 +62,8 @@ impl Driver {
                 Some(endpoints)
             }
             Source::Fixed(peers) => {
-                let gate = self.add(peers);
-                debug_assert!(gate.is_some(), "a fixed endpoint has an address");
+                let live = self.add(peers, Traits::default());
+                debug_assert!(live.is_some(), "a fixed endpoint has an address");
                 None
             }
         };
@@ -102,6 +89,7 @@ impl Driver {
     fn follow(&mut self, set: &EndpointSet) {
         // First, so that no call comes to an endpoint on terms that are not its own.
         self.rules.follow(set);
+        self.picker.set_policy(set.policy.clone());
         let serving = |instance: &Instance| instance.status() == InstanceStatus::Serving;
         let gone = |(id, live): (&String, &Live)| match set.endpoints.get(id) {
             Some(instance) if serving(instance) && instance.address == live.address => None,
@@ -112,7 +100,7 @@ impl Driver {
         }
         for (id, instance) in set.endpoints.iter().filter(|(_, instance)| serving(instance)) {
             match self.live.get(id) {
-                Some(live) => live.gate.load().set_weight(instance.weight),
+                Some(live) => self.picker.update(live.key, traits(instance)),
                 None => self.join(id, instance),
             }
         }
@@ -123,33 +111,29 @@ impl Driver {
             Ok(peer) => peer,
             Err(error) => return tracing::warn!(%error, service = instance.service, "an instance is left out"),
         };
-        if let Some(live) = self.add(vec![peer]) {
-            live.gate.load().set_weight(instance.weight);
+        if let Some(live) = self.add(vec![peer], traits(instance)) {
             self.live.insert(id.to_owned(), live);
         }
     }
 
     /// Adds an endpoint and begins to connect it.
-    fn add(&mut self, peers: Vec<Peer>) -> Option<Live> {
+    fn add(&mut self, peers: Vec<Peer>, traits: Traits) -> Option<Live> {
         let first = peers.first()?;
-        let (name, address) = (first.to_string(), first.address().to_string());
-        let key = self.next_key;
-        self.next_key += 1;
-        let gate = Arc::new(Gate::new(self.loads.add(0)));
+        let address = first.address().to_string();
+        let (key, gate) = self.picker.insert(traits);
         let removed = CancellationToken::new();
-        self.roster.add(key, name);
-        self.picker.insert(key, gate.clone());
+        self.roster.add(key, first.clone());
         let endpoint = Endpoint {
             key,
             peers,
-            gate: gate.clone(),
+            gate,
             connector: self.connector.clone(),
             roster: self.roster.clone(),
             removed: removed.clone(),
             move_on: self.move_on.clone(),
         };
         self.endpoints.spawn(endpoint.run());
-        Some(Live { key, address, gate, removed })
+        Some(Live { key, address, removed })
     }
 
     fn remove(&mut self, id: &str) {
@@ -159,6 +143,10 @@ impl Driver {
             live.removed.cancel();
         }
     }
+}
+
+fn traits(instance: &Instance) -> Traits {
+    Traits { weight: instance.weight, version: instance.version.clone(), zone: instance.zone.clone() }
 }
 
 /// The next endpoint set; never, if there is nothing to come; `None` when the last has come.

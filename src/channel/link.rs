@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use h2::Reason;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version, uri::Scheme};
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
@@ -54,6 +55,9 @@ impl Link {
     ) -> Result<Answer, CallError> {
         call.asks(Asked { peer: self.peer.clone(), gate: gate.clone() });
         tracing::Span::current().record("endpoint", tracing::field::display(&self.peer));
+        if let Some(deadline) = call.deadline {
+            pending.due(deadline.0);
+        }
         match self.sender.try_send_request(self.request(call)).await {
             Ok(response) => {
                 pending.answered(judge(&response, gate));
@@ -63,15 +67,16 @@ impl Link {
                 let never_sent = error.take_message().is_some();
                 let source = error.into_error();
                 let failure = if never_sent { Failure::NeverSent } else { Failure::of(&source) };
-                pending.answered(Outcome::Failed);
+                if let Some(status) = call.body.broken() {
+                    // The endpoint has no part in it: for it, the call was given up.
+                    return Err(CallError::Request(Box::new(status)));
+                }
+                pending.answered(blame(failure));
                 if failure == Failure::NotProcessed {
                     gate.pause(BUSY_PAUSE);
                 }
                 tracing::debug!(endpoint = %self.peer, %failure, %source, "a call failed");
-                Err(match call.body.broken() {
-                    Some(status) => CallError::Request(Box::new(status)),
-                    None => CallError::Endpoint(EndpointError { peer: self.peer, failure, source }),
-                })
+                Err(CallError::Endpoint(EndpointError { peer: self.peer, failure, source }))
             }
         }
     }
@@ -123,11 +128,19 @@ fn judge(response: &Response<Incoming>, gate: &Gate<Link>) -> Outcome {
         Some(Refusal::Expired) => Outcome::Served,
         Some(Refusal::Overloaded) => {
             gate.pause(BUSY_PAUSE);
-            Outcome::Failed
+            Outcome::Refused
         }
         Some(Refusal::WrongInstance | Refusal::Draining) => {
             gate.pause(GONE_PAUSE);
-            Outcome::Failed
+            Outcome::Refused
         }
+    }
+}
+
+/// What a call without an answer says about its endpoint. One that leaves, or has no room, does not fail.
+fn blame(failure: Failure) -> Outcome {
+    match failure {
+        Failure::NeverSent | Failure::NotProcessed | Failure::Reset(Reason::ENHANCE_YOUR_CALM) => Outcome::Refused,
+        Failure::ConnectionLost | Failure::Reset(_) => Outcome::Failed,
     }
 }

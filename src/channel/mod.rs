@@ -25,6 +25,7 @@ mod request;
 mod response;
 mod retry;
 mod roster;
+mod stats;
 mod terms;
 mod transparent;
 mod unbroken;
@@ -53,11 +54,13 @@ use tracing::Instrument as _;
 pub use address::{InvalidAddress, parse_address};
 pub use call::WaitForReady;
 pub use connector::{BoxedIo, Connector, Io};
+pub use stats::{CallStats, EndpointState, EndpointStats};
 
 use call::{Call, Step};
 use dispatch::Dispatch;
 use driver::{Driver, Source};
 use expiry::Expiry;
+use link::Link;
 use retry::{Budget, Retry};
 use roster::Roster;
 use terms::Rules;
@@ -117,6 +120,8 @@ pub(crate) struct Shared {
     service: Arc<str>,
     rules: Arc<Rules>,
     stack: Stack,
+    picker: Arc<Picker<Link>>,
+    roster: Arc<Roster>,
     move_on: Arc<Notify>,
     _stop: DropGuard,
 }
@@ -147,19 +152,14 @@ impl Shared {
 
     fn open(service: &str, source: Source, roster: Roster, home: &Home) -> Arc<Self> {
         let service: Arc<str> = service.into();
-        let (picker, roster, move_on) = (Arc::new(Picker::new()), Arc::new(roster), Arc::new(Notify::new()));
+        let (picker, roster, move_on) = (Arc::new(Picker::new("".into())), Arc::new(roster), Arc::new(Notify::new()));
         let (rules, stop) = (Arc::new(Rules::default()), home.stop.child_token());
         let driver =
             Driver::new(picker.clone(), roster.clone(), rules.clone(), home.connector.clone(), move_on.clone());
         home.tasks.spawn(driver.run(source, stop.clone()));
-        let dispatch = Dispatch::new(service.clone(), picker, roster);
-        Arc::new(Self {
-            stack: stack(service.clone(), rules.clone(), dispatch),
-            service,
-            rules,
-            move_on,
-            _stop: stop.drop_guard(),
-        })
+        let dispatch = Dispatch::new(service.clone(), picker.clone(), roster.clone());
+        let stack = stack(service.clone(), rules.clone(), dispatch);
+        Arc::new(Self { service, rules, stack, picker, roster, move_on, _stop: stop.drop_guard() })
     }
 }
 
@@ -172,6 +172,11 @@ impl Channel {
     /// A handle for the mesh's own use, which does not keep the mesh alive.
     pub(crate) fn internal(shared: Arc<Shared>) -> Self {
         Self { shared, _keep: None }
+    }
+
+    /// Every endpoint as this client sees it now.
+    pub fn endpoints(&self) -> Vec<EndpointStats> {
+        self.shared.roster.stats(self.shared.picker.statements())
     }
 
     /// The connection is of no use although it stands: makes a new one, to the next address if there are several.

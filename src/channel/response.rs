@@ -80,6 +80,8 @@ pub(super) fn outcome(headers: &HeaderMap) -> Option<Outcome> {
     let status = headers.get(Status::GRPC_STATUS)?;
     Some(match Code::from_bytes(status.as_bytes()) {
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,
+        // A quota, or a server without room: another may do better, but it is no failure of this one.
+        Code::ResourceExhausted => Outcome::Refused,
         // The caller's matter, or the business's.
         _ => Outcome::Served,
     })
@@ -113,7 +115,7 @@ impl Open {
     fn judge(&mut self, frame: &Frame<Bytes>) {
         match frame.trailers_ref().and_then(outcome) {
             Some(Outcome::Failed) => self.call.failed_late(),
-            Some(Outcome::Served) | None => {}
+            Some(Outcome::Served | Outcome::Refused) | None => {}
         }
     }
 }

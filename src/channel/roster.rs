@@ -1,4 +1,4 @@
-//! The endpoints of a channel by name, for people: what an error says about them.
+//! The endpoints of a channel by name, for people: what an error says about them, and how they stand.
 
 use std::{
     collections::BTreeMap,
@@ -6,7 +6,13 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use crate::balance::Key;
+use tokio::time::Instant;
+
+use super::{
+    peer::Peer,
+    stats::{EndpointState, EndpointStats},
+};
+use crate::balance::{Health, Key, Statement, Traits};
 
 type Explain = dyn Fn() -> Option<String> + Send + Sync;
 
@@ -18,7 +24,7 @@ pub(crate) struct Roster {
 }
 
 struct Standing {
-    name: String,
+    peer: Peer,
     state: State,
 }
 
@@ -35,8 +41,8 @@ impl Roster {
         Self { endpoints: Mutex::default(), discovery: Box::new(discovery) }
     }
 
-    pub(super) fn add(&self, key: Key, name: String) {
-        self.endpoints().insert(key, Standing { name, state: State::Connecting });
+    pub(super) fn add(&self, key: Key, peer: Peer) {
+        self.endpoints().insert(key, Standing { peer, state: State::Connecting });
     }
 
     pub(super) fn remove(&self, key: Key) {
@@ -55,6 +61,24 @@ impl Roster {
         self.endpoints().values().map(ToString::to_string).collect()
     }
 
+    /// Every endpoint as the picker's statements and its connection tell. One that is being removed is left out.
+    pub(super) fn stats(&self, statements: Vec<(Key, Traits, Statement)>) -> Vec<EndpointStats> {
+        let endpoints = self.endpoints();
+        let stats = |(key, traits, Statement { health, calls }): (Key, Traits, Statement)| {
+            let Standing { peer, state } = endpoints.get(&key)?;
+            Some(EndpointStats {
+                instance_id: peer.instance().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
+                address: peer.address().to_string(),
+                version: traits.version,
+                zone: traits.zone,
+                weight: traits.weight,
+                state: state.with(&health),
+                calls,
+            })
+        };
+        statements.into_iter().filter_map(stats).collect()
+    }
+
     pub(super) fn discovery(&self) -> Option<String> {
         (self.discovery)()
     }
@@ -64,12 +88,27 @@ impl Roster {
     }
 }
 
+impl State {
+    /// The state that people are told: without a connection, health does not matter.
+    fn with(&self, health: &Health) -> EndpointState {
+        match (self, health) {
+            (Self::Connecting, _) => EndpointState::Connecting,
+            (Self::Failed(why), _) => EndpointState::Unreachable { why: why.clone() },
+            (Self::Connected, Health::Healthy { .. }) => EndpointState::Ready,
+            (Self::Connected, Health::Ejected { until, .. }) => {
+                EndpointState::Ejected { time_left: until.saturating_duration_since(Instant::now()) }
+            }
+            (Self::Connected, Health::Probation { .. }) => EndpointState::Probation,
+        }
+    }
+}
+
 impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.state {
-            State::Connecting => write!(f, "{} (connecting)", self.name),
-            State::Connected => write!(f, "{} (connected, takes no calls)", self.name),
-            State::Failed(why) => write!(f, "{} ({why})", self.name),
+            State::Connecting => write!(f, "{} (connecting)", self.peer),
+            State::Connected => write!(f, "{} (connected, takes no calls)", self.peer),
+            State::Failed(why) => write!(f, "{} ({why})", self.peer),
         }
     }
 }

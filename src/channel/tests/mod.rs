@@ -1,6 +1,7 @@
 //! The channel against servers in the same process: connections are in-memory pipes, and the clock is paused.
 
 mod deadlines;
+mod ejection;
 mod endpoints;
 mod failures;
 mod lifetime;

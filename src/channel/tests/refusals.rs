@@ -140,6 +140,7 @@ async fn a_call_that_a_goaway_does_not_cover_moves_on() {
     while connection.accept().await.is_some() {}
 
     assert!(timeout(Duration::from_millis(1), &mut asking).await.is_err(), "it waits for another endpoint");
+    assert_eq!(super::ejection::stats(&bench, "a").calls.failures, 1, "the call that was reset, and not this one");
     bench.set(&["b"]);
     assert_eq!(soon(asking).await.expect("moved on").into_inner(), "b");
 }

@@ -1,0 +1,59 @@
+//! Those who wait for an endpoint.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_pause_wakes_those_who_wait() {
+    let bench = Bench::new(&["a"]);
+    bench.gate("a").pause(Duration::from_secs(1));
+    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("nobody is ready") };
+    let driver = async {
+        loop {
+            bench.picker.woken().await;
+            bench.picker.serve();
+        }
+    };
+    tokio::select! {
+        pick = later => assert_eq!(pick.expect("picked").link.name, "a"),
+        () = driver => unreachable!("the driver does not end"),
+        () = tokio::time::sleep(Duration::from_secs(2)) => panic!("nobody was woken"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_are_served_in_order_when_an_endpoint_comes() {
+    let mut bench = Bench::new(&[]);
+    let waiting: Vec<_> = (0..3)
+        .map(|_| match bench.picker.pick(None) {
+            Ok(Picked::Later(later)) => later,
+            _ => panic!("nobody is there"),
+        })
+        .collect();
+    bench.add("a").open(link("a"));
+
+    bench.picker.woken().await;
+    bench.picker.serve();
+
+    for later in waiting {
+        assert_eq!(later.await.expect("served").link.name, "a");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded_and_those_who_left_do_not_fill_it() {
+    let bench = Bench::new(&[]);
+    let wait = || bench.picker.pick(None);
+    let mut waiting: Vec<_> = (0..picker::MAX_WAITING).map(|_| wait().ok()).collect();
+    assert_eq!(wait().err(), Some(NoPick::QueueFull));
+    waiting.pop();
+    assert!(wait().is_ok(), "the place of one who left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_picker_turns_everybody_away() {
+    let bench = Bench::new(&[]);
+    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("nobody is there") };
+    bench.picker.close();
+    assert!(later.await.is_err());
+    assert_eq!(bench.picker.pick(None).err(), Some(NoPick::Closed));
+}

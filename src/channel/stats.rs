@@ -1,0 +1,46 @@
+//! What a client can tell of the endpoints of its channel.
+
+use std::time::Duration;
+
+pub use crate::balance::CallStats;
+
+/// One endpoint as this client sees it.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct EndpointStats {
+    /// The instance's id; empty at a fixed address, such as a registry's.
+    pub instance_id: String,
+    /// Where it is, host:port; the first of several fixed addresses.
+    pub address: String,
+    /// Its version; empty: it says none.
+    pub version: String,
+    /// Its zone; empty: it says none.
+    pub zone: String,
+    /// Its share of the load relative to the others; 0: the default, which is 100.
+    pub weight: u32,
+    /// How it stands.
+    pub state: EndpointState,
+    /// What its calls were like.
+    pub calls: CallStats,
+}
+
+/// How an endpoint stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EndpointState {
+    /// There is no connection yet.
+    Connecting,
+    /// There is no connection.
+    Unreachable {
+        /// What went wrong with the last one.
+        why: String,
+    },
+    /// It takes calls.
+    Ready,
+    /// Its calls failed: it gets none, unless too many others are ejected as well.
+    Ejected {
+        /// For how long.
+        time_left: Duration,
+    },
+    /// It was ejected, and is being asked again: one call decides.
+    Probation,
+}
