@@ -12,7 +12,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     channel::{Channel, Connector, Home, InvalidPeer, Peer, Shared},
-    contract::meshwork::registry::v1::registry_service_client::RegistryServiceClient,
+    contract::meshwork::registry::v1::{
+        policy_service_client::PolicyServiceClient, registry_service_client::RegistryServiceClient,
+    },
     discovery::{self, Cache, Discovery, EndpointSet},
 };
 
@@ -145,7 +147,16 @@ impl Mesh {
 
     /// A client of the registry itself: of the first in the list that answers. It stays with that one while it answers.
     pub fn registry(&self) -> RegistryServiceClient<Channel> {
-        RegistryServiceClient::new(Channel::keeping(self.0.registry.clone(), self.0.clone()))
+        RegistryServiceClient::new(self.to_registry())
+    }
+
+    /// A client of the registry's policies.
+    pub fn policies(&self) -> PolicyServiceClient<Channel> {
+        PolicyServiceClient::new(self.to_registry())
+    }
+
+    fn to_registry(&self) -> Channel {
+        Channel::keeping(self.0.registry.clone(), self.0.clone())
     }
 
     /// What is known of a service, now and as it changes.

@@ -1,9 +1,16 @@
 //! The command line: what can be asked for, its defaults, and its help.
 
+mod policy;
+
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use meshwork::process::{HostPort, LogArgs};
+
+pub use policy::{
+    PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
+    SplitArgs,
+};
 
 use crate::fleet::Replicas;
 
@@ -15,6 +22,7 @@ Examples:
   meshwork up                       a whole mesh on this machine; its data is kept in .meshwork
   meshwork demo                     a story with a thousand orders, and a check that no credit was lost
   meshwork instances order          who serves `order`
+  meshwork split order v1=95 v2=5   a canary: version v2 gets 5 % of the calls, at once
   meshwork watch --json | jq .      what changes, as it changes
 
 Exit codes:
@@ -98,6 +106,8 @@ impl Cli {
             Command::Demo(args) => &args.log,
             Command::Services(args) => &args.source.log,
             Command::Instances(args) => &args.source.log,
+            Command::Policy(args) => &args.command.source().log,
+            Command::Split(args) => &args.source.log,
             Command::Watch(args) => &args.source.log,
             Command::Health(args) => &args.log,
         }
@@ -115,6 +125,10 @@ pub enum Command {
     Services(ServicesArgs),
     /// List the instances of a service
     Instances(InstancesArgs),
+    /// Show and change how clients treat a service: timeout, retries, ejection, zones
+    Policy(PolicyArgs),
+    /// Share a service's calls between its versions, as for a canary
+    Split(SplitArgs),
     /// Show who joins, changes and leaves, as it happens
     Watch(WatchArgs),
     /// Ask one server whether it serves

@@ -12,15 +12,16 @@ use meshwork::{
     channel::Channel,
     contract::meshwork::registry::v1::{
         Instance, InstanceStatus, ListInstancesRequest, ListInstancesResponse, ListServicesRequest,
-        ListServicesResponse, Service, registry_service_client::RegistryServiceClient,
+        ListServicesResponse, Service, policy_service_client::PolicyServiceClient,
+        registry_service_client::RegistryServiceClient,
     },
+    rpc::ProtobufJson,
 };
 use tonic::{Code, Response, Status};
 
 use crate::{
     args::{InstancesArgs, ServicesArgs},
     error::Error,
-    json::ProtobufJson,
     table::{Align, Table, printable},
 };
 
@@ -29,19 +30,26 @@ use crate::{
 const ANSWER_LIMIT: Duration = Duration::from_millis(3300);
 
 /// How many entries are asked for at once: the most that the contract allows.
-const PAGE_SIZE: i32 = 1000;
+pub(crate) const PAGE_SIZE: i32 = 1000;
 
 /// A registry, or a list of them of which the first that answers is asked.
 #[derive(Clone)]
 pub(crate) struct Directory {
     addresses: String,
     client: RegistryServiceClient<Channel>,
+    policy_client: PolicyServiceClient<Channel>,
 }
 
 impl Directory {
     /// The registry of a mesh; `addresses` is what errors call it.
     pub(crate) fn new(mesh: &Mesh, addresses: &[String]) -> Self {
-        Self { addresses: addresses.join(","), client: mesh.registry() }
+        Self { addresses: addresses.join(","), client: mesh.registry(), policy_client: mesh.policies() }
+    }
+
+    /// The registry at these addresses.
+    pub(crate) fn open(addresses: &[String]) -> Result<Self, Error> {
+        let mesh = Mesh::builder().registries(addresses).build().map_err(Error::bad_registry(addresses))?;
+        Ok(Self::new(&mesh, addresses))
     }
 
     /// All services, by name.
@@ -85,6 +93,11 @@ impl Directory {
         self.client.clone()
     }
 
+    /// The client of its policies.
+    pub(crate) fn policy_client(&self) -> PolicyServiceClient<Channel> {
+        self.policy_client.clone()
+    }
+
     /// Waits for the answer to a call, but no longer than a person would.
     pub(crate) async fn answer<T>(
         &self,
@@ -107,7 +120,7 @@ impl Directory {
 
 /// `meshwork services`.
 pub(crate) async fn services(args: ServicesArgs) -> Result<(), Error> {
-    let services = open(&args.source.registry)?.services().await?;
+    let services = Directory::open(&args.source.registry)?.services().await?;
     let mut out = io::stdout().lock();
     if args.source.json {
         let all = ListServicesResponse { services, next_page_token: String::new() };
@@ -124,7 +137,7 @@ pub(crate) async fn services(args: ServicesArgs) -> Result<(), Error> {
 
 /// `meshwork instances SERVICE`.
 pub(crate) async fn instances(args: InstancesArgs) -> Result<(), Error> {
-    let instances = open(&args.source.registry)?.instances(&args.service).await?;
+    let instances = Directory::open(&args.source.registry)?.instances(&args.service).await?;
     let mut out = io::stdout().lock();
     if args.source.json {
         let all = ListInstancesResponse { instances, next_page_token: String::new() };
@@ -133,11 +146,6 @@ pub(crate) async fn instances(args: InstancesArgs) -> Result<(), Error> {
     }
     write!(out, "{}", instance_table(&instances, SystemTime::now()))?;
     Ok(())
-}
-
-fn open(registry: &[String]) -> Result<Directory, Error> {
-    let mesh = Mesh::builder().registries(registry).build().map_err(Error::bad_registry(registry))?;
-    Ok(Directory::new(&mesh, registry))
 }
 
 fn instance_table(instances: &[Instance], now: SystemTime) -> Table<7> {

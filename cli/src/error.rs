@@ -29,6 +29,9 @@ pub(crate) enum Error {
         /// What happened instead.
         problem: String,
     },
+    /// The registry is of a later version.
+    #[error("the registry's policy says what this version of meshwork does not understand: {0}")]
+    StrangePolicy(String),
     /// Nobody ever registered this service.
     #[error("the registry knows no service {0:?}; `meshwork services` lists those that it knows")]
     UnknownService(String),
@@ -106,6 +109,7 @@ impl From<fleet::Error> for Error {
                 "is in use by another process; stop it, or give another folder",
             ),
             fleet::Error::Store { path, source } => Self::flag("--data-dir", path.display(), source.problem()),
+            fleet::Error::Policies { path, source } => Self::flag("--data-dir", path.display(), source),
             fleet::Error::Database { database, source } => {
                 Self::flag("--database-url", format_args!("(its {database})"), source.problem())
             }
@@ -122,6 +126,7 @@ impl From<Error> for Failure {
         match error {
             Error::Flag { flag, value, problem } => Self::Flag { flag, value, problem },
             error @ (Error::NoRegistry { .. }
+            | Error::StrangePolicy(_)
             | Error::UnknownService(_)
             | Error::NoInstance { .. }
             | Error::Call { .. }

@@ -13,10 +13,10 @@ mod demo;
 
 mod directory;
 mod health;
+mod policy;
 mod watch;
 
 mod error;
-mod json;
 mod table;
 
 use std::io;
@@ -36,6 +36,8 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args, shutdown).await,
         Command::Services(args) => directory::services(args).await,
         Command::Instances(args) => directory::instances(args).await,
+        Command::Policy(args) => policy::run(args.command).await,
+        Command::Split(args) => policy::split(args).await,
         Command::Watch(args) => watch::run(args, shutdown).await,
         Command::Health(args) => health::run(args).await,
     };

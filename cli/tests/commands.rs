@@ -3,13 +3,21 @@
 use std::time::Duration;
 
 use clap::Parser as _;
-use meshwork::process::Failure;
+use meshwork::{
+    discovery::EndpointSet,
+    policy::{Policy, RetryPolicy, SplitPolicy},
+    process::Failure,
+};
 use meshwork_cli::{
     args::Cli,
     fleet::{Config, Fleet, Replicas},
     run,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+/// Far beyond what anything here takes.
+const LIMIT: Duration = Duration::from_secs(30);
 
 async fn command(line: &str) -> Result<(), Failure> {
     let cli = Cli::try_parse_from(line.split_whitespace()).expect("a good command line");
@@ -46,11 +54,53 @@ async fn a_story_in_a_running_mesh_keeps_every_promise_and_a_lie_about_it_is_fou
 async fn a_registry_that_accepts_connections_and_never_answers_is_given_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let registry = silent.local_addr().expect("it listens");
-    let commands = ["services", "instances order", "watch", "demo"]
+    let commands = ["services", "instances order", "policy get order", "split order v1=1", "watch", "demo"]
         .map(|name| async move { (name, failure(command(&format!("meshwork {name} --registry {registry}")).await)) });
     for (line, error) in futures_util::future::join_all(commands).await {
         assert!(error.starts_with(&format!("no registry answers at http://{registry}")), "{line}: {error}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_effective_in_running_clients_and_outlives_the_registry() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = Config { replicas: Replicas::all(1), ..Config::new(folder.path()) };
+    let fleet = Fleet::start(config).await.expect("a mesh");
+    let registry = fleet.registry_url();
+    let order = async |line: &str| command(&format!("meshwork {line} --registry {registry}")).await;
+    let mut endpoints = fleet.mesh().endpoints("order");
+    assert_eq!(*endpoints.borrow().policy, Policy::default());
+
+    order("policy set order --timeout 2s --max-attempts 2").await.expect("set");
+    order("split order v1=95 v2=5").await.expect("set");
+
+    let weights = [("v1".to_owned(), 95), ("v2".to_owned(), 5)].into();
+    let retry = RetryPolicy { max_attempts: 2, ..RetryPolicy::default() };
+    let timeout = Some(Duration::from_secs(2));
+    let wanted = Policy { timeout, retry, split: Some(SplitPolicy { weights }), ..Policy::default() };
+    until_policy(&mut endpoints, &wanted).await;
+    let wrong = failure(order("policy set order --max-attempts 11").await);
+    assert_eq!(wrong, "cannot set the policy: INVALID_ARGUMENT: policy.retry.max_attempts: must be 1-10");
+
+    let before = endpoints.borrow().epoch.clone();
+    fleet.abort_registry().await;
+    let restarted = endpoints.wait_for(|set| !set.epoch.is_empty() && set.epoch != before);
+    let restarted = tokio::time::timeout(LIMIT, restarted).await.expect("it is started again").expect("a mesh");
+    assert_eq!(*restarted.policy, wanted);
+    drop(restarted);
+
+    order("split order --clear").await.expect("set");
+    until_policy(&mut endpoints, &Policy { split: None, ..wanted }).await;
+    order("policy list --json").await.expect("listed");
+    order("policy get order").await.expect("shown");
+    order("policy clear order").await.expect("set");
+    until_policy(&mut endpoints, &Policy::default()).await;
+    fleet.stop().await;
+}
+
+async fn until_policy(endpoints: &mut watch::Receiver<EndpointSet>, policy: &Policy) {
+    let seen = tokio::time::timeout(LIMIT, endpoints.wait_for(|set| *set.policy == *policy)).await;
+    seen.expect("clients see it soon").expect("a mesh");
 }
 
 #[tokio::test(flavor = "multi_thread")]

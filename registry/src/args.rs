@@ -1,15 +1,15 @@
 //! The flags of `meshwork-registry`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use meshwork::process::{Failure, HostPort, Listener, LogArgs, parse_duration};
 
-use crate::Config;
+use crate::{Config, policies::PolicyStore};
 
 /// Keeps the instances of every service of one mesh: they join with a lease, clients watch who is there.
 ///
 /// Leases live in memory. After a restart the instances register again by themselves; until --grace has passed, clients
-/// are told to remove nobody.
+/// are told to remove nobody. Policies are kept in --policy-file.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "meshwork-registry", after_help = EXAMPLES)]
 pub struct Args {
@@ -22,6 +22,10 @@ pub struct Args {
     /// How long after the start clients are told to remove nobody, such as 15s; 0s if there was no mesh before
     #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = parse_duration)]
     pub grace: Duration,
+    /// Where policies are kept over a restart, a file that is made when the first is set; of this registry alone, several
+    /// registries do not share policies [default: in memory, lost with the process]
+    #[arg(long, env = "MESHWORK_POLICY_FILE", value_name = "FILE")]
+    pub policy_file: Option<PathBuf>,
     /// How log lines look, and which there are.
     #[command(flatten)]
     pub log: LogArgs,
@@ -30,7 +34,7 @@ pub struct Args {
 const EXAMPLES: &str = "\
 Examples:
   A registry for this machine:
-    meshwork-registry
+    meshwork-registry --policy-file /var/lib/meshwork/policies.json
   On a trusted network, for machines to log to:
     meshwork-registry --listen 0.0.0.0:7600 --insecure --log json
   Who is there (the reflection service is on, so no proto files are needed):
@@ -43,14 +47,20 @@ impl Args {
     /// Listens, and makes the config of a registry that does.
     ///
     /// # Errors
-    /// An address that cannot be listened on, or must not be without `--insecure`.
+    /// An address that cannot be listened on, or must not be without `--insecure`; a file of policies that cannot be used.
     pub async fn listen(&self) -> Result<(Config, Listener), Failure> {
         let listener = Listener::bind("--listen", &self.listen).await?;
         if !self.insecure && !listener.address().ip().is_loopback() {
             let problem = "beyond loopback anybody could join the mesh; if the network is trusted, say --insecure";
             return Err(Failure::flag("--listen", &self.listen, problem));
         }
-        let config = Config { grace: self.grace, ..Config::new(listener.address().to_string()) };
+        let policies = match &self.policy_file {
+            Some(file) => {
+                PolicyStore::open(file).await.map_err(|error| Failure::flag("--policy-file", file.display(), error))?
+            }
+            None => PolicyStore::default(),
+        };
+        let config = Config { grace: self.grace, policies, ..Config::new(listener.address().to_string()) };
         Ok((config, listener.say_ready("registry")))
     }
 }
@@ -70,6 +80,17 @@ mod tests {
     fn the_defaults_are_those_of_the_contract() {
         let args = args(&[]);
         assert_eq!((args.listen.to_string().as_str(), args.grace), ("127.0.0.1:7600", DEFAULT_GRACE));
+    }
+
+    #[tokio::test]
+    async fn a_file_of_policies_that_cannot_be_used_is_a_bad_flag() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("policies.json");
+        std::fs::write(&file, "no JSON").expect("written");
+        let flags = ["--listen", "localhost:0", "--policy-file", file.to_str().expect("UTF-8")];
+        let failure = args(&flags).listen().await.expect_err("it holds something else");
+        assert!(matches!(failure, Failure::Flag { flag: "--policy-file", .. }), "exit code 2");
+        assert!(failure.to_string().contains("policies.json: is not a list of policies"), "{failure}");
     }
 
     #[tokio::test]

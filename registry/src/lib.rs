@@ -1,14 +1,17 @@
-//! Meshwork's registry: which instances of which services are there, kept by leases and streamed to watchers.
+//! Meshwork's registry: which instances of which services are there, kept by leases, and which policies hold for them;
+//! both streamed to watchers.
 //!
 //! Modules are listed in the order in which a request passes through them: [`RegistryServer`] takes it from the network,
 //! `request` checks it, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
 
 mod args;
 mod mount;
+mod policy_service;
 mod request;
 mod service;
 
 pub mod backend;
+pub mod policies;
 pub mod table;
 
 mod wire;
@@ -20,6 +23,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use meshwork::{
+    contract::meshwork::registry::v1::policy_service_server::PolicyServiceServer,
     rpc::Domain,
     server::{self, Server},
 };
@@ -31,6 +35,7 @@ pub use request::{DEFAULT_LEASE_TTL, LEASE_TTL};
 pub use service::Registry;
 
 use backend::{MAX_WATCHES, Memory};
+use policies::PolicyStore;
 use table::MAX_INSTANCES;
 
 /// The domain of this service's errors.
@@ -51,6 +56,8 @@ pub struct Config {
     pub server: server::Config,
     /// For how long after the start snapshots are provisional. Default [`DEFAULT_GRACE`]; zero: never.
     pub grace: Duration,
+    /// The policies. Default: none, and those that are set are lost with the last clone of this.
+    pub policies: PolicyStore,
 }
 
 impl Config {
@@ -60,7 +67,7 @@ impl Config {
         // Every process of the mesh holds a connection for its watch.
         server.limits.connections = MAX_WATCHES;
         server.limits.concurrent_streams = MAX_STREAMS;
-        Self { server, grace: DEFAULT_GRACE }
+        Self { server, grace: DEFAULT_GRACE, policies: PolicyStore::default() }
     }
 }
 
@@ -74,10 +81,11 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let memory = Memory::new(config.grace);
+    let memory = Memory::new(config.grace, config.policies);
     let server = Server::new(config.server);
     let registry = Registry::new(Arc::new(memory.clone()), server.draining());
-    let server = server.add_service(RegistryServer::new(registry));
+    let server =
+        server.add_service(RegistryServer::new(registry.clone())).add_service(PolicyServiceServer::new(registry));
     tokio::select! {
         result = server.serve(incoming, shutdown) => result,
         never = memory.keep_time() => match never {},

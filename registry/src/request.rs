@@ -8,8 +8,10 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use meshwork::{
     channel::parse_address,
     contract::meshwork::registry::v1::{
-        IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, RegisterRequest, WatchRequest,
+        IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, Policy, RegisterRequest, SetPolicyRequest,
+        WatchRequest,
     },
+    policy,
     rpc::{Page, Violations, duration},
 };
 use tonic::Status;
@@ -94,6 +96,26 @@ pub(crate) fn page(
     let page = Page::parse(filter.as_bytes(), page_size, page_token, violations)?;
     let after = page.after.map(String::from_utf8).transpose();
     Some((page.size, violations.check("page_token", after.map_err(|_| meshwork::rpc::InvalidToken))?))
+}
+
+/// A policy that can be set.
+pub(crate) fn new_policy(request: SetPolicyRequest) -> Result<Policy, Status> {
+    let mut violations = Violations::default();
+    match request.policy {
+        None => violations.add("policy", "is required"),
+        Some(policy) => match check_policy(&policy) {
+            Ok(()) => return Ok(policy),
+            Err(wrong) => violations = wrong,
+        },
+    }
+    Err(refuse(violations))
+}
+
+/// Whether a policy has a service, and values that clients accept.
+pub(crate) fn check_policy(policy: &Policy) -> Result<(), Violations> {
+    let mut violations = policy::Policy::try_from(policy).err().unwrap_or_default();
+    violations.check("policy.service", service_name(&policy.service));
+    if violations.is_empty() { Ok(()) } else { Err(violations) }
 }
 
 /// What a watch is about, and where it goes on.

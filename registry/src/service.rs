@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::{
     DOMAIN,
     backend::{Backend, BackendError},
+    policies::PolicyError,
     request,
     table::{Granted, Registration, Renewal},
     wire,
@@ -51,6 +52,10 @@ impl Registry {
     /// Serves `backend`; its streams end when `draining` is cancelled.
     pub fn new(backend: Arc<dyn Backend>, draining: CancellationToken) -> Self {
         Self { backend, draining }
+    }
+
+    pub(crate) fn backend(&self) -> &dyn Backend {
+        &*self.backend
     }
 
     pub(crate) fn wire_updates(&self, request: WatchRequest) -> Result<WireUpdates, Status> {
@@ -218,7 +223,7 @@ fn until_drained<T: Send + 'static>(
 }
 
 /// Cuts the entry that was asked for beyond the page, and says with the token that it is there.
-fn next_page_token<T>(filter: &str, entries: &mut Vec<T>, size: usize, key: impl Fn(&T) -> &str) -> String {
+pub(crate) fn next_page_token<T>(filter: &str, entries: &mut Vec<T>, size: usize, key: impl Fn(&T) -> &str) -> String {
     if entries.len() <= size {
         return String::new();
     }
@@ -227,12 +232,15 @@ fn next_page_token<T>(filter: &str, entries: &mut Vec<T>, size: usize, key: impl
     Page::token_after(filter.as_bytes(), key(last).as_bytes())
 }
 
-fn status(error: BackendError) -> Status {
+pub(crate) fn status(error: BackendError) -> Status {
     let (code, reason) = match error {
         BackendError::Full(_) => (Code::ResourceExhausted, "REGISTRY_FULL"),
         BackendError::TooManyWatches => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         BackendError::UnknownLease => (Code::NotFound, "UNKNOWN_LEASE"),
         BackendError::UnknownService => (Code::NotFound, "UNKNOWN_SERVICE"),
+        BackendError::Policy(PolicyError::Changed) => (Code::Aborted, "ETAG_MISMATCH"),
+        BackendError::Policy(PolicyError::TooMany) => (Code::ResourceExhausted, "TOO_MANY_POLICIES"),
+        BackendError::Policy(PolicyError::NotStored) => (Code::Unavailable, "POLICY_NOT_STORED"),
     };
     DOMAIN.error(code, reason, error.to_string())
 }

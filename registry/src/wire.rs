@@ -1,11 +1,12 @@
-//! `WatchResponse` with its instances encoded already.
+//! `WatchResponse` with its instances and policies encoded already.
 //!
 //! An embedded message and a `bytes` field look the same on the wire, so these mirror the contract's messages with
-//! [`Bytes`] where an instance would be. A state of an instance is encoded once, when it comes to be
+//! [`Bytes`] where an instance or a policy would be. A state of either is encoded once, when it comes to be
 //! ([`Record`](crate::table::Record)); every response to every watcher is put together from these shared bytes.
 
 use bytes::Bytes;
 use meshwork::contract::meshwork::registry::v1::{InstanceRef, Progress};
+use prost::Message;
 
 use crate::{
     backend::{Event as BackendEvent, Update},
@@ -49,6 +50,8 @@ struct ServiceInstances {
     known: bool,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     instances: Vec<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "4")]
+    policy: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -57,6 +60,8 @@ struct Change {
     updated: Vec<Bytes>,
     #[prost(message, repeated, tag = "2")]
     removed: Vec<InstanceRef>,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    policies: Vec<Bytes>,
 }
 
 impl WatchResponse {
@@ -74,7 +79,12 @@ impl WatchResponse {
 }
 
 fn service(state: &ServiceState) -> ServiceInstances {
-    ServiceInstances { service: state.service.to_string(), known: state.known, instances: encoded(&state.instances) }
+    ServiceInstances {
+        service: state.service.to_string(),
+        known: state.known,
+        instances: encoded(&state.instances),
+        policy: state.policy.as_ref().map(|policy| policy.encoded().clone()),
+    }
 }
 
 fn change(delta: Delta) -> Change {
@@ -82,22 +92,29 @@ fn change(delta: Delta) -> Change {
         service: service.to_string(),
         instance_id: id.to_string(),
     };
-    Change { updated: encoded(&delta.updated), removed: delta.removed.into_iter().map(reference).collect() }
+    Change {
+        updated: encoded(&delta.updated),
+        removed: delta.removed.into_iter().map(reference).collect(),
+        policies: encoded(&delta.policies),
+    }
 }
 
-fn encoded(records: &[Record]) -> Vec<Bytes> {
+fn encoded<M: Message>(records: &[Record<M>]) -> Vec<Bytes> {
     records.iter().map(|record| record.encoded().clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use meshwork::contract::meshwork::registry::v1 as contract;
-    use prost::Message as _;
-
     use super::*;
+    use meshwork::contract::meshwork::registry::v1 as contract;
 
     fn instance() -> contract::Instance {
         contract::Instance { service: "order".into(), instance_id: "a".into(), weight: 7, ..Default::default() }
+    }
+
+    fn policy() -> contract::Policy {
+        let timeout = Some(prost_types::Duration { seconds: 2, nanos: 0 });
+        contract::Policy { service: "order".into(), timeout, ..Default::default() }
     }
 
     fn as_clients_see_it(event: BackendEvent) -> contract::WatchResponse {
@@ -112,10 +129,12 @@ mod tests {
     #[test]
     fn a_snapshot_is_the_contract_s_on_the_wire() {
         let instances = vec![Record::new(instance()), Record::new(contract::Instance::default())];
-        let services = vec![ServiceState { service: "order".into(), known: true, instances }];
+        let services =
+            vec![ServiceState { service: "order".into(), known: true, instances, policy: Some(Record::new(policy())) }];
         let sent = BackendEvent::Snapshot { services, provisional: true };
         let instances = vec![instance(), contract::Instance::default()];
-        let service = contract::ServiceInstances { service: "order".into(), known: true, instances, policy: None };
+        let service =
+            contract::ServiceInstances { service: "order".into(), known: true, instances, policy: Some(policy()) };
         let snapshot = contract::Snapshot { services: vec![service], provisional: true };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Snapshot(snapshot)));
     }
@@ -123,9 +142,10 @@ mod tests {
     #[test]
     fn a_change_and_a_mark_are_the_contract_s_on_the_wire() {
         let removed = vec![("order".into(), "b".into())];
-        let sent = BackendEvent::Change(Delta { updated: vec![Record::new(instance())], removed });
+        let policies = vec![Record::new(policy())];
+        let sent = BackendEvent::Change(Delta { updated: vec![Record::new(instance())], removed, policies });
         let removed = vec![contract::InstanceRef { service: "order".into(), instance_id: "b".into() }];
-        let change = contract::Change { updated: vec![instance()], removed, policies: vec![] };
+        let change = contract::Change { updated: vec![instance()], removed, policies: vec![policy()] };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Change(change)));
         let progress = response(contract::watch_response::Event::Progress(contract::Progress {}));
         assert_eq!(as_clients_see_it(BackendEvent::Progress), progress);

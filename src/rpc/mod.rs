@@ -1,12 +1,14 @@
-//! What every rpc handler needs beside its rules: errors with details, pages, durations, and opaque tokens.
+//! What every rpc handler needs beside its rules: errors with details, pages, durations, JSON, and opaque tokens.
 
 mod duration;
+mod json;
 mod page;
 mod status;
 mod token;
 mod transport;
 
 pub use duration::duration;
+pub use json::ProtobufJson;
 pub use page::Page;
 pub use status::{Domain, Violations};
 pub use token::InvalidToken;

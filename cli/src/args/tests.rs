@@ -54,6 +54,11 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("instances order", "--registry", "http://host", "http://HOST:PORT"),
         ("watch", "--registry", "http://host:1/path", "http://HOST:PORT"),
         ("health", "", "7602", "<HOST:PORT>"),
+        ("policy set order", "--timeout", "2", "500ms, 30s or 2m, or the word default"),
+        ("policy set order", "--max-attempts", "-", "a number, or the word default"),
+        ("policy set order", "--hedging", "yes", "on or off, or the word default"),
+        ("split order", "v1", "v1", "VERSION=SHARE, such as v1=95"),
+        ("split order", "v1=much", "v1=much", "VERSION=SHARE, such as v1=95"),
     ] {
         let error = parse(&format!("{command} {flag} {value}")).expect_err(value);
         let first = error.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
@@ -87,5 +92,25 @@ fn every_command_has_examples_and_every_flag_a_help_text() {
         for arg in command.get_arguments() {
             assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
         }
+    }
+}
+
+#[test]
+fn a_policy_is_changed_in_something_and_a_split_is_given_or_cleared() {
+    let Ok(Command::Policy(policy)) = parse("policy set order --timeout 2s --max-attempts default --hedging off")
+    else {
+        panic!("a good line")
+    };
+    let PolicyCommand::Set(PolicySetArgs { service, change, source }) = policy.command else { panic!("a change") };
+    assert_eq!((service.as_str(), source.registry.as_slice()), ("order", [DEFAULT_REGISTRY.to_owned()].as_slice()));
+    assert_eq!(change.timeout, Some(Setting::To(std::time::Duration::from_secs(2))));
+    assert_eq!((change.max_attempts, change.hedging), (Some(Setting::Default), Some(Setting::To(false))));
+    assert_eq!(change.backoff_min, None);
+
+    let Ok(Command::Split(split)) = parse("split order v1=95 1.0=rc=5") else { panic!("a good line") };
+    assert_eq!(split.shares, [("v1".to_owned(), 95), ("1.0=rc".to_owned(), 5)]);
+    assert!(parse("split order --clear").is_ok());
+    for bad in ["policy set", "policy", "split order", "split order v1=1 --clear"] {
+        assert!(parse(bad).is_err(), "{bad}");
     }
 }

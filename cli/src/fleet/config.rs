@@ -17,7 +17,7 @@ use super::{Databases, Error, Service};
 pub struct Config {
     /// Where the registry listens. Default: a free port of 127.0.0.1.
     pub registry_addr: SocketAddr,
-    /// The folder of the SQLite files and of the last endpoint sets; made if it is missing.
+    /// The folder of the SQLite files, the policies and the last endpoint sets; made if it is missing.
     pub data_dir: PathBuf,
     /// Where the data is. Default: in `data_dir`.
     pub databases: Databases,
@@ -55,6 +55,11 @@ impl Config {
     /// The folder of the last endpoint sets, for clients of this mesh that start while its registry is away.
     pub fn cache_dir(&self) -> PathBuf {
         self.data_dir.join("endpoints")
+    }
+
+    /// Where the registry keeps policies.
+    pub(super) fn policy_file(&self) -> PathBuf {
+        self.data_dir.join("policies.json")
     }
 
     /// Forgets the endpoint sets of an earlier run: whoever holds the data folder's lock knows that its instances are gone.

@@ -15,6 +15,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use meshwork::{
     Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, store::FileLock,
 };
+use meshwork_registry::policies::{PolicyFileError, PolicyStore};
 use meshwork_shop::OpenError;
 use tokio::{net::TcpListener, time::timeout};
 
@@ -98,6 +99,15 @@ pub enum Error {
         #[source]
         source: OpenError,
     },
+    /// The file of policies cannot be used.
+    #[error("cannot open {}", path.display())]
+    Policies {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: PolicyFileError,
+    },
     /// The registry's address is none.
     #[error("the registry cannot be reached")]
     Mesh(#[from] MeshError),
@@ -126,9 +136,10 @@ impl Fleet {
         config.clear_cache_dir()?;
         let mesh = Mesh::builder().registries([registry_addr.to_string()]).cache_dir(config.cache_dir()).build()?;
         let stores = Arc::new(Stores::open(&config).await?);
+        let policies = open_policies(config.policy_file()).await?;
 
         let config = Arc::new(config);
-        let registry = Slot::start_registry(&config, listener);
+        let registry = Slot::start_registry(&config, policies, listener);
         let members = Service::ALL
             .into_iter()
             .flat_map(|service| (1..=config.replicas.of(service)).map(move |index| (service, index)))
@@ -176,7 +187,7 @@ impl Fleet {
         }
     }
 
-    /// Ends the registry without a word; it is started again, empty, on the same address.
+    /// Ends the registry without a word; it is started again, without leases, on the same address.
     pub async fn abort_registry(&self) {
         if let Some(instance) = self.registry.instance() {
             self.registry.abort(&instance.instance_id).await;
@@ -213,6 +224,10 @@ impl Fleet {
         let serving = serving(&endpoints.borrow());
         if waited { Ok(()) } else { Err(Error::NotServing { service: service.to_owned(), serving, wanted }) }
     }
+}
+
+async fn open_policies(path: PathBuf) -> Result<PolicyStore, Error> {
+    PolicyStore::open(&path).await.map_err(|source| Error::Policies { path, source })
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {

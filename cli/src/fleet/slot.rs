@@ -14,6 +14,7 @@ use std::{
 };
 
 use meshwork::{Mesh, process::Listener, server};
+use meshwork_registry::policies::PolicyStore;
 use tokio::{
     net::TcpListener,
     sync::{Mutex, watch},
@@ -82,10 +83,10 @@ impl Slot {
         Self::spawn(service.name(), Some(Location::of(service, index, config).shown()), config, None, run)
     }
 
-    pub(super) fn start_registry(config: &Arc<Config>, listener: TcpListener) -> Self {
+    pub(super) fn start_registry(config: &Arc<Config>, policies: PolicyStore, listener: TcpListener) -> Self {
         let grace = config.grace;
         let run: Run = Box::new(move |server, listener, stopping| {
-            let registry = meshwork_registry::Config { server, grace };
+            let registry = meshwork_registry::Config { server, grace, policies: policies.clone() };
             let shutdown = stopping.cancelled_owned();
             Box::pin(async move { Ok(meshwork_registry::run(registry, listener, shutdown).await?) })
         });

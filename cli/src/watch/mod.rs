@@ -13,6 +13,7 @@ use console::{Alignment, pad_str, style};
 use meshwork::{
     Mesh,
     contract::meshwork::registry::v1::{Instance, ResumePoint, WatchRequest, WatchResponse, watch_response::Event},
+    rpc::ProtobufJson,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -21,7 +22,6 @@ use crate::{
     args::WatchArgs,
     directory::{Directory, or_dash, status_name},
     error::Error,
-    json::ProtobufJson,
     table::{printable, shorten},
 };
 

@@ -1,20 +1,26 @@
-//! The embedded backend: one table in this process, lost with it.
+//! The embedded backend: one table in this process, lost with it, and the policies, which may have a file.
 //!
 //! The table is behind a mutex that is held for one pure step at a time, never across an `await`. Leases come back after a
 //! restart because their holders register again, which is what the grace period is for.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
-use meshwork::contract::meshwork::registry::v1::InstanceStatus;
-use tokio::time::{Instant, sleep_until};
+use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 use super::{Backend, BackendError, Resume, Updates, wakers::Wakers, watcher::Watcher};
-use crate::table::{Granted, Interest, LeaseId, Record, Registration, Renewal, Table};
+use crate::{
+    policies::{PolicyError, PolicyStore, Turn},
+    table::{Granted, Interest, LeaseId, Record, Registration, Renewal, Table},
+};
 
 /// Leases in memory; clones share them.
 #[derive(Clone, Debug)]
@@ -28,16 +34,20 @@ pub(super) struct Shared {
     epoch: String,
     start: Instant,
     table: Mutex<Table>,
+    policies: PolicyStore,
     wakers: Wakers,
 }
 
 impl Memory {
-    /// An empty table of a new epoch. Someone must run [`keep_time`](Self::keep_time).
-    pub fn new(grace: Duration) -> Self {
+    /// A table of a new epoch, with nothing in it but the policies. Someone must run [`keep_time`](Self::keep_time).
+    pub fn new(grace: Duration, policies: PolicyStore) -> Self {
+        let mut table = Table::new(grace);
+        policies.all().into_iter().for_each(|policy| table.put_policy(policy));
         let shared = Shared {
             epoch: Uuid::now_v7().to_string(),
             start: Instant::now(),
-            table: Mutex::new(Table::new(grace)),
+            table: Mutex::new(table),
+            policies,
             wakers: Wakers::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -75,6 +85,15 @@ impl Shared {
         result
     }
 
+    /// Sets a policy, and tells watchers of it once it is durable. Waits for the disk.
+    fn set_policy(&self, turn: &Turn, policy: Policy) -> Result<Policy, PolicyError> {
+        let (policy, new) = turn.set(policy, SystemTime::now())?;
+        if new {
+            self.change(|table, _| table.put_policy(policy.clone()));
+        }
+        Ok(policy)
+    }
+
     pub(super) fn wakers(&self) -> &Wakers {
         &self.wakers
     }
@@ -108,6 +127,21 @@ impl Backend for Memory {
 
     async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError> {
         self.shared.table().instances(service, after, size).ok_or(BackendError::UnknownService)
+    }
+
+    async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError> {
+        let (shared, turn) = (self.shared.clone(), self.shared.policies.turn().await);
+        // To its end, although the caller may be gone by then: what is durable must also be in the table.
+        let set = spawn_blocking(move || shared.set_policy(&turn, policy)).await;
+        Ok(set.unwrap_or(Err(PolicyError::NotStored))?)
+    }
+
+    async fn policy(&self, service: &str) -> Result<Option<Record<Policy>>, BackendError> {
+        Ok(self.shared.table().policy(service))
+    }
+
+    async fn policies(&self, after: Option<&str>, size: usize) -> Result<Vec<Record<Policy>>, BackendError> {
+        Ok(self.shared.table().policies(after, size))
     }
 
     fn watch(&self, interest: Interest, resume_from: Option<Resume>) -> Result<Updates, BackendError> {

@@ -11,13 +11,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 pub use memory::Memory;
-use meshwork::contract::meshwork::registry::v1::InstanceStatus;
+use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy};
 pub use wakers::MAX_WATCHES;
 pub use watcher::PROGRESS_INTERVAL;
 
-use crate::table::{Delta, Full, Granted, Interest, LeaseId, Record, Registration, Renewal, ServiceState};
+use crate::{
+    policies::PolicyError,
+    table::{Delta, Full, Granted, Interest, LeaseId, Record, Registration, Renewal, ServiceState},
+};
 
-/// Keeps the leases of one mesh.
+/// Keeps the leases and the policies of one mesh.
 #[async_trait]
 pub trait Backend: Send + Sync + 'static {
     /// The life that revisions belong to; unlike that of any other registry or restart.
@@ -40,6 +43,15 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Up to `size` instances of a service after the id `after`, by id.
     async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError>;
+
+    /// Sets a policy that was checked, and returns it as it is now. It is in effect when it is durable.
+    async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError>;
+
+    /// A service's policy, if one is set.
+    async fn policy(&self, service: &str) -> Result<Option<Record<Policy>>, BackendError>;
+
+    /// Up to `size` policies that are set, of the services after `after`, by service.
+    async fn policies(&self, after: Option<&str>, size: usize) -> Result<Vec<Record<Policy>>, BackendError>;
 
     /// Streams the state of `interest`, as `RegistryService.Watch` has it. The stream has no end, and no queue: it looks
     /// at the latest state when it is polled.
@@ -98,4 +110,7 @@ pub enum BackendError {
     /// Nobody ever registered the service.
     #[error("nobody ever registered this service")]
     UnknownService,
+    /// A policy was not set.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
 }

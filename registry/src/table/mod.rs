@@ -1,4 +1,4 @@
-//! The registry's table: who holds a lease, and what has changed since when.
+//! The registry's table: who holds a lease, which policies hold, and what has changed since when.
 //!
 //! Pure: time, lease ids and wall-clock times come with the calls, and nothing here does I/O. Invariants:
 //! - every change has a revision of its own; revisions only grow, and there is one sequence for all services;
@@ -13,6 +13,7 @@ mod clock;
 mod interest;
 mod lease_id;
 mod outcome;
+mod policy;
 mod service;
 
 #[cfg(test)]
@@ -29,8 +30,9 @@ use std::{
 pub use clock::{Clock, PULSE};
 pub use interest::Interest;
 pub use lease_id::LeaseId;
-use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus};
+use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy};
 pub use outcome::{Delta, Full, Granted, Renewal, ServiceState, Touched};
+use policy::PolicyIndex;
 use service::{Lease, ServiceIndex};
 pub use service::{MAX_TOMBSTONES, Record};
 
@@ -53,6 +55,8 @@ pub struct Table {
     floor: u64,
     grace_end: Option<Duration>,
     services: BTreeMap<Arc<str>, ServiceIndex>,
+    /// Apart from the services: a policy does not make a service known.
+    policies: PolicyIndex,
     /// Each service that ever changed, once, by its last revision.
     recent: BTreeMap<u64, Arc<str>>,
     deadlines: BTreeSet<(Duration, InstanceKey)>,
@@ -84,6 +88,7 @@ impl Table {
             floor: FIRST_REVISION,
             grace_end: (!grace.is_zero()).then_some(grace),
             services: BTreeMap::new(),
+            policies: PolicyIndex::default(),
             recent: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             touched: Touched::default(),
@@ -147,6 +152,14 @@ impl Table {
         Some(granted)
     }
 
+    /// Puts a policy, which says itself whether it is set, in the place of its service's.
+    pub fn put_policy(&mut self, policy: Policy) {
+        let service: Arc<str> = policy.service.as_str().into();
+        self.revision += 1;
+        self.policies.put(&service, Record::new(policy), self.revision);
+        self.touch(&service);
+    }
+
     /// Lets time pass: removes what has not been renewed in time, ends the grace period. Every change does this first, so
     /// that a lease is never found alive after its end.
     pub fn expire(&mut self, now: Duration) {
@@ -199,10 +212,16 @@ impl Table {
             service: name.clone(),
             known: service.is_some(),
             instances: service.map(|service| service.records_after(None).collect()).unwrap_or_default(),
+            policy: self.policies.get(name),
         };
+        let states =
+            |names: &BTreeSet<Arc<str>>| names.iter().map(|name| state(name, self.services.get(name))).collect();
         match interest {
-            Interest::All => self.services.iter().map(|(name, service)| state(name, Some(service))).collect(),
-            Interest::Services(names) => names.iter().map(|name| state(name, self.services.get(name))).collect(),
+            Interest::All => {
+                let with_policy = self.policies.after(None).map(|(name, _)| name);
+                states(&self.services.keys().chain(with_policy).cloned().collect())
+            }
+            Interest::Services(names) => states(names),
         }
     }
 
@@ -212,7 +231,8 @@ impl Table {
         if revision < self.floor || revision > self.revision {
             return None;
         }
-        let mut delta = Delta::default();
+        let policies = self.policies.changes_after(interest, revision)?;
+        let mut delta = Delta { policies, ..Delta::default() };
         let mut gather = |name: &Arc<str>| match self.services.get(name) {
             Some(service) => service.changes_after(name, revision, &mut delta),
             None => Some(()),
@@ -233,6 +253,16 @@ impl Table {
     /// Up to `size` instances of a service after the id `after`. `None`: nobody ever registered the service.
     pub fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Option<Vec<Record>> {
         Some(self.services.get(service)?.records_after(after).take(size).collect())
+    }
+
+    /// A service's policy, if one is set.
+    pub fn policy(&self, service: &str) -> Option<Record<Policy>> {
+        self.policies.get(service)
+    }
+
+    /// Up to `size` policies that are set, of the services after `after`.
+    pub fn policies(&self, after: Option<&str>, size: usize) -> Vec<Record<Policy>> {
+        self.policies.after(after).map(|(_, policy)| policy.clone()).take(size).collect()
     }
 
     /// Finds room for an instance, and the shared names of its service and itself.
@@ -269,10 +299,14 @@ impl Table {
         self.recent.remove(&service.last_change());
         let result = change(service, self.revision);
         self.recent.insert(self.revision, name.clone());
+        self.touch(name);
+        result
+    }
+
+    fn touch(&mut self, name: &Arc<str>) {
         match &mut self.touched {
             Touched::All => {}
             Touched::Services(names) => _ = names.insert(name.clone()),
         }
-        result
     }
 }

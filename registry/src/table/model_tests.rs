@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
+use crate::policies::is_set;
 
 /// The shared epoch's state, as a list anyone can check by eye.
 #[derive(Default)]
@@ -12,6 +13,8 @@ struct Model {
     now: Duration,
     leases: BTreeMap<InstanceId, Held>,
     known: BTreeSet<u8>,
+    /// By name: those that are set.
+    policies: BTreeMap<String, Policy>,
 }
 
 type InstanceId = (u8, u16);
@@ -44,6 +47,13 @@ enum Step {
         lease: prop::sample::Index,
         status: InstanceStatus,
     },
+    /// Sets a policy, or takes it back.
+    SetPolicy {
+        service: u8,
+        set: bool,
+    },
+    /// More policies taken back than are remembered.
+    ChurnPolicies,
     /// The process runs.
     Pass {
         ms: u64,
@@ -66,6 +76,8 @@ fn step() -> impl Strategy<Value = Step> {
         4 => lease().prop_map(|lease| Step::Renew { lease }),
         2 => lease().prop_map(|lease| Step::Deregister { lease }),
         3 => (lease(), status).prop_map(|(lease, status)| Step::SetStatus { lease, status }),
+        3 => (0..4u8, any::<bool>()).prop_map(|(service, set)| Step::SetPolicy { service, set }),
+        1 => Just(Step::ChurnPolicies),
         4 => (0..1000u64).prop_map(|ms| Step::Pass { ms }),
         1 => (2..100u64).prop_map(|s| Step::Suspend { s }),
         6 => lease().prop_map(|watcher| Step::Poll { watcher }),
@@ -82,12 +94,14 @@ struct Watcher {
     seen: Option<u64>,
     view: BTreeMap<(String, String), Instance>,
     known: BTreeSet<String>,
+    policies: BTreeMap<String, Policy>,
 }
 
 impl Watcher {
     fn new(interest: Interest) -> Self {
         let ghost = (name(0), "ghost".to_owned());
-        Self { interest, seen: None, view: BTreeMap::from([(ghost, Instance::default())]), known: BTreeSet::new() }
+        let (view, policies) = (BTreeMap::from([(ghost, Instance::default())]), BTreeMap::new());
+        Self { interest, seen: None, view, known: BTreeSet::new(), policies }
     }
 
     fn poll(&mut self, table: &Table) {
@@ -106,6 +120,8 @@ impl Watcher {
             self.view.clear();
         }
         self.known = states.iter().filter(|state| state.known).map(|state| state.service.to_string()).collect();
+        let policies = states.iter().filter_map(|state| state.policy.as_ref());
+        self.policies = policies.map(|policy| (policy.message().service.clone(), policy.message().clone())).collect();
         for record in states.iter().flat_map(|state| &state.instances) {
             self.update(record);
         }
@@ -116,6 +132,16 @@ impl Watcher {
         let entries = updated.chain(delta.removed.iter().map(|(service, id)| (&**service, &**id)));
         let distinct: BTreeSet<_> = entries.collect();
         assert_eq!(distinct.len(), delta.updated.len() + delta.removed.len(), "one entry for an instance at most");
+        let policies: BTreeSet<_> = delta.policies.iter().map(|policy| policy.message().service.as_str()).collect();
+        assert_eq!(policies.len(), delta.policies.len(), "one entry for a policy at most");
+        for policy in &delta.policies {
+            let policy = policy.message().clone();
+            if is_set(&policy) {
+                self.policies.insert(policy.service.clone(), policy);
+            } else {
+                self.policies.remove(&policy.service);
+            }
+        }
         for record in &delta.updated {
             self.update(record);
         }
@@ -175,6 +201,12 @@ impl World {
                 self.set_status(&lease.get(&self.given).clone(), status);
             }
             Step::Renew { .. } | Step::Deregister { .. } | Step::SetStatus { .. } => {}
+            Step::SetPolicy { service, set } => self.set_policy(name(service), set),
+            Step::ChurnPolicies => {
+                for n in 0..=MAX_TOMBSTONES {
+                    self.set_policy(format!("churned-{n}"), false);
+                }
+            }
             Step::Pass { ms } => self.pass(Duration::from_millis(ms), Duration::from_millis(ms)),
             Step::Suspend { s } => self.pass(Duration::from_secs(s), PULSE),
             Step::Poll { watcher } => {
@@ -233,6 +265,19 @@ impl World {
         }
     }
 
+    fn set_policy(&mut self, service: String, set: bool) {
+        self.serial += 1;
+        let seconds = i64::try_from(self.serial).expect("few steps");
+        let at = set.then_some(prost_types::Timestamp { seconds, nanos: 0 });
+        let policy = Policy { service: service.clone(), update_time: at, ..Policy::default() };
+        self.table.put_policy(policy.clone());
+        if set {
+            self.model.policies.insert(service, policy)
+        } else {
+            self.model.policies.remove(&service)
+        };
+    }
+
     fn pass(&mut self, time: Duration, counted: Duration) {
         self.now += time;
         self.table.expire(self.now);
@@ -256,6 +301,10 @@ impl World {
             assert_eq!(watcher.view, expected);
             let known: BTreeSet<_> = self.model.known.iter().map(|service| name(*service)).filter(watches).collect();
             assert_eq!(watcher.known, known);
+            let policies = self.model.policies.iter().filter(|(service, _)| watches(service));
+            let policies: BTreeMap<_, _> =
+                policies.map(|(service, policy)| (service.clone(), policy.clone())).collect();
+            assert_eq!(watcher.policies, policies);
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
+use meshwork::contract::meshwork::registry::v1::Policy;
+
 use super::{InstanceKey, LeaseId, MAX_INSTANCES, MAX_SERVICES, Record};
 
 /// A lease as its holder sees it.
@@ -48,21 +50,25 @@ pub struct ServiceState {
     pub known: bool,
     /// Its instances, by id.
     pub instances: Vec<Record>,
+    /// Its policy, if one is set.
+    pub policy: Option<Record<Policy>>,
 }
 
-/// What differs from an earlier revision: at most one entry for an instance.
+/// What differs from an earlier revision: at most one entry for an instance, or for a policy.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
     /// Joined or changed, as they are now.
     pub updated: Vec<Record>,
     /// Left, or their lease ran out.
     pub removed: Vec<InstanceKey>,
+    /// Policies that changed, as they are now.
+    pub policies: Vec<Record<Policy>>,
 }
 
 impl Delta {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.updated.is_empty() && self.removed.is_empty()
+        self.updated.is_empty() && self.removed.is_empty() && self.policies.is_empty()
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use meshwork::contract::meshwork::registry::v1::Instance;
-use prost::Message as _;
+use prost::Message;
 
 use super::{Delta, Granted, LeaseId};
 
@@ -17,27 +17,34 @@ use super::{Delta, Granted, LeaseId};
 /// answer for most services anyway.
 pub const MAX_TOMBSTONES: usize = 256;
 
-/// One state of an instance, encoded once and shared by every response that carries it.
+/// One state of an instance or a policy, encoded once and shared by every response that carries it.
 #[derive(Clone, Debug)]
-pub struct Record {
-    instance: Arc<Instance>,
+pub struct Record<M = Instance> {
+    message: Arc<M>,
     encoded: Bytes,
 }
 
-impl Record {
-    /// Encodes `instance`.
-    pub fn new(instance: Instance) -> Self {
-        Self { encoded: instance.encode_to_vec().into(), instance: Arc::new(instance) }
+impl<M: Message> Record<M> {
+    /// Encodes `message`.
+    pub fn new(message: M) -> Self {
+        Self { encoded: message.encode_to_vec().into(), message: Arc::new(message) }
     }
 
-    /// The instance in this state.
-    pub fn instance(&self) -> &Instance {
-        &self.instance
+    /// The instance or policy in this state.
+    pub fn message(&self) -> &M {
+        &self.message
     }
 
     /// The same as a protobuf message.
     pub fn encoded(&self) -> &Bytes {
         &self.encoded
+    }
+}
+
+impl Record {
+    /// The instance in this state.
+    pub fn instance(&self) -> &Instance {
+        &self.message
     }
 }
 

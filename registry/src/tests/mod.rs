@@ -2,6 +2,7 @@
 
 mod leases;
 mod network;
+mod policies;
 mod requests;
 mod watch;
 
@@ -11,6 +12,7 @@ use futures_util::StreamExt as _;
 use meshwork::contract::meshwork::registry::v1::{
     Change, DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
     RegisterRequest, ResumePoint, SetStatusRequest, Snapshot, WatchRequest, WatchResponse,
+    policy_service_client::PolicyServiceClient, policy_service_server::PolicyServiceServer,
     registry_service_client::RegistryServiceClient, watch_response::Event,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
@@ -18,16 +20,18 @@ use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use crate::{Registry, RegistryServer, backend::Memory};
+use crate::{Registry, RegistryServer, backend::Memory, policies::PolicyStore};
 
 /// Far beyond whatever a test waits for; on a paused clock it costs nothing.
 const LIMIT: Duration = Duration::from_secs(3600);
 
 type Client = RegistryServiceClient<RegistryServer>;
+type PolicyClient = PolicyServiceClient<PolicyServiceServer<Registry>>;
 
 /// A registry in this process.
 struct Mesh {
     client: Client,
+    policies: PolicyClient,
     draining: CancellationToken,
     time: JoinHandle<std::convert::Infallible>,
 }
@@ -44,11 +48,22 @@ impl Mesh {
     }
 
     fn with_grace(grace: Duration) -> Self {
-        let memory = Memory::new(grace);
+        Self::with(grace, PolicyStore::default())
+    }
+
+    fn with(grace: Duration, policies: PolicyStore) -> Self {
+        let memory = Memory::new(grace, policies);
         let draining = CancellationToken::new();
         let registry = Registry::new(Arc::new(memory.clone()), draining.clone());
         let time = tokio::spawn(async move { memory.keep_time().await });
-        Self { client: Client::new(RegistryServer::new(registry)), draining, time }
+        let policies = PolicyClient::new(PolicyServiceServer::new(registry.clone()));
+        Self { client: Client::new(RegistryServer::new(registry)), policies, draining, time }
+    }
+
+    /// Ends it, and returns when nothing of it is left.
+    async fn stop(mut self) {
+        self.time.abort();
+        let _ = (&mut self.time).await;
     }
 
     async fn register(&mut self, service: &str, id: &str) -> Lease {

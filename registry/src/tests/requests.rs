@@ -15,7 +15,7 @@ fn blamed<T: std::fmt::Debug>(result: Result<Response<T>, Status>) -> Vec<String
     fields(&result.expect_err("it is malformed"))
 }
 
-fn fields(status: &Status) -> Vec<String> {
+pub(super) fn fields(status: &Status) -> Vec<String> {
     assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
     let details = status.get_error_details();
     let info = details.error_info().expect("every error has an ErrorInfo");

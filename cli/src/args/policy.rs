@@ -1,0 +1,229 @@
+//! The flags of `meshwork policy` and `meshwork split`.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Subcommand};
+use meshwork::process::parse_duration;
+
+use super::SourceArgs;
+
+const POLICY_HELP: &str = "\
+Examples:
+  meshwork policy get order
+  meshwork policy set order --timeout 2s --max-attempts 2
+  meshwork policy list --json | jq -r '.policies[].service'
+
+What is set is effective in running clients at once, and stays so while the registry is away.";
+
+const GET_HELP: &str = "\
+Examples:
+  meshwork policy get order
+  meshwork policy get order --json > order-policy.json
+
+--json prints one Policy as protobuf JSON, as grpcurl does: only what is set, and the etag.";
+
+const LIST_HELP: &str = "\
+Examples:
+  meshwork policy list
+  meshwork policy list --json | jq -c '.policies[]'
+
+--json prints one ListPoliciesResponse as protobuf JSON, as grpcurl does.";
+
+const SET_HELP: &str = "\
+Examples:
+  meshwork policy set order --timeout 2s --max-attempts 2
+  meshwork policy set order --hedging off --max-ejected-percent 30
+  meshwork policy set order --timeout default
+  meshwork policy get order --json | jq '.timeout = \"2s\"' | meshwork policy set order --file -
+
+What is not named stays as it is; with --file, which holds a Policy as protobuf JSON, it has its default. A policy that
+somebody else has changed meanwhile is not overwritten, and one with a value that is not accepted changes nothing and
+names the field: exit code 1.";
+
+const SPLIT_HELP: &str = "\
+Examples:
+  meshwork split order v1=95 v2=5      a canary: 5 % of the calls go to the instances of version v2
+  meshwork split order v2=1            all calls go to v2
+  meshwork split order --clear         versions make no difference any more
+
+Shares are relative to each other, 0-1000. Versions are those that instances were started with (--version).";
+
+/// `meshwork policy`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = POLICY_HELP)]
+pub struct PolicyArgs {
+    /// What is wanted.
+    #[command(subcommand)]
+    pub command: PolicyCommand,
+}
+
+/// What is wanted of policies.
+#[derive(Subcommand, Clone, Debug)]
+pub enum PolicyCommand {
+    /// Show a service's policy, with the defaults of what is not set
+    Get(PolicyGetArgs),
+    /// List what is set, for all services
+    List(PolicyListArgs),
+    /// Change a service's policy
+    Set(PolicySetArgs),
+    /// Take a service's policy back: the defaults hold again
+    Clear(PolicyClearArgs),
+}
+
+impl PolicyCommand {
+    /// Where from, and how it is printed.
+    pub fn source(&self) -> &SourceArgs {
+        match self {
+            Self::Get(args) => &args.source,
+            Self::List(args) => &args.source,
+            Self::Set(args) => &args.source,
+            Self::Clear(args) => &args.source,
+        }
+    }
+}
+
+/// `meshwork policy get`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = GET_HELP)]
+pub struct PolicyGetArgs {
+    /// The service's name
+    pub service: String,
+    /// Where from, and how it is printed.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `meshwork policy list`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = LIST_HELP)]
+pub struct PolicyListArgs {
+    /// Where from, and how it is printed.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `meshwork policy set`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SET_HELP, override_usage = "meshwork policy set <SERVICE> [--VALUE <ITS VALUE>]... [OPTIONS]")]
+pub struct PolicySetArgs {
+    /// The service's name; it need not be registered yet
+    pub service: String,
+    /// What changes.
+    #[command(flatten)]
+    pub change: PolicyChange,
+    /// Where to, and how the policy is printed then.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `meshwork policy clear`.
+#[derive(Args, Clone, Debug)]
+pub struct PolicyClearArgs {
+    /// The service's name
+    pub service: String,
+    /// Where to, and how the policy is printed then.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// What of a policy changes.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyChange {
+    /// A policy to begin with instead of the service's own: a file of protobuf JSON; -: stdin
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// How long a call waits for its answer to begin, over all of its attempts, 1ms-60m
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    pub timeout: Option<Setting<Duration>>,
+    /// How often a call may be sent altogether, hedges included, 1-10
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number))]
+    pub max_attempts: Option<Setting<u32>>,
+    /// Further attempts of a client, in percent of its calls, 0-100
+    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number))]
+    pub budget_percent: Option<Setting<u32>>,
+    /// Further attempts per second beside that, 0-1000
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number))]
+    pub budget_min_per_second: Option<Setting<u32>>,
+    /// The wait before the second attempt, 1ms-60s
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    pub backoff_min: Option<Setting<Duration>>,
+    /// The longest wait before an attempt, up to 60s
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    pub backoff_max: Option<Setting<Duration>>,
+    /// Whether a slow call without side effects is sent to a second instance as well
+    #[arg(long, value_name = "on|off", value_parser = Setting::of(switch))]
+    pub hedging: Option<Setting<bool>>,
+    /// A call is slow after this time at least, 1ms-60s
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    pub hedging_min_delay: Option<Setting<Duration>>,
+    /// Failures in a row after which an instance is ejected, 1-1000
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number))]
+    pub consecutive_failures: Option<Setting<u32>>,
+    /// For how long an instance is ejected at first, 100ms-60m
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    pub ejection_base_time: Option<Setting<Duration>>,
+    /// For how long an instance is ejected at most, up to 60m
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    pub ejection_max_time: Option<Setting<Duration>>,
+    /// How many of the instances may be ejected at a time, 0-100; 0: none ever
+    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number))]
+    pub max_ejected_percent: Option<Setting<u32>>,
+    /// Whether calls stay in the client's zone while it has the capacity
+    #[arg(long, value_name = "on|off", value_parser = Setting::of(switch))]
+    pub same_zone_first: Option<Setting<bool>>,
+}
+
+/// `meshwork split`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = SPLIT_HELP)]
+pub struct SplitArgs {
+    /// The service's name
+    pub service: String,
+    /// The share of a version; the others get no calls
+    #[arg(value_name = "VERSION=SHARE", value_parser = parse_share, required_unless_present = "clear")]
+    #[arg(conflicts_with = "clear")]
+    pub shares: Vec<(String, u32)>,
+    /// Let versions make no difference any more
+    #[arg(long)]
+    pub clear: bool,
+    /// Where to, and how the policy is printed then.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// What a flag says about a value of a policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Setting<T> {
+    /// The default holds again.
+    Default,
+    /// This holds.
+    To(T),
+}
+
+impl<T> Setting<T> {
+    fn of(parse: fn(&str) -> Result<T, &'static str>) -> impl Fn(&str) -> Result<Self, String> + Clone {
+        move |text| match text {
+            "default" => Ok(Self::Default),
+            text => parse(text).map(Self::To).map_err(|problem| format!("{problem}, or the word default")),
+        }
+    }
+}
+
+fn number(text: &str) -> Result<u32, &'static str> {
+    text.parse().map_err(|_| "must be a number")
+}
+
+fn switch(text: &str) -> Result<bool, &'static str> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        _ => Err("must be on or off"),
+    }
+}
+
+fn parse_share(text: &str) -> Result<(String, u32), &'static str> {
+    let problem = "must be VERSION=SHARE, such as v1=95";
+    // A version may hold a `=`, a share does not.
+    let (version, share) = text.rsplit_once('=').filter(|(version, _)| !version.is_empty()).ok_or(problem)?;
+    Ok((version.to_owned(), share.parse().map_err(|_| problem)?))
+}

@@ -1,0 +1,202 @@
+//! `meshwork policy` and `meshwork split`: reads what is there, changes it, and sets it whole.
+//!
+//! A change carries the etag of what it was made from, so that two people do not undo each other's.
+
+mod change;
+mod values;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use meshwork::{
+    contract::meshwork::registry::v1::{
+        GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest, SplitPolicy,
+    },
+    rpc::ProtobufJson,
+};
+
+use crate::{
+    args::{PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, SplitArgs},
+    directory::{Directory, PAGE_SIZE},
+    error::Error,
+    table::{Align, Table, printable},
+};
+use values::Value;
+
+/// `meshwork policy`.
+pub(crate) async fn run(command: PolicyCommand) -> Result<(), Error> {
+    match command {
+        PolicyCommand::Get(args) => get(args).await,
+        PolicyCommand::List(args) => list(args).await,
+        PolicyCommand::Set(args) => set(args).await,
+        PolicyCommand::Clear(args) => clear(args).await,
+    }
+}
+
+/// `meshwork split`.
+pub(crate) async fn split(args: SplitArgs) -> Result<(), Error> {
+    let split = weights(args.shares)?.map(|weights| SplitPolicy { weights });
+    let directory = Directory::open(&args.source.registry)?;
+    let now = directory.policy(args.service).await?;
+    show(&directory.set_policy(Policy { split, ..now }).await?, args.source.json)
+}
+
+async fn get(args: PolicyGetArgs) -> Result<(), Error> {
+    show(&Directory::open(&args.source.registry)?.policy(args.service).await?, args.source.json)
+}
+
+async fn list(args: PolicyListArgs) -> Result<(), Error> {
+    let policies = Directory::open(&args.source.registry)?.policies().await?;
+    let mut out = io::stdout().lock();
+    if args.source.json {
+        let all = ListPoliciesResponse { policies, next_page_token: String::new() };
+        writeln!(out, "{}", ProtobufJson::new().line(&all))?;
+        return Ok(());
+    }
+    let mut table = Table::new([("SERVICE", Align::Left), ("FIELD", Align::Left), ("VALUE", Align::Left)]);
+    for policy in &policies {
+        for Value { field, text, .. } in values::of(policy)?.into_iter().filter(|value| value.set) {
+            table.row([printable(&policy.service), field.to_owned(), printable(&text)]);
+        }
+    }
+    Ok(write!(out, "{table}")?)
+}
+
+async fn set(args: PolicySetArgs) -> Result<(), Error> {
+    let PolicySetArgs { service, change, source } = args;
+    if change == PolicyChange::default() {
+        return Err(Error::flag("policy set", service, "changes nothing: say what, such as --timeout 2s"));
+    }
+    let directory = Directory::open(&source.registry)?;
+    let mut policy = match &change.file {
+        Some(file) => from_file(file, &service)?,
+        None => directory.policy(service).await?,
+    };
+    change::apply(&change, &mut policy);
+    show(&directory.set_policy(policy).await?, source.json)
+}
+
+async fn clear(args: PolicyClearArgs) -> Result<(), Error> {
+    let directory = Directory::open(&args.source.registry)?;
+    let policy = Policy { service: args.service, ..Policy::default() };
+    show(&directory.set_policy(policy).await?, args.source.json)
+}
+
+impl Directory {
+    async fn policy(&self, service: String) -> Result<Policy, Error> {
+        self.answer("get the policy", self.policy_client().get_policy(GetPolicyRequest { service })).await
+    }
+
+    async fn set_policy(&self, policy: Policy) -> Result<Policy, Error> {
+        let request = SetPolicyRequest { policy: Some(policy) };
+        self.answer("set the policy", self.policy_client().set_policy(request)).await
+    }
+
+    /// All that are set, by service.
+    async fn policies(&self) -> Result<Vec<Policy>, Error> {
+        let (mut policies, mut page_token) = (Vec::new(), String::new());
+        loop {
+            let request = ListPoliciesRequest { page_size: PAGE_SIZE, page_token };
+            let page = self.answer("list the policies", self.policy_client().list_policies(request)).await?;
+            policies.extend(page.policies);
+            page_token = page.next_page_token;
+            if page_token.is_empty() {
+                return Ok(policies);
+            }
+        }
+    }
+}
+
+/// The weights of a split; `None`: no version is named.
+fn weights(shares: Vec<(String, u32)>) -> Result<Option<BTreeMap<String, u32>>, Error> {
+    let mut weights = BTreeMap::new();
+    for (version, share) in shares {
+        if weights.insert(version.clone(), share).is_some() {
+            return Err(Error::flag("VERSION=SHARE", format_args!("{version}={share}"), "names that version again"));
+        }
+    }
+    Ok(Some(weights).filter(|weights| !weights.is_empty()))
+}
+
+/// The policy of a file, for a service that the file may leave out.
+fn from_file(file: &Path, service: &str) -> Result<Policy, Error> {
+    let bad = |problem: String| Error::flag("--file", file.display(), problem);
+    let text = if file == Path::new("-") { stdin() } else { fs::read(file) };
+    let text = text.map_err(|error| bad(format!("cannot be read: {error}")))?;
+    let policy: Policy =
+        ProtobufJson::new().read(&text).map_err(|error| bad(format!("must be a Policy as protobuf JSON: {error}")))?;
+    if !policy.service.is_empty() && policy.service != service {
+        return Err(bad(format!("is the policy of {:?}, not of {service:?}", policy.service)));
+    }
+    Ok(Policy { service: service.to_owned(), ..policy })
+}
+
+fn stdin() -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    io::stdin().lock().read_to_end(&mut text)?;
+    Ok(text)
+}
+
+fn show(policy: &Policy, json: bool) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    if json {
+        writeln!(out, "{}", ProtobufJson::new().line(policy))?;
+        return Ok(());
+    }
+    let mut table = Table::new([("FIELD", Align::Left), ("VALUE", Align::Left), ("FROM", Align::Left)]);
+    for Value { field, text, set } in values::of(policy)? {
+        table.row([field.to_owned(), printable(&text), if set { "policy" } else { "default" }.to_owned()]);
+    }
+    Ok(write!(out, "{table}")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[tokio::test]
+    async fn a_change_of_nothing_is_a_mistake() {
+        let cli = Cli::try_parse_from(["meshwork", "policy", "set", "order"]).expect("it parses");
+        let Command::Policy(policy) = cli.command else { panic!("a policy") };
+        let error = run(policy.command).await.expect_err("nothing was said");
+        assert_eq!(error.to_string(), "policy set order: changes nothing: say what, such as --timeout 2s");
+    }
+
+    #[test]
+    fn a_version_has_one_share() {
+        let share = |version: &str, share| (version.to_owned(), share);
+        assert_eq!(weights(vec![]).expect("good"), None);
+        let two = weights(vec![share("v1", 95), share("v2", 5)]).expect("good").expect("some");
+        assert_eq!(two, BTreeMap::from([share("v1", 95), share("v2", 5)]));
+        let twice = weights(vec![share("v1", 95), share("v1", 5)]).expect_err("twice");
+        assert_eq!(twice.to_string(), "VERSION=SHARE v1=5: names that version again");
+    }
+
+    #[test]
+    fn a_file_is_read_for_its_service_and_a_mistake_in_it_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("policy.json");
+        let read = |text: &str| {
+            fs::write(&file, text).expect("written");
+            from_file(&file, "order").map_err(|error| error.to_string())
+        };
+        let policy = read(r#"{"timeout": "2s", "split": {"weights": {"v1": 95, "v2": 5}}}"#).expect("good");
+        assert_eq!((policy.service.as_str(), policy.timeout.map(|t| t.seconds)), ("order", Some(2)));
+        for (text, says) in [
+            (r#"{"timout": "2s"}"#, "timout"),
+            (r#"{"timeout": 2}"#, "must be a Policy as protobuf JSON"),
+            (r#"{"service": "customer"}"#, r#"is the policy of "customer", not of "order""#),
+            ("", "must be a Policy as protobuf JSON"),
+        ] {
+            let error = read(text).expect_err(text);
+            assert!(error.starts_with("--file ") && error.contains(says) && !error.contains('\n'), "{error}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The rpcs about policies, in the way of those about instances.
+
+use meshwork::{
+    contract::meshwork::registry::v1::{
+        GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest,
+        policy_service_server::PolicyService,
+    },
+    rpc::Violations,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{
+    DOMAIN, Registry, policies, request,
+    service::{next_page_token, status},
+};
+
+/// The filter of page tokens that belong to the list of policies.
+const POLICIES: &str = "policies";
+
+#[tonic::async_trait]
+impl PolicyService for Registry {
+    async fn set_policy(&self, request: Request<SetPolicyRequest>) -> Result<Response<Policy>, Status> {
+        let policy = request::new_policy(request.into_inner())?;
+        let policy = self.backend().set_policy(policy).await.map_err(status)?;
+        tracing::info!(service = policy.service, etag = policy.etag, "policy set");
+        Ok(Response::new(policy))
+    }
+
+    async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<Policy>, Status> {
+        let GetPolicyRequest { service } = request.into_inner();
+        let mut violations = Violations::default();
+        violations.check("service", request::service_name(&service));
+        violations.into_result(DOMAIN)?;
+        let policy = self.backend().policy(&service).await.map_err(status)?;
+        Ok(Response::new(policy.map_or_else(|| policies::none(&service), |policy| policy.message().clone())))
+    }
+
+    async fn list_policies(
+        &self,
+        request: Request<ListPoliciesRequest>,
+    ) -> Result<Response<ListPoliciesResponse>, Status> {
+        let ListPoliciesRequest { page_size, page_token } = request.into_inner();
+        let mut violations = Violations::default();
+        let page = request::page(POLICIES, page_size, &page_token, &mut violations);
+        violations.into_result(DOMAIN)?;
+        let (size, after) = page.expect("no violation was noted");
+        let mut policies = self.backend().policies(after.as_deref(), size + 1).await.map_err(status)?;
+        let next_page_token = next_page_token(POLICIES, &mut policies, size, |policy| &policy.message().service);
+        let policies = policies.iter().map(|policy| policy.message().clone()).collect();
+        Ok(Response::new(ListPoliciesResponse { policies, next_page_token }))
+    }
+}
