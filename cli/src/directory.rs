@@ -54,38 +54,28 @@ impl Directory {
 
     /// All services, by name.
     pub(crate) async fn services(&self) -> Result<Vec<Service>, Error> {
-        let (mut services, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let mut client = self.client.clone();
+        all_pages(|page_token| async move {
             let request = ListServicesRequest { page_size: PAGE_SIZE, page_token };
-            let page = self.answer("list the services", client.list_services(request)).await?;
-            services.extend(page.services);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(services);
-            }
-        }
+            let page = self.answer("list the services", self.client().list_services(request)).await?;
+            Ok((page.services, page.next_page_token))
+        })
+        .await
     }
 
     /// All instances of a service, by instance id.
     pub(crate) async fn instances(&self, service: &str) -> Result<Vec<Instance>, Error> {
-        let (mut instances, mut page_token) = (Vec::new(), String::new());
-        loop {
-            let mut client = self.client.clone();
+        all_pages(|page_token| async move {
             let request = ListInstancesRequest { service: service.to_owned(), page_size: PAGE_SIZE, page_token };
-            let page = self.answer("list the instances", client.list_instances(request)).await;
+            let page = self.answer("list the instances", self.client().list_instances(request)).await;
             let page = page.map_err(|error| match error {
                 Error::Call { status, .. } if status.code() == Code::NotFound => {
                     Error::UnknownService(service.to_owned())
                 }
                 error => error,
             })?;
-            instances.extend(page.instances);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(instances);
-            }
-        }
+            Ok((page.instances, page.next_page_token))
+        })
+        .await
     }
 
     /// The client, for calls of other kinds.
@@ -115,6 +105,22 @@ impl Directory {
                 Err(Error::NoRegistry { registry: self.addresses.clone(), problem })
             }
         }
+    }
+}
+
+/// The entries of a list's pages, of which each is asked for with the token of the one before.
+pub(crate) async fn all_pages<T, F>(page: impl Fn(String) -> F) -> Result<Vec<T>, Error>
+where
+    F: Future<Output = Result<(Vec<T>, String), Error>>,
+{
+    let (mut entries, mut page_token) = (Vec::new(), String::new());
+    loop {
+        let (more, next_page_token) = page(page_token).await?;
+        entries.extend(more);
+        if next_page_token.is_empty() {
+            return Ok(entries);
+        }
+        page_token = next_page_token;
     }
 }
 
@@ -206,6 +212,18 @@ fn age(age: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_list_of_several_pages_is_read_whole_and_in_order() {
+        let page = |page_token: String| async move {
+            match page_token.as_str() {
+                "" => Ok((vec![1, 2], "second".to_owned())),
+                "second" => Ok((vec![3], "third".to_owned())),
+                _ => Ok((vec![4], String::new())),
+            }
+        };
+        assert_eq!(all_pages(page).await.expect("pages"), [1, 2, 3, 4]);
+    }
 
     #[test]
     fn ages_are_in_their_largest_unit() {

@@ -21,7 +21,7 @@ use meshwork::{
 
 use crate::{
     args::{PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, SplitArgs},
-    directory::{Directory, PAGE_SIZE},
+    directory::{Directory, PAGE_SIZE, all_pages},
     error::Error,
     table::{Align, Table, printable},
 };
@@ -98,16 +98,12 @@ impl Directory {
 
     /// All that are set, by service.
     async fn policies(&self) -> Result<Vec<Policy>, Error> {
-        let (mut policies, mut page_token) = (Vec::new(), String::new());
-        loop {
+        all_pages(|page_token| async move {
             let request = ListPoliciesRequest { page_size: PAGE_SIZE, page_token };
             let page = self.answer("list the policies", self.policy_client().list_policies(request)).await?;
-            policies.extend(page.policies);
-            page_token = page.next_page_token;
-            if page_token.is_empty() {
-                return Ok(policies);
-            }
-        }
+            Ok((page.policies, page.next_page_token))
+        })
+        .await
     }
 }
 
