@@ -10,7 +10,8 @@ RUN cargo build --release --locked --bins \
     -p meshwork-cli -p meshwork-registry -p meshwork-customer -p meshwork-order -p meshwork-query \
     && mkdir /out \
     && cp target/release/meshwork target/release/meshwork-registry target/release/meshwork-customer \
-        target/release/meshwork-order target/release/meshwork-query /out/
+        target/release/meshwork-order target/release/meshwork-query /out/ \
+    && strip --strip-debug /out/*
 
 FROM debian:bookworm-slim
 # The authorities that sign the certificate of a database, if it is reached over TLS.
