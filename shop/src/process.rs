@@ -2,14 +2,22 @@
 //!
 //! Flags come before the database: one that cannot be used leaves no file behind.
 
+use std::time::Duration;
+
 use meshwork::{
     Mesh,
     process::{Failure, InstanceArgs, Listener, StoreArgs},
     server,
     write::Decider,
 };
+use tokio::time::{Instant, sleep};
 
 use crate::{OpenError, WriteSide};
+
+/// How long a service that starts waits for a database that fails meanwhile: one that is restarted, and recovers.
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// Runs one instance of `service` to its end, and closes what was opened for it.
 ///
@@ -19,16 +27,65 @@ pub async fn serve<D: Decider>(
     service: &str,
     instance: &InstanceArgs,
     store: &StoreArgs,
-    open: impl AsyncFnOnce(&str) -> Result<WriteSide<D>, OpenError>,
+    open: impl AsyncFn(&str) -> Result<WriteSide<D>, OpenError>,
     run: impl AsyncFnOnce(server::Config, Mesh, WriteSide<D>, Listener) -> Result<(), server::Error>,
 ) -> Result<(), Failure> {
     let mesh = instance.mesh()?;
     let incoming = instance.bind().await?;
     let server = instance.config(service, &incoming)?;
     let url = &store.database_url;
-    let store = open(url).await.map_err(|error| error.into_failure(url))?;
+    let store = open_patiently(url, open).await.map_err(|error| error.into_failure(url))?;
     let served = run(server, mesh.clone(), store.clone(), incoming.say_ready(service)).await;
     mesh.close().await;
     store.close().await;
     served.map_err(Failure::run)
+}
+
+/// Opens the database; one that goes away while it is opened is waited for, as it would be by a service that runs already.
+async fn open_patiently<T>(url: &str, open: impl AsyncFn(&str) -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let end = Instant::now() + OPEN_PATIENCE;
+    loop {
+        match open(url).await {
+            Err(error) if error.is_passing() && Instant::now() < end => {
+                tracing::warn!(%error, "the database went away while it was opened; it is tried again");
+                sleep(OPEN_AGAIN_AFTER).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use meshwork::store::StoreError;
+
+    use super::*;
+
+    fn unavailable() -> OpenError {
+        StoreError::Unavailable("it restarts".into()).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_restarts_while_a_service_starts_is_waited_for() {
+        let attempts = Cell::new(0);
+        let opened = open_patiently("postgres://", async |_| {
+            attempts.set(attempts.get() + 1);
+            if attempts.get() < 3 { Err(unavailable()) } else { Ok("open") }
+        });
+        assert_eq!(opened.await.expect("opened"), "open");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_stays_away_is_given_up_and_one_that_cannot_be_used_at_once() {
+        let begin = Instant::now();
+        let opened: Result<(), _> = open_patiently("postgres://", async |_| Err(unavailable())).await;
+        assert!(opened.is_err() && begin.elapsed() >= OPEN_PATIENCE);
+
+        let begin = Instant::now();
+        let refused = || StoreError::InUse { path: "order.db".into() };
+        let opened: Result<(), OpenError> = open_patiently("sqlite://order.db", async |_| Err(refused().into())).await;
+        assert!(opened.is_err() && begin.elapsed() < OPEN_AGAIN_AFTER);
+    }
 }

@@ -81,6 +81,16 @@ impl<D: Decider> WriteSide<D> {
 }
 
 impl OpenError {
+    /// Whether it is about the moment: the same database may be opened later.
+    pub(crate) fn is_passing(&self) -> bool {
+        let error = match self {
+            Self::Store(error) => Some(error),
+            Self::Outbox(error) => error.source().and_then(|source| source.downcast_ref()),
+        };
+        // Migrations whose commit was not answered were made or not; whoever opens the database again will see.
+        error.is_some_and(|error| matches!(error, StoreError::Unavailable(_) | StoreError::CommitUnknown(_)))
+    }
+
     /// As the error of `--database-url`, in one line; shows no more of `url` than [`store::shown`].
     pub fn into_failure(self, url: &str) -> Failure {
         Failure::flag("--database-url", store::shown(url), self.problem())

@@ -20,8 +20,10 @@ const KEEPALIVES: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
 /// One attempt to connect: a handshake over a slow network, with TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// A server that starts together with its clients, as in a compose file, gets this long.
+/// A server that starts together with its clients, as in a compose file, gets this long to listen.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
+/// One that says that it starts gets this long: after a crash it reads its log and syncs its files first.
+const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// The database that every server has.
@@ -58,7 +60,7 @@ fn with_timeouts(options: PgConnectOptions) -> PgConnectOptions {
 
 /// Connects once, so that what is wrong is said now.
 async fn reach(options: &PgConnectOptions, database: &str) -> Result<(), sqlx::Error> {
-    let deadline = Instant::now() + OPEN_PATIENCE;
+    let begin = Instant::now();
     loop {
         let error = match connect(options).await {
             Ok(connection) => return connection.close().await,
@@ -70,7 +72,9 @@ async fn reach(options: &PgConnectOptions, database: &str) -> Result<(), sqlx::E
         };
         // Two that make databases at once disturb each other: 55006, the template is in use.
         let worth_trying = is_starting(&error) || has_code(&error, &["55006"]);
-        if !worth_trying || Instant::now() > deadline {
+        let says_so = has_code(&error, &["57P03"]);
+        let patience = if says_so { RECOVERY_PATIENCE } else { OPEN_PATIENCE };
+        if !worth_trying || begin.elapsed() > patience {
             return Err(error);
         }
         sleep(RETRY_PAUSE).await;
