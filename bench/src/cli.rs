@@ -2,11 +2,18 @@
 //!
 //! A benchmark is a module with its `Args` and a `run` that returns an [`Outcome`]; everything around it is done here, once.
 
-use std::{fs::Permissions, os::unix::fs::PermissionsExt as _, path::PathBuf, process::ExitCode, time::SystemTime};
+use std::{
+    fs::Permissions,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::SystemTime,
+};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
+    chaos,
     machine::Machine,
     process, report,
     report::{Outcome, Report},
@@ -38,6 +45,8 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The shop under load while its processes are killed, stopped and cut off; and whether a promise was broken
+    Chaos(chaos::Args),
     /// Orders per second from CreateOrder to a terminal state seen on one watch stream
     Saga(saga::Args),
 }
@@ -45,6 +54,7 @@ enum Command {
 impl Command {
     fn name(&self) -> &'static str {
         match self {
+            Self::Chaos(_) => "chaos",
             Self::Saga(_) => "saga",
         }
     }
@@ -64,6 +74,9 @@ pub(crate) enum Error {
     /// A process under test.
     #[error(transparent)]
     Process(#[from] process::Error),
+    /// The shop under faults.
+    #[error(transparent)]
+    Chaos(#[from] chaos::Error),
     /// The mesh under test.
     #[error(transparent)]
     Saga(#[from] saga::Error),
@@ -71,7 +84,7 @@ pub(crate) enum Error {
 
 /// Runs the benchmark and reports it.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
-    match measure(&cli).await {
+    match in_a_folder(&cli).await {
         Ok(report) if report.is_valid() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
@@ -81,17 +94,31 @@ pub(crate) async fn run(cli: Cli) -> ExitCode {
     }
 }
 
-async fn measure(cli: &Cli) -> Result<Report, Error> {
+/// Measures in a folder for the run's own data, which stays if something fails.
+async fn in_a_folder(cli: &Cli) -> Result<Report, Error> {
     let out = &cli.common.out;
-    let folder = |source| Error::Folder { path: out.clone(), source };
-    std::fs::create_dir_all(out).map_err(folder)?;
+    let failed = |source| Error::Folder { path: out.clone(), source };
+    std::fs::create_dir_all(out).map_err(failed)?;
+    // Whole, because processes under test have working directories of their own.
+    let whole = std::path::absolute(out).map_err(failed)?;
     // To be passed through by a database server, which runs as a user of its own.
     let searchable = Permissions::from_mode(0o711);
-    let scratch = tempfile::Builder::new().prefix("run-").permissions(searchable).tempdir_in(out).map_err(folder)?;
-    let machine = Machine::read(scratch.path()).map_err(folder)?;
+    let scratch = tempfile::Builder::new().prefix("run-").permissions(searchable).tempdir_in(whole).map_err(failed)?;
+    let report = measure(cli, scratch.path()).await;
+    if !report.as_ref().is_ok_and(Report::is_valid) {
+        eprintln!("databases and logs of the run are in {}", scratch.keep().display());
+    }
+    report
+}
+
+async fn measure(cli: &Cli, scratch: &Path) -> Result<Report, Error> {
+    let out = &cli.common.out;
+    let folder = |source| Error::Folder { path: out.clone(), source };
+    let machine = Machine::read(scratch).map_err(folder)?;
     let date = SystemTime::now();
     let outcome: Outcome = match &cli.command {
-        Command::Saga(args) => saga::run(args, scratch.path()).await?,
+        Command::Chaos(args) => Box::pin(chaos::run(args, scratch)).await?,
+        Command::Saga(args) => saga::run(args, scratch).await?,
     };
     let report = Report::new(cli.command.name(), date, machine, outcome);
     let path = out.join(format!("{}.json", report.name));
@@ -113,7 +140,8 @@ mod tests {
 
     #[test]
     fn saga_has_the_documented_defaults() {
-        let Cli { command: Command::Saga(args), common } = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
+        let cli = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
+        let Cli { command: Command::Saga(args), common } = cli else { panic!("another command") };
         assert_eq!((args.seconds, args.in_flight, args.rounds), (20, 64, 3));
         assert_eq!(common.out, PathBuf::from("target/bench"));
     }

@@ -1,11 +1,13 @@
 //! Meshwork's benchmarks. Each measures one promise in rounds, prints a table and writes `target/bench/<name>.json`.
 
+mod chaos;
 mod cli;
 mod saga;
 
 mod process;
-#[expect(dead_code, reason = "the benchmarks that use all of it are the next to come")]
 mod shop_processes;
+
+mod direct;
 
 mod cpu;
 mod machine;
@@ -13,19 +15,23 @@ mod report;
 
 use std::process::ExitCode;
 
-use meshwork::telemetry::{self, LogFormat};
-
 use clap::Parser;
+use meshwork::telemetry::{self, LogFormat};
+use tokio::signal::unix::{SignalKind, signal};
 
-/// Exit code of an interrupted run, as shells have it: 128 + SIGINT.
+/// Exit codes of an interrupted run, as shells have them: 128 + SIGINT, 128 + SIGTERM.
 const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     // What a mesh under test complains about belongs on the screen; what it tells besides costs nothing.
     telemetry::init(LogFormat::default(), "warn").expect("a level is a filter, and nothing logs yet");
+    let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
+    // Whichever way it ends: processes under test are gone when the run is dropped.
     tokio::select! {
         code = cli::run(cli::Cli::parse()) => code,
         _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
+        _ = terminated.recv() => ExitCode::from(TERMINATED),
     }
 }

@@ -26,7 +26,8 @@ impl Figures {
         self.0.is_empty()
     }
 
-    fn get(&self, name: &str) -> Option<f64> {
+    /// The number of this name.
+    pub(crate) fn get(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 }
@@ -62,6 +63,11 @@ impl Failures {
     /// Whether nothing failed.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// How often something failed, of any kind.
+    pub(crate) fn total(&self) -> u64 {
+        self.0.values().sum()
     }
 }
 

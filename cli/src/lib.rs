@@ -1,7 +1,8 @@
 //! The `meshwork` command: starts a whole mesh in one process, drives a story through it, and shows who is there.
 //!
 //! Modules are listed in the order in which a command passes through them: [`args`] says what is wanted, [`run`] does it.
-//! [`fleet`] is the whole mesh in one process, for `up`, `demo`, tests and benchmarks.
+//! [`fleet`] is the whole mesh in one process, for `up`, `demo`, tests and benchmarks; [`audit`] finds the promises that it
+//! broke, for `demo` and the fault suite.
 
 pub mod args;
 
@@ -9,6 +10,7 @@ pub mod fleet;
 
 mod up;
 
+pub mod audit;
 mod demo;
 
 mod directory;

@@ -12,13 +12,13 @@ use std::{
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 
-use super::{Error, Programs};
+use super::{Error, Programs, front::Front};
 use crate::process::Process;
 
 /// What a process says when it serves, before its address.
 const READY: &str = " is ready on ";
-/// Far beyond the fraction of a second that a start takes; a database that starts again at the same time is waited for.
-const READY_LIMIT: Duration = Duration::from_secs(30);
+/// Far beyond the fraction of a second that a start takes; a database that recovers at the same time is waited for.
+const READY_LIMIT: Duration = Duration::from_secs(90);
 /// The default drain limit and a little more.
 const END_LIMIT: Duration = Duration::from_secs(40);
 
@@ -29,12 +29,15 @@ pub(crate) struct Instance {
     program: PathBuf,
     args: Vec<String>,
     log: PathBuf,
+    fronted: bool,
     running: Mutex<Option<Running>>,
 }
 
 struct Running {
     process: Process,
     address: SocketAddr,
+    /// Its address for others, if that is another one.
+    front: Option<Front>,
 }
 
 impl Instance {
@@ -49,7 +52,12 @@ impl Instance {
         args.extend(flags);
         let name = format!("{service}-{number}");
         let log = logs.join(format!("{name}.log"));
-        Self { service, name, program, args, log, running: Mutex::default() }
+        Self { service, name, program, args, log, fronted: false, running: Mutex::default() }
+    }
+
+    /// Others reach it through an address whose connections can be [cut](Self::cut) and [stalled](Self::stall).
+    pub(super) fn fronted(self) -> Self {
+        Self { fronted: true, ..self }
     }
 
     /// The service that it is an instance of.
@@ -73,7 +81,8 @@ impl Instance {
     }
 
     /// The id of its process.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    #[cfg(test)]
+    pub(super) fn pid(&self) -> Option<u32> {
         self.with(|running| running.as_ref().map(|running| running.process.id()))
     }
 
@@ -84,14 +93,43 @@ impl Instance {
         }
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.map_err(|source: io::Error| Error::Folder { path: self.log.clone(), source })?;
-        let args: Vec<&str> = self.args.iter().map(String::as_str).collect();
+        let listened = async { Ok(if self.fronted { Some(Front::listen().await?) } else { None }) };
+        let front = listened.await.map_err(Error::Port)?;
+        let advertise = front.as_ref().map(|front| front.address().to_string());
+        let advertise = advertise.iter().flat_map(|address| ["--advertise", address]);
+        let args: Vec<&str> = self.args.iter().map(String::as_str).chain(advertise).collect();
         let mut process = Process::start_logged(&self.program, &args, log)?;
         let ready = spawn_blocking(move || process.wait_for_line(READY, READY_LIMIT).map(|ready| (process, ready)));
         let (process, (took, line)) = ready.await.expect("it does not panic, and the runtime lives on")?;
         let address = line.rsplit(' ').next().and_then(|address| address.parse().ok());
         let address = address.ok_or_else(|| Error::NoAddress(self.name.clone(), line))?;
-        self.with(|running| *running = Some(Running { process, address }));
+        if let Some(front) = &front {
+            front.open(address);
+        }
+        self.with(|running| *running = Some(Running { process, address, front }));
         Ok(took)
+    }
+
+    /// An error if it has ended unasked.
+    pub(crate) fn lives(&self) -> Result<(), Error> {
+        self.with(|running| match running {
+            Some(running) => match running.process.ended() {
+                None => Ok(()),
+                Some(status) => Err(Error::Ended(self.name.clone(), status)),
+            },
+            None => Err(Error::RunsNot(self.name.clone())),
+        })
+    }
+
+    /// Breaks the connections that others have to it.
+    pub(crate) fn cut(&self) {
+        self.with(|running| running.iter().filter_map(|running| running.front.as_ref()).for_each(Front::cut));
+    }
+
+    /// Holds back all bytes between it and those who call it, or passes them on again.
+    pub(crate) fn stall(&self, stalled: bool) {
+        let front = |running: &Running| running.front.iter().for_each(|front| front.stall(stalled));
+        self.with(|running| running.iter().for_each(front));
     }
 
     /// Kills it (SIGKILL), if it runs.

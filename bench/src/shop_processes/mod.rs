@@ -3,13 +3,14 @@
 //! Databases outlive their processes, ports do not: only the registry comes back where it was. Every process is this
 //! one's child, and is gone when its [`Instance`] is dropped.
 
+mod front;
 mod instance;
 mod programs;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
-use std::{fs, io, path::PathBuf, sync::Arc};
+use std::{fs, io, path::PathBuf, process::ExitStatus, sync::Arc};
 
 use futures_util::future::try_join_all;
 use meshwork::{Mesh, MeshError};
@@ -30,6 +31,16 @@ pub(crate) enum Store {
     Postgres,
 }
 
+impl Store {
+    /// As it is typed.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Sqlite => "sqlite",
+            Self::Postgres => "postgres",
+        }
+    }
+}
+
 /// What a shop is started with.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
@@ -39,6 +50,9 @@ pub(crate) struct Config {
     pub(crate) store: Store,
     /// How many processes of each service; on SQLite one of each but query.
     pub(crate) replicas: Replicas,
+    /// Whether the instances of services are reached through addresses whose connections can be cut and stalled, or where
+    /// they listen.
+    pub(crate) fronted: bool,
 }
 
 /// Why there is no shop.
@@ -50,7 +64,7 @@ pub(crate) enum Error {
     /// The PostgreSQL server.
     #[error(transparent)]
     Postgres(#[from] ServerError),
-    /// There is no port for the registry.
+    /// There is no port to listen on.
     #[error("no free port: {0}")]
     Port(io::Error),
     /// The folder.
@@ -70,6 +84,9 @@ pub(crate) enum Error {
     /// A process is to do something and does not run.
     #[error("{0} does not run")]
     RunsNot(String),
+    /// A process has ended unasked.
+    #[error("{0} has ended unasked, with {1}")]
+    Ended(String, ExitStatus),
     /// A ready process that does not say where.
     #[error("{0} is ready, but not at an address: {1:?}")]
     NoAddress(String, String),
@@ -122,7 +139,8 @@ impl ShopProcesses {
                 let cache_dir = config.folder.join("endpoints").join(format!("{service}-{number}"));
                 let args = ["--registry", &registry_url, "--database-url", &database_url, "--cache-dir"];
                 let args = args.into_iter().map(str::to_owned).chain([cache_dir.to_string_lossy().into_owned()]);
-                Arc::new(Instance::new(programs, service, number, args.collect(), &logs))
+                let instance = Instance::new(programs, service, number, args.collect(), &logs);
+                Arc::new(if config.fronted { instance.fronted() } else { instance })
             })
             .collect();
         try_join_all(services.iter().map(|instance| instance.start())).await?;

@@ -56,7 +56,8 @@ pub(crate) fn programs() -> Programs {
 }
 
 async fn sqlite(folder: &Path) -> ShopProcesses {
-    let config = Config { folder: folder.to_path_buf(), store: Store::Sqlite, replicas: Replicas::all(1) };
+    let (store, replicas) = (Store::Sqlite, Replicas::all(1));
+    let config = Config { folder: folder.to_path_buf(), store, replicas, fronted: false };
     timeout(LIMIT, ShopProcesses::start(&programs(), &config)).await.unwrap().unwrap()
 }
 

@@ -14,11 +14,13 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 
 use super::{
-    audit::{CreditLine, Promise, Remembered, audit},
     clients::{Clients, request, retry},
     story::Outcome,
 };
-use crate::error::Error;
+use crate::{
+    audit::{CreditLine, Promise, Remembered, audit},
+    error::Error,
+};
 
 /// The most orders that the contract gives in a page.
 const PAGE_SIZE: i32 = 1000;

@@ -2,8 +2,8 @@
 //! nothing of it was lost.
 //!
 //! Modules are listed in the order of the story: [`stage`] is the mesh in which it plays, [`plan`] says what will happen,
-//! [`story`] makes it happen and [`tracker`] sees how it ends, [`evidence`] gathers what the mesh remembers, [`audit`]
-//! compares that with what the mesh has acknowledged, [`report`] tells.
+//! [`story`] makes it happen and [`tracker`] sees how it ends, [`evidence`] gathers what the mesh remembers,
+//! [`audit`](crate::audit) compares that with what the mesh has acknowledged, [`report`] tells.
 
 mod stage;
 
@@ -13,8 +13,6 @@ mod story;
 mod tracker;
 
 mod evidence;
-
-mod audit;
 
 mod report;
 

@@ -5,11 +5,9 @@ use std::io::{self, Write as _};
 use meshwork::contract::shop::order::v1::OrderState;
 use serde::Serialize;
 
-use super::{
-    audit::{CreditLine, audit},
-    story::Outcome,
-};
+use super::story::Outcome;
 use crate::{
+    audit::{CreditLine, audit},
     fleet,
     table::{Align, Table},
 };

@@ -17,12 +17,14 @@ use tonic::Code;
 use uuid::Uuid;
 
 use super::{
-    audit::{Promise, is_terminal},
     clients::{Clients, request, retry},
     plan::{Plan, PlannedOrder},
     tracker::Tracker,
 };
-use crate::error::Error;
+use crate::{
+    audit::{Promise, is_terminal},
+    error::Error,
+};
 
 /// How many orders are under way at a time: a busy shop, and what the benchmark uses.
 const IN_FLIGHT: usize = 64;

@@ -147,8 +147,8 @@ fn rank(state: OrderState) -> u8 {
 mod tests {
     use std::future::{pending, ready};
 
-    use super::super::audit::is_terminal;
     use super::*;
+    use crate::audit::is_terminal;
 
     #[tokio::test(start_paused = true)]
     async fn news_that_came_before_the_question_are_not_lost_and_old_news_change_nothing() {

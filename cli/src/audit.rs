@@ -10,44 +10,44 @@ use meshwork::contract::shop::order::v1::OrderState;
 
 /// What the mesh has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Promise {
+pub struct Promise {
     /// The order.
-    pub(super) order_id: String,
+    pub order_id: String,
     /// Whose it is.
-    pub(super) customer_id: String,
+    pub customer_id: String,
     /// What it costs, in cents.
-    pub(super) cents: i64,
+    pub cents: i64,
     /// Whether its cancellation was acknowledged.
-    pub(super) cancelled: bool,
+    pub cancelled: bool,
 }
 
 /// An order as the read side remembers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Remembered {
+pub struct Remembered {
     /// The order.
-    pub(super) order_id: String,
+    pub order_id: String,
     /// What it costs, in cents.
-    pub(super) cents: i64,
+    pub cents: i64,
     /// How far it has come.
-    pub(super) state: OrderState,
+    pub state: OrderState,
 }
 
 /// A customer and its orders as the mesh remembers them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CreditLine {
+pub struct CreditLine {
     /// The customer.
-    pub(super) customer_id: String,
+    pub customer_id: String,
     /// The credit limit, in cents.
-    pub(super) limit: i64,
+    pub limit: i64,
     /// What is left of it, in cents.
-    pub(super) available: i64,
+    pub available: i64,
     /// The customer's orders.
-    pub(super) orders: Vec<Remembered>,
+    pub orders: Vec<Remembered>,
 }
 
 /// A promise that was broken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Violation {
+pub enum Violation {
     /// An acknowledged order is not there.
     #[error("order {0} was acknowledged and is lost")]
     Lost(String),
@@ -107,7 +107,7 @@ pub(super) enum Violation {
 }
 
 /// Which promises were broken; none, if all is well.
-pub(super) fn audit(promises: &[Promise], credit_lines: &[CreditLine]) -> Vec<Violation> {
+pub fn audit(promises: &[Promise], credit_lines: &[CreditLine]) -> Vec<Violation> {
     let mut promised: HashMap<(&str, &str), &Promise> =
         promises.iter().map(|promise| ((&*promise.customer_id, &*promise.order_id), promise)).collect();
     let mut violations = Vec::new();
@@ -156,7 +156,7 @@ fn credit_violations(line: &CreditLine) -> Vec<Violation> {
 }
 
 /// Whether an order in this state waits for nothing any more.
-pub(super) fn is_terminal(state: OrderState) -> bool {
+pub fn is_terminal(state: OrderState) -> bool {
     match state {
         OrderState::Unspecified | OrderState::Pending => false,
         OrderState::Approved | OrderState::Rejected | OrderState::Cancelled => true,

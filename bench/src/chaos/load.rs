@@ -1,0 +1,326 @@
+//! Customers who order while the shop breaks: an open loop, whose errands insist on an answer to all that changes something.
+//!
+//! Every command has a `request_id` (AIP-155), so that one whose answer was lost can be repeated and is done once. What is
+//! ordered is drawn from the seed; how it goes depends on the faults.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use meshwork::{
+    Mesh,
+    contract::shop::{
+        customer::v1::CreateCustomerRequest,
+        order::v1::{self as order, CancelOrderRequest, CreateOrderRequest, WatchOrderRequest},
+        query::v1 as query,
+        r#type::v1::Money,
+    },
+};
+use meshwork_cli::audit::{Promise, is_terminal};
+use meshwork_shop::{Amount, Currency};
+use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::task::TaskTracker;
+use tonic::Code;
+use uuid::Uuid;
+
+use super::calls::{Calls, request};
+
+/// What customers pay in. All have cents, as the audit has.
+const CURRENCIES: [&str; 3] = ["USD", "EUR", "GBP"];
+/// What an order costs, in cents.
+const CENTS: std::ops::Range<i64> = 100..6_000;
+/// What a customer may spend, in cents: enough for some orders of several a second, so that limits bind.
+const LIMITS: std::ops::Range<i64> = 20_000..400_000;
+/// Customers before the first order, and how many of the newest order: enough to spread over all partitions.
+const CUSTOMERS: usize = 64;
+/// A new customer comes with every so many orders, since the old ones have soon spent all they may.
+const ORDERS_PER_CUSTOMER: u64 = 100;
+/// Before a late cancellation.
+const LATER_MS: std::ops::Range<u64> = 500..4_000;
+/// How long an order is watched: longer than its saga may take.
+const WATCH_LIMIT: Duration = Duration::from_secs(45);
+/// Errands at a time: beyond, orders are not begun, and counted. At 200 a second that is an outage of 25 s.
+const MAX_ERRANDS: usize = 5_000;
+
+/// The load on a shop.
+pub(super) struct Load {
+    calls: Arc<Calls>,
+    books: Arc<Books>,
+    errands: TaskTracker,
+}
+
+/// What was acknowledged.
+#[derive(Default)]
+struct Books {
+    customers: Mutex<Vec<Known>>,
+    promises: Mutex<Vec<Promise>>,
+}
+
+/// A customer who was acknowledged.
+#[derive(Clone)]
+struct Known {
+    customer_id: String,
+    currency: Currency,
+}
+
+/// What an errand does.
+struct Errand {
+    customer_id: String,
+    total: Amount,
+    then: Then,
+}
+
+/// What happens to an order that was acknowledged.
+#[derive(Clone, Copy)]
+enum Then {
+    Nothing,
+    Cancel(Duration),
+    Get,
+    Query,
+    Watch,
+}
+
+impl Load {
+    /// The first customers are there.
+    pub(super) async fn begin(mesh: &Mesh, rng: &mut StdRng) -> Self {
+        let load = Self { calls: Arc::new(Calls::new(mesh)), books: Arc::default(), errands: TaskTracker::new() };
+        let first: Vec<_> =
+            (0..CUSTOMERS).map(|_| create_customer(&load.calls, &load.books, draw_customer(rng))).collect();
+        futures_util::future::join_all(first).await;
+        load
+    }
+
+    pub(super) fn calls(&self) -> &Arc<Calls> {
+        &self.calls
+    }
+
+    /// Begins `per_second` orders a second for `length`. Returns how many were not begun because too many were under way.
+    pub(super) async fn run(&self, seed: u64, per_second: u64, length: Duration) -> u64 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let mut ticks = interval(Duration::from_secs(1) / u32::try_from(per_second).expect("bounded by its parser"));
+        // An open loop: what could not be begun in time is begun at once.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let (end, mut left_out) = (Instant::now() + length, 0);
+        for number in 0.. {
+            if ticks.tick().await >= end {
+                break;
+            }
+            let errand = self.draw_errand(&mut rng);
+            let customer = (number % ORDERS_PER_CUSTOMER == 0).then(|| draw_customer(&mut rng));
+            if self.errands.len() >= MAX_ERRANDS {
+                left_out += 1;
+                continue;
+            }
+            let (calls, books) = (self.calls.clone(), self.books.clone());
+            if let Some(customer) = customer {
+                let (calls, books) = (calls.clone(), books.clone());
+                self.errands.spawn(async move { create_customer(&calls, &books, customer).await });
+            }
+            self.errands.spawn(async move { errand.run(&calls, &books).await });
+        }
+        left_out
+    }
+
+    /// Waits until every errand is done, which each is in a bounded time.
+    pub(super) async fn done(&self) {
+        self.errands.close();
+        self.errands.wait().await;
+    }
+
+    /// The orders that were acknowledged.
+    pub(super) fn promises(&self) -> Vec<Promise> {
+        self.books.promises().clone()
+    }
+
+    /// The customers who were acknowledged.
+    pub(super) fn customers(&self) -> Vec<String> {
+        self.books.customers().iter().map(|known| known.customer_id.clone()).collect()
+    }
+
+    fn draw_errand(&self, rng: &mut StdRng) -> Errand {
+        let known = {
+            let customers = self.books.customers();
+            let newest = &customers[customers.len().saturating_sub(CUSTOMERS)..];
+            newest.get(rng.random_range(0..CUSTOMERS)).cloned()
+        };
+        let unknown = || Known { customer_id: Uuid::new_v4().to_string(), currency: currency(CURRENCIES[0]) };
+        let known = known.filter(|_| !rng.random_ratio(1, 50)).unwrap_or_else(unknown);
+        let other = currency(CURRENCIES[rng.random_range(0..CURRENCIES.len())]);
+        let currency = if rng.random_ratio(1, 50) { other } else { known.currency };
+        let total = amount(rng.random_range(CENTS), currency);
+        let later = Duration::from_millis(rng.random_range(LATER_MS));
+        let then = match rng.random_range(0..20) {
+            0..2 => Then::Cancel(Duration::ZERO),
+            2..6 => Then::Cancel(later),
+            6..8 => Then::Get,
+            8..10 => Then::Query,
+            10 => Then::Watch,
+            _ => Then::Nothing,
+        };
+        Errand { customer_id: known.customer_id, total, then }
+    }
+}
+
+impl Books {
+    fn customers(&self) -> MutexGuard<'_, Vec<Known>> {
+        self.customers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn promises(&self) -> MutexGuard<'_, Vec<Promise>> {
+        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Errand {
+    async fn run(self, calls: &Calls, books: &Books) {
+        let create = CreateOrderRequest {
+            customer_id: self.customer_id.clone(),
+            total: Some(self.total.into()),
+            request_id: Uuid::now_v7().to_string(),
+        };
+        let call = || {
+            let (mut client, create) = (calls.order.clone(), create.clone());
+            async move { client.create_order(request(create)).await }
+        };
+        let order = match calls.insist("CreateOrder", call).await {
+            Some(Ok(order)) => order,
+            Some(Err(status)) => return calls.wrong(format!("CreateOrder: {status}")),
+            None => return,
+        };
+        self.compare(calls, "CreateOrder", &order.customer_id, order.total.as_ref());
+        let order_id = order.order_id.clone();
+        let mut promise = Promise {
+            order_id: order.order_id.clone(),
+            customer_id: self.customer_id.clone(),
+            cents: self.total.minor(),
+            cancelled: false,
+        };
+        // Before anything else, which may fail: what was acknowledged is promised.
+        let index = {
+            let mut promises = books.promises();
+            promises.push(promise.clone());
+            promises.len() - 1
+        };
+        match self.then {
+            Then::Nothing => {}
+            Then::Cancel(after) => {
+                sleep(after).await;
+                promise.cancelled = cancel(calls, order_id).await;
+                books.promises()[index] = promise;
+            }
+            Then::Get => self.get(calls, order_id).await,
+            Then::Query => self.query(calls, order_id, order.position_token).await,
+            Then::Watch => watch(calls, order_id).await,
+        }
+    }
+
+    async fn get(&self, calls: &Calls, order_id: String) {
+        let mut client = calls.order.clone();
+        match client.get_order(request(order::GetOrderRequest { order_id })).await {
+            Err(status) if status.code() == Code::NotFound => calls.wrong("GetOrder: an acknowledged order is unknown"),
+            answer => {
+                if let Some(order) = calls.attempt("GetOrder", async { answer }).await {
+                    self.compare(calls, "GetOrder", &order.customer_id, order.total.as_ref());
+                }
+            }
+        }
+    }
+
+    /// Reads its own write.
+    async fn query(&self, calls: &Calls, order_id: String, position_token: String) {
+        let mut client = calls.query.clone();
+        match client.get_order(request(query::GetOrderRequest { order_id, position_token })).await {
+            Err(status) if status.code() == Code::NotFound => {
+                calls.wrong("query.GetOrder: an order is unknown at its own position");
+            }
+            answer => {
+                if let Some(order) = calls.attempt("query.GetOrder", async { answer }).await {
+                    self.compare(calls, "query.GetOrder", &order.customer_id, order.total.as_ref());
+                }
+            }
+        }
+    }
+
+    fn compare(&self, calls: &Calls, rpc: &str, customer_id: &str, total: Option<&Money>) {
+        if (customer_id, total) != (self.customer_id.as_str(), Some(&self.total.into())) {
+            calls.wrong(format!("{rpc}: another order than the one that was placed"));
+        }
+    }
+}
+
+/// Whether the order could be cancelled; one that was rejected meanwhile cannot.
+async fn cancel(calls: &Calls, order_id: String) -> bool {
+    let call = || {
+        let (mut client, cancel) = (calls.order.clone(), CancelOrderRequest { order_id: order_id.clone() });
+        async move { client.cancel_order(request(cancel)).await }
+    };
+    match calls.insist("CancelOrder", call).await {
+        Some(Ok(_)) => true,
+        Some(Err(status)) if status.code() == Code::NotFound => {
+            calls.wrong("CancelOrder: an acknowledged order is unknown");
+            false
+        }
+        Some(Err(_)) | None => false,
+    }
+}
+
+/// Sees an order's end on one stream, or the end of the stream.
+async fn watch(calls: &Calls, order_id: String) {
+    let mut client = calls.order.clone();
+    let watched = async {
+        let Some(mut orders) = calls.attempt("WatchOrder", client.watch_order(WatchOrderRequest { order_id })).await
+        else {
+            return;
+        };
+        let mut last = None;
+        loop {
+            match orders.message().await {
+                Ok(Some(order)) => last = Some(order.state()),
+                Ok(None) => break,
+                Err(status) => {
+                    calls.attempt::<()>("WatchOrder", async { Err(status) }).await;
+                    return;
+                }
+            }
+        }
+        if !last.is_some_and(is_terminal) {
+            calls.wrong("WatchOrder: ended without an error before the order did");
+        }
+    };
+    // A stream that stands still for longer is a failure that faults explain: its order is judged at the end.
+    let _ = timeout(WATCH_LIMIT, watched).await;
+}
+
+fn draw_customer(rng: &mut StdRng) -> Amount {
+    amount(rng.random_range(LIMITS), currency(CURRENCIES[rng.random_range(0..CURRENCIES.len())]))
+}
+
+async fn create_customer(calls: &Calls, books: &Books, limit: Amount) {
+    let create = CreateCustomerRequest {
+        name: format!("{} in {}", limit.minor(), limit.currency().code()),
+        credit_limit: Some(limit.into()),
+        request_id: Uuid::now_v7().to_string(),
+    };
+    let call = || {
+        let (mut client, create) = (calls.customer.clone(), create.clone());
+        async move { client.create_customer(request(create)).await }
+    };
+    match calls.insist("CreateCustomer", call).await {
+        Some(Ok(customer)) => {
+            let known = Known { customer_id: customer.customer_id, currency: limit.currency() };
+            books.customers().push(known);
+        }
+        Some(Err(status)) => calls.wrong(format!("CreateCustomer: {status}")),
+        None => {}
+    }
+}
+
+fn amount(cents: i64, currency: Currency) -> Amount {
+    Amount::new(cents, currency).expect("ranges have no negative amounts")
+}
+
+fn currency(code: &str) -> Currency {
+    Currency::from_code(code).expect("a currency of ISO 4217")
+}

@@ -1,0 +1,44 @@
+//! A run of a few seconds, with planned faults and all the checks, on SQLite and with the processes of a test.
+
+use super::{
+    plan::{Fault, Planned, Target},
+    *,
+};
+use crate::shop_processes::tests::programs;
+
+/// The indices of the services of a shop with one process each.
+const CUSTOMER: Target = Target::Service(0);
+const ORDER: Target = Target::Service(1);
+const QUERY: Target = Target::Service(2);
+
+fn at(ms: u64, target: Target, fault: Fault) -> Planned {
+    Planned { at: Duration::from_millis(ms), target, fault }
+}
+
+async fn run(plan: Vec<Planned>, length: Duration) -> Outcome {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, replicas) = (Store::Sqlite, Replicas::all(1));
+    let config = Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true };
+    let shop = ShopProcesses::start(&programs(), &config).await.unwrap();
+    Run { seed: 1, length, orders_per_s: 50, plan }.on(shop).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn processes_that_are_killed_stopped_and_cut_off_lose_and_double_nothing() {
+    let down = Duration::from_millis(200);
+    let plan = vec![
+        at(300, CUSTOMER, Fault::Kill(down)),
+        at(600, QUERY, Fault::Kill(down)),
+        at(900, ORDER, Fault::Kill(down)),
+        at(1_400, Target::Registry, Fault::Kill(down)),
+        at(1_600, CUSTOMER, Fault::Cut),
+        at(1_700, ORDER, Fault::Stall(down)),
+        at(2_000, CUSTOMER, Fault::Pause(down)),
+        at(2_200, ORDER, Fault::Replace),
+    ];
+    let faults = plan.len() as f64;
+    let Outcome { figures, failures, .. } = run(plan, Duration::from_secs(3)).await;
+    assert!(failures.is_empty(), "{failures:?}");
+    assert_eq!(figures.get("faults"), Some(faults));
+    assert!(figures.get("orders") > Some(100.0) && figures.get("approved") > Some(0.0), "{figures:?}");
+}
