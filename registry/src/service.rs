@@ -1,6 +1,9 @@
 //! The rpcs: requests checked, handed to the backend, and its answers and refusals as the contract has them.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{
     Stream, StreamExt as _,
@@ -16,6 +19,7 @@ use meshwork::{
     server::draining_status,
 };
 use prost::Message as _;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status, Streaming};
 use uuid::Uuid;
@@ -31,6 +35,9 @@ use crate::{
 
 /// The filter of [`Page`] tokens that belong to the list of services.
 const SERVICES: &str = "services";
+
+/// A stream that renews nothing for this long: every lease that it could have kept has run out.
+const IDLE_LIMIT: Duration = *request::LEASE_TTL.end();
 
 /// The responses of a watch, their instances encoded.
 pub(crate) type WireUpdates = BoxStream<'static, Result<wire::WatchResponse, Status>>;
@@ -181,9 +188,12 @@ impl Registry {
             let backend = backend.clone();
             async move {
                 let mut requests = requests?;
-                let response = match requests.next().await? {
-                    Ok(request) => renew(&*backend, request).await,
-                    Err(error) => Err(error),
+                let response = match timeout(IDLE_LIMIT, requests.next()).await {
+                    Ok(request) => match request? {
+                        Ok(request) => renew(&*backend, request).await,
+                        Err(error) => Err(error),
+                    },
+                    Err(_) => Err(idle()),
                 };
                 let go_on = response.is_ok();
                 Some((response, go_on.then_some(requests)))
@@ -203,6 +213,10 @@ async fn renew(backend: &dyn Backend, request: KeepAliveRequest) -> Result<KeepA
         Renewal::Fenced => LeaseState::Fenced,
     };
     Ok(KeepAliveResponse { lease_id: lease.into_string(), state: state.into() })
+}
+
+fn idle() -> Status {
+    DOMAIN.error(Code::DeadlineExceeded, "IDLE_STREAM", format!("nothing was renewed for {} s", IDLE_LIMIT.as_secs()))
 }
 
 /// Passes items on until the server drains; then tells the client to go elsewhere.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use futures_util::StreamExt as _;
 use tokio::{
     sync::watch,
-    time::{Interval, MissedTickBehavior, interval},
+    time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
@@ -28,6 +28,10 @@ pub(super) const MAX_BATCH_EVENTS: usize = 512;
 const MAX_CREDIT: usize = 65_536;
 /// The wanted types, as the contract says.
 const MAX_TYPES: usize = 64;
+/// The longest name of a type, as the contract says.
+const MAX_TYPE_LEN: usize = 256;
+/// A stream that is not opened for this long holds a place for nothing. Our subscribers open in their first message.
+const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// The longest name of a group, as the contract says.
 const MAX_GROUP_LEN: usize = 128;
 /// Shows that the stream lives; subscribers give up after three.
@@ -39,6 +43,7 @@ pub(super) struct Session {
     draining: CancellationToken,
     published: watch::Receiver<()>,
     heartbeat: Interval,
+    open_by: Instant,
     /// `None` until the subscriber has opened.
     types: Option<Vec<String>>,
     /// Partition => the last position sent.
@@ -54,8 +59,18 @@ impl Session {
         let mut heartbeat = interval(HEARTBEAT_INTERVAL);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         heartbeat.reset();
-        let started = BTreeMap::new();
-        Self { outbox, requests, draining, published, heartbeat, types: None, started, next_partition: 0, credit: 0 }
+        Self {
+            outbox,
+            requests,
+            draining,
+            published,
+            heartbeat,
+            open_by: Instant::now() + OPEN_LIMIT,
+            types: None,
+            started: BTreeMap::new(),
+            next_partition: 0,
+            credit: 0,
+        }
     }
 
     /// The next response; `None` when the subscriber has closed its side.
@@ -77,7 +92,10 @@ impl Session {
                     },
                 },
                 changed = self.published.changed() => changed.expect("the outbox outlives its sessions"),
-                _ = self.heartbeat.tick() => {
+                () = sleep_until(self.open_by), if self.types.is_none() => {
+                    return Err(DOMAIN.error(Code::DeadlineExceeded, "NOT_OPENED", "no `open` came in time"));
+                }
+                _ = self.heartbeat.tick(), if self.types.is_some() => {
                     let heartbeat = Heartbeat { heads: self.heads() };
                     return Ok(Some(response(subscribe_response::Event::Heartbeat(heartbeat))));
                 }
@@ -108,6 +126,9 @@ impl Session {
         }
         if open.types.len() > MAX_TYPES {
             return Err(DOMAIN.invalid_field("INVALID_FIELD", "open.types", "must be at most 64"));
+        }
+        if open.types.iter().any(|name| name.len() > MAX_TYPE_LEN) {
+            return Err(DOMAIN.invalid_field("INVALID_FIELD", "open.types", "must be full names of up to 256 bytes"));
         }
         if self.types.replace(open.types).is_some() {
             return Err(protocol("`open` was sent twice"));

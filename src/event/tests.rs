@@ -11,7 +11,7 @@ use super::{outbox::append, progress::SubscriptionState, *};
 use crate::{
     contract::meshwork::{
         event::v1::{
-            Ack, Credit, Event, GroupLifetime, Open, Start, SubscribeRequest, SubscribeResponse,
+            Ack, Credit, Event, GroupLifetime, Open, Start, Stop, SubscribeRequest, SubscribeResponse,
             event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response,
         },
         registry::v1::Service,
@@ -156,6 +156,7 @@ on_both_stores!(
     a_log_that_is_opened_again_reads_as_before,
     a_subscriber_that_breaks_the_protocol_is_told_what_is_wrong,
     nothing_flows_without_credit_and_no_more_than_was_given,
+    floods_of_starts_stops_acks_and_credit_change_nothing,
 );
 
 async fn every_event_has_its_effect_once_while_readers_join_leave_and_the_source_drains(engine: Engine) {
@@ -246,13 +247,18 @@ fn open() -> Action {
 async fn a_subscriber_that_breaks_the_protocol_is_told_what_is_wrong(engine: Engine) {
     let fixture = Fixture::new(&engine).await;
     let start = |partition, store_id: &str, after| Action::Start(Start { partition, store_id: store_id.into(), after });
+    let types = |types| Action::Open(Open { group: "test".into(), types, ..Open::default() });
     let cases = [
         (vec![start(0, "", 0)], Code::InvalidArgument),
         (vec![Action::Ack(Ack::default())], Code::InvalidArgument),
         (vec![open(), open()], Code::InvalidArgument),
         (vec![Action::Open(Open::default())], Code::InvalidArgument),
         (vec![open(), start(16, "", 0)], Code::InvalidArgument),
+        (vec![open(), start(u32::MAX, "", 0)], Code::InvalidArgument),
+        (vec![types(vec![String::new(); 65])], Code::InvalidArgument),
+        (vec![types(vec!["x".repeat(257)])], Code::InvalidArgument),
         (vec![open(), start(0, "", 1)], Code::DataLoss),
+        (vec![open(), start(0, fixture.producer.store_id(), u64::MAX)], Code::DataLoss),
         (vec![open(), start(0, "other", 0)], Code::DataLoss),
         (vec![open(), start(0, fixture.producer.store_id(), 1)], Code::DataLoss),
     ];
@@ -276,4 +282,38 @@ async fn nothing_flows_without_credit_and_no_more_than_was_given(engine: Engine)
         });
         assert_eq!(events.sum::<usize>(), sent);
     }
+}
+
+async fn floods_of_starts_stops_acks_and_credit_change_nothing(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [7; 10], "x").await;
+    let partition = partition_of(Uuid::from_u128(7));
+    let nonsense = [
+        Action::Stop(Stop { partition }),
+        Action::Stop(Stop { partition: u32::MAX }),
+        Action::Ack(Ack { partition: u32::MAX, through: u64::MAX }),
+        Action::Start(Start { partition, ..Start::default() }),
+    ];
+    let flood = nonsense.into_iter().cycle().take(4000);
+    let credit = std::iter::repeat_n(Action::Credit(Credit { events: u32::MAX }), 1000);
+    let actions = std::iter::once(open()).chain(flood).chain(credit).collect();
+    let responses = session(&fixture.producer, actions).await.expect("accepted");
+    let events = responses.iter().map(|response| match &response.event {
+        Some(subscribe_response::Event::Batch(batch)) => batch.events.len(),
+        _ => 0,
+    });
+    assert_eq!(events.sum::<usize>(), 10, "from the last start on, once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_never_opened_is_ended() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = format!("sqlite://{}", folder.path().join("log.db").display());
+    let outbox = Outbox::open(crate::store::open(&url).await.expect("a database")).await.expect("a log");
+    let mut client = EventServiceClient::new(Feed::service(outbox, CancellationToken::new()));
+    let mut responses =
+        client.subscribe(tokio_stream::pending::<SubscribeRequest>()).await.expect("a stream").into_inner();
+    let begin = tokio::time::Instant::now();
+    assert_eq!(responses.message().await.expect_err("ended").code(), Code::DeadlineExceeded);
+    assert_eq!(begin.elapsed().as_secs(), 10);
 }

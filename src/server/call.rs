@@ -4,7 +4,7 @@
 //! needs what the step before found out. Before [`Stack::run`] nothing of a call has happened: what is refused until
 //! then may be sent again, and says so.
 
-use std::{collections::BTreeSet, error::Error, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::BTreeSet, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -20,7 +20,7 @@ use super::{
     fault::{self, ERRORS},
     methods::{Flow, Methods},
     places::{Place, Places},
-    request::{CheckedBody, malformed},
+    request::{CheckedBody, Encoding, malformed},
     response::StreamBody,
 };
 use crate::{
@@ -51,6 +51,17 @@ struct Admitted {
     place: Place,
 }
 
+impl Admitted {
+    /// When the answer must have begun, at the latest: a request that should be one message and never ends holds its place
+    /// no longer.
+    fn begin_by(&self, longest: Duration) -> Option<Deadline> {
+        match self.flow {
+            Flow::Unary | Flow::ClientStreaming => self.deadline,
+            Flow::ServerStreaming => self.deadline.into_iter().chain([Deadline::after(longest)]).min(),
+        }
+    }
+}
+
 impl Stack {
     /// Answers one call. Never fails: what goes wrong is the answer.
     pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
@@ -62,6 +73,7 @@ impl Stack {
             Ok(admitted) => self.run(admitted, request).await,
             Err(refused) => *refused,
         };
+        fault::correct(response.headers_mut());
         // On every answer, so that an error says where it comes from.
         response.headers_mut().insert(INSTANCE, self.instance.clone());
         response
@@ -131,29 +143,36 @@ impl Stack {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        let begin_by = admitted.begin_by(self.limits.unary_time);
         let Admitted { flow, deadline, place } = admitted;
         let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
         let span = tracing::debug_span!("call", path = request.uri().path());
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }
-        let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow)));
+        let encoding = Encoding::of(request.headers());
+        let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding)));
         let mut routes = self.routes.clone();
         // Within a block, so that a panic before the first await is caught as well.
         let handled = AssertUnwindSafe(async move { routes.call(request).await }.instrument(span)).catch_unwind();
-        let handled = match deadline {
+        let handled = async {
+            match deadline {
+                None => handled.await,
+                Some(deadline) => deadline::scope(deadline, handled).await,
+            }
+        };
+        let handled = match begin_by {
             None => handled.await,
-            Some(at) => match tokio::time::timeout_at(at.0, deadline::scope(at, handled)).await {
+            Some(at) => match tokio::time::timeout_at(at.0, handled).await {
                 Ok(handled) => handled,
                 Err(_) => return fault::deadline_exceeded().into_http(),
             },
         };
-        let mut response = match handled {
+        let response = match handled {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
         };
-        fault::correct(response.headers_mut());
         match flow {
             // Its message is ready, so that its place can be given to the next while the peer reads.
             Flow::Unary => response,

@@ -4,6 +4,8 @@
 //!   accepted ── preface and settings ──> serving ── GOAWAY ──> finishing ── last call ends ──> closed
 //!       └─ handshake_time passes ──> cut
 //! ```
+//!
+//! A peer that takes none of our bytes is cut as well: hyper's own keepalive would wait until it has taken the GOAWAY.
 
 use std::{
     convert::Infallible,
@@ -12,6 +14,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use hyper::{rt::Executor, server::conn::http2::Builder, service::service_fn};
@@ -19,6 +22,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
+    time::{Sleep, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -26,6 +30,11 @@ use super::{Limits, call::Stack, places::Place};
 
 /// HTTP/2's preface (24 bytes) and the header (9 bytes) of the SETTINGS frame that must follow it (RFC 9113, 3.4).
 const GREETING: usize = 24 + 9;
+
+/// Streams that a peer may make us reset, as by opening more than it may, before it is cut (ENHANCE_YOUR_CALM). hyper's default.
+const RESETS: usize = 1024;
+/// Streams that a peer may reset before we have looked at them, before it is cut: rapid reset, CVE-2023-44487. h2's default.
+const UNACCEPTED_RESETS: usize = 20;
 
 /// Spawns the tasks of calls. They end with their connection, which hyper sees to; the tracker lets the server wait
 /// until they are gone.
@@ -50,6 +59,10 @@ pub(super) fn http2(limits: &Limits, calls: CallTasks) -> Builder<CallTasks> {
         .max_header_list_size(limits.header_list_size)
         .initial_stream_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
+        .max_send_buf_size(limits.send_buffer)
+        // What hyper does by default, stated because it is a bound: a peer beyond it is cut.
+        .max_local_error_reset_streams(RESETS)
+        .max_pending_accept_reset_streams(UNACCEPTED_RESETS)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout)
         // gRPC has no use for it, and it would be rendered and sent with every answer.
@@ -67,8 +80,8 @@ pub(super) async fn serve<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let handshake = tokio::time::sleep(stack.limits.handshake_time);
-    let (io, greeted) = Greeting::watch(io);
+    let handshake = sleep(stack.limits.handshake_time);
+    let (io, greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
     let answer = service_fn(move |request| {
         let answer = stack.clone().answer(request);
         async move { Ok::<_, Infallible>(answer.await) }
@@ -95,21 +108,37 @@ fn ended(end: hyper::Result<()>) {
     }
 }
 
-/// Tells when the peer has said as much as an HTTP/2 client must say first.
-struct Greeting<IO> {
+/// Tells when the peer has said as much as an HTTP/2 client must say first, and fails when it takes nothing any more.
+struct Watched<IO> {
     io: IO,
     missing: usize,
-    done: Option<oneshot::Sender<()>>,
+    greeted: Option<oneshot::Sender<()>>,
+    /// How long the peer may take nothing of what there is for it.
+    patience: Duration,
+    /// The end of our patience, while the peer takes nothing.
+    stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<IO> Greeting<IO> {
-    fn watch(io: IO) -> (Self, oneshot::Receiver<()>) {
+impl<IO> Watched<IO> {
+    fn new(io: IO, patience: Duration) -> (Self, oneshot::Receiver<()>) {
         let (done, greeted) = oneshot::channel();
-        (Self { io, missing: GREETING, done: Some(done) }, greeted)
+        (Self { io, missing: GREETING, greeted: Some(done), patience, stalled: None }, greeted)
+    }
+
+    /// Passes on how a write went, unless it has been waiting for too long.
+    fn written<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let patience = self.patience;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
+        ready!(stalled.as_mut().poll(context));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing of what is sent to it")))
     }
 }
 
-impl<IO: AsyncRead + Unpin> AsyncRead for Greeting<IO> {
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -121,16 +150,17 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Greeting<IO> {
             self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
             if self.missing == 0 {
                 // Nobody listens any more once the server has gone on.
-                let _ = self.done.take().map(|done| done.send(()));
+                let _ = self.greeted.take().map(|greeted| greeted.send(()));
             }
         }
         Poll::Ready(Ok(()))
     }
 }
 
-impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeting<IO> {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(context, data)
+        let written = Pin::new(&mut self.io).poll_write(context, data);
+        self.written(context, written)
     }
 
     fn poll_write_vectored(
@@ -138,7 +168,8 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeting<IO> {
         context: &mut Context<'_>,
         data: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(context, data)
+        let written = Pin::new(&mut self.io).poll_write_vectored(context, data);
+        self.written(context, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -146,10 +177,12 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Greeting<IO> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
+        let flushed = Pin::new(&mut self.io).poll_flush(context);
+        self.written(context, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
+        let closed = Pin::new(&mut self.io).poll_shutdown(context);
+        self.written(context, closed)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use http::{HeaderMap, Response};
+use http::{HeaderMap, HeaderValue, Response};
 use tonic::{Code, Status, body::Body};
 
 use super::request::malformed;
@@ -17,6 +17,13 @@ pub(super) const ERRORS: Domain = Domain::new("server.meshwork");
 /// How tonic-prost's INTERNAL begins when a request's bytes are not its message.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
 
+/// Bytes of a status's message; escaped they may be three times as many. Messages are for people, and some quote what the
+/// caller has sent. Clients bound the headers of an answer, some at 8 KiB, and one beyond that costs them their connection,
+/// with all calls on it.
+const MAX_MESSAGE: usize = 1024;
+/// Bytes of a status's details as they are sent. Larger ones are left out, for the same reason.
+const MAX_DETAILS: usize = 4 * 1024;
+
 /// What a long stream ends with when its server leaves: the client moves to another instance.
 pub fn draining_status() -> Status {
     ERRORS.error(Code::Unavailable, Refusal::Draining.reason(), "this instance is draining: continue on another one")
@@ -25,7 +32,7 @@ pub fn draining_status() -> Status {
 /// The answer to a call that was not started.
 pub(super) fn refused(refusal: Refusal, message: impl Into<String>) -> Response<Body> {
     let mut response: Response<Body> = ERRORS.error(refusal.code(), refusal.reason(), message).into_http();
-    response.headers_mut().insert(REFUSED, http::HeaderValue::from_static(refusal.name()));
+    response.headers_mut().insert(REFUSED, HeaderValue::from_static(refusal.name()));
     response
 }
 
@@ -41,15 +48,30 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     ERRORS.error(Code::Internal, "PANIC", "the handler failed")
 }
 
-/// Bytes that are not the method's message are the caller's error, which tonic answers with INTERNAL: in such headers or
-/// trailers the status is set right.
+/// Sets a status right, in headers or trailers that were made by tonic or a handler: bytes that are not the method's
+/// message are the caller's error, which tonic answers with INTERNAL; and what is too long for a client is cut.
 pub(super) fn correct(headers: &mut HeaderMap) {
     const INTERNAL: &[u8] = b"13";
-    if headers.get(Status::GRPC_STATUS).is_none_or(|code| code.as_bytes() != INTERNAL) {
+    let size = |name| headers.get(name).map_or(0, |value: &HeaderValue| value.len());
+    let too_large = size(Status::GRPC_MESSAGE) > MAX_MESSAGE || size(Status::GRPC_STATUS_DETAILS) > MAX_DETAILS;
+    let internal = headers.get(Status::GRPC_STATUS).is_some_and(|code| code.as_bytes() == INTERNAL);
+    if !too_large && !internal {
         return;
     }
-    if let Some(status) = Status::from_header_map(headers).filter(|status| status.message().starts_with(UNDECODABLE)) {
+    let Some(status) = Status::from_header_map(headers) else { return };
+    if internal && status.message().starts_with(UNDECODABLE) {
         put(&malformed(status.message()), headers);
+    } else if too_large {
+        put_shortened(&status, headers);
+    }
+}
+
+fn put_shortened(status: &Status, headers: &mut HeaderMap) {
+    let message = status.message();
+    let message = &message[..message.floor_char_boundary(MAX_MESSAGE)];
+    put(&Status::new(status.code(), message), headers);
+    if headers.get(Status::GRPC_STATUS_DETAILS).is_some_and(|details| details.len() > MAX_DETAILS) {
+        headers.remove(Status::GRPC_STATUS_DETAILS);
     }
 }
 

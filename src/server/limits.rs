@@ -18,7 +18,7 @@ pub struct Limits {
     /// refused as `overloaded`. Default 16,384.
     pub concurrent_streams: usize,
     /// A unary call is cut with DEADLINE_EXCEEDED after this, whatever its own deadline, so that a peer that never ends
-    /// its request does not hold its place for ever. Default 60 s.
+    /// its request does not hold its place for ever. A streaming answer must have begun by then. Default 60 s.
     pub unary_time: Duration,
     /// Bytes of one request message; a larger one is RESOURCE_EXHAUSTED. Default 4 MiB, as everywhere in gRPC. To raise
     /// it, raise tonic's `max_decoding_message_size` of the service as well.
@@ -30,13 +30,18 @@ pub struct Limits {
     pub handshake_time: Duration,
     /// A PING is sent after this long without a sign of life, on idle connections too. Default 10 s.
     pub keepalive_interval: Duration,
-    /// A PING unanswered for this long ends the connection. Default 5 s: a peer that vanished is gone after 15 s.
+    /// A PING unanswered for this long ends the connection. Default 5 s: a peer that vanished is gone after 15 s, and so is
+    /// one that has taken nothing of what is sent to it for that long.
     pub keepalive_timeout: Duration,
     /// HTTP/2 window of a stream, in bytes. Default 1 MiB: HTTP/2's own 64 KiB stalls a message of the largest size 64
     /// times.
     pub stream_window: u32,
-    /// HTTP/2 window of a connection, in bytes: what one peer can make us buffer. Default 4 MiB, one largest message.
+    /// HTTP/2 window of a connection, in bytes: what one peer can make us buffer of its requests. Default 4 MiB, one largest
+    /// message.
     pub connection_window: u32,
+    /// Bytes of an answer that wait for a peer that does not read, for each stream; its handler waits with what is more, but
+    /// for what is being encoded. Default 64 KiB: hyper's 400 KiB, times the streams of a connection, are 400 MiB for one such peer.
+    pub send_buffer: usize,
 }
 
 impl Default for Limits {
@@ -56,6 +61,7 @@ impl Default for Limits {
             keepalive_timeout: Duration::from_secs(5),
             stream_window: MIB,
             connection_window: 4 * MIB,
+            send_buffer: 64 * KIB as usize,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
@@ -17,6 +18,26 @@ use super::{fault::ERRORS, methods::Flow};
 
 /// gRPC puts a flag (0 or 1: compressed) and a big-endian length before each message.
 const PREFIX: usize = 5;
+
+/// Whether a request may carry messages that are compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// No.
+    Identity,
+    /// In an encoding that the request names; whether it is one that the service knows is tonic's to say.
+    Named,
+}
+
+impl Encoding {
+    /// As `grpc-encoding` says.
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        match headers.get("grpc-encoding") {
+            None => Self::Identity,
+            Some(name) if name == "identity" => Self::Identity,
+            Some(_) => Self::Named,
+        }
+    }
+}
 
 /// A request's body whose messages are within the limit and whole.
 pub(super) struct CheckedBody<B> {
@@ -26,8 +47,9 @@ pub(super) struct CheckedBody<B> {
 }
 
 impl<B> CheckedBody<B> {
-    pub(super) fn new(inner: B, message_size: usize, flow: Flow) -> Self {
-        let frames = Frames { limit: message_size, prefix: [0; PREFIX], filled: 0, rest: 0, messages: 0, flow };
+    pub(super) fn new(inner: B, message_size: usize, flow: Flow, encoding: Encoding) -> Self {
+        let (limit, prefix) = (message_size, [0; PREFIX]);
+        let frames = Frames { limit, prefix, filled: 0, rest: 0, messages: 0, flow, encoding };
         Self { inner, frames, ended: false }
     }
 }
@@ -77,6 +99,7 @@ struct Frames {
     rest: usize,
     messages: usize,
     flow: Flow,
+    encoding: Encoding,
 }
 
 impl Frames {
@@ -104,6 +127,9 @@ impl Frames {
         let [flag, length @ ..] = self.prefix;
         if flag > 1 {
             return Err(malformed(format!("a message begins with flag {flag}, which is neither 0 nor 1")));
+        }
+        if flag == 1 && self.encoding == Encoding::Identity {
+            return Err(malformed("a message is compressed, but the request names no grpc-encoding"));
         }
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > self.limit {
@@ -142,7 +168,7 @@ mod tests {
     fn code(chunks: Vec<Vec<u8>>, flow: Flow) -> Code {
         let chunks = chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Frame::data(Bytes::from(chunk))));
         let body = StreamBody::new(futures_util::stream::iter(chunks));
-        let read = CheckedBody::new(body, 10, flow).collect();
+        let read = CheckedBody::new(body, 10, flow, Encoding::Identity).collect();
         let read = futures_util::FutureExt::now_or_never(read).expect("nothing to wait for");
         read.map_or_else(|status| status.code(), |_| Code::Ok)
     }
@@ -163,6 +189,7 @@ mod tests {
             ("cut in the message", message(10, 9), Code::InvalidArgument),
             ("cut in the prefix", vec![0, 0], Code::InvalidArgument),
             ("an unknown flag", vec![2, 0, 0, 0, 0], Code::InvalidArgument),
+            ("compressed, nobody knows how", vec![1, 0, 0, 0, 0], Code::InvalidArgument),
             ("nothing", vec![], Code::InvalidArgument),
         ] {
             assert_eq!(code(vec![bytes], Flow::Unary), expected, "{what}");

@@ -146,3 +146,12 @@ async fn a_known_service_without_instances_is_an_empty_list_and_an_unknown_one_i
     let refused = mesh.client.list_instances(list("nobody")).await.expect_err("unknown");
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::NotFound, "UNKNOWN_SERVICE"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_renews_nothing_while_the_longest_lease_would_run_out_is_ended() {
+    let mut mesh = Mesh::start();
+    let mut renewals = mesh.keep_alive().await;
+    let begin = tokio::time::Instant::now();
+    let end = renewals.next().await.expect("told").expect_err("ended");
+    assert_eq!((end.code(), begin.elapsed().as_secs()), (tonic::Code::DeadlineExceeded, 300));
+}

@@ -125,9 +125,14 @@ async fn a_panic_ends_its_own_call_and_nothing_else() {
 }
 
 /// Sends bytes as a request of the method, and tells how it is answered.
-async fn raw(connection: &mut Connection, path: &str, content_type: &str, bytes: &'static [u8]) -> (u16, Code) {
+async fn raw(
+    connection: &mut Connection,
+    path: &str,
+    content_type: &str,
+    bytes: impl Into<bytes::Bytes>,
+) -> (u16, Code) {
     let request = http::Request::post(format!("http://probe/{path}")).header("content-type", content_type);
-    let body = Body::new(http_body_util::Full::new(bytes::Bytes::from_static(bytes)));
+    let body = Body::new(http_body_util::Full::new(bytes.into()));
     let response = connection.call(request.body(body).expect("a request")).await.expect("an answer");
     let status = response.status().as_u16();
     let headers = response.headers().clone();
@@ -150,6 +155,7 @@ async fn bytes_that_are_no_request_are_the_callers_error() {
         ("no UTF-8", rpc("Deregister"), &[0, 0, 0, 0, 3, 10, 1, 0xff], Code::InvalidArgument),
         ("no protobuf, streamed", rpc("KeepAlive"), &[0, 0, 0, 0, 2, 0xff, 0xff], Code::InvalidArgument),
         ("a wrong flag", rpc("KeepAlive"), &[9, 0, 0, 0, 0], Code::InvalidArgument),
+        ("compressed, nobody knows how", rpc("Deregister"), &[1, 0, 0, 0, 0], Code::InvalidArgument),
         ("too large", rpc("Deregister"), &[0, 0xff, 0, 0, 0, 1], Code::ResourceExhausted),
         ("an unknown method", rpc("Else"), &[0, 0, 0, 0, 0], Code::Unimplemented),
         ("an unknown service", "Nobody/Does".into(), &[0, 0, 0, 0, 0], Code::Unimplemented),
@@ -158,9 +164,32 @@ async fn bytes_that_are_no_request_are_the_callers_error() {
     ] {
         assert_eq!(raw(&mut connection, &path, GRPC, bytes).await, (200, expected), "{what}");
     }
-    assert_eq!(raw(&mut connection, &rpc("Deregister"), "text/html", &[]).await.0, 415, "not gRPC at all");
+    assert_eq!(raw(&mut connection, &rpc("Deregister"), "text/html", &[][..]).await.0, 415, "not gRPC at all");
     let strange = client(connection.clone()).deregister(with_header(unary(""), "grpc-timeout", "soon")).await;
     assert_eq!(strange.expect_err("malformed").code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn an_error_that_quotes_its_caller_at_length_costs_nobody_the_connection() {
+    const FRAME: usize = 5;
+    let running = run(config(), |server| server);
+    let mut connection = running.connect().await.expect("the server answers");
+    // A symbol that nobody has: reflection ends its stream with a message that has all of it. Each letter is escaped.
+    let symbol = "\u{1f600}".repeat(10_000);
+    let request = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::FileContainingSymbol(symbol)),
+    };
+    let mut bytes = vec![0; FRAME];
+    prost::Message::encode(&request, &mut bytes).expect("a Vec has room");
+    let length = u32::try_from(bytes.len() - FRAME).expect("small");
+    bytes[1..FRAME].copy_from_slice(&length.to_be_bytes());
+    let path = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    assert_eq!(raw(&mut connection, path, "application/grpc", bytes).await, (200, Code::NotFound));
+
+    let path = format!("{}/Does", "%".repeat(12_000));
+    assert_eq!(raw(&mut connection, &path, "application/grpc", vec![0; FRAME]).await, (200, Code::Unimplemented));
+    client(connection).deregister(unary("")).await.expect("the connection goes on");
 }
 
 #[tokio::test]

@@ -122,14 +122,20 @@ async fn a_message_that_is_too_large_is_resource_exhausted() {
 }
 
 #[tokio::test]
-async fn headers_that_are_too_large_are_refused_and_the_connection_goes_on() {
+async fn headers_that_are_too_large_or_too_many_are_refused_and_the_connection_goes_on() {
     let running = limited(|_| {});
     let mut connection = running.connect().await.expect("the server answers");
-    let request = http::Request::post("http://probe/meshwork.registry.v1.RegistryService/Deregister")
-        .header("content-type", "application/grpc")
-        .header("x-large", "x".repeat(20_000));
-    let answer = connection.call(request.body(Body::empty()).expect("a request")).await.expect("an answer");
-    assert_eq!(answer.status(), 431);
+    let few = vec![("x-large".to_owned(), "x".repeat(20_000))];
+    let many = (0..1000).map(|n| (format!("x-{n}"), String::new())).collect();
+    for headers in [few, many] {
+        let mut request = http::Request::post("http://probe/meshwork.registry.v1.RegistryService/Deregister")
+            .header("content-type", "application/grpc");
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let answer = connection.call(request.body(Body::empty()).expect("a request")).await.expect("an answer");
+        assert_eq!(answer.status(), 431);
+    }
     client(connection).deregister(unary("")).await.expect("served");
 }
 

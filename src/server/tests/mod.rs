@@ -2,6 +2,7 @@
 
 mod calls;
 mod drain;
+mod floods;
 mod limits;
 mod probe;
 

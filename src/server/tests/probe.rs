@@ -24,7 +24,12 @@ pub(super) struct Seen {
     pub(super) started: usize,
     /// Handlers and streams that are alive.
     pub(super) alive: usize,
+    /// Of the messages that "endless" streams have made.
+    pub(super) endless_bytes: usize,
 }
+
+/// Bytes of a message of an "endless" stream.
+pub(super) const ENDLESS_MESSAGE: usize = 16 * 1024;
 
 #[derive(Clone)]
 pub(super) struct Probe {
@@ -95,7 +100,8 @@ impl RegistryService for Probe {
         Ok(Response::new(DeregisterResponse {}))
     }
 
-    /// The server stream: endless, but for the drain if it is not "stubborn"; "panic" panics after a message, "deadline" says what is left.
+    /// The server stream: endless, but for the drain if it is not "stubborn"; "panic" panics after a message, "deadline" says
+    /// what is left, "endless" always has more to say.
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let alive = self.enter();
         let how = request.into_inner().services.pop().unwrap_or_default();
@@ -106,6 +112,13 @@ impl RegistryService for Probe {
                 Poll::Ready(Some(Err(Status::failed_precondition(format!("{left:?}")))))
             })),
             "stubborn" => Box::pin(stream::pending()),
+            "endless" => {
+                let seen = self.seen.clone();
+                Box::pin(stream::repeat_with(move || {
+                    seen.send_modify(|seen| seen.endless_bytes += ENDLESS_MESSAGE);
+                    Ok(WatchResponse { epoch: "x".repeat(ENDLESS_MESSAGE), ..WatchResponse::default() })
+                }))
+            }
             _ => {
                 let draining = self.draining.clone().cancelled_owned();
                 Box::pin(stream::once(draining).map(|()| Err(draining_status())))
