@@ -99,7 +99,11 @@ async fn no_call_fails_while_the_registry_restarts(engine: Engine) {
 }
 
 async fn no_read_fails_at_the_abrupt_end_of_one_of_two_instances_and_no_call_after_it(engine: Engine) {
-    let shop = Shop::open_with(&engine, 2, |config| config.restart_after = std::time::Duration::from_secs(600)).await;
+    let shop = Shop::open_with(&engine, 2, |config| {
+        config.restart_after = std::time::Duration::from_secs(600);
+        config.lease_ttl = std::time::Duration::from_secs(300);
+    })
+    .await;
     let customer = shop.customer(usd(1_000_000)).await;
     let order = shop.settled_order(&customer.customer_id, usd(1)).await;
     let killed = shop.instances("order")[0].instance_id.clone();

@@ -4,7 +4,9 @@
 mod bad_input;
 mod credit;
 mod failures;
+mod fuzz;
 mod late_client;
+mod partition;
 mod read_side;
 mod restart;
 mod saga;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use meshwork::store::FileLock;
+use meshwork::{channel::Connector, store::FileLock};
 
 use super::{Databases, Error, Service};
 
@@ -34,6 +34,8 @@ pub struct Config {
     /// How long to wait before an instance that ended unasked is started again; doubled for each failure in a row, up to
     /// 30 s. Default 500 ms.
     pub restart_after: Duration,
+    /// How instances connect, to each other and to the registry. Default: TCP.
+    pub connector: Connector,
 }
 
 impl Config {
@@ -49,6 +51,7 @@ impl Config {
             grace: meshwork_registry::DEFAULT_GRACE,
             drain_limit: Duration::from_secs(30),
             restart_after: Duration::from_millis(500),
+            connector: Connector::tcp(),
         }
     }
 

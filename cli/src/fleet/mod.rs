@@ -134,7 +134,11 @@ impl Fleet {
         let registry_addr =
             listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
         config.clear_cache_dir()?;
-        let mesh = Mesh::builder().registries([registry_addr.to_string()]).cache_dir(config.cache_dir()).build()?;
+        let mesh = Mesh::builder()
+            .registries([registry_addr.to_string()])
+            .cache_dir(config.cache_dir())
+            .connector(config.connector.clone())
+            .build()?;
         let stores = Arc::new(Stores::open(&config).await?);
         let policies = open_policies(config.policy_file()).await?;
 
