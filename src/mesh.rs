@@ -11,7 +11,7 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    channel::{Channel, Connector, Home, InvalidPeer, Peer, Shared},
+    channel::{Channel, Connector, Home, InvalidPeer, Peer, Place, Shared},
     contract::meshwork::registry::v1::{
         policy_service_client::PolicyServiceClient, registry_service_client::RegistryServiceClient,
     },
@@ -63,6 +63,7 @@ pub struct MeshBuilder {
     registries: Vec<String>,
     connector: Connector,
     cache_dir: Option<PathBuf>,
+    place: Place,
 }
 
 impl MeshBuilder {
@@ -88,6 +89,22 @@ impl MeshBuilder {
         self
     }
 
+    /// The failure zone that this process runs in: its calls stay within while there is enough capacity. Default empty: in
+    /// none, all endpoints are alike.
+    #[must_use]
+    pub fn zone(mut self, zone: &str) -> Self {
+        self.place.zone = zone.into();
+        self
+    }
+
+    /// How many instances of a service this process uses at most, chosen so that each process has others; 0: all. Where a
+    /// split or zones make groups of them, there may be one more for each. Default: 32.
+    #[must_use]
+    pub fn subset_size(mut self, size: usize) -> Self {
+        self.place.subset_size = size;
+        self
+    }
+
     /// Starts the mesh. Does not wait for the registry.
     ///
     /// # Errors
@@ -98,7 +115,8 @@ impl MeshBuilder {
             return Err(MeshError::NoRegistry);
         }
         Handle::try_current().map_err(|_| MeshError::NoRuntime)?;
-        let home = Home { connector: self.connector, tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let home = Home { place: self.place, connector: self.connector, tasks, stop };
         let registry = Shared::fixed(REGISTRY, peers, &home);
         let (discovery, cache) = (Discovery::default(), self.cache_dir.map(Cache::new));
         if let Some(cache) = cache.clone() {

@@ -18,6 +18,7 @@ mod health;
 mod load;
 mod picker;
 mod plan;
+mod subset;
 mod tier;
 
 #[cfg(test)]
@@ -29,3 +30,4 @@ pub(crate) use gate::{Gate, Link, Pick};
 pub(crate) use health::Health;
 pub(crate) use picker::{Key, NoPick, Picked, Picker};
 pub(crate) use plan::Traits;
+pub(crate) use subset::{DEFAULT_SUBSET, subset};

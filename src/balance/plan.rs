@@ -153,3 +153,144 @@ impl Turn {
         self.0 = self.0.wrapping_add(STEP);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::backoff::Backoff;
+
+    #[derive(Clone, Debug)]
+    struct Endpoint {
+        traits: Traits,
+        connected: bool,
+        /// Seconds since it was ejected, if it was, for ten seconds.
+        ejected: Option<u64>,
+    }
+
+    fn endpoint() -> impl Strategy<Value = Endpoint> {
+        let names = prop_oneof![Just(""), Just("a"), Just("b"), Just("c")];
+        (0..1000_u32, names.clone(), names, prop::bool::weighted(0.8), prop::option::weighted(0.4, 0..20_u64)).prop_map(
+            |(weight, version, zone, connected, ejected)| {
+                let traits = Traits { weight, version: version.into(), zone: zone.into() };
+                Endpoint { traits, connected, ejected }
+            },
+        )
+    }
+
+    fn policy() -> impl Strategy<Value = Policy> {
+        let versions = prop::collection::btree_map(prop_oneof![Just("a".to_owned()), Just("b".into())], 0..3_u32, 1..3);
+        let split = prop::option::of(versions.prop_filter("some share", |split| split.values().any(|w| *w > 0)));
+        (split, any::<bool>(), 0..=100_u32).prop_map(|(split, same_zone_first, max_ejected_percent)| {
+            let mut policy = Policy { split: split.map(|weights| SplitPolicy { weights }), ..Policy::default() };
+            policy.zones.same_zone_first = same_zone_first;
+            policy.ejection.max_ejected_percent = max_ejected_percent;
+            policy
+        })
+    }
+
+    const TEN_SECONDS: Duration = Duration::from_secs(10);
+
+    fn health(ejected: Option<u64>, now: Instant) -> Health {
+        ejected.map_or(Health::GOOD, |ago| {
+            let since = now.checked_sub(Duration::from_secs(ago)).expect("the clock has run for longer");
+            Health::Ejected { since, until: since + TEN_SECONDS, backoff: Backoff::new(TEN_SECONDS, TEN_SECONDS) }
+        })
+    }
+
+    fn plan(endpoints: &[Endpoint], policy: &Policy, zone: &str, now: Instant) -> Plan<usize> {
+        let members = endpoints.iter().enumerate().map(|(index, endpoint)| Member {
+            endpoint: index,
+            traits: &endpoint.traits,
+            connected: endpoint.connected.then_some(now),
+            health: health(endpoint.ejected, now),
+        });
+        Plan::new(members.collect(), policy, zone, now)
+    }
+
+    fn seats(plan: &Plan<usize>, turn: Turn) -> Vec<usize> {
+        plan.tiers(turn, 0.5).flat_map(Tier::endpoints).copied().collect()
+    }
+
+    proptest! {
+        /// Every call finds whoever may be picked, each once, and nobody else.
+        #[test]
+        fn all_who_may_be_picked_are_in_the_plan_and_no_others(
+            endpoints in prop::collection::vec(endpoint(), 0..12),
+            policy in policy(),
+            zone in prop_oneof![Just(""), Just("a")],
+            turn: u64,
+        ) {
+            let now = Instant::now() + Duration::from_secs(100);
+            let seats = seats(&plan(&endpoints, &policy, zone, now), Turn(turn));
+
+            let connected: Vec<_> = (0..endpoints.len()).filter(|index| endpoints[*index].connected).collect();
+            let out = connected.iter().filter(|index| endpoints[**index].ejected.is_some()).count();
+            let panic = out * 100 > connected.len() * policy.ejection.max_ejected_percent as usize;
+            let is_well = |index: &usize| panic || endpoints[*index].ejected.is_none_or(|ago| ago >= 10);
+            let has_share = |index: &usize| {
+                let version = &endpoints[*index].traits.version;
+                policy.split.as_ref().is_none_or(|split| split.weights.get(version).is_some_and(|share| *share > 0))
+            };
+            let well: Vec<_> = connected.into_iter().filter(is_well).collect();
+            let shared: Vec<_> = well.iter().copied().filter(has_share).collect();
+            let mut expected = if shared.is_empty() { well } else { shared };
+
+            let mut sorted = seats.clone();
+            sorted.sort_unstable();
+            expected.sort_unstable();
+            prop_assert_eq!(sorted, expected);
+        }
+
+        /// Whatever the weights, and wherever one begins to count.
+        #[test]
+        fn the_shares_of_versions_are_exact(begin: u64, one in 0..1000_u32, other in 1..1000_u32) {
+            let endpoints = ["v1", "v2"].map(|version| Endpoint {
+                traits: Traits { version: version.into(), ..Traits::default() },
+                connected: true,
+                ejected: None,
+            });
+            let weights = BTreeMap::from([("v1".into(), one), ("v2".into(), other)]);
+            let policy = Policy { split: Some(SplitPolicy { weights }), ..Policy::default() };
+            let plan = plan(&endpoints, &policy, "", Instant::now());
+            let mut turn = Turn(begin);
+            let first = (0..1000).filter(|_| {
+                turn.advance();
+                seats(&plan, turn)[0] == 0
+            });
+            let expected = 1000.0 * f64::from(one) / f64::from(one + other);
+            prop_assert!((first.count() as f64 - expected).abs() < 5.0);
+        }
+    }
+
+    /// The part of the calls that stay in zone `a`, with so many endpoints in each of three zones of which so many are well.
+    fn at_home(zones: [(&str, u32, u32); 3]) -> f64 {
+        let endpoints: Vec<_> = zones
+            .iter()
+            .flat_map(|(zone, count, well)| (0..*count).map(move |n| (*zone, n < *well)))
+            .map(|(zone, connected)| Endpoint {
+                traits: Traits { zone: zone.into(), ..Traits::default() },
+                connected,
+                ejected: None,
+            })
+            .collect();
+        plan(&endpoints, &Policy::default(), "a", Instant::now()).versions[0].at_home.min(1.0)
+    }
+
+    #[test]
+    fn calls_stay_at_home_as_far_as_the_zone_has_its_share_of_healthy_capacity() {
+        for (zones, expected) in [
+            ([("a", 2, 2), ("b", 2, 2), ("c", 2, 2)], 1.0),
+            ([("a", 2, 1), ("b", 2, 2), ("c", 2, 2)], 0.6),
+            ([("a", 2, 0), ("b", 2, 2), ("c", 2, 2)], 0.0),
+            ([("a", 2, 2), ("b", 2, 0), ("c", 2, 2)], 1.0),
+            ([("a", 2, 1), ("b", 2, 0), ("c", 2, 0)], 1.0),
+            ([("a", 1, 1), ("b", 4, 4), ("c", 5, 5)], 0.3),
+        ] {
+            assert!((at_home(zones) - expected).abs() < 1e-9, "{zones:?}: {}", at_home(zones));
+        }
+    }
+}

@@ -47,6 +47,11 @@ impl<T> Tier<T> {
         self.seats.push(Seat { endpoint, weight, end, since });
     }
 
+    #[cfg(test)]
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = &T> {
+        self.seats.iter().map(|seat| &seat.endpoint)
+    }
+
     /// The sum of the weights.
     pub(super) fn capacity(&self) -> f64 {
         self.seats.last().map_or(0.0, |seat| seat.end)

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{connector::Connector, endpoint::Endpoint, link::Link, peer::Peer, roster::Roster, terms::Rules};
+use super::{Home, endpoint::Endpoint, link::Link, peer::Peer, roster::Roster, terms::Rules};
 use crate::{
     balance::{Key, Picker, Traits},
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
@@ -30,7 +30,7 @@ pub(super) struct Driver {
     picker: Arc<Picker<Link>>,
     roster: Arc<Roster>,
     rules: Arc<Rules>,
-    connector: Connector,
+    home: Home,
     move_on: Arc<Notify>,
     live: BTreeMap<String, Live>,
     endpoints: JoinSet<()>,
@@ -48,10 +48,10 @@ impl Driver {
         picker: Arc<Picker<Link>>,
         roster: Arc<Roster>,
         rules: Arc<Rules>,
-        connector: Connector,
+        home: Home,
         move_on: Arc<Notify>,
     ) -> Self {
-        Self { picker, roster, rules, connector, move_on, live: BTreeMap::new(), endpoints: JoinSet::new() }
+        Self { picker, roster, rules, home, move_on, live: BTreeMap::new(), endpoints: JoinSet::new() }
     }
 
     /// Works until `stop`, then ends every connection.
@@ -85,20 +85,21 @@ impl Driver {
         self.endpoints.shutdown().await;
     }
 
-    /// Makes the endpoints those of the set that take calls. Unchanged ones keep their connections.
+    /// Makes the endpoints those of the set that take calls, or as many of them as this client uses. Unchanged ones keep their connections.
     fn follow(&mut self, set: &EndpointSet) {
         // First, so that no call comes to an endpoint on terms that are not its own.
         self.rules.follow(set);
         self.picker.set_policy(set.policy.clone());
-        let serving = |instance: &Instance| instance.status() == InstanceStatus::Serving;
+        let serving = || set.endpoints.iter().filter(|(_, instance)| instance.status() == InstanceStatus::Serving);
+        let used = self.home.place.subset(&set.policy, serving());
         let gone = |(id, live): (&String, &Live)| match set.endpoints.get(id) {
-            Some(instance) if serving(instance) && instance.address == live.address => None,
+            Some(instance) if used.contains(id.as_str()) && instance.address == live.address => None,
             _ => Some(id.clone()),
         };
         for id in self.live.iter().filter_map(gone).collect::<Vec<_>>() {
             self.remove(&id);
         }
-        for (id, instance) in set.endpoints.iter().filter(|(_, instance)| serving(instance)) {
+        for (id, instance) in serving().filter(|(id, _)| used.contains(id.as_str())) {
             match self.live.get(id) {
                 Some(live) => self.picker.update(live.key, traits(instance)),
                 None => self.join(id, instance),
@@ -127,7 +128,7 @@ impl Driver {
             key,
             peers,
             gate,
-            connector: self.connector.clone(),
+            connector: self.home.connector.clone(),
             roster: self.roster.clone(),
             removed: removed.clone(),
             move_on: self.move_on.clone(),

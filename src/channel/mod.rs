@@ -21,6 +21,7 @@ mod error;
 mod expiry;
 mod link;
 mod peer;
+mod place;
 mod request;
 mod response;
 mod retry;
@@ -68,6 +69,7 @@ use transparent::Transparent;
 use unbroken::Unbroken;
 
 pub(crate) use peer::{InvalidPeer, Peer};
+pub(crate) use place::Place;
 
 use crate::{balance::Picker, deadline, discovery::EndpointSet};
 
@@ -126,9 +128,10 @@ pub(crate) struct Shared {
     _stop: DropGuard,
 }
 
-/// What channels are made in: the mesh's tasks, its end, and its way to connect.
+/// What channels are made in: the mesh's tasks, its end, its place, and its way to connect.
 #[derive(Clone, Debug)]
 pub(crate) struct Home {
+    pub(crate) place: Place,
     pub(crate) connector: Connector,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -152,10 +155,10 @@ impl Shared {
 
     fn open(service: &str, source: Source, roster: Roster, home: &Home) -> Arc<Self> {
         let service: Arc<str> = service.into();
-        let (picker, roster, move_on) = (Arc::new(Picker::new("".into())), Arc::new(roster), Arc::new(Notify::new()));
+        let (picker, roster, move_on) =
+            (Arc::new(Picker::new(home.place.zone.clone())), Arc::new(roster), Arc::new(Notify::new()));
         let (rules, stop) = (Arc::new(Rules::default()), home.stop.child_token());
-        let driver =
-            Driver::new(picker.clone(), roster.clone(), rules.clone(), home.connector.clone(), move_on.clone());
+        let driver = Driver::new(picker.clone(), roster.clone(), rules.clone(), home.clone(), move_on.clone());
         home.tasks.spawn(driver.run(source, stop.clone()));
         let dispatch = Dispatch::new(service.clone(), picker.clone(), roster.clone());
         let stack = stack(service.clone(), rules.clone(), dispatch);

@@ -49,7 +49,7 @@ pub struct InstanceArgs {
     /// The instance's id, unique within its service [default: a new one]
     #[arg(long, env = "MESHWORK_INSTANCE_ID")]
     pub instance_id: Option<String>,
-    /// The failure zone that the instance runs in
+    /// The failure zone that the instance runs in; its own calls stay within while there is enough capacity
     #[arg(long, env = "MESHWORK_ZONE", default_value = "")]
     pub zone: String,
     /// The instance's version, as the team numbers them
@@ -58,6 +58,9 @@ pub struct InstanceArgs {
     /// The instance's share of the load relative to the others, 1-1000
     #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub weight: u32,
+    /// How many instances of a service this one calls at most, each process others; 0: all
+    #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32)]
+    pub subset: usize,
     /// A free label, KEY=VALUE; may be given several times
     #[arg(long = "label", env = "MESHWORK_LABELS", value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE")]
     pub labels: Vec<(String, String)>,
@@ -78,7 +81,7 @@ impl InstanceArgs {
     /// The mesh of `--registry`, with its last endpoint sets in `--cache-dir`. Does not wait for the registry.
     pub fn mesh(&self) -> Result<Mesh, Failure> {
         let invalid = |error| Failure::flag("--registry", self.registry.join(","), error);
-        let mut mesh = Mesh::builder().registries(&self.registry);
+        let mut mesh = Mesh::builder().registries(&self.registry).zone(&self.zone).subset_size(self.subset);
         if let Some(folder) = self.cache_folder(user_cache()) {
             mesh = mesh.cache_dir(folder);
         }

@@ -1,6 +1,7 @@
 //! How calls are shared between endpoints of different weight, age, version and zone.
 
 use super::*;
+use crate::policy::SplitPolicy;
 
 fn weighing(weight: u32) -> Traits {
     Traits { weight, ..Traits::default() }
@@ -73,4 +74,104 @@ async fn while_all_are_new_none_is_held_back() {
     let bench = Bench::new(&["a", "b", "c"]);
     let shares = shares(&bench, 300, 3).await;
     assert!(shares.values().all(|share| near(*share, 1.0 / 3.0)), "{shares:?}");
+}
+
+fn split(weights: &[(&str, u32)]) -> Option<SplitPolicy> {
+    Some(SplitPolicy { weights: weights.iter().map(|(version, share)| ((*version).into(), *share)).collect() })
+}
+
+/// Three instances of each version.
+fn two_versions() -> Bench {
+    let mut bench = Bench::within("");
+    for (name, version) in [("a", "v1"), ("b", "v1"), ("c", "v1"), ("x", "v2"), ("y", "v2"), ("z", "v2")] {
+        bench.add_with(name, Traits { version: version.into(), ..Traits::default() }).open(link(name));
+    }
+    bench
+}
+
+/// The share of the endpoints that are called so.
+fn part(shares: &BTreeMap<&'static str, f64>, names: &str) -> f64 {
+    shares.iter().filter(|(name, _)| names.contains(**name)).map(|(_, share)| share).sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_is_within_one_percent_over_20_000_calls_and_changes_live() {
+    let bench = two_versions();
+    assert!(near(part(&shares(&bench, 2000, 10).await, "xyz"), 0.5), "without a split versions make no difference");
+    for (one, other) in [(95, 5), (50, 50), (0, 100)] {
+        bench.set_policy(|policy| policy.split = split(&[("v1", one), ("v2", other)]));
+        let canary = part(&shares(&bench, 20_000, 10).await, "xyz");
+        let expected = f64::from(other) / 100.0;
+        assert!((canary / expected - 1.0).abs() < 0.01, "{one}:{other}: {canary}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_without_a_ready_endpoint_fails_no_call_and_takes_its_share_when_it_is_back() {
+    let bench = two_versions();
+    bench.set_policy(|policy| policy.split = split(&[("v1", 80), ("v2", 20)]));
+    // One is cut, one is paused, one has ended but nobody has said so yet.
+    bench.gate("x").close();
+    bench.gate("y").pause(Duration::from_secs(3600));
+    let ended = link("z");
+    bench.gate("z").open(ended.clone());
+    ended.ended.store(true, Ordering::SeqCst);
+    assert!(near(part(&shares(&bench, 1000, 10).await, "abc"), 1.0));
+
+    bench.gate("x").open(link("x"));
+    assert!(near(part(&shares(&bench, 1000, 10).await, "x"), 0.2));
+    ["a", "b", "c", "x"].iter().for_each(|name| bench.remove(name));
+    assert!(bench.pick().is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_that_a_split_does_not_name_get_calls_only_if_no_other_is_there() {
+    let bench = two_versions();
+    bench.set_policy(|policy| policy.split = split(&[("v2", 1), ("v3", 1)]));
+    assert!(near(part(&shares(&bench, 1000, 10).await, "xyz"), 1.0));
+    ["x", "y", "z"].iter().for_each(|name| bench.remove(name));
+    assert!(near(part(&shares(&bench, 1000, 10).await, "abc"), 1.0));
+}
+
+/// Two endpoints in the caller's zone and two in another.
+fn two_zones() -> Bench {
+    let mut bench = Bench::within("here");
+    for (name, zone) in [("a", "here"), ("b", "here"), ("x", "there"), ("y", "there")] {
+        bench.add_with(name, Traits { zone: zone.into(), ..Traits::default() }).open(link(name));
+    }
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_stay_in_their_zone_zone_loss_spills_over_and_comes_back() {
+    let bench = two_zones();
+    assert!(near(part(&shares(&bench, 1000, 10).await, "ab"), 1.0));
+    bench.gate("a").close();
+    assert!(near(part(&shares(&bench, 3000, 10).await, "b"), 2.0 / 3.0), "a third of the capacity, of the half due");
+    bench.gate("b").close();
+    assert!(near(part(&shares(&bench, 1000, 10).await, "xy"), 1.0));
+
+    bench.gate("a").open(link("a"));
+    bench.gate("b").open(link("b"));
+    assert!(near(part(&shares(&bench, 1000, 10).await, "ab"), 1.0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_zone_that_is_ejected_is_lost_as_well_and_is_asked_again() {
+    let mut bench = two_zones();
+    bench.remove("b");
+    bench.remove("y");
+    bench.add_with("z", Traits { zone: "there".into(), ..Traits::default() }).open(link("z"));
+    bench.calls("a", [Outcome::Failed; 5]);
+    assert!(near(part(&shares(&bench, 200, 10).await, "xz"), 1.0));
+    advance(Duration::from_secs(1)).await;
+    bench.calls("a", [Outcome::Served]);
+    assert!(part(&shares(&bench, 1000, 10).await, "a") > 0.5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_may_say_that_zones_make_no_difference() {
+    let bench = two_zones();
+    bench.set_policy(|policy| policy.zones.same_zone_first = false);
+    assert!(near(part(&shares(&bench, 1000, 10).await, "xy"), 0.5));
 }

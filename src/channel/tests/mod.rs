@@ -6,6 +6,7 @@ mod endpoints;
 mod failures;
 mod lifetime;
 pub(crate) mod net;
+mod places;
 mod refusals;
 mod retries;
 
@@ -67,8 +68,14 @@ fn set(instances: impl IntoIterator<Item = Instance>) -> EndpointSet {
 impl Bench {
     /// A channel to instances that are called like their hosts: `a` is at `a:1`.
     fn new(ids: &[&str]) -> Self {
+        Self::at(Place::default(), ids)
+    }
+
+    /// The same for a client in that place.
+    fn at(place: Place, ids: &[&str]) -> Self {
         let net = Net::default();
-        let home = Home { connector: net.connector(), tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let home = Home { place, connector: net.connector(), tasks, stop };
         let (endpoints, receiver) = watch::channel(EndpointSet::unknown("echo"));
         let explain = || Some("the registry is in a test".to_owned());
         let channel = Channel::internal(Shared::discovered("echo", receiver, explain, &home));
