@@ -146,7 +146,8 @@ where
         match stop {
             Stop::Moved => reader.progress.set_state(SubscriptionState::Connecting(None)),
             Stop::Retry(error) => {
-                if matches!(was.state, SubscriptionState::Connecting(Some(_))) {
+                // That the registry is not there yet is said by whoever registers, once for the whole process.
+                if matches!(was.state, SubscriptionState::Connecting(_)) {
                     tracing::debug!(source, error, "the subscription could not be opened; it is tried again");
                 } else {
                     tracing::info!(source, error, "the subscription is interrupted; it is opened again");
