@@ -16,6 +16,7 @@ use crate::{
         },
         registry::v1::Service,
     },
+    rpc::Transport,
     store::{
         Migration, Sql, StoreError, Transaction,
         fixture::{Engine, Open as _, Place, on_both_stores},
@@ -90,6 +91,15 @@ async fn produce(outbox: &Outbox, keys: impl IntoIterator<Item = u128>, aggregat
     outbox.publish(events);
 }
 
+fn client(producer: &Outbox, draining: &CancellationToken) -> EventServiceClient<impl Transport + use<>> {
+    EventServiceClient::new(Feed::service(producer.clone(), draining.clone()))
+}
+
+fn source<D: Decider<Input = (u32, u64)>>() -> Source<D> {
+    let (group, lifetime) = ("consumer".to_owned(), GroupLifetime::Durable);
+    Source { name: SOURCE, group, lifetime, types: Vec::new(), decode }
+}
+
 struct Fixture {
     producer: Outbox,
     consumer: Outbox,
@@ -113,10 +123,7 @@ impl Fixture {
     }
 
     fn subscribe_to(&self, producer: &Outbox, draining: &CancellationToken) -> Subscription {
-        let client = EventServiceClient::new(Feed::service(producer.clone(), draining.clone()));
-        let (group, lifetime) = ("consumer".to_owned(), GroupLifetime::Durable);
-        let source = Source { name: SOURCE, group, lifetime, types: Vec::new(), decode };
-        Subscription::start(client, self.consumer.clone(), self.writer.clone(), source)
+        Subscription::start(client(producer, draining), self.consumer.clone(), self.writer.clone(), source())
     }
 
     /// Waits until the subscriptions have together applied the whole log, and proves that nothing came twice.

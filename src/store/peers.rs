@@ -73,3 +73,23 @@ impl Peers {
         self.heard[topic.index()].send_replace(());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn however_many_commits_tell_while_a_word_is_under_way_become_one_more_word() {
+        let peers = Peers::default();
+        for _ in 0..1000 {
+            peers.tell(Topic::Log);
+        }
+        assert_eq!(peers.untold().await, [Topic::Log]);
+        assert_eq!(peers.untold().now_or_never(), None, "all was told");
+        peers.tell(Topic::Members);
+        peers.tell(Topic::Log);
+        assert_eq!(peers.untold().await, Topic::ALL);
+    }
+}

@@ -57,13 +57,12 @@ async fn sixteen_writers_that_commit_out_of_order_lose_no_event_and_reorder_none
     const EVENTS: u128 = 3;
     let Some(engine) = Engine::postgres() else { return };
     let fixture = Fixture::new(&engine).await;
-    let processes = join_all((0..4).map(|_| async { Outbox::open(fixture.places[0].open().await).await })).await;
+    let processes = join_all((0..16).map(|_| async { Outbox::open(fixture.places[0].open().await).await })).await;
     let processes: Vec<Outbox> = processes.into_iter().map(|outbox| outbox.expect("the log")).collect();
     let observed: Vec<Observed> = processes.iter().chain([&fixture.producer]).map(Observed::of).collect();
     let subscription = fixture.subscribe(&CancellationToken::new());
 
-    let writers = (0..16_u128).map(|writer| {
-        let outbox = &processes[writer as usize % processes.len()];
+    let writers = (0_u128..).zip(&processes).map(|(writer, outbox)| {
         async move {
             for round in 0..ROUNDS {
                 let event = |n| {
@@ -177,6 +176,64 @@ async fn partitions_move_at_once_on_a_clean_leave_and_within_the_lease_on_a_cras
     drop(second);
     let restarted = join().await;
     expect_shared_out(&[&restarted], AT_ONCE).await;
+}
+
+/// Consumes like [`Seen`], but stands still in its first transaction.
+struct Stopped;
+
+impl Decider for Stopped {
+    type Key = (u32, u64);
+    type Row = ();
+    type Input = (u32, u64);
+    type Reply = ();
+    type Refusal = Never;
+
+    fn keys(&self, input: &(u32, u64), keys: &mut Vec<(u32, u64)>) {
+        Seen.keys(input, keys);
+    }
+
+    fn decide(&self, _: &Rows<(u32, u64), ()>, input: &(u32, u64)) -> Result<Outcome<Self>, Never> {
+        Ok(Outcome { rows: vec![(*input, ())], events: Vec::new(), reply: () })
+    }
+
+    async fn load(&self, tx: &mut dyn Transaction, keys: &[(u32, u64)]) -> Result<Vec<((u32, u64), ())>, StoreError> {
+        Seen.load(tx, keys).await
+    }
+
+    async fn save(&self, _: &mut dyn Transaction, _: &[((u32, u64), ())]) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn an_instance_that_stands_still_holds_up_its_own_partitions_and_no_other() {
+    let Some(engine) = Engine::postgres() else { return };
+    let fixture = Fixture::new(&engine).await;
+    let stopped = Outbox::open(fixture.places[1].open().await).await.expect("a log");
+    let writer = Writer::start(stopped.clone(), Arc::new(Stopped));
+    let client = client(&fixture.producer, &CancellationToken::new());
+    let stopped = Subscription::start(client, stopped, writer, source());
+    let working = fixture.subscribe(&CancellationToken::new());
+    let shared_out = async {
+        while [stopped.partitions(), working.partitions()].iter().any(|partitions| partitions.len() != 8) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(SOON, shared_out).await.expect("shared out");
+
+    produce(&fixture.producer, 0..500, "").await;
+    for partition in working.partitions() {
+        let position = fixture.producer.committed_head(partition).await.expect("readable");
+        let applied = working.progress().wait_for(Position { partition, position });
+        timeout(SOON, applied).await.expect("not held up");
+    }
+    let cursors = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
+    let moved = |partition: &u32| cursors.get(partition).is_some_and(|cursor| cursor.position > 0);
+    assert!(!stopped.partitions().iter().any(moved), "it stood still");
+
+    drop(stopped);
+    timeout(SOON, fixture.expect_all_applied()).await.expect("taken over");
+    working.stop().await;
 }
 
 #[tokio::test]

@@ -46,6 +46,27 @@ async fn what_is_not_committed_is_rolled_back_at_once_and_holds_no_lock() {
 }
 
 #[tokio::test]
+async fn a_transaction_has_the_writers_lock_from_its_begin_so_that_no_write_in_it_can_find_it_taken() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let tx = database.begin().await.expect("begun");
+    let other = Connection::open(folder.path().join("things.db")).expect("opened");
+    other.busy_timeout(Duration::ZERO).expect("set");
+    assert!(other.execute_batch("begin immediate").is_err(), "the database is locked, for others");
+    drop(tx);
+    other.execute_batch("begin immediate").expect("the lock is free");
+}
+
+#[tokio::test]
+async fn no_commit_copies_the_log_back_on_its_way() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let mut tx = database.begin().await.expect("begun");
+    let pages = tx.fetch(Sql::new("pragma wal_autocheckpoint")).await.expect("known");
+    assert_eq!(pages[0].int(0).expect("a number of pages"), 0, "a commit of the writer never checkpoints");
+}
+
+#[tokio::test]
 async fn readers_see_the_last_commit_while_a_transaction_is_under_way() {
     let folder = folder();
     let database = database(&folder).await;

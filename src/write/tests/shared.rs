@@ -11,6 +11,7 @@ use futures_util::{StreamExt as _, future::join_all, stream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
+    sync::Notify,
     time::timeout,
 };
 
@@ -79,6 +80,74 @@ async fn of_two_that_begin_with_the_same_events_only_one_has_effects() {
         assert_eq!(fenced, 1, "partition {partition}");
     }
     assert_eq!(sum(processes[0].0.database()).await, 16);
+}
+
+/// The rules of [`Accounts`]; the first save stands still until it is told to go on, as if its process had been stopped.
+#[derive(Default)]
+struct Stopped {
+    reached: Notify,
+    go_on: Notify,
+    was_stopped: AtomicBool,
+}
+
+impl Decider for Stopped {
+    type Key = &'static str;
+    type Row = i64;
+    type Input = Book;
+    type Reply = i64;
+    type Refusal = Overdrawn;
+
+    fn keys(&self, input: &Book, keys: &mut Vec<&'static str>) {
+        Accounts.keys(input, keys);
+    }
+
+    fn decide(&self, rows: &Rows<&'static str, i64>, input: &Book) -> Result<Outcome<Self>, Overdrawn> {
+        let Outcome { rows, events, reply } = Accounts.decide(rows, input)?;
+        Ok(Outcome { rows, events, reply })
+    }
+
+    async fn load(
+        &self,
+        tx: &mut dyn Transaction,
+        keys: &[&'static str],
+    ) -> Result<Vec<(&'static str, i64)>, StoreError> {
+        Accounts.load(tx, keys).await
+    }
+
+    async fn save(&self, tx: &mut dyn Transaction, changed: &[(&'static str, i64)]) -> Result<(), StoreError> {
+        if !self.was_stopped.swap(true, Ordering::Relaxed) {
+            self.reached.notify_one();
+            self.go_on.notified().await;
+        }
+        Accounts.save(tx, changed).await
+    }
+}
+
+#[tokio::test]
+async fn a_zombie_that_stood_still_before_its_commit_cannot_commit_and_is_fenced_when_it_tries_again() {
+    let Some(engine) = Engine::postgres() else { return };
+    let place = engine.place();
+    let (outbox, rival) = start(&place).await;
+    let rules = Arc::new(Stopped::default());
+    let zombie = Outbox::open(place.open().await).await.expect("a log");
+    let zombie = Writer::start(zombie, rules.clone());
+
+    let claim = CursorMove { source: "bank", store_id: "s".into(), partition: 0, after: 0, through: 1 };
+    let zombies = zombie.enqueue_consumed(vec![book("a", 5)], claim.clone()).await.expect("queued");
+    timeout(SOON, rules.reached.notified()).await.expect("between its locks and its commit");
+    // It holds the cursor until the server ends its session.
+    let rivals = rival.enqueue_consumed(vec![book("a", 5)], claim.clone()).await.expect("queued");
+    let rivals = timeout(SOON, rivals).await.expect("taken over").expect("the writer answers");
+    assert!(rivals.is_ok(), "{rivals:?}");
+
+    rules.go_on.notify_one();
+    let zombies = timeout(SOON, zombies).await.expect("it goes on").expect("the writer answers");
+    let Err(WriteError::Store(error)) = &zombies else { panic!("{zombies:?}") };
+    assert!(matches!(**error, StoreError::Unavailable(_)), "its session is gone: {error:?}");
+    let again = zombie.enqueue_consumed(vec![book("a", 5)], claim).await.expect("queued");
+    let again = timeout(SOON, again).await.expect("it tries again").expect("the writer answers");
+    assert!(matches!(again, Err(WriteError::Fenced)), "{again:?}");
+    assert_eq!(sum(outbox.database()).await, 5, "once");
 }
 
 /// Keeps each id once. Two batches that make the same row at once conflict.
