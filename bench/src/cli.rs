@@ -14,10 +14,11 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::{
     chaos,
+    deploy, echo,
     machine::Machine,
     process, report,
     report::{Outcome, Report},
-    saga,
+    rpc, saga, tail,
 };
 
 /// Meshwork's benchmarks. Each prints a table and writes a report with the machine, every round and the figures.
@@ -49,6 +50,15 @@ enum Command {
     Chaos(chaos::Args),
     /// Orders per second from CreateOrder to a terminal state seen on one watch stream
     Saga(saga::Args),
+    /// What a call costs, against tonic's own channels and proxies
+    Rpc(rpc::Args),
+    /// What one bad endpoint of eleven does to the calls of a service (Finagle's experiment)
+    Tail(tail::Args),
+    /// How many processes can be replaced each second without a failed call
+    Deploy(deploy::Args),
+    /// The echo that others call
+    #[command(hide = true)]
+    Echo(Box<echo::Args>),
 }
 
 impl Command {
@@ -56,6 +66,10 @@ impl Command {
         match self {
             Self::Chaos(_) => "chaos",
             Self::Saga(_) => "saga",
+            Self::Rpc(_) => "rpc",
+            Self::Tail(_) => "tail",
+            Self::Deploy(_) => "deploy",
+            Self::Echo(_) => "echo",
         }
     }
 }
@@ -80,16 +94,38 @@ pub(crate) enum Error {
     /// The mesh under test.
     #[error(transparent)]
     Saga(#[from] saga::Error),
+    /// The calls under test.
+    #[error(transparent)]
+    Rpc(#[from] rpc::Error),
+    /// The deployments.
+    #[error(transparent)]
+    Deploy(#[from] deploy::Error),
+    /// The experiment.
+    #[error(transparent)]
+    Tail(#[from] tail::Error),
 }
 
 /// Runs the benchmark and reports it.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
+    if let Command::Echo(args) = &cli.command {
+        return served(args.serve().await);
+    }
     match in_a_folder(&cli).await {
         Ok(report) if report.is_valid() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("meshwork-bench {}: {error}", cli.command.name());
             ExitCode::from(2)
+        }
+    }
+}
+
+fn served(served: Result<(), meshwork::process::Failure>) -> ExitCode {
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::FAILURE
         }
     }
 }
@@ -119,6 +155,10 @@ async fn measure(cli: &Cli, scratch: &Path) -> Result<Report, Error> {
     let outcome: Outcome = match &cli.command {
         Command::Chaos(args) => Box::pin(chaos::run(args, scratch)).await?,
         Command::Saga(args) => saga::run(args, scratch).await?,
+        Command::Rpc(args) => rpc::run(args, scratch).await?,
+        Command::Tail(args) => tail::run(args).await?,
+        Command::Deploy(args) => deploy::run(args).await?,
+        Command::Echo(_) => unreachable!("it measures nothing: see `run`"),
     };
     let report = Report::new(cli.command.name(), date, machine, outcome);
     let path = out.join(format!("{}.json", report.name));
@@ -142,6 +182,8 @@ mod tests {
     fn saga_has_the_documented_defaults() {
         let cli = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
         let Cli { command: Command::Saga(args), common } = cli else { panic!("another command") };
+        let Cli { command, common } = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
+        let Command::Saga(args) = command else { panic!("another command: {}", command.name()) };
         assert_eq!((args.seconds, args.in_flight, args.rounds), (20, 64, 3));
         assert_eq!(common.out, PathBuf::from("target/bench"));
     }

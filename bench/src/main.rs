@@ -2,7 +2,12 @@
 
 mod chaos;
 mod cli;
+mod deploy;
+mod rpc;
 mod saga;
+mod tail;
+
+mod echo;
 
 mod process;
 mod shop_processes;

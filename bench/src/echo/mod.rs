@@ -1,0 +1,56 @@
+//! The service that benchmarks call: an echo whose endpoints can be told how to answer.
+//!
+//! It runs in processes of its own (this program's hidden command `echo`), so that its CPU time is not the client's.
+
+mod behaviour;
+mod offered;
+mod process;
+mod server;
+
+pub(crate) use offered::{Ended, offer};
+pub(crate) use process::{Echo, Error};
+pub(crate) use server::Args;
+
+use std::time::Duration;
+
+use tonic::Request;
+
+use contract::{BehaveRequest, Behaviour, echo_service_client::EchoServiceClient};
+
+/// The service's name in the mesh.
+pub(crate) const SERVICE: &str = "echo";
+
+/// Made from `echo.proto` by build.rs.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+pub(crate) mod contract {
+    tonic::include_proto!("meshwork.bench.v1");
+    pub(crate) const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("echo");
+}
+
+/// Tells the endpoint at `address` how to answer, beside any balancing.
+pub(crate) async fn behave(
+    address: &str,
+    behaviour: Behaviour,
+    latency: Duration,
+    deviation: Duration,
+) -> Result<(), Error> {
+    let failed =
+        |source: Box<dyn std::error::Error + Send + Sync>| Error::Unreachable { address: address.to_owned(), source };
+    let channel = endpoint(address).connect().await.map_err(|error| failed(error.into()))?;
+    let duration = |time: Duration| prost_types::Duration::try_from(time).expect("seconds at most");
+    let request = BehaveRequest {
+        behaviour: behaviour.into(),
+        latency: Some(duration(latency)),
+        deviation: Some(duration(deviation)),
+    };
+    let mut request = Request::new(request);
+    request.set_timeout(Duration::from_secs(5));
+    EchoServiceClient::new(channel).behave(request).await.map_err(|status| failed(status.into()))?;
+    Ok(())
+}
+
+/// tonic's own idea of an address, with its defaults but for Nagle's delay, which nobody wants.
+pub(crate) fn endpoint(address: &str) -> tonic::transport::Endpoint {
+    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
+    endpoint.expect("host:port makes a URI").tcp_nodelay(true)
+}

@@ -1,0 +1,114 @@
+//! A registry in this process, and echo processes that join it.
+
+use std::{path::PathBuf, time::Duration};
+
+use meshwork::{
+    Mesh, MeshError,
+    contract::meshwork::registry::v1::{Instance, InstanceStatus},
+    process::{Failure, HostPort, Listener},
+};
+use tokio::{task::JoinHandle, time::timeout};
+
+use crate::process::{self, Process};
+
+/// How long endpoints may take to be seen in the mesh; a thousand of them take a second or two.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Why there is no echo.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The registry cannot listen.
+    #[error("the registry cannot be started: {0}")]
+    Registry(Failure),
+    /// This process's own view of the mesh.
+    #[error("the mesh cannot be reached: {0}")]
+    Mesh(#[from] MeshError),
+    /// A process under test.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// This program does not know its own path.
+    #[error("cannot find this program: {0}")]
+    Program(std::io::Error),
+    /// Endpoints did not come up.
+    #[error("{service} has {serving} of {wanted} endpoints after {} s", START_LIMIT.as_secs())]
+    Missing {
+        /// The service.
+        service: String,
+        /// How many serve.
+        serving: usize,
+        /// How many should.
+        wanted: usize,
+    },
+    /// An endpoint cannot be told how to behave.
+    #[error("cannot reach {address}: {source}")]
+    Unreachable {
+        /// Where it is.
+        address: String,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// A registry, this process's view of it, and how others join.
+pub(crate) struct Echo {
+    program: PathBuf,
+    registry: JoinHandle<()>,
+    url: String,
+    mesh: Mesh,
+}
+
+impl Echo {
+    /// Starts a registry on a free port.
+    pub(crate) async fn start() -> Result<Self, Error> {
+        let program = std::env::current_exe().map_err(Error::Program)?;
+        let any: HostPort = "127.0.0.1:0".parse().expect("an address");
+        let listener = Listener::bind("--listen", &any).await.map_err(Error::Registry)?;
+        let address = listener.address().to_string();
+        // Nobody was there before, so nobody has to be waited for.
+        let config = meshwork_registry::Config { grace: Duration::ZERO, ..meshwork_registry::Config::new(&address) };
+        let registry = tokio::spawn(async move {
+            if let Err(error) = meshwork_registry::run(config, listener, std::future::pending()).await {
+                eprintln!("the registry has ended: {error}");
+            }
+        });
+        let mesh = Mesh::connect(&address)?;
+        Ok(Self { program, registry, url: format!("http://{address}"), mesh })
+    }
+
+    /// This process's view of the mesh.
+    pub(crate) fn mesh(&self) -> &Mesh {
+        &self.mesh
+    }
+
+    /// Where the registry is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Starts a process with further flags, and does not wait for it.
+    pub(crate) fn spawn(&self, flags: &[&str]) -> Result<Process, Error> {
+        let common = ["echo", "--registry", &self.url, "--cache-dir", ""];
+        Ok(Process::start(&self.program, &[&common, flags].concat())?)
+    }
+
+    /// The endpoints of a service, once that many serve.
+    pub(crate) async fn serving(&self, service: &str, wanted: usize) -> Result<Vec<Instance>, Error> {
+        let mut endpoints = self.mesh.endpoints(service);
+        let serves = |instance: &Instance| instance.status() == InstanceStatus::Serving;
+        let count = |set: &meshwork::discovery::EndpointSet| set.endpoints.values().filter(|i| serves(i)).count();
+        let waited = timeout(START_LIMIT, endpoints.wait_for(|set| count(set) >= wanted)).await.is_ok();
+        let set = endpoints.borrow().clone();
+        if !waited {
+            return Err(Error::Missing { service: service.to_owned(), serving: count(&set), wanted });
+        }
+        Ok(set.endpoints.values().filter(|instance| serves(instance)).map(|instance| (**instance).clone()).collect())
+    }
+
+    /// Ends the registry and this process's view of it.
+    pub(crate) async fn stop(self) {
+        self.mesh.close().await;
+        self.registry.abort();
+        // It was aborted, or has ended.
+        let _ = self.registry.await;
+    }
+}

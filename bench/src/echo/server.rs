@@ -1,0 +1,101 @@
+//! The process: any number of echo endpoints, each a server and an instance of its own.
+
+use std::{
+    future::pending,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::future::try_join_all;
+use meshwork::{
+    Mesh,
+    process::{Failure, InstanceArgs},
+    server::Server,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::{
+    SERVICE,
+    behaviour::{Behaviour, Fate, normal},
+    contract::{
+        self, BehaveRequest, BehaveResponse, EchoRequest, EchoResponse,
+        echo_service_server::{EchoService, EchoServiceServer},
+    },
+};
+
+/// The flags of an echo process.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    instance: InstanceArgs,
+    /// The service's name in the mesh
+    #[arg(long, default_value = SERVICE)]
+    service: String,
+    /// How many endpoints
+    #[arg(long, default_value_t = 1)]
+    endpoints: usize,
+}
+
+impl Args {
+    /// Serves until SIGTERM, and drains.
+    pub(crate) async fn serve(&self) -> Result<(), Failure> {
+        let mut terminated = signal(SignalKind::terminate()).map_err(Failure::run)?;
+        let mesh = self.instance.mesh()?;
+        let stopping = CancellationToken::new();
+        let stop = stopping.clone();
+        tokio::spawn(async move {
+            terminated.recv().await;
+            stop.cancel();
+        });
+        let served = try_join_all((0..self.endpoints).map(|_| self.endpoint(mesh.clone(), stopping.clone()))).await;
+        mesh.close().await;
+        served.map(drop)
+    }
+
+    async fn endpoint(&self, mesh: Mesh, stopping: CancellationToken) -> Result<(), Failure> {
+        let listener = self.instance.bind().await?;
+        let config = self.instance.config(&self.service, &listener)?;
+        let server = Server::new(config)
+            .add_service(EchoServiceServer::new(Endpoint::default()))
+            .descriptors(contract::DESCRIPTORS)
+            .announce(mesh);
+        server.serve(listener.say_ready(SERVICE), stopping.cancelled_owned()).await.map_err(Failure::run)
+    }
+}
+
+/// One endpoint.
+#[derive(Clone, Default)]
+struct Endpoint(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    behaviour: Mutex<Behaviour>,
+    calls: AtomicU64,
+}
+
+#[tonic::async_trait]
+impl EchoService for Endpoint {
+    async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
+        let behaviour = *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
+        match behaviour.fate(self.0.calls.fetch_add(1, Ordering::Relaxed), normal(rand::random)) {
+            Fate::Answered(Duration::ZERO) => {}
+            Fate::Answered(latency) => sleep(latency).await,
+            Fate::Refused => return Err(Status::unavailable("told to refuse")),
+            Fate::Lost => pending().await,
+        }
+        Ok(Response::new(EchoResponse { payload: request.into_inner().payload }))
+    }
+
+    async fn behave(&self, request: Request<BehaveRequest>) -> Result<Response<BehaveResponse>, Status> {
+        *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = request.into_inner().into();
+        Ok(Response::new(BehaveResponse {}))
+    }
+}
