@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use meshwork::{
-    process::{self, Failure, InstanceArgs, LogArgs},
+    process::{self, Failure, InstanceArgs, TelemetryArgs},
     rpc::{Domain, Violations},
     server::Server,
 };
@@ -41,12 +41,12 @@ struct Args {
     #[command(flatten)]
     instance: InstanceArgs,
     #[command(flatten)]
-    log: LogArgs,
+    telemetry: TelemetryArgs,
 }
 
 fn main() -> ExitCode {
     process::main(
-        |args: &Args| &args.log,
+        |args: &Args| args.telemetry.clone(),
         async |args, shutdown| {
             let listener = args.instance.bind().await?.say_ready("greeter");
             let server = Server::new(args.instance.config("greeter", &listener)?)

@@ -20,7 +20,7 @@
 //! - [`discovery`]: who serves what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
 //! - [`channel`]: THE client stack: deadline, transparent retry, `balance` (P2C over our own load, ejection), connection;
-//! - [`headers`], [`deadline`]: what client and server say to each other beside the call itself;
+//! - [`headers`], [`deadline`], [`trace`]: what client and server say to each other beside the call itself;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
 //! - [`write`](mod@write): every durable change, decided by a pure [`Decider`](write::Decider) and committed in batches;
@@ -45,6 +45,8 @@ mod backoff;
 pub mod headers;
 
 pub mod deadline;
+
+pub mod trace;
 
 pub mod server;
 

@@ -13,8 +13,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    chaos,
-    deploy, echo,
+    chaos, deploy, echo,
     machine::Machine,
     process, report,
     report::{Outcome, Report},
@@ -182,8 +181,6 @@ mod tests {
     fn saga_has_the_documented_defaults() {
         let cli = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
         let Cli { command: Command::Saga(args), common } = cli else { panic!("another command") };
-        let Cli { command, common } = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
-        let Command::Saga(args) = command else { panic!("another command: {}", command.name()) };
         assert_eq!((args.seconds, args.in_flight, args.rounds), (20, 64, 3));
         assert_eq!(common.out, PathBuf::from("target/bench"));
     }

@@ -31,7 +31,8 @@ const TERMINATED: u8 = 143;
 #[tokio::main]
 async fn main() -> ExitCode {
     // What a mesh under test complains about belongs on the screen; what it tells besides costs nothing.
-    telemetry::init(LogFormat::default(), "warn").expect("a level is a filter, and nothing logs yet");
+    let _telemetry = telemetry::init(LogFormat::default(), "warn", None, "meshwork-bench")
+        .expect("a level is a filter, and nothing logs yet");
     let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
     // Whichever way it ends: processes under test are gone when the run is dropped.
     tokio::select! {

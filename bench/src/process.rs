@@ -177,12 +177,6 @@ impl Process {
         Ok(kib as f64 / 1024.0)
     }
 
-    /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
-        let gone = |_| Error::Gone { program: self.program.clone() };
-        kill_process(Pid::from_child(&self.child), signal).map_err(gone)
-    }
-
     /// Sends it SIGTERM and waits until it has ended with code 0.
     pub(crate) fn terminate(mut self, limit: Duration) -> Result<(), Error> {
         let until = Instant::now() + limit;

@@ -5,7 +5,7 @@ mod policy;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork::process::{HostPort, LogArgs};
+use meshwork::process::{HostPort, LogArgs, TelemetryArgs};
 
 pub use policy::{
     PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
@@ -99,17 +99,17 @@ pub struct Cli {
 }
 
 impl Cli {
-    /// What is logged; on stderr, so that stdout is the command's own.
-    pub fn log(&self) -> &LogArgs {
+    /// What the process tells about itself; logs on stderr, so that stdout is the command's own.
+    pub fn telemetry(&self) -> TelemetryArgs {
         match &self.command {
-            Command::Up(args) => &args.log,
-            Command::Demo(args) => &args.log,
-            Command::Services(args) => &args.source.log,
-            Command::Instances(args) => &args.source.log,
-            Command::Policy(args) => &args.command.source().log,
-            Command::Split(args) => &args.source.log,
-            Command::Watch(args) => &args.source.log,
-            Command::Health(args) => &args.log,
+            Command::Up(args) => args.telemetry.clone(),
+            Command::Demo(args) => (&args.log).into(),
+            Command::Services(args) => (&args.source.log).into(),
+            Command::Instances(args) => (&args.source.log).into(),
+            Command::Policy(args) => (&args.command.source().log).into(),
+            Command::Split(args) => (&args.source.log).into(),
+            Command::Watch(args) => (&args.source.log).into(),
+            Command::Health(args) => (&args.log).into(),
         }
     }
 }
@@ -157,9 +157,9 @@ pub struct UpArgs {
     /// Print what runs where as one line of JSON instead of a table
     #[arg(long)]
     pub json: bool,
-    /// What is logged.
+    /// What it tells about itself.
     #[command(flatten)]
-    pub log: LogArgs,
+    pub telemetry: TelemetryArgs,
 }
 
 /// `meshwork demo`.

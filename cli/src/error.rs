@@ -3,8 +3,8 @@
 
 use std::{fmt::Display, io};
 
-use meshwork::{MeshError, process::Failure};
-use tonic::{Code, Status};
+use meshwork::{MeshError, process::Failure, rpc::code_name};
+use tonic::Status;
 
 use crate::fleet;
 
@@ -137,18 +137,6 @@ impl From<Error> for Failure {
             | Error::Output(_)) => Self::run(error),
         }
     }
-}
-
-/// The code as the contract and grpcurl write it.
-pub(crate) fn code_name(code: Code) -> String {
-    let mut name = String::new();
-    for c in format!("{code:?}").chars() {
-        if c.is_ascii_uppercase() && !name.is_empty() {
-            name.push('_');
-        }
-        name.push(c.to_ascii_uppercase());
-    }
-    name
 }
 
 #[cfg(test)]

@@ -12,15 +12,12 @@ use std::{
 use http::Uri;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use meshwork::process::HostPort;
+use meshwork::{process::HostPort, rpc::code_name};
 use tokio::{net::TcpStream, task::JoinSet, time::timeout};
 use tonic::body::Body;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{
-    args::HealthArgs,
-    error::{Error, code_name},
-};
+use crate::{args::HealthArgs, error::Error};
 
 /// How long a server may take to answer: it does so from memory, and who asks for it every few seconds must not pile up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);

@@ -6,5 +6,5 @@ use meshwork::process;
 use meshwork_cli::args::Cli;
 
 fn main() -> ExitCode {
-    process::main(Cli::log, meshwork_cli::run)
+    process::main(Cli::telemetry, meshwork_cli::run)
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use meshwork::process::{Failure, InstanceArgs, LogArgs, StoreArgs, parse_duration};
+use meshwork::process::{Failure, InstanceArgs, StoreArgs, TelemetryArgs, parse_duration};
 use meshwork_shop::serve;
 use tokio_util::sync::CancellationToken;
 
@@ -18,9 +18,9 @@ pub struct Args {
     /// Its data.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Its logs.
+    /// What it tells about itself.
     #[command(flatten)]
-    pub log: LogArgs,
+    pub telemetry: TelemetryArgs,
     /// How long an order waits for credit before it is rejected, such as 30s or 500ms
     #[arg(long, env = "MESHWORK_SAGA_DEADLINE", default_value = "30s", value_parser = parse_duration)]
     pub saga_deadline: Duration,

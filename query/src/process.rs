@@ -1,6 +1,6 @@
 //! The service as a process of its own: its flags, and what they start.
 
-use meshwork::process::{Failure, InstanceArgs, LogArgs, StoreArgs};
+use meshwork::process::{Failure, InstanceArgs, StoreArgs, TelemetryArgs};
 use meshwork_shop::serve;
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +17,9 @@ pub struct Args {
     /// Its view.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Its logs.
+    /// What it tells about itself.
     #[command(flatten)]
-    pub log: LogArgs,
+    pub telemetry: TelemetryArgs,
 }
 
 impl Args {

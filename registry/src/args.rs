@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use meshwork::process::{Failure, HostPort, Listener, LogArgs, parse_duration};
+use meshwork::process::{Failure, HostPort, Listener, TelemetryArgs, parse_duration};
 
 use crate::{Config, policies::PolicyStore};
 
@@ -26,9 +26,9 @@ pub struct Args {
     /// registries do not share policies [default: in memory, lost with the process]
     #[arg(long, env = "MESHWORK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
-    /// How log lines look, and which there are.
+    /// What it tells about itself.
     #[command(flatten)]
-    pub log: LogArgs,
+    pub telemetry: TelemetryArgs,
 }
 
 const EXAMPLES: &str = "\

@@ -7,7 +7,7 @@ use meshwork_registry::{Args, run};
 
 fn main() -> ExitCode {
     process::main(
-        |args: &Args| &args.log,
+        |args: &Args| args.telemetry.clone(),
         async |args, shutdown| {
             let (config, listener) = args.listen().await?;
             run(config, listener, shutdown.cancelled_owned()).await.map_err(Failure::run)

@@ -2,12 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     call::{Answer, Call, Step},
     error::{CallError, NotReady},
     link::Link,
+    metrics,
     roster::Roster,
 };
 use crate::balance::{NoPick, Pick, Picked, Picker};
@@ -38,11 +39,13 @@ impl Dispatch {
             Err(NoPick::Closed) => return Err(closed()),
             Err(NoPick::QueueFull) => return Err(CallError::QueueFull { service: self.service.to_string() }),
         };
+        let begun = Instant::now();
         let picked = match call.wait_for_ready {
-            Some(_) => later.await,
-            None => timeout(READY_LIMIT, later).await.map_err(|_| self.not_ready())?,
+            Some(_) => Ok(later.await),
+            None => timeout(READY_LIMIT, later).await,
         };
-        picked.map_err(|_| closed())
+        metrics::waited(&self.service, begun.elapsed());
+        picked.map_err(|_| self.not_ready())?.map_err(|_| closed())
     }
 
     fn not_ready(&self) -> CallError {

@@ -20,6 +20,7 @@ mod endpoint;
 mod error;
 mod expiry;
 mod link;
+mod metrics;
 mod peer;
 mod place;
 mod request;
@@ -43,7 +44,10 @@ use std::{
 };
 
 use http::{Request, Response};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -71,7 +75,12 @@ use unbroken::Unbroken;
 pub(crate) use peer::{InvalidPeer, Peer};
 pub(crate) use place::Place;
 
-use crate::{balance::Picker, deadline, discovery::EndpointSet};
+use crate::{
+    balance::Picker,
+    deadline,
+    discovery::EndpointSet,
+    trace::{self, TraceContext},
+};
 
 /// Assembles the stack: what every call goes through, outermost first.
 fn stack(service: Arc<str>, rules: Arc<Rules>, dispatch: Dispatch) -> Stack {
@@ -159,7 +168,14 @@ impl Shared {
             (Arc::new(Picker::new(home.place.zone.clone())), Arc::new(roster), Arc::new(Notify::new()));
         let (rules, stop) = (Arc::new(Rules::default()), home.stop.child_token());
         let driver = Driver::new(picker.clone(), roster.clone(), rules.clone(), home.clone(), move_on.clone());
-        home.tasks.spawn(driver.run(source, stop.clone()));
+        let (driven, report) =
+            (driver.run(source, stop.clone()), metrics::report(service.clone(), picker.clone(), roster.clone()));
+        home.tasks.spawn(async move {
+            tokio::select! {
+                () = driven => {}
+                never = report => match never {}
+            }
+        });
         let dispatch = Dispatch::new(service.clone(), picker.clone(), roster.clone());
         let stack = stack(service.clone(), rules.clone(), dispatch);
         Arc::new(Self { service, rules, stack, picker, roster, move_on, _stop: stop.drop_guard() })
@@ -207,20 +223,29 @@ impl Service<Request<Body>> for Channel {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> ResponseFuture {
+    fn call(&mut self, mut request: Request<Body>) -> ResponseFuture {
         let channel = self.clone();
         let inbound = deadline::current();
         let span = tracing::debug_span!(
             "outgoing",
             service = &*self.shared.service,
             path = request.uri().path(),
+            otel.name = request.uri().path().trim_start_matches('/'),
+            otel.kind = "client",
             endpoint = tracing::field::Empty
         );
+        let trace = TraceContext::of(&span).or_else(trace::current);
+        if let Some(trace) = trace {
+            trace.write_headers(request.headers_mut());
+        }
         let answered = async move {
+            let begun = Instant::now();
             let call = Call::new(request, inbound, &channel.shared.rules).await?;
-            let answer = channel.shared.stack.call(&call).await?;
+            let Shared { service, stack, .. } = &*channel.shared;
+            let answered = stack.call(&call).await.map_err(Status::from);
+            metrics::answered(service, call.path.path(), begun, call.further_attempts(), &answered);
             // The answer may be read for longer than its caller keeps the client.
-            Ok(answer.map(|body| Body::new(body.keeping(channel))))
+            Ok(answered?.map(|body| Body::new(body.keeping(channel))))
         };
         Box::pin(answered.instrument(span))
     }

@@ -44,3 +44,20 @@ pub enum EndpointState {
     /// It was ejected, and is being asked again: one call decides.
     Probation,
 }
+
+impl EndpointState {
+    /// The names of all states.
+    pub(super) const NAMES: [&str; 5] = ["connecting", "unreachable", "ready", "ejected", "probation"];
+
+    /// In one word, for tables and metrics.
+    pub fn name(&self) -> &'static str {
+        let [connecting, unreachable, ready, ejected, probation] = Self::NAMES;
+        match self {
+            Self::Connecting => connecting,
+            Self::Unreachable { .. } => unreachable,
+            Self::Ready => ready,
+            Self::Ejected { .. } => ejected,
+            Self::Probation => probation,
+        }
+    }
+}

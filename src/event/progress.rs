@@ -28,6 +28,13 @@ pub struct Snapshot {
     pub heads: Vec<u64>,
 }
 
+impl Snapshot {
+    /// Events that are known to be there and have had no effects here yet.
+    pub fn lag(&self) -> u64 {
+        self.heads.iter().zip(&self.applied).map(|(head, applied)| head.saturating_sub(*applied)).sum()
+    }
+}
+
 /// A handle to a subscription's progress; clones share it.
 #[derive(Clone)]
 pub struct Progress {

@@ -20,6 +20,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
+use tracing::Span;
 
 use super::{
     CursorMove, Outbox, Position, Progress, Source, SubscriptionState,
@@ -28,12 +29,13 @@ use super::{
 };
 use crate::{
     contract::meshwork::event::v1::{
-        Ack, Batch, Credit, Open, Opened, PartitionHead, Start, Stop as StopPartition, SubscribeRequest,
+        Ack, Batch, Credit, Event, Open, Opened, PartitionHead, Start, Stop as StopPartition, SubscribeRequest,
         SubscribeResponse, event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response,
     },
     rpc::Transport,
     store::StoreError,
-    write::{Decider, WriteError, Writer},
+    trace::TraceContext,
+    write::{Caused, Decider, WriteError, Writer},
 };
 
 /// Events under way: enough for eight batches, some 2 MiB.
@@ -251,7 +253,13 @@ impl<D: Decider> Connection<'_, D> {
             return self.return_credit(cost);
         }
         *next = batch.through;
-        let inputs: Result<Vec<_>, _> = batch.events.iter().map(self.source.decode).collect();
+        // Spans of the events, until they are committed.
+        let spans: Vec<Span> = batch.events.iter().map(span).collect();
+        let caused = |(event, span): (&Event, &Span)| {
+            let trace_parent = TraceContext::of(span).map_or_else(|| event.trace_parent.clone(), |at| at.to_string());
+            (self.source.decode)(event).map(|input| Caused { input, trace_parent })
+        };
+        let inputs: Result<Vec<_>, _> = batch.events.iter().zip(&spans).map(caused).collect();
         let inputs = match inputs {
             Ok(inputs) => inputs,
             Err(malformed) => {
@@ -282,6 +290,7 @@ impl<D: Decider> Connection<'_, D> {
                     }),
                     Ok(Err(WriteError::Closed)) | Err(_) => Err(Failure::Closed),
                 };
+                drop(spans);
                 Committed { claim, cost, result }
             }
             .boxed(),
@@ -341,8 +350,12 @@ impl<D: Decider> Connection<'_, D> {
         self.acknowledge()
     }
 
-    /// Tells the source how far this consumer has come: with every heartbeat, and while events flow with every credit.
+    /// Tells the source, and the metrics, how far this consumer has come: with every heartbeat, and while events flow with
+    /// every credit.
     fn acknowledge(&mut self) -> Result<(), Stop> {
+        let lag = self.progress.snapshot().lag();
+        metrics::gauge!("meshwork_stream_lag_events", "source" => self.source.name, "group" => self.source.group.clone())
+            .set(lag as f64);
         for (partition, through) in std::mem::take(&mut self.unacked) {
             self.request(Action::Ack(Ack { partition, through }))?;
         }
@@ -352,6 +365,24 @@ impl<D: Decider> Connection<'_, D> {
     fn request(&self, action: Action) -> Result<(), Stop> {
         send(&self.requests, action)
     }
+}
+
+/// The folding of an event, as part of the trace that the event belongs to.
+fn span(event: &Event) -> Span {
+    let span = tracing::debug_span!(
+        "consume",
+        otel.name = event.r#type,
+        otel.kind = "consumer",
+        event_id = event.event_id,
+        partition = event.partition,
+        position = event.position
+    );
+    if !span.is_disabled()
+        && let Ok(parent) = event.trace_parent.parse::<TraceContext>()
+    {
+        parent.adopt(&span);
+    }
+    span
 }
 
 fn send(requests: &mpsc::Sender<SubscribeRequest>, action: Action) -> Result<(), Stop> {

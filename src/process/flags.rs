@@ -21,6 +21,27 @@ pub struct LogArgs {
     pub log_level: String,
 }
 
+/// What a service tells about itself.
+#[derive(Args, Clone, Debug)]
+pub struct TelemetryArgs {
+    /// Its logs.
+    #[command(flatten)]
+    pub log: LogArgs,
+    /// Where metrics are served, HOST:PORT, as /metrics for Prometheus [default: nowhere]
+    #[arg(long, env = "MESHWORK_ADMIN_LISTEN")]
+    pub admin_listen: Option<HostPort>,
+    /// The OTLP collector (gRPC) that gets the spans of calls and events, such as http://127.0.0.1:4317 [default: none]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
+}
+
+impl From<&LogArgs> for TelemetryArgs {
+    /// Logs alone.
+    fn from(log: &LogArgs) -> Self {
+        Self { log: log.clone(), admin_listen: None, otlp_endpoint: None }
+    }
+}
+
 /// Where a service keeps its data.
 #[derive(Args, Clone, Debug)]
 pub struct StoreArgs {

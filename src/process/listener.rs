@@ -50,6 +50,11 @@ impl Listener {
         self
     }
 
+    /// The listener alone, for who accepts connections in a way of their own.
+    pub(super) fn into_inner(self) -> TcpListener {
+        self.inner
+    }
+
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address

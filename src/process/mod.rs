@@ -17,10 +17,10 @@ use std::{error::Error, fmt, process::ExitCode};
 use clap::{Arg, ArgAction, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 
-pub use flags::{HostPort, InstanceArgs, LogArgs, StoreArgs, parse_duration};
+pub use flags::{HostPort, InstanceArgs, LogArgs, StoreArgs, TelemetryArgs, parse_duration};
 pub use listener::Listener;
 
-use crate::telemetry;
+use crate::telemetry::{self, Admin, Telemetry, TelemetryError};
 
 /// Why a process ends other than in order.
 #[derive(Debug)]
@@ -75,12 +75,12 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Runs a process: reads its flags, sets up logs, and calls `run` with a token that the first SIGINT or SIGTERM cancels. A
+/// Runs a process: reads its flags, sets up what it tells about itself, and calls `run` with a token that the first SIGINT or SIGTERM cancels. A
 /// second one ends the process at once.
 ///
 /// `-V` prints the program's version; `--version` is left to [`InstanceArgs`].
 pub fn main<A>(
-    log: impl FnOnce(&A) -> &LogArgs,
+    telemetry: impl FnOnce(&A) -> TelemetryArgs,
     run: impl AsyncFnOnce(A, CancellationToken) -> Result<(), Failure>,
 ) -> ExitCode
 where
@@ -90,8 +90,10 @@ where
         Ok(args) => args,
         Err(code) => return code,
     };
-    let result = start(log(&args)).and_then(|runtime| {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = runtime.map_err(Failure::run).and_then(|runtime| {
         runtime.block_on(async {
+            let _telemetry = start(&telemetry(&args), A::command().get_name()).await?;
             let shutdown = signal::shutdown().map_err(Failure::run)?;
             run(args, shutdown).await
         })
@@ -105,9 +107,25 @@ where
     }
 }
 
-fn start(log: &LogArgs) -> Result<tokio::runtime::Runtime, Failure> {
-    telemetry::init(log.log, &log.log_level).map_err(|error| Failure::flag("--log-level", &log.log_level, error))?;
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::run)
+/// Logs, spans and metrics of the process called `name`, for as long as what is returned is held.
+async fn start(args: &TelemetryArgs, name: &str) -> Result<Telemetry, Failure> {
+    let TelemetryArgs { log: LogArgs { log, log_level }, admin_listen, otlp_endpoint } = args;
+    let unusable = |error: TelemetryError| match &error {
+        TelemetryError::Filter(_) => Failure::flag("--log-level", log_level, error),
+        TelemetryError::Collector(_) => {
+            Failure::flag("--otlp-endpoint", otlp_endpoint.as_deref().unwrap_or_default(), error)
+        }
+        TelemetryError::Twice(_) => Failure::run(error),
+    };
+    let telemetry = telemetry::init(*log, log_level, otlp_endpoint.as_deref(), name).map_err(unusable)?;
+    if let Some(address) = admin_listen {
+        let listener = Listener::bind("--admin-listen", address).await?;
+        let admin = Admin::install().map_err(Failure::run)?;
+        tracing::info!("metrics are on http://{}/metrics", listener.address());
+        // Until the process ends: its last metrics are of interest too.
+        tokio::spawn(admin.serve(listener.into_inner()));
+    }
+    Ok(telemetry)
 }
 
 /// The flags, or the code to exit with after all is said.

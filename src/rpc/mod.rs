@@ -1,5 +1,6 @@
 //! What every rpc handler needs beside its rules: errors with details, pages, durations, JSON, and opaque tokens.
 
+mod code;
 mod duration;
 mod json;
 mod page;
@@ -7,6 +8,7 @@ mod status;
 mod token;
 mod transport;
 
+pub use code::code_name;
 pub use duration::duration;
 pub use json::ProtobufJson;
 pub use page::Page;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as HttpBody;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, body::Body, service::Routes};
 use tower::Service as _;
@@ -19,6 +20,7 @@ use super::{
     Limits,
     fault::{self, ERRORS},
     methods::{Flow, Methods},
+    metrics,
     places::{Place, Places},
     request::{CheckedBody, Encoding, malformed},
     response::StreamBody,
@@ -26,6 +28,7 @@ use super::{
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal},
+    trace::{self, TraceContext},
 };
 
 /// The services that we serve beside the user's own, which know nothing of our drain.
@@ -69,11 +72,14 @@ impl Stack {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let mut response = match self.admit(request.headers(), request.uri().path()) {
+        let (begun, path) = (Instant::now(), request.uri().path());
+        let (method, flow) = (self.methods.declared(path), self.methods.flow(path));
+        let mut response = match self.admit(request.headers(), path) {
             Ok(admitted) => self.run(admitted, request).await,
             Err(refused) => *refused,
         };
         fault::correct(response.headers_mut());
+        metrics::answered(method, flow, begun, &response);
         // On every answer, so that an error says where it comes from.
         response.headers_mut().insert(INSTANCE, self.instance.clone());
         response
@@ -146,7 +152,12 @@ impl Stack {
         let begin_by = admitted.begin_by(self.limits.unary_time);
         let Admitted { flow, deadline, place } = admitted;
         let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
-        let span = tracing::debug_span!("call", path = request.uri().path());
+        let path = request.uri().path();
+        let span = tracing::debug_span!("call", path, otel.name = path.trim_start_matches('/'), otel.kind = "server");
+        let trace = TraceContext::from_headers(request.headers());
+        if let Some(trace) = &trace {
+            trace.adopt(&span);
+        }
         if let Some(deadline) = deadline {
             request.extensions_mut().insert(deadline);
         }
@@ -154,7 +165,8 @@ impl Stack {
         let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding)));
         let mut routes = self.routes.clone();
         // Within a block, so that a panic before the first await is caught as well.
-        let handled = AssertUnwindSafe(async move { routes.call(request).await }.instrument(span)).catch_unwind();
+        let handled = trace::scope(trace, async move { routes.call(request).await }.instrument(span));
+        let handled = AssertUnwindSafe(handled).catch_unwind();
         let handled = async {
             match deadline {
                 None => handled.await,

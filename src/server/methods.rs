@@ -1,6 +1,9 @@
 //! The methods that a server's descriptors declare: which of them stream, and which may be sent again.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto, MethodOptions, method_options};
@@ -22,7 +25,7 @@ pub(super) enum Flow {
 #[derive(Debug, Default)]
 pub(super) struct Methods {
     /// By request path, as in `/shop.order.v1.OrderService/GetOrder`.
-    flows: HashMap<String, Flow>,
+    flows: HashMap<Arc<str>, Flow>,
     /// In the descriptors' order.
     idempotent: Vec<IdempotentMethod>,
 }
@@ -49,6 +52,11 @@ impl Methods {
         self.flows.get(path).copied().unwrap_or(Flow::ClientStreaming)
     }
 
+    /// The name of the method at that path, if a descriptor declares it: others are the callers' inventions.
+    pub(super) fn declared(&self, path: &str) -> Option<Arc<str>> {
+        self.flows.get_key_value(path).map(|(path, _)| path.clone())
+    }
+
     /// The methods that a client may send again.
     pub(super) fn idempotent(&self) -> Vec<IdempotentMethod> {
         self.idempotent.clone()
@@ -57,7 +65,7 @@ impl Methods {
     fn add(&mut self, service: &str, method: &MethodDescriptorProto) {
         let name = format!("{service}/{}", method.name());
         let (level, flow) = (level(method), flow(method));
-        let known = self.flows.insert(format!("/{name}"), flow);
+        let known = self.flows.insert(format!("/{name}").into(), flow);
         if known.is_none() && level != IdempotencyLevel::Unspecified {
             let unary = flow == Flow::Unary;
             self.idempotent.push(IdempotentMethod { method: name, idempotency_level: level.into(), unary });

@@ -16,6 +16,7 @@ mod infrastructure;
 mod limits;
 mod membership;
 mod methods;
+mod metrics;
 mod places;
 mod request;
 mod response;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Decider, NewEvent, Rows,
-    writer::{Applied, Job},
+    writer::{Applied, Caused, Job},
 };
 use crate::{
     event::{CursorMove, Cursors, Outbox, Position, append},
@@ -61,7 +61,7 @@ pub(super) async fn run<D: Decider>(
 /// The keys of all inputs, sorted and unique: the order in which every transaction locks them.
 fn keys<D: Decider>(decider: &D, jobs: &[Job<D>]) -> Vec<D::Key> {
     let mut keys = Vec::new();
-    jobs.iter().flat_map(|job| &job.inputs).for_each(|input| decider.keys(input, &mut keys));
+    jobs.iter().flat_map(|job| &job.inputs).for_each(|caused| decider.keys(&caused.input, &mut keys));
     keys.sort_unstable();
     keys.dedup();
     keys
@@ -93,9 +93,10 @@ impl<D: Decider> Batch<D> {
         let events_before = self.events.len();
         let mut undo = Vec::new();
         let mut replies = Vec::with_capacity(job.inputs.len());
-        for input in &job.inputs {
+        for Caused { input, trace_parent } in &job.inputs {
             match decider.decide(&self.rows, input) {
-                Ok(outcome) => {
+                Ok(mut outcome) => {
+                    outcome.events.iter_mut().for_each(|event| event.trace_parent.clone_from(trace_parent));
                     let position = (!outcome.events.is_empty()).then(|| self.events.len() + outcome.events.len());
                     self.apply(outcome.rows, &mut undo);
                     self.events.extend(outcome.events);

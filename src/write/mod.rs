@@ -10,5 +10,7 @@ mod writer;
 pub use decider::{Decider, NewEvent, Outcome, Rows};
 pub use writer::{Applied, WriteError, Writer};
 
+pub(crate) use writer::Caused;
+
 #[cfg(test)]
 mod tests;

@@ -108,7 +108,7 @@ impl Fixture {
 
     async fn consume(&self, inputs: Vec<Book>, after: u64, through: u64) -> Result<usize, WriteError<Overdrawn>> {
         let claim = CursorMove { source: "bank", store_id: "s".into(), partition: 0, after, through };
-        let answer = self.writer.enqueue_consumed(inputs, claim).await?;
+        let answer = self.writer.enqueue_consumed(inputs.into_iter().map(Into::into).collect(), claim).await?;
         answer.await.expect("the writer answers").map(|replies| replies.len())
     }
 }

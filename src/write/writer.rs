@@ -24,6 +24,7 @@ use super::{
 use crate::{
     event::{CursorMove, Outbox, Position},
     store::StoreError,
+    trace,
 };
 
 /// A batch takes jobs until it has this many inputs; a job has at most as many again. Beyond this a transaction gains nothing
@@ -79,9 +80,23 @@ pub enum WriteError<R: std::error::Error> {
     Closed,
 }
 
+/// An input, and the trace of what it comes of, as a `traceparent`; empty: none.
+pub(crate) struct Caused<I> {
+    pub(crate) input: I,
+    pub(crate) trace_parent: String,
+}
+
+#[cfg(test)]
+impl<I> From<I> for Caused<I> {
+    /// Of no trace.
+    fn from(input: I) -> Self {
+        Self { input, trace_parent: String::new() }
+    }
+}
+
 /// Inputs that take effect together or not at all.
 pub(super) struct Job<D: Decider> {
-    pub(super) inputs: Vec<D::Input>,
+    pub(super) inputs: Vec<Caused<D::Input>>,
     /// The claim of consumed events; commands have none.
     pub(super) cursor: Option<CursorMove>,
     done: oneshot::Sender<JobResult<D>>,
@@ -108,7 +123,8 @@ impl<D: Decider> Writer<D> {
     /// # Errors
     /// [`WriteError::Refused`], [`WriteError::Store`], [`WriteError::Closed`].
     pub async fn submit(&self, input: D::Input) -> Result<Applied<D::Reply>, WriteError<D::Refusal>> {
-        let answer = self.enqueue(vec![input], None).await?;
+        let trace_parent = trace::current().map(|trace| trace.to_string()).unwrap_or_default();
+        let answer = self.enqueue(vec![Caused { input, trace_parent }], None).await?;
         let mut replies = answer.await.map_err(|_| WriteError::Closed)??;
         Ok(replies.pop().expect("one answer for one input"))
     }
@@ -117,7 +133,7 @@ impl<D: Decider> Writer<D> {
     /// that the next batch can follow; the answer comes with their commit.
     pub(crate) async fn enqueue_consumed(
         &self,
-        inputs: Vec<D::Input>,
+        inputs: Vec<Caused<D::Input>>,
         claim: CursorMove,
     ) -> Result<oneshot::Receiver<JobResult<D>>, WriteError<D::Refusal>> {
         self.enqueue(inputs, Some(claim)).await
@@ -135,7 +151,7 @@ impl<D: Decider> Writer<D> {
 
     async fn enqueue(
         &self,
-        inputs: Vec<D::Input>,
+        inputs: Vec<Caused<D::Input>>,
         cursor: Option<CursorMove>,
     ) -> Result<oneshot::Receiver<JobResult<D>>, WriteError<D::Refusal>> {
         let (done, answer) = oneshot::channel();
@@ -160,8 +176,18 @@ async fn run<D: Decider>(
             }
         };
         let Some(first) = first else { return };
-        commit(&outbox, &*decider, gather(first, &mut queue)).await;
+        let (jobs, begun) = (gather(first, &mut queue), Instant::now());
+        let inputs: usize = jobs.iter().map(|job| job.inputs.len()).sum();
+        commit(&outbox, &*decider, jobs).await;
+        metrics::histogram!("meshwork_write_batch_inputs", "decider" => name::<D>()).record(inputs as f64);
+        metrics::histogram!("meshwork_write_commit_seconds", "decider" => name::<D>()).record(begun.elapsed());
     }
+}
+
+/// A decider's name in metrics: that of its type.
+fn name<D>() -> &'static str {
+    let path = std::any::type_name::<D>();
+    path.rsplit("::").next().unwrap_or(path)
 }
 
 /// What has arrived by now, up to a batch.
@@ -208,6 +234,7 @@ async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> R
         if !repeat {
             return result;
         }
+        metrics::counter!("meshwork_write_repeats_total", "decider" => name::<D>()).increment(1);
         tokio::time::sleep(BACKOFF.mul_f64(rand::random::<f64>() * f64::from(attempt))).await;
         attempt += 1;
     }

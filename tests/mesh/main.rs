@@ -11,3 +11,4 @@ mod read_side;
 mod restart;
 mod saga;
 mod shop;
+mod trace;

@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn service_process() -> ExitCode {
     let mut args = std::env::args().skip_while(|arg| arg != "--").skip(1);
     let Some(service) = args.next() else { return ExitCode::SUCCESS };
-    telemetry::init(LogFormat::default(), "info").unwrap();
+    telemetry::init(LogFormat::default(), "info", None, "test").unwrap();
     let shutdown = CancellationToken::new();
     let mut terminated = signal(SignalKind::terminate()).unwrap();
     let cancel = shutdown.clone();

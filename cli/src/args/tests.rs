@@ -15,7 +15,7 @@ fn the_flags_have_the_defaults_of_the_design() {
     assert_eq!(up.registry_addr.to_string(), "127.0.0.1:7600");
     assert_eq!(up.data_dir, PathBuf::from(".meshwork"));
     assert_eq!(up.replicas, Replicas::all(2));
-    assert_eq!(up.log.log_level, "info");
+    assert_eq!(up.telemetry.log.log_level, "info");
 
     let Ok(Command::Demo(demo)) = parse("demo") else { panic!("demo needs no flag") };
     assert_eq!((demo.orders, demo.tamper, demo.registry.len()), (1000, false, 0));

@@ -73,7 +73,7 @@ async fn of_two_that_begin_with_the_same_events_only_one_has_effects() {
     for partition in 0..16 {
         let claim = CursorMove { source: "bank", store_id: "s".into(), partition, after: 0, through: 1 };
         let both = join_all(processes.iter().map(|(_, writer)| async {
-            let answer = writer.enqueue_consumed(vec![book("a", 1)], claim.clone()).await.expect("queued");
+            let answer = writer.enqueue_consumed(vec![book("a", 1).into()], claim.clone()).await.expect("queued");
             answer.await.expect("the writer answers")
         }));
         let fenced = both.await.iter().filter(|answer| matches!(answer, Err(WriteError::Fenced))).count();
@@ -314,7 +314,7 @@ async fn a_commit_whose_answer_was_lost_is_said_to_be_unknown_and_never_repeated
     // Consumed events may be repeated: the fence knows better than their sender.
     let consume = || async {
         let claim = CursorMove { source: "bank", store_id: "s".into(), partition: 0, after: 0, through: 1 };
-        let answer = writer.enqueue_consumed(vec![book("a", 2)], claim).await.expect("queued");
+        let answer = writer.enqueue_consumed(vec![book("a", 2).into()], claim).await.expect("queued");
         answer.await.expect("the writer answers")
     };
     proxy.keep_back.store(true, Ordering::Relaxed);
