@@ -133,10 +133,10 @@ async fn a_zombie_that_stood_still_before_its_commit_cannot_commit_and_is_fenced
     let zombie = Writer::start(zombie, rules.clone());
 
     let claim = CursorMove { source: "bank", store_id: "s".into(), partition: 0, after: 0, through: 1 };
-    let zombies = zombie.enqueue_consumed(vec![book("a", 5)], claim.clone()).await.expect("queued");
+    let zombies = zombie.enqueue_consumed(vec![book("a", 5).into()], claim.clone()).await.expect("queued");
     timeout(SOON, rules.reached.notified()).await.expect("between its locks and its commit");
     // It holds the cursor until the server ends its session.
-    let rivals = rival.enqueue_consumed(vec![book("a", 5)], claim.clone()).await.expect("queued");
+    let rivals = rival.enqueue_consumed(vec![book("a", 5).into()], claim.clone()).await.expect("queued");
     let rivals = timeout(SOON, rivals).await.expect("taken over").expect("the writer answers");
     assert!(rivals.is_ok(), "{rivals:?}");
 
@@ -144,7 +144,7 @@ async fn a_zombie_that_stood_still_before_its_commit_cannot_commit_and_is_fenced
     let zombies = timeout(SOON, zombies).await.expect("it goes on").expect("the writer answers");
     let Err(WriteError::Store(error)) = &zombies else { panic!("{zombies:?}") };
     assert!(matches!(**error, StoreError::Unavailable(_)), "its session is gone: {error:?}");
-    let again = zombie.enqueue_consumed(vec![book("a", 5)], claim).await.expect("queued");
+    let again = zombie.enqueue_consumed(vec![book("a", 5).into()], claim).await.expect("queued");
     let again = timeout(SOON, again).await.expect("it tries again").expect("the writer answers");
     assert!(matches!(again, Err(WriteError::Fenced)), "{again:?}");
     assert_eq!(sum(outbox.database()).await, 5, "once");
