@@ -55,8 +55,8 @@ impl Link {
     ) -> Result<Answer, CallError> {
         call.asks(Asked { peer: self.peer.clone(), gate: gate.clone() });
         tracing::Span::current().record("endpoint", tracing::field::display(&self.peer));
-        if let Some(deadline) = call.deadline {
-            pending.due(deadline.0);
+        if let Some(limit) = call.answer_by {
+            pending.due(limit.0);
         }
         match self.sender.try_send_request(self.request(call)).await {
             Ok(response) => {

@@ -1,10 +1,10 @@
 //! THE client: a channel to a service, and the way that a call takes through it.
 //!
 //! ```text
-//!   tonic client ─> Channel ─> deadline ─> retry ─> transparent retry ─> pick ─> gate ─> connection ─> server
-//!                      ^                                                  ^        ^         ^
-//!                      └ terms ─────────────┐                             │        │         │
-//!   discovery ── endpoint set ──> driver (one task per channel) ──────────┴────────┴─────────┘
+//!   tonic client ─> Channel ─> deadline ─> retry ─> hedge ─> transparent retry ─> pick ─> gate ─> connection ─> server
+//!                      ^                                                           ^        ^         ^
+//!                      └ terms ─────────────┐                                      │        │         │
+//!   discovery ── endpoint set ──> driver (one task per channel) ───────────────────┴────────┴─────────┘
 //! ```
 //!
 //! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves those who wait. The
@@ -19,12 +19,14 @@ mod driver;
 mod endpoint;
 mod error;
 mod expiry;
+mod hedge;
 mod link;
 mod metrics;
 mod peer;
 mod place;
 mod request;
 mod response;
+mod response_times;
 mod retry;
 mod roster;
 mod stats;
@@ -65,6 +67,7 @@ use call::{Call, Step};
 use dispatch::Dispatch;
 use driver::{Driver, Source};
 use expiry::Expiry;
+use hedge::Hedge;
 use link::Link;
 use retry::{Budget, Retry};
 use roster::Roster;
@@ -93,21 +96,25 @@ fn stack(service: Arc<str>, rules: Arc<Rules>, dispatch: Dispatch) -> Stack {
         // attempts end with it.
         Retry::new(
             rules,
-            budget,
-            // An answer that breaks off before its message is a failed attempt.
-            Unbroken::new(
-                // A call that no server has begun to process goes to another endpoint, whatever its method: innermost, so
-                // that it costs neither budget nor backoff.
-                Transparent::new(
-                    // Each attempt picks anew: the one that refused may not be the best any more.
-                    dispatch,
+            budget.clone(),
+            // A slow read is asked of a second endpoint as well. Inside of the retries, which so see one outcome of both.
+            Hedge::new(
+                budget,
+                // An answer that breaks off before its message is a failed attempt.
+                Unbroken::new(
+                    // A call that no server has begun to process goes to another endpoint, whatever its method: innermost,
+                    // so that it costs neither budget nor backoff.
+                    Transparent::new(
+                        // Each attempt picks anew: the one that refused may not be the best any more.
+                        dispatch,
+                    ),
                 ),
             ),
         ),
     )
 }
 
-type Stack = Expiry<Retry<Unbroken<Transparent<Dispatch>>>>;
+type Stack = Expiry<Retry<Hedge<Unbroken<Transparent<Dispatch>>>>>;
 
 /// A channel to a service: give it to a generated client.
 ///

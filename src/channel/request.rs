@@ -1,4 +1,4 @@
-//! A request's body, that can be sent more than once while no server has begun to process it.
+//! A request's body, that can be sent more than once: for as long as no server has answered, and it is not too long.
 //!
 //! A unary request is one message that is ready at once: it is read ahead and shared, so that repeating it costs nothing
 //! (and its END_STREAM travels with the message, not in a frame of its own). A stream is recorded as it is sent, up to a
@@ -18,8 +18,8 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
-/// Bytes of a request stream that are kept to be sent again. A server refuses a call at its headers, so that little of its
-/// stream has left by then.
+/// Bytes of a request stream that are kept to be sent again. Most calls fail early, when little of their stream has left; and
+/// as many calls may be under way as there is memory for.
 const MAX_RECORDED: usize = 64 * 1024;
 
 /// The body of a call.
@@ -78,6 +78,11 @@ impl RequestBody {
                 AttemptBody::Stream { recording: recording.clone(), attempt, next: 0 }
             }
         }
+    }
+
+    /// Whether it is all there, so that two attempts can send it at once.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole(_))
     }
 
     /// Whether another attempt would send the same from the start.

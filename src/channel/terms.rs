@@ -10,6 +10,7 @@ use std::{
 
 use http::uri::PathAndQuery;
 
+use super::response_times::ResponseTimes;
 use crate::{
     contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus},
     discovery::EndpointSet,
@@ -22,11 +23,21 @@ pub(crate) struct Terms {
     pub(crate) policy: Arc<Policy>,
     /// What allows it to be sent again; `None`: nothing does.
     pub(crate) method: Option<Arc<Method>>,
+    /// How many endpoints take calls.
+    pub(crate) endpoints: usize,
 }
 
 /// A method that may be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Method {
+    pub(crate) allowance: Allowance,
+    /// How long its answers take, over all endpoints.
+    pub(crate) times: Arc<ResponseTimes>,
+}
+
+/// In what way a method may be sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Allowance {
     /// Whether two attempts may be under way at once, and not only one after the other.
     pub(crate) level: IdempotencyLevel,
     /// Whether it has one request and one response.
@@ -42,26 +53,38 @@ struct Latest {
     policy: Arc<Policy>,
     /// By request path, as in `/shop.order.v1.OrderService/GetOrder`.
     methods: HashMap<String, Arc<Method>>,
+    endpoints: usize,
 }
 
 impl Rules {
     /// The terms of a call that begins now.
     pub(crate) fn of(&self, path: &PathAndQuery) -> Terms {
         let latest = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        Terms { policy: latest.policy.clone(), method: latest.methods.get(path.path()).cloned() }
+        Terms {
+            policy: latest.policy.clone(),
+            method: latest.methods.get(path.path()).cloned(),
+            endpoints: latest.endpoints,
+        }
     }
 
     /// Takes over what a set says. For the driver.
     pub(super) fn follow(&self, set: &EndpointSet) {
         let serving = set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving);
-        let methods = agreed(serving.map(|instance| &**instance));
-        let methods = methods.into_iter().map(|(name, method)| (format!("/{name}"), Arc::new(method))).collect();
-        let latest = Latest { policy: set.policy.clone(), methods };
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = latest;
+        let endpoints = serving.clone().count();
+        let agreed = agreed(serving.map(|instance| &**instance));
+        let mut latest = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let known = std::mem::take(&mut latest.methods);
+        let methods = agreed.into_iter().map(|(name, allowance)| {
+            let path = format!("/{name}");
+            // A method is as fast as it was, whoever has come or gone.
+            let times = known.get(&path).map(|method| method.times.clone()).unwrap_or_default();
+            (path, Arc::new(Method { allowance, times }))
+        });
+        *latest = Latest { policy: set.policy.clone(), methods: methods.collect(), endpoints };
     }
 }
 
-type Stated<'a> = BTreeMap<&'a str, Method>;
+type Stated<'a> = BTreeMap<&'a str, Allowance>;
 
 /// The methods that all of the instances list, each as the most careful of them does.
 fn agreed<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Stated<'a> {
@@ -83,11 +106,11 @@ fn agreed<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Stated<'a> {
 }
 
 fn stated(methods: &[IdempotentMethod]) -> Stated<'_> {
-    let named = methods.iter().filter_map(|method| Some((method.method.as_str(), Method::stated(method)?)));
+    let named = methods.iter().filter_map(|method| Some((method.method.as_str(), Allowance::stated(method)?)));
     named.collect()
 }
 
-impl Method {
+impl Allowance {
     fn stated(method: &IdempotentMethod) -> Option<Self> {
         match method.idempotency_level() {
             IdempotencyLevel::Unspecified => None,
@@ -105,6 +128,8 @@ impl Method {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const READ: i32 = IdempotencyLevel::NoSideEffects as i32;
@@ -129,7 +154,7 @@ mod tests {
         let rules = Rules::default();
         rules.follow(set);
         let method = rules.of(&PathAndQuery::from_static(path)).method?;
-        Some((method.level.into(), method.unary))
+        Some((method.allowance.level.into(), method.allowance.unary))
     }
 
     #[test]
@@ -150,6 +175,21 @@ mod tests {
         use InstanceStatus::Serving;
         let differing = [(Serving, &[("s/A", READ, true)][..]), (Serving, &[("s/A", WRITE, false)][..])];
         assert_eq!(method(&set(&differing), "/s/A"), Some((WRITE, false)));
+    }
+
+    #[test]
+    fn what_is_known_of_a_methods_times_outlasts_a_change_of_endpoints() {
+        use InstanceStatus::Serving;
+        let rules = Rules::default();
+        let serving: (_, &[_]) = (Serving, &[("s/A", READ, true)]);
+        let p95 = || rules.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.p95();
+        rules.follow(&set(&[serving]));
+        assert_eq!(p95(), None);
+        rules.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.record(Duration::from_secs(1));
+        let known = p95();
+        assert!(known.is_some());
+        rules.follow(&set(&[serving, serving]));
+        assert_eq!(p95(), known);
     }
 
     #[test]

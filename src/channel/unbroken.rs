@@ -24,7 +24,7 @@ impl<S> Unbroken<S> {
 impl<S: Step> Step for Unbroken<S> {
     async fn call(&self, call: &Call) -> Result<Answer, CallError> {
         let mut answer = self.inner.call(call).await?;
-        if call.terms.method.as_ref().is_some_and(|method| method.unary) {
+        if call.terms.method.as_ref().is_some_and(|method| method.allowance.unary) {
             answer.body_mut().read_ahead().await.map_err(CallError::Endpoint)?;
         }
         Ok(answer)

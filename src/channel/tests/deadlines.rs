@@ -93,3 +93,36 @@ async fn a_call_that_waited_tells_what_is_left_then() {
     let told = parse_timeout(&told.parse().expect("a header")).expect("a timeout");
     assert!(told <= 3 * SECOND, "{told:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_policys_timeout_ends_a_call_whose_answer_has_not_begun_and_no_stream_that_has() {
+    let bench = Bench::new(&["a"]);
+    let a = bench.host("a");
+    bench.endpoints.send_modify(|set| Arc::make_mut(&mut set.policy).timeout = Some(SECOND));
+    scripted::until_terms(&bench, |terms| terms.policy.timeout.is_some()).await;
+    a.set_delay(3 * SECOND);
+    for (own, limit) in [(None, SECOND), (Some(2 * SECOND), SECOND), (Some(SECOND / 2), SECOND / 2)] {
+        let begin = Instant::now();
+        let request = own.map_or_else(|| Request::new(String::new()), within);
+        let status = bench.send(net::WAIT, request).await.expect_err("too slow");
+        assert_eq!((status.code(), begin.elapsed()), (Code::DeadlineExceeded, limit));
+    }
+    assert!(ejection::stats(&bench, "a").calls.failures > 0, "who is too slow for the policy is to blame");
+
+    // A stream that has begun goes on to its own deadline, if it has one.
+    for (own, limit) in [(None, None), (Some(7 * SECOND), None), (Some(2 * SECOND), Some(2 * SECOND))] {
+        let texts = tokio_stream::iter(["one", "two"]).map(str::to_owned).throttle(3 * SECOND);
+        let mut request = Request::new(texts);
+        own.into_iter().for_each(|own| request.set_timeout(own));
+        let begin = Instant::now();
+        let mut answers = bench.stream(net::STREAM, request).await.expect("opened");
+        assert_eq!(soon(answers.next()).await.expect("a message").expect("decodes"), "one");
+        let second = soon(answers.next()).await.expect("a message or its failure");
+        match limit {
+            None => assert_eq!(second.expect("not cut"), "two"),
+            Some(limit) => {
+                assert_eq!((second.expect_err("cut").code(), begin.elapsed()), (Code::DeadlineExceeded, limit));
+            }
+        }
+    }
+}

@@ -4,11 +4,13 @@ mod deadlines;
 mod ejection;
 mod endpoints;
 mod failures;
+mod hedging;
 mod lifetime;
 pub(crate) mod net;
 mod places;
 mod refusals;
 mod retries;
+mod scripted;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 

@@ -1,0 +1,95 @@
+//! Asks a second endpoint if the first is slow, and takes the answer that comes first (gRPC A6's hedging).
+//!
+//! ```text
+//!   first ─────┬── answered ────────────────────────────────> the attempt's outcome
+//!              │ slow, and there is credit                        ^
+//!              └─> first and second ── the first good answer ─────┘   the other is cancelled at its server
+//! ```
+//!
+//! Two servers may work on the call at once, so that only methods without side effects are hedged; and only those with one
+//! response, because a stream that is quiet is not slow. A call is slow after the 95th percentile of its method's answers,
+//! so that hedges are about a twentieth of the calls in good times; in bad ones the budget bounds them.
+//!
+//! The loser says nothing about failing, but its endpoint is known to be at least as slow as it has been.
+
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::{Either, select};
+use tokio::time::{Instant, timeout};
+
+use super::{
+    call::{Answer, Call, Step},
+    error::CallError,
+    retry::{Budget, Verdict, verdict},
+    terms::{Allowance, Method},
+};
+use crate::contract::meshwork::registry::v1::IdempotencyLevel;
+
+/// When a call is slow whose method has never answered: nearly all methods with one response are faster, and a silent
+/// endpoint can be met by the first call.
+const UNKNOWN: Duration = Duration::from_millis(100);
+
+/// Makes an attempt, at two endpoints if need be.
+pub(crate) struct Hedge<S> {
+    budget: Arc<Budget>,
+    inner: S,
+}
+
+impl<S> Hedge<S> {
+    pub(crate) fn new(budget: Arc<Budget>, inner: S) -> Self {
+        Self { budget, inner }
+    }
+}
+
+type Outcome = Result<Answer, CallError>;
+
+impl<S: Step> Step for Hedge<S> {
+    async fn call(&self, call: &Call) -> Outcome {
+        let Some((method, patience)) = hedged(call) else { return self.inner.call(call).await };
+        let begun = Instant::now();
+        let mut first = pin!(self.inner.call(call));
+        let outcome = match timeout(patience, &mut first).await {
+            Ok(outcome) => outcome,
+            Err(_) => self.race(call, first).await,
+        };
+        if outcome.is_ok() && verdict(&outcome) == Verdict::Final {
+            // Also if the first has lost: it would have taken longer still.
+            method.times.record(begun.elapsed());
+        }
+        outcome
+    }
+}
+
+impl<S: Step> Hedge<S> {
+    async fn race(&self, call: &Call, first: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
+        // One that still waits for an endpoint would only wait twice.
+        if call.asked().is_none() || !self.budget.grants(call, &call.terms) {
+            return first.await;
+        }
+        // In a box, so that calls that need no second attempt have no room for it.
+        let second = Box::pin(self.inner.call(call));
+        match select(first, second).await {
+            // While one is under way the other's failure is not the call's.
+            Either::Left((outcome, second)) if verdict(&outcome) != Verdict::Final => second.await,
+            Either::Right((outcome, first)) if verdict(&outcome) != Verdict::Final => first.await,
+            Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
+        }
+    }
+}
+
+/// Whether a call may be at two endpoints at once, and after how long it should be.
+fn hedged(call: &Call) -> Option<(&Method, Duration)> {
+    let terms = &call.terms;
+    let method = terms.method.as_deref()?;
+    let shortest = terms.policy.retry.hedge_after?;
+    let Allowance { level, unary } = method.allowance;
+    let allowed = level == IdempotencyLevel::NoSideEffects && unary && call.body.is_whole();
+    // A second call at the same endpoint would only make it slower.
+    let elsewhere = terms.endpoints > 1;
+    let patience = method.times.p95().unwrap_or(UNKNOWN).max(shortest);
+    (allowed && elsewhere).then_some((method, patience))
+}
