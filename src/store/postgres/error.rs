@@ -1,5 +1,7 @@
 //! What an error of the server means for whoever was using it. Codes: PostgreSQL's documentation, appendix A.
 
+use std::io;
+
 use sqlx::postgres::PgDatabaseError;
 
 use crate::store::StoreError;
@@ -69,7 +71,9 @@ pub(super) fn is_stale(error: &sqlx::Error) -> bool {
 /// Whether the server is starting, or has no place left: worth another try.
 pub(super) fn is_starting(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut => true,
+        // A certificate that is not trusted now will not be in a moment.
+        sqlx::Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
+        sqlx::Error::PoolTimedOut => true,
         _ => has_code(error, &["57P03", "53300"]),
     }
 }
@@ -87,5 +91,18 @@ fn is_unavailable(code: &str) -> bool {
         "25006" | "55P03" | "57014" | "25P03" => true,
         // Connections, authentication, resources, operators, the system underneath.
         _ => ["08", "28", "53", "57P", "58"].iter().any(|class| code.starts_with(class)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_does_not_listen_yet_is_tried_again_and_one_that_is_not_trusted_is_not() {
+        let is_starting = |kind: io::ErrorKind| is_starting(&sqlx::Error::Io(kind.into()));
+        assert!(is_starting(io::ErrorKind::ConnectionRefused));
+        // What rustls makes of a certificate that no known authority has signed, and of another host's.
+        assert!(!is_starting(io::ErrorKind::InvalidData));
     }
 }
