@@ -1,4 +1,4 @@
-//! Currencies and their minor units: the active codes of ISO 4217 (List One, 2026).
+//! Currencies and their minor units: the active codes of ISO 4217 (List One of 2026-01-01).
 //!
 //! Precious metals, units of account without a minor unit (XDR, XSU, XUA) and the testing codes are no money here.
 

@@ -53,7 +53,7 @@ impl Decider for Accounts {
             return Err(Overdrawn);
         }
         let payload = Service { name: input.account.into(), instance_count: 1 };
-        let event = NewEvent::new(Uuid::nil(), ("account", Uuid::nil()), 1, 0, &payload);
+        let event = NewEvent::new(Uuid::nil(), ("account", Uuid::nil()), balance.cast_unsigned(), 0, &payload);
         Ok(Outcome { rows: vec![(input.account, balance)], events: vec![event], reply: balance })
     }
 

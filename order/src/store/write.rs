@@ -85,11 +85,14 @@ fn values(order: &Order) -> [Value; 13] {
 
 #[cfg(test)]
 mod tests {
+    use meshwork_fixture::Engine;
     use meshwork_shop::{Amount, Currency, RequestKey};
 
     use super::*;
     use crate::domain::State;
 
+    /// Generous: only a promise that is broken takes this long.
+    const SOON: std::time::Duration = std::time::Duration::from_secs(20);
     /// Their 13 columns are more parameters than SQLite takes in one statement.
     const MANY: u128 = 3_000;
 
@@ -124,5 +127,34 @@ mod tests {
         assert!(loaded.starts_with(&orders));
         drop(tx);
         store.close().await;
+    }
+
+    #[tokio::test]
+    async fn rows_are_locked_in_key_order_so_that_processes_never_wait_in_a_circle() {
+        let Some(engine) = Engine::postgres() else { return };
+        let place = engine.place();
+        let store = crate::open(&place.url).await.expect("opened");
+        let begin = async || store.database().begin().await.expect("begun");
+        let [low, high] = [1, 2].map(|number| (Key::Order(Uuid::from_u128(number)), Row::Order(an_order(number))));
+        let (low_key, high_key) = (low.0, high.0);
+        let mut tx = begin().await;
+        // They do not lie in the order of their keys.
+        save(&mut *tx, &[high, low]).await.expect("saved");
+        tx.commit().await.expect("committed");
+
+        let (mut first, mut both, mut other) = (begin().await, begin().await, begin().await);
+        load(&mut *first, &[low_key]).await.expect("locked");
+        let while_both_waits = async {
+            let waiting =
+                "select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'";
+            while store.database().read(Sql::new(waiting)).await.expect("readable").is_empty() {}
+            other.execute(Sql::new("set local lock_timeout = 1")).await.expect("set");
+            load(&mut *other, &[high_key]).await.expect("not locked before the first");
+            drop((first, other));
+        };
+        let keys = [low_key, high_key];
+        let all = async { tokio::join!(load(&mut *both, &keys), while_both_waits) };
+        let (loaded, ()) = tokio::time::timeout(SOON, all).await.expect("it waits, until the lock is given back");
+        assert_eq!(loaded.expect("loaded").len(), 2);
     }
 }

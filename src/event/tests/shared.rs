@@ -8,6 +8,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
+use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 
 use super::*;
@@ -133,6 +134,26 @@ async fn a_counter_row_loses_no_event_where_a_plain_sequence_does() {
     tx.execute(Sql::new("delete from entry")).await.expect("deleted");
     tx.commit().await.expect("committed");
     assert_eq!(read_between_two_commits(&database, "nextval('plain')").await, [2], "1 was committed, and never seen");
+}
+
+#[tokio::test]
+async fn a_business_transaction_notifies_nobody_so_that_commits_do_not_queue_up() {
+    let Some(engine) = Engine::postgres() else { return };
+    let place = engine.place();
+    let outbox = Outbox::open(place.open().await).await.expect("a log");
+    let mut listener = PgListener::connect(&place.url).await.expect("connected");
+    listener.listen("meshwork").await.expect("listening");
+
+    let key = Uuid::nil();
+    let mut tx = outbox.database().begin().await.expect("begun");
+    append(&mut *tx, vec![NewEvent::new(key, ("thing", key), 1, 0, &Service::default())]).await.expect("appended");
+    tx.commit().await.expect("committed");
+    let mut tx = outbox.database().begin().await.expect("begun");
+    tx.execute(Sql::new("notify meshwork, 'a mark'")).await.expect("told");
+    tx.commit().await.expect("committed");
+    // Words arrive in the order of their commits.
+    let first = timeout(SOON, listener.recv()).await.expect("soon").expect("heard");
+    assert_eq!(first.payload(), "a mark");
 }
 
 /// The partitions of members once they are shared out evenly, within `limit`.
