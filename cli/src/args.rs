@@ -66,6 +66,7 @@ Examples:
 const INSTANCES_HELP: &str = "\
 Examples:
   meshwork instances order
+  meshwork instances order --stats
   meshwork instances order --json | jq -r '.instances[] | select(.status == \"INSTANCE_STATUS_SERVING\") | .address'
 
 --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A service that nobody ever registered, or no
@@ -217,6 +218,9 @@ pub struct ServicesArgs {
 pub struct InstancesArgs {
     /// The service's name, as `meshwork services` lists it
     pub service: String,
+    /// Connect to the instances, call them, and show how they look to a client: state, latency, load, failures
+    #[arg(long)]
+    pub stats: bool,
     /// Where from, and how it is printed.
     #[command(flatten)]
     pub source: SourceArgs,

@@ -16,6 +16,7 @@ mod demo;
 mod directory;
 mod health;
 mod policy;
+mod stats;
 mod watch;
 
 mod error;
@@ -37,6 +38,7 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
         Command::Up(args) => up::run(args, shutdown).await,
         Command::Demo(args) => demo::run(args, shutdown).await,
         Command::Services(args) => directory::services(args).await,
+        Command::Instances(args) if args.stats => stats::run(&args).await,
         Command::Instances(args) => directory::instances(args).await,
         Command::Policy(args) => policy::run(args.command).await,
         Command::Split(args) => policy::split(args).await,

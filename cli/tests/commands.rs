@@ -45,6 +45,7 @@ async fn a_story_in_a_running_mesh_keeps_every_promise_and_a_lie_about_it_is_fou
 
     assert!(command(&format!("meshwork services --registry {registry}")).await.is_ok());
     assert!(command(&format!("meshwork instances order --registry {registry}")).await.is_ok());
+    assert!(command(&format!("meshwork instances order --stats --registry {registry}")).await.is_ok());
     let unknown = failure(command(&format!("meshwork instances nope --registry {registry}")).await);
     assert!(unknown.contains(r#"knows no service "nope""#), "{unknown}");
     fleet.stop().await;

@@ -1,0 +1,120 @@
+//! `meshwork instances SERVICE --stats`: how the instances look to a client, which this command is for a moment.
+//!
+//! It connects to every instance that a client here would use, asks each how it is (grpc.health.v1) as any call would be
+//! balanced, and shows what the channel has learnt: state, latency, load, failures.
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use meshwork::{
+    Mesh,
+    channel::{Channel, EndpointState, EndpointStats},
+    contract::meshwork::registry::v1::InstanceStatus,
+};
+use tokio::time::{Instant, sleep};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+use crate::{
+    args::InstancesArgs,
+    directory::{Directory, or_dash},
+    error::Error,
+    table::{Align, Table, printable},
+};
+
+/// Until every instance is connected, or said to be unreachable: a little more than a connection attempt may take.
+const CONNECT_LIMIT: Duration = Duration::from_millis(2500);
+/// How often that is looked at.
+const POLL: Duration = Duration::from_millis(10);
+/// Calls for each instance: enough for the balance to reach all of them.
+const CALLS: usize = 16;
+/// For all calls together: an instance that is silent must not hold up the table that says so.
+const CALL_LIMIT: Duration = Duration::from_secs(1);
+
+/// Shows how a service's instances look from here.
+pub(crate) async fn run(args: &InstancesArgs) -> Result<(), Error> {
+    let registries = &args.source.registry;
+    let mesh = Mesh::builder().registries(registries).subset_size(0).build();
+    let mesh = mesh.map_err(Error::bad_registry(registries))?;
+    // Says so if there is no such registry or service.
+    let instances = Directory::new(&mesh, registries).instances(&args.service).await?;
+    let known = instances.iter().filter(|instance| instance.status() == InstanceStatus::Serving).count();
+    let channel = mesh.channel(&args.service);
+    connected(&channel, known).await;
+    let calls = (0..CALLS * known).map(|_| check(channel.clone()));
+    let _ = tokio::time::timeout(CALL_LIMIT, futures_util::future::join_all(calls)).await;
+    let endpoints = channel.endpoints();
+    mesh.close().await;
+
+    let mut out = io::stdout().lock();
+    if args.source.json {
+        let endpoints = endpoints.iter().map(json).collect::<Vec<_>>();
+        writeln!(out, "{}", serde_json::json!({ "endpoints": endpoints }))?;
+    } else {
+        write!(out, "{}", table(&endpoints))?;
+    }
+    Ok(())
+}
+
+/// Waits until it is known of every endpoint whether it can be reached.
+async fn connected(channel: &Channel, known: usize) {
+    let until = Instant::now() + CONNECT_LIMIT;
+    let open = |endpoint: &EndpointStats| endpoint.state == EndpointState::Connecting;
+    while Instant::now() < until {
+        let endpoints = channel.endpoints();
+        if endpoints.len() >= known && !endpoints.iter().any(open) {
+            return;
+        }
+        sleep(POLL).await;
+    }
+}
+
+async fn check(channel: Channel) {
+    // What comes of it is in the channel's own account.
+    let _ = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+}
+
+fn table(endpoints: &[EndpointStats]) -> Table<8> {
+    let (left, right) = (|title| (title, Align::Left), |title| (title, Align::Right));
+    let mut table = Table::new([
+        left("INSTANCE"),
+        left("ADDRESS"),
+        left("STATE"),
+        left("ZONE"),
+        right("LATENCY"),
+        right("LOAD"),
+        right("CALLS"),
+        right("FAILED"),
+    ]);
+    for endpoint in endpoints {
+        let calls = &endpoint.calls;
+        table.row([
+            printable(&endpoint.instance_id),
+            printable(&endpoint.address),
+            endpoint.state.name().to_owned(),
+            or_dash(&endpoint.zone),
+            calls.latency.map_or_else(|| "-".to_owned(), |latency| format!("{:.2} ms", latency.as_secs_f64() * 1e3)),
+            format!("{:.2} ms", calls.load * 1e3),
+            calls.calls.to_string(),
+            calls.failures.to_string(),
+        ]);
+    }
+    table
+}
+
+fn json(endpoint: &EndpointStats) -> serde_json::Value {
+    let EndpointStats { instance_id, address, version, zone, weight, state, calls, .. } = endpoint;
+    let why = match state {
+        EndpointState::Unreachable { why } => Some(why),
+        EndpointState::Connecting | EndpointState::Ready | EndpointState::Ejected { .. } | EndpointState::Probation => {
+            None
+        }
+    };
+    serde_json::json!({
+        "instance_id": instance_id, "address": address, "version": version, "zone": zone, "weight": weight,
+        "state": state.name(), "why": why, "load_seconds": calls.load,
+        "latency_seconds": calls.latency.map(|latency| latency.as_secs_f64()), "pending": calls.pending,
+        "calls": calls.calls, "failures": calls.failures, "ejections": calls.ejections,
+    })
+}
