@@ -13,9 +13,9 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
-    chaos, deploy, echo,
+    chaos, deploy, echo, load,
     machine::Machine,
-    process, report,
+    report,
     report::{Outcome, Report},
     rpc, saga, tail,
 };
@@ -84,15 +84,15 @@ pub(crate) enum Error {
         /// Why.
         source: std::io::Error,
     },
-    /// A process under test.
-    #[error(transparent)]
-    Process(#[from] process::Error),
     /// The shop under faults.
     #[error(transparent)]
     Chaos(#[from] chaos::Error),
-    /// The mesh under test.
+    /// The saga.
     #[error(transparent)]
     Saga(#[from] saga::Error),
+    /// A shop of processes, or its load.
+    #[error(transparent)]
+    Load(#[from] load::Error),
     /// The calls under test.
     #[error(transparent)]
     Rpc(#[from] rpc::Error),
@@ -177,18 +177,22 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    fn parse(args: &[&str]) -> Cli {
+        Cli::try_parse_from(["meshwork-bench"].iter().chain(args)).unwrap()
+    }
+
     #[test]
-    fn saga_has_the_documented_defaults() {
-        let cli = Cli::try_parse_from(["meshwork-bench", "saga"]).unwrap();
-        let Cli { command: Command::Saga(args), common } = cli else { panic!("another command") };
-        assert_eq!((args.seconds, args.in_flight, args.rounds), (20, 64, 3));
+    fn every_benchmark_has_the_documented_defaults() {
+        let Cli { command: Command::Saga(saga), common } = parse(&["saga"]) else { panic!("not saga") };
+        assert_eq!((saga.seconds, saga.in_flight, saga.rounds), (20, 64, 3));
         assert_eq!(common.out, PathBuf::from("target/bench"));
     }
 
     #[test]
     fn a_load_of_nothing_is_refused() {
-        for bad in ["--seconds=0", "--in-flight=0", "--rounds=0", "--in-flight=100000"] {
-            assert!(Cli::try_parse_from(["meshwork-bench", "saga", bad]).is_err(), "{bad}");
+        let saga = ["--seconds=0", "--in-flight=0", "--rounds=0", "--in-flight=100000"].map(|flag| ("saga", flag));
+        for (command, bad) in saga.into_iter() {
+            assert!(Cli::try_parse_from(["meshwork-bench", command, bad]).is_err(), "{command} {bad}");
         }
     }
 }

@@ -9,6 +9,9 @@ mod tail;
 
 mod echo;
 
+mod load;
+mod open_loop;
+mod postgres;
 mod process;
 mod shop_processes;
 

@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    param::clock_ticks_per_second,
+    process::{Pid, Signal, kill_process},
+};
 
 use crate::machine::kib;
 
@@ -177,6 +180,14 @@ impl Process {
         Ok(kib as f64 / 1024.0)
     }
 
+    /// CPU time that it has used since its start, user and system, in steps of 10 ms.
+    pub(crate) fn cpu_time(&self) -> Result<Duration, Error> {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
+        cpu_ticks(&stat)
+            .map(|ticks| Duration::from_secs(1) * ticks / clock_ticks_per_second() as u32)
+            .ok_or_else(|| Error::Gone { program: self.program.clone() })
+    }
+
     /// Sends it SIGTERM and waits until it has ended with code 0.
     pub(crate) fn terminate(mut self, limit: Duration) -> Result<(), Error> {
         let until = Instant::now() + limit;
@@ -204,6 +215,13 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// utime and stime of `/proc/PID/stat`, proc(5). Its second field, the name in brackets, may hold anything.
+fn cpu_ticks(stat: &str) -> Option<u32> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let mut ticks = || fields.next()?.parse::<u32>().ok();
+    Some(ticks()? + ticks()?)
 }
 
 /// Reads on for as long as the process lives, so that it never waits for a full pipe; ends with it.
@@ -245,6 +263,14 @@ mod tests {
         let mut process = shell("trap 'exit 3' TERM; echo ready; while :; do sleep 0.01; done");
         process.wait_for_line("ready", LIMIT).unwrap();
         assert!(matches!(process.terminate(LIMIT), Err(Error::End { .. })));
+    }
+
+    #[test]
+    fn the_cpu_time_of_a_process_is_known() {
+        let stat = "71 (a) 1 (b) S 1 71 71 0 -1 4194560 100 0 1 0 7 5 3 2 20 0 4 0 9 10 11";
+        assert_eq!(cpu_ticks(stat), Some(12));
+        assert_eq!(cpu_ticks(""), None);
+        assert!(shell("exec sleep 60").cpu_time().unwrap() < LIMIT);
     }
 
     #[test]

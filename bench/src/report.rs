@@ -2,7 +2,12 @@
 //!
 //! A run in which anything failed has no figures: a fast wrong answer is not a measurement.
 
-use std::{collections::BTreeMap, fmt, fs, io, path::Path, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    fmt, fs, io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
@@ -19,6 +24,14 @@ impl Figures {
     /// Adds a number.
     pub(crate) fn add(&mut self, name: impl Into<String>, value: f64) {
         self.0.push((name.into(), value));
+    }
+
+    /// Puts another number in the place of one, or at the end.
+    pub(crate) fn set(&mut self, name: &str, value: f64) {
+        match self.0.iter_mut().find(|(key, _)| key == name) {
+            Some((_, old)) => *old = value,
+            None => self.add(name, value),
+        }
     }
 
     /// Whether nothing was measured.
@@ -165,6 +178,19 @@ pub(crate) fn medians(rounds: &[Figures]) -> Figures {
     figures
 }
 
+/// The largest of a number over all rounds, where the median would hide it; 0 of nothing.
+pub(crate) fn worst(rounds: &[Figures], name: &str) -> f64 {
+    rounds.iter().filter_map(|round| round.get(name)).fold(0.0, f64::max)
+}
+
+/// What this share of some times does not exceed, milliseconds; 0 of nothing.
+pub(crate) fn quantile_ms(times: impl IntoIterator<Item = Duration>, quantile: f64) -> f64 {
+    let mut times: Vec<Duration> = times.into_iter().collect();
+    times.sort_unstable();
+    let rank = (times.len() as f64 * quantile).ceil() as usize;
+    times.get(rank.saturating_sub(1)).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+}
+
 /// The middle value, or the mean of the two in the middle; 0 of nothing.
 pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -218,6 +244,22 @@ mod tests {
         assert_eq!(median(&[3.0]), 3.0);
         assert_eq!(median(&[9.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
+
+    #[test]
+    fn a_quantile_is_one_of_the_times() {
+        let times = || (1..=200).rev().map(Duration::from_millis);
+        assert_eq!([0.0, 0.5, 0.99, 1.0].map(|share| quantile_ms(times(), share)), [1.0, 100.0, 198.0, 200.0]);
+        assert_eq!(quantile_ms([], 0.99), 0.0);
+    }
+
+    #[test]
+    fn one_bad_round_is_the_worst() {
+        let rounds = [figures(&[("lost", 0.0)]), figures(&[("lost", 2.0)]), figures(&[("lost", 0.0)])];
+        let mut all = medians(&rounds);
+        assert_eq!(all, figures(&[("lost", 0.0)]));
+        all.set("lost", worst(&rounds, "lost"));
+        assert_eq!(all, figures(&[("lost", 2.0)]));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::try_join_all;
-use meshwork::contract::shop::{order::v1::OrderState, query::v1::query_service_client::QueryServiceClient};
+use meshwork::contract::shop::order::v1::OrderState;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 
@@ -110,10 +110,7 @@ async fn gather(shop: &ShopProcesses, load: &Load, reads: &Reads) -> Result<Evid
     let mut views = Vec::new();
     for instance in shop.instances("query") {
         let unreachable = |error| Status::unavailable(format!("{} cannot be reached: {error}", instance.name()));
-        let address = instance.address().ok_or_else(|| unreachable("it does not run".to_owned()))?;
-        let direct = direct::connect(address).await.map_err(|error| unreachable(error.to_string()))?;
-        let origin = format!("http://{address}").parse().expect("an address is an authority");
-        let client = QueryServiceClient::with_origin(direct, origin);
+        let client = direct::query(instance).await.map_err(unreachable)?;
         views.push(view_side::view(&client, reads, instance.name(), &customer_ids).await?);
     }
     Ok(Evidence { promises, orders, customers, logs, views })

@@ -17,7 +17,8 @@ use tokio::{task::spawn_blocking, time::Instant};
 use uuid::Uuid;
 
 use crate::{
-    echo::{self, Echo, SERVICE, offer},
+    echo::{self, Echo, SERVICE},
+    open_loop::offer,
     process::{self, Process},
     report::{Failures, Figures, Outcome},
 };

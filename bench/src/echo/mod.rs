@@ -3,11 +3,9 @@
 //! It runs in processes of its own (this program's hidden command `echo`), so that its CPU time is not the client's.
 
 mod behaviour;
-mod offered;
 mod process;
 mod server;
 
-pub(crate) use offered::{Ended, offer};
 pub(crate) use process::{Echo, Error};
 pub(crate) use server::Args;
 

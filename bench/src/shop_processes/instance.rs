@@ -80,6 +80,14 @@ impl Instance {
         self.with(|running| running.as_ref().map(|running| running.address))
     }
 
+    /// CPU time that it has used in this life.
+    pub(crate) fn cpu_time(&self) -> Result<Duration, Error> {
+        self.with(|running| match running {
+            Some(running) => Ok(running.process.cpu_time()?),
+            None => Err(Error::RunsNot(self.name.clone())),
+        })
+    }
+
     /// The id of its process.
     #[cfg(test)]
     pub(super) fn pid(&self) -> Option<u32> {

@@ -132,7 +132,8 @@ impl ShopProcesses {
             .map(|(service, number)| {
                 let file = |name: &str| format!("sqlite://{}", data.join(name).display());
                 let database_url = match &postgres {
-                    _ if service == "query" => file(&format!("query-{number}.db")),
+                    // A view that loses its last commits in a power failure folds them again.
+                    _ if service == "query" => file(&format!("query-{number}.db?synchronous=normal")),
                     Some(server) => server.url(service),
                     None => file(&format!("{service}.db")),
                 };

@@ -14,9 +14,10 @@ use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::{
-    echo::{self, Echo, Ended, SERVICE, behave, contract::Behaviour, offer},
+    echo::{self, Echo, SERVICE, behave, contract::Behaviour},
+    open_loop::{Ended, offer},
     process::{self, Process},
-    report::{Failures, Figures, Outcome},
+    report::{Failures, Figures, Outcome, quantile_ms},
 };
 
 use strategy::Strategy;
@@ -124,7 +125,7 @@ pub(crate) async fn run(args: &Args) -> Result<Outcome, Error> {
         calls.close().await;
         let (succeeded, all) = (ended.iter().filter(|ended| ended.failure.is_none()).count(), ended.len());
         figures.add(format!("success_{name}"), 100.0 * succeeded as f64 / all as f64);
-        figures.add(format!("p99_ms_{name}"), quantile_ms(&ended, 0.99));
+        figures.add(format!("p99_ms_{name}"), quantile_ms(ended.iter().map(|ended| ended.took), 0.99));
         explain(&ended);
         if all == 0 {
             failures.add("no call was made");
@@ -147,13 +148,6 @@ fn explain(ended: &[Ended]) {
         *kinds.entry(failure).or_insert(0) += 1;
     }
     kinds.into_iter().for_each(|(failure, count)| eprintln!("  {count} x {failure}"));
-}
-
-fn quantile_ms(ended: &[Ended], quantile: f64) -> f64 {
-    let mut times = ended.iter().map(|ended| ended.took).collect::<Vec<_>>();
-    times.sort_unstable();
-    let rank = (times.len() as f64 * quantile).ceil() as usize;
-    times.get(rank.saturating_sub(1)).map_or(0.0, |time| time.as_secs_f64() * 1e3)
 }
 
 /// Eleven endpoints, of which one can be made bad.

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, fs, io, path::Path};
 
-use crate::echo::Ended;
+use crate::open_loop::Ended;
 
 /// A chart, pixels.
 const WIDTH: f64 = 360.0;

@@ -19,17 +19,17 @@ const DIGITS: u8 = 3;
 
 /// How much load, for how long.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(crate) struct Closed {
     /// Orders under way at any time.
-    pub(super) in_flight: usize,
-    /// Load before the window.
-    pub(super) warm_up: Duration,
+    pub(crate) in_flight: usize,
+    /// Closed before the window.
+    pub(crate) warm_up: Duration,
     /// How long is measured.
-    pub(super) window: Duration,
+    pub(crate) window: Duration,
 }
 
 /// What a load has found.
-pub(super) struct Sample {
+pub(crate) struct Sample {
     window: Duration,
     cpu: Duration,
     tally: Tally,
@@ -53,22 +53,22 @@ impl Tally {
 
 impl Sample {
     /// Orders that ended within the window, per second.
-    pub(super) fn orders_per_s(&self) -> f64 {
+    pub(crate) fn orders_per_s(&self) -> f64 {
         self.orders() / self.window.as_secs_f64()
     }
 
     /// CPU time of this process, load generator included, for each order, microseconds.
-    pub(super) fn cpu_us_per_order(&self) -> f64 {
+    pub(crate) fn cpu_us_per_order(&self) -> f64 {
         self.cpu.as_secs_f64() * 1e6 / self.orders()
     }
 
     /// The latency that this share of the orders does not exceed, milliseconds.
-    pub(super) fn latency_ms(&self, quantile: f64) -> f64 {
+    pub(crate) fn latency_ms(&self, quantile: f64) -> f64 {
         self.tally.latency_us.value_at_quantile(quantile) as f64 / 1_000.0
     }
 
     /// What failed.
-    pub(super) fn failures(self) -> Failures {
+    pub(crate) fn failures(self) -> Failures {
         self.tally.failures
     }
 
@@ -77,11 +77,11 @@ impl Sample {
     }
 }
 
-impl Load {
+impl Closed {
     /// Keeps `in_flight` orders under way. `order(n)` is the nth order from its beginning to its end, for any n.
     ///
     /// Always returns: `broken` ends the load early, and orders that do not end are failures.
-    pub(super) async fn run<O, F>(self, order: O, broken: impl Future<Output = ()>) -> Sample
+    pub(crate) async fn run<O, F>(self, order: O, broken: impl Future<Output = ()>) -> Sample
     where
         O: Fn(usize) -> F + Clone + Send + 'static,
         F: Future<Output = Result<(), String>> + Send + 'static,
@@ -160,7 +160,7 @@ mod tests {
 
     use super::*;
 
-    const LOAD: Load = Load { in_flight: 4, warm_up: Duration::from_secs(1), window: Duration::from_secs(2) };
+    const LOAD: Closed = Closed { in_flight: 4, warm_up: Duration::from_secs(1), window: Duration::from_secs(2) };
 
     #[tokio::test(start_paused = true)]
     async fn orders_count_within_the_window_only() {

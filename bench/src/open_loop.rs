@@ -1,4 +1,6 @@
-//! Calls that begin in their time, whatever becomes of those before them: failures are what is measured here.
+//! The open loop: calls that begin in their time, whatever becomes of those before them, and whose latency counts from there.
+//!
+//! A closed loop asks less of a mesh the slower it is, and so leaves out most of what its users would have waited.
 
 use std::{future::Future, time::Duration};
 
@@ -7,7 +9,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// A call that has ended.
+/// A call, or an order, that has ended.
 #[derive(Clone, Debug)]
 pub(crate) struct Ended {
     /// When it was to begin, from the start of the load.
