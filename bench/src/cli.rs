@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     chaos, deploy, echo, load,
     machine::Machine,
-    report,
+    recover, report,
     report::{Outcome, Report},
     rpc, saga, tail,
 };
@@ -49,6 +49,8 @@ enum Command {
     Chaos(chaos::Args),
     /// Orders per second from CreateOrder to a terminal state seen on one watch stream
     Saga(saga::Args),
+    /// How long orders wait for a customer process that was killed, and whether any is lost
+    Recover(recover::Args),
     /// What a call costs, against tonic's own channels and proxies
     Rpc(rpc::Args),
     /// What one bad endpoint of eleven does to the calls of a service (Finagle's experiment)
@@ -65,6 +67,7 @@ impl Command {
         match self {
             Self::Chaos(_) => "chaos",
             Self::Saga(_) => "saga",
+            Self::Recover(_) => "recover",
             Self::Rpc(_) => "rpc",
             Self::Tail(_) => "tail",
             Self::Deploy(_) => "deploy",
@@ -154,6 +157,7 @@ async fn measure(cli: &Cli, scratch: &Path) -> Result<Report, Error> {
     let outcome: Outcome = match &cli.command {
         Command::Chaos(args) => Box::pin(chaos::run(args, scratch)).await?,
         Command::Saga(args) => saga::run(args, scratch).await?,
+        Command::Recover(args) => recover::run(args, scratch).await?,
         Command::Rpc(args) => rpc::run(args, scratch).await?,
         Command::Tail(args) => tail::run(args).await?,
         Command::Deploy(args) => deploy::run(args).await?,
@@ -186,12 +190,14 @@ mod tests {
         let Cli { command: Command::Saga(saga), common } = parse(&["saga"]) else { panic!("not saga") };
         assert_eq!((saga.seconds, saga.in_flight, saga.rounds), (20, 64, 3));
         assert_eq!(common.out, PathBuf::from("target/bench"));
+        let Cli { command: Command::Recover(recover), .. } = parse(&["recover"]) else { panic!("not recover") };
+        assert_eq!(recover.rounds, 5);
     }
 
     #[test]
     fn a_load_of_nothing_is_refused() {
         let saga = ["--seconds=0", "--in-flight=0", "--rounds=0", "--in-flight=100000"].map(|flag| ("saga", flag));
-        for (command, bad) in saga.into_iter() {
+        for (command, bad) in saga.into_iter().chain([("recover", "--rounds=0")]) {
             assert!(Cli::try_parse_from(["meshwork-bench", command, bad]).is_err(), "{command} {bad}");
         }
     }
