@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     chaos, deploy, echo, load,
     machine::Machine,
-    recover, report,
+    query, recover, report,
     report::{Outcome, Report},
     rpc, saga, tail,
 };
@@ -51,6 +51,8 @@ enum Command {
     Saga(saga::Args),
     /// How long orders wait for a customer process that was killed, and whether any is lost
     Recover(recover::Args),
+    /// Reads per second and the lag of the views, with 1, 2 and 3 query instances, while orders come in
+    Query(query::Args),
     /// What a call costs, against tonic's own channels and proxies
     Rpc(rpc::Args),
     /// What one bad endpoint of eleven does to the calls of a service (Finagle's experiment)
@@ -68,6 +70,7 @@ impl Command {
             Self::Chaos(_) => "chaos",
             Self::Saga(_) => "saga",
             Self::Recover(_) => "recover",
+            Self::Query(_) => "query",
             Self::Rpc(_) => "rpc",
             Self::Tail(_) => "tail",
             Self::Deploy(_) => "deploy",
@@ -158,6 +161,7 @@ async fn measure(cli: &Cli, scratch: &Path) -> Result<Report, Error> {
         Command::Chaos(args) => Box::pin(chaos::run(args, scratch)).await?,
         Command::Saga(args) => saga::run(args, scratch).await?,
         Command::Recover(args) => recover::run(args, scratch).await?,
+        Command::Query(args) => query::run(args, scratch).await?,
         Command::Rpc(args) => rpc::run(args, scratch).await?,
         Command::Tail(args) => tail::run(args).await?,
         Command::Deploy(args) => deploy::run(args).await?,
@@ -192,12 +196,15 @@ mod tests {
         assert_eq!(common.out, PathBuf::from("target/bench"));
         let Cli { command: Command::Recover(recover), .. } = parse(&["recover"]) else { panic!("not recover") };
         assert_eq!(recover.rounds, 5);
+        let Cli { command: Command::Query(query), .. } = parse(&["query"]) else { panic!("not query") };
+        assert_eq!((query.seconds, query.readers, query.rounds), (10, 32, 3));
     }
 
     #[test]
     fn a_load_of_nothing_is_refused() {
         let saga = ["--seconds=0", "--in-flight=0", "--rounds=0", "--in-flight=100000"].map(|flag| ("saga", flag));
-        for (command, bad) in saga.into_iter().chain([("recover", "--rounds=0")]) {
+        let query = ["--seconds=0", "--readers=0", "--rounds=0"].map(|flag| ("query", flag));
+        for (command, bad) in saga.into_iter().chain(query).chain([("recover", "--rounds=0")]) {
             assert!(Cli::try_parse_from(["meshwork-bench", command, bad]).is_err(), "{command} {bad}");
         }
     }

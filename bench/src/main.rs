@@ -3,6 +3,7 @@
 mod chaos;
 mod cli;
 mod deploy;
+mod query;
 mod recover;
 mod rpc;
 mod saga;
