@@ -10,7 +10,10 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use meshwork::Mesh;
+use meshwork::{
+    Mesh,
+    contract::meshwork::registry::v1::{Policy, RetryPolicy, SetPolicyRequest},
+};
 use tokio::time::timeout;
 use tonic::{Request, Status, body::Body, transport::Channel};
 use tower::{
@@ -103,8 +106,11 @@ impl Strategy {
             Self::PeakEwma => balanced(channels(), |channel| {
                 PeakEwma::new(channel, DEFAULT_RTT, DECAY.as_nanos() as f64, CompleteOnResponse::default())
             }),
-            Self::Meshwork => meshwork(echo).await?,
-            Self::MeshworkNoRetry => meshwork(echo).await?,
+            Self::Meshwork => meshwork(echo, None).await?,
+            Self::MeshworkNoRetry => {
+                let once = RetryPolicy { max_attempts: Some(1), hedging: Some(false), ..RetryPolicy::default() };
+                meshwork(echo, Some(once)).await?
+            }
         })
     }
 }
@@ -131,10 +137,14 @@ where
     Calls::new(move || boxed(balance.clone()))
 }
 
-/// A mesh of its own, so that nothing is known from the run before.
-async fn meshwork(echo: &Echo) -> Result<Calls, Error> {
-    let failed = |source: Box<dyn std::error::Error + Send + Sync>| Error::Strategy { what: "Mesh::connect", source };
-    let mesh = Mesh::connect(echo.url()).map_err(|error| failed(error.into()))?;
+/// A mesh of its own, so that nothing is known from the run before, under this policy.
+async fn meshwork(echo: &Echo, retry: Option<RetryPolicy>) -> Result<Calls, Error> {
+    let policy = Policy { service: SERVICE.to_owned(), retry, ..Policy::default() };
+    let request = SetPolicyRequest { policy: Some(policy) };
+    let set = echo.mesh().policies().set_policy(request).await;
+    set.map_err(|status| Error::Strategy { what: "SetPolicy", source: status.into() })?;
+    let mesh = Mesh::connect(echo.url());
+    let mesh = mesh.map_err(|error| Error::Strategy { what: "Mesh::connect", source: error.into() })?;
     let channel = Arc::new(mesh.channel(SERVICE));
     let mut calls = Calls::new(move || boxed((*channel).clone()));
     calls.mesh = Some(mesh);
