@@ -82,13 +82,18 @@ impl View {
     fn replace(&mut self, snapshot: Snapshot) {
         for told in snapshot.services {
             let service = self.services.entry(told.service.into()).or_default();
-            // Unlike instances, policies do not have to come back first.
-            service.take_on(&told.policy.unwrap_or_default());
             if snapshot.provisional {
                 service.known |= told.known;
             } else {
                 service.known = told.known;
                 service.keep_only(&told.instances);
+            }
+            match told.policy {
+                Some(policy) => service.take_on(&policy),
+                // A registry that kept its policies in memory has lost them: somebody may be about to set them again, and
+                // a canary must not get its full share until then.
+                None if snapshot.provisional => {}
+                None => service.take_on(&contract::Policy::default()),
             }
             told.instances.into_iter().for_each(|instance| service.put(instance));
         }
@@ -264,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_snapshot_says_the_policy_even_while_it_is_provisional() {
+    fn a_provisional_snapshot_sets_a_policy_and_takes_none_back_until_the_final_one() {
         let services = vec![ServiceInstances {
             service: "order".into(),
             policy: Some(timeout_of(2)),
@@ -272,7 +277,9 @@ mod tests {
         }];
         let mut view = view([event("e", 1, Event::Snapshot(Snapshot { services, provisional: true }))]);
         assert_eq!(timeout(&view), Some(Duration::from_secs(2)));
-        view.apply(snapshot("f", 1, &[], true));
+        view.apply(snapshot("f", 1, &["a"], true));
+        assert_eq!(timeout(&view), Some(Duration::from_secs(2)), "a registry without a file has started again");
+        view.apply(snapshot("f", 2, &["a"], false));
         assert_eq!(timeout(&view), None);
     }
 
