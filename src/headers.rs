@@ -12,6 +12,9 @@ pub const INSTANCE: HeaderName = HeaderName::from_static("meshwork-instance");
 /// In a response: why the call was refused before any of it was processed, a [`Refusal`] by name.
 pub const REFUSED: HeaderName = HeaderName::from_static("meshwork-refused");
 
+/// gRPC A6's pushback: after how many milliseconds the call may be sent again; anything but a number says that it may not.
+pub(crate) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
 /// Why a server did not start a call. Nothing has happened, so that it may be sent again, even if it is not idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

@@ -251,8 +251,10 @@ impl Service<Request<Body>> for Channel {
             let Shared { service, stack, .. } = &*channel.shared;
             let answered = stack.call(&call).await.map_err(Status::from);
             metrics::answered(service, call.path.path(), begun, call.further_attempts(), &answered);
+            let mut answer = answered?;
+            response::heeded(answer.headers_mut());
             // The answer may be read for longer than its caller keeps the client.
-            Ok(answered?.map(|body| Body::new(body.keeping(channel))))
+            Ok(answer.map(|body| Body::new(body.keeping(channel))))
         };
         Box::pin(answered.instrument(span))
     }

@@ -17,7 +17,10 @@ use super::{
     error::{EndpointError, Failure, deadline_exceeded},
     peer::Peer,
 };
-use crate::balance::{Outcome, PendingCall};
+use crate::{
+    balance::{Outcome, PendingCall},
+    headers::{PUSHBACK, REFUSED},
+};
 
 /// The body of an answer. Its end, its error or its drop ends the call.
 #[derive(Debug)]
@@ -75,6 +78,13 @@ impl<K> ResponseBody<K> {
     }
 }
 
+/// Takes out what a server says to this channel, and which has been heeded: a handler that passes an error on must not tell
+/// its own caller the same.
+pub(super) fn heeded(headers: &mut HeaderMap) {
+    headers.remove(REFUSED);
+    headers.remove(PUSHBACK);
+}
+
 /// What the headers or trailers of an answer say about its endpoint. `None`: they say no status.
 pub(super) fn outcome(headers: &HeaderMap) -> Option<Outcome> {
     let status = headers.get(Status::GRPC_STATUS)?;
@@ -126,7 +136,7 @@ impl<K: Unpin> HttpBody for ResponseBody<K> {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let frame = match (this.first.take(), &mut this.open) {
+        let mut frame = match (this.first.take(), &mut this.open) {
             (Some(first), _) => Some(Ok(first)),
             (None, Some(open)) => ready!(open.poll_frame(&this.peer, context)),
             (None, None) => None,
@@ -134,6 +144,9 @@ impl<K: Unpin> HttpBody for ResponseBody<K> {
         // Nothing comes after trailers or an error: an unread end must not keep the call pending.
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
             this.open = None;
+        }
+        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+            heeded(trailers);
         }
         Poll::Ready(frame)
     }

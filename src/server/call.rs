@@ -180,11 +180,12 @@ impl Stack {
                 Err(_) => return fault::deadline_exceeded().into_http(),
             },
         };
-        let response = match handled {
+        let mut response = match handled {
             Ok(Ok(response)) => response,
             Ok(Err(never)) => match never {},
             Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
         };
+        fault::unclaim(response.headers_mut());
         match flow {
             // Its message is ready, so that its place can be given to the next while the peer reads.
             Flow::Unary => response,

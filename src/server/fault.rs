@@ -7,7 +7,7 @@ use tonic::{Code, Status, body::Body};
 
 use super::request::malformed;
 use crate::{
-    headers::{REFUSED, Refusal},
+    headers::{INSTANCE, REFUSED, Refusal},
     rpc::Domain,
 };
 
@@ -46,6 +46,13 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
     tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked");
     ERRORS.error(Code::Internal, "PANIC", "the handler failed")
+}
+
+/// Takes out of a handler's headers or trailers what only the server may say. A handler that passes the error of a call of
+/// its own on with `?` passes on what came with it, and must not seem not to have been started.
+pub(super) fn unclaim(headers: &mut HeaderMap) {
+    headers.remove(REFUSED);
+    headers.remove(INSTANCE);
 }
 
 /// Sets a status right, in headers or trailers that were made by tonic or a handler: bytes that are not the method's

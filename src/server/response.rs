@@ -75,7 +75,10 @@ impl http_body::Body for StreamBody {
             Poll::Pending => match self.poll_inner(context) {
                 Poll::Ready(Some(Err(status))) => status,
                 Poll::Ready(Some(Ok(mut frame))) => {
-                    frame.trailers_mut().into_iter().for_each(fault::correct);
+                    if let Some(trailers) = frame.trailers_mut() {
+                        fault::unclaim(trailers);
+                        fault::correct(trailers);
+                    }
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 other @ (Poll::Ready(None) | Poll::Pending) => return other,

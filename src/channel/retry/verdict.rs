@@ -8,16 +8,17 @@
 use std::time::Duration;
 
 use h2::Reason;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tonic::{Code, Status};
 
-use crate::channel::{
-    call::Answer,
-    error::{CallError, Failure},
+use crate::{
+    channel::{
+        call::Answer,
+        error::{CallError, Failure},
+    },
+    headers::PUSHBACK,
 };
 
-/// gRPC A6's pushback: after how many milliseconds the call may be sent again; anything but a number says that it may not.
-const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 /// Who wants more patience than this is taken to mean that the call should not be sent again: its caller is a better judge
 /// of what to do until then.
 const LONGEST_PUSHBACK: Duration = Duration::from_secs(60);

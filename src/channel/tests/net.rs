@@ -16,6 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use http::uri::PathAndQuery;
 use tokio::{
     io::DuplexStream,
     sync::{Notify, mpsc, watch},
@@ -32,7 +33,7 @@ use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 
 use crate::{
-    channel::Connector,
+    channel::{Channel, Connector},
     server::{Config, Server},
 };
 
@@ -51,6 +52,11 @@ pub(crate) const READ: &str = "/test.Echo/Read";
 pub(crate) const WRITE: &str = "/test.Echo/Write";
 /// A stream that is declared NO_SIDE_EFFECTS.
 pub(crate) const FOLLOW: &str = "/test.Echo/Follow";
+
+/// Fails as if its server had not begun with it.
+pub(crate) const CLAIM: &str = "/test.Echo/Claim";
+/// Asks [`WHO`] of the downstream service.
+pub(crate) const PASS_ON: &str = "/test.Echo/PassOn";
 
 /// Addresses, and who listens there. An address without a listener refuses connections.
 #[derive(Clone, Default)]
@@ -126,6 +132,11 @@ impl Host {
         *self.echo.state.delay.lock().expect("no panic") = delay;
     }
 
+    /// Whom [`PASS_ON`] asks.
+    pub(crate) fn set_downstream(&self, downstream: Channel) {
+        *self.echo.state.downstream.lock().expect("no panic") = Some(downstream);
+    }
+
     /// How many calls it has begun.
     pub(crate) fn calls(&self) -> usize {
         *self.echo.state.calls.borrow()
@@ -160,6 +171,7 @@ struct EchoState {
     calls: watch::Sender<usize>,
     release: Notify,
     delay: Mutex<Duration>,
+    downstream: Mutex<Option<Channel>>,
 }
 
 impl NamedService for Echo {
@@ -174,6 +186,17 @@ impl Echo {
         }
         if path == WAIT {
             self.state.release.notified().await;
+        }
+        if path == CLAIM {
+            let mut status = Status::unavailable("not now");
+            status.metadata_mut().insert("meshwork-refused", "draining".parse().expect("a header value"));
+            return Err(status);
+        }
+        if path == PASS_ON {
+            let downstream = self.state.downstream.lock().expect("no panic").clone();
+            let mut client = tonic::client::Grpc::new(downstream.expect("set by the test"));
+            client.ready().await?;
+            return client.unary(request, PathAndQuery::from_static(WHO), ProstCodec::default()).await;
         }
         let timeout = request.metadata().get("grpc-timeout").map(|timeout| timeout.to_str().expect("text").to_owned());
         Ok(Response::new(if path == TIMEOUT { timeout.unwrap_or_default() } else { self.id.clone() }))

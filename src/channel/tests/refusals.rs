@@ -206,3 +206,58 @@ async fn a_call_that_a_server_may_have_processed_is_not_sent_again() {
     assert!(status.message().contains("the connection was lost at a@a:1"), "{status}");
     assert_eq!(b.calls(), 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_claims_not_to_have_begun_is_not_believed() {
+    let bench = Bench::new(&["a"]);
+    let a = bench.host("a");
+    let status = bench.ask(net::CLAIM).await.expect_err("as told");
+    assert_eq!((status.code(), a.calls()), (Code::Unavailable, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_downstream_refusal_that_a_handler_passes_on_is_not_repeated_upstream() {
+    let downstream = Bench::new(&["b"]);
+    let _b = Host::configured(&downstream.net, "b:1", "b", |config| config.limits.concurrent_streams = 0);
+    let bench = Bench::new(&["a"]);
+    let a = bench.host("a");
+    a.set_downstream(downstream.channel.clone());
+    let status = bench.ask(net::PASS_ON).await.expect_err("refused downstream");
+    assert_eq!((status.code(), a.calls()), (Code::Unavailable, 1));
+    assert_eq!(told_instance(&status), Some("a"), "whose handler has failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_server_says_to_the_channel_does_not_reach_its_caller() {
+    let bench = Bench::new(&["a"]);
+    let mut servers = scripted::Scripted::default();
+    servers.serve(&bench, "a", |respond| {
+        let response = http::Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-status", i32::from(Code::Unavailable))
+            .header("grpc-retry-pushback-ms", "7")
+            .header(REFUSED, Refusal::Overloaded.name());
+        respond.send_response(response.body(()).expect("a response"), true).expect("the call is there");
+        scripted::GO_ON
+    });
+    let status = bench.ask(net::WHO).await.expect_err("refused");
+    for header in ["meshwork-refused", "grpc-retry-pushback-ms"] {
+        assert!(status.metadata().get(header).is_none(), "{header}");
+    }
+
+    let bench = Bench::new(&["a"]);
+    servers.serve(&bench, "a", |respond| {
+        let mut body = scripted::begin(respond);
+        let trailers = [
+            (Status::GRPC_STATUS, i32::from(Code::Unavailable).into()),
+            (REFUSED, http::HeaderValue::from_static("draining")),
+            (crate::headers::PUSHBACK, http::HeaderValue::from_static("7")),
+        ];
+        body.send_trailers(http::HeaderMap::from_iter(trailers)).expect("the call is there");
+        scripted::GO_ON
+    });
+    let status = bench.ask(net::WHO).await.expect_err("failed");
+    for header in ["meshwork-refused", "grpc-retry-pushback-ms"] {
+        assert!(status.metadata().get(header).is_none(), "{header} in trailers");
+    }
+}

@@ -48,6 +48,16 @@ async fn a_call_that_is_meant_for_another_instance_is_refused_before_it_starts()
 }
 
 #[tokio::test]
+async fn a_stream_that_has_begun_does_not_end_as_if_it_had_not() {
+    let running = run(config(), |server| server);
+    let mut client = running.client().await;
+    let stream = client.watch(stream_of("claim")).await.expect("served").into_inner();
+    let status = whole(stream).await.expect_err("as told");
+    assert_eq!(status.code(), Code::Unavailable);
+    assert_eq!((header(&status, "meshwork-refused"), header(&status, "meshwork-instance")), (None, None));
+}
+
+#[tokio::test]
 async fn a_call_whose_deadline_has_passed_is_not_started() {
     let running = run(config(), |server| server);
     let mut client = running.client().await;

@@ -100,8 +100,8 @@ impl RegistryService for Probe {
         Ok(Response::new(DeregisterResponse {}))
     }
 
-    /// The server stream: endless, but for the drain if it is not "stubborn"; "panic" panics after a message, "deadline" says
-    /// what is left, "endless" always has more to say.
+    /// The server stream: endless, but for the drain if it is not "stubborn"; "panic" panics after a message, "claim" ends
+    /// as if it had not begun, "deadline" says what is left, "endless" always has more to say.
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let alive = self.enter();
         let how = request.into_inner().services.pop().unwrap_or_default();
@@ -111,6 +111,13 @@ impl RegistryService for Probe {
                 let left = deadline::current().map(deadline::Deadline::remaining);
                 Poll::Ready(Some(Err(Status::failed_precondition(format!("{left:?}")))))
             })),
+            "claim" => {
+                let mut status = Status::unavailable("not now");
+                for (name, value) in [("meshwork-refused", "draining"), ("meshwork-instance", "downstream")] {
+                    status.metadata_mut().insert(name, value.parse().expect("a header value"));
+                }
+                Box::pin(stream::once(async { Err(status) }))
+            }
             "stubborn" => Box::pin(stream::pending()),
             "endless" => {
                 let seen = self.seen.clone();
