@@ -1,7 +1,8 @@
 //! The last endpoint sets on disk, each with its policy, so that a client that starts while the registry is away finds its services.
 //!
 //! One file per service, replaced whole. Written by a task of its own, off every hot path; the newest set wins, and sets
-//! in between may be skipped. A file that cannot be read is as good as none.
+//! in between may be skipped. A file that cannot be read is as good as none. Whoever may write to the folder may write
+//! anything: a policy is checked as if the registry had said it, and one that does not pass is left out.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,13 +13,15 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use tokio::{fs, sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::endpoint::{EndpointSet, Endpoints};
 use crate::{
-    contract::meshwork::registry::v1::{IdempotentMethod, Instance, InstanceStatus},
+    contract::meshwork::registry::v1::{self as contract, IdempotentMethod, Instance, InstanceStatus},
     policy::Policy,
+    rpc::ProtobufJson,
 };
 
 /// Between two writes: a rolling restart changes a set many times, and only the last is of use.
@@ -31,6 +34,7 @@ pub(crate) struct Cache(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
+    json: ProtobufJson,
     /// Sets that are not written yet, the latest of each service.
     pending: Mutex<BTreeMap<Arc<str>, EndpointSet>>,
     changed: Notify,
@@ -39,7 +43,7 @@ struct Shared {
 impl Cache {
     /// A cache in `folder`, which is made when it is needed.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self(Arc::new(Shared { folder, pending: Mutex::default(), changed: Notify::new() }))
+        Self(Arc::new(Shared { folder, json: ProtobufJson::new(), pending: Mutex::default(), changed: Notify::new() }))
     }
 
     /// What was last known of a service, if anything.
@@ -51,7 +55,13 @@ impl Cache {
             Err(error) => Err(error),
         };
         match found {
-            Ok(file) if file.service == service => Some(file.content()),
+            Ok(file) if file.service == service => {
+                let policy = file.policy(&self.0.json).unwrap_or_else(|problem| {
+                    tracing::warn!(path = %path.display(), problem, "the last policy is left out");
+                    Policy::default()
+                });
+                Some((file.endpoints(), policy))
+            }
             Ok(_) => None,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the last endpoint set cannot be read");
@@ -95,7 +105,7 @@ impl Cache {
 
     async fn write(&self, set: &EndpointSet) -> io::Result<()> {
         let path = self.path(&set.service);
-        let text = serde_json::to_vec_pretty(&File::new(set))?;
+        let text = serde_json::to_vec_pretty(&File::new(set, &self.0.json))?;
         fs::create_dir_all(&self.0.folder).await?;
         // Of its own for every process, so that two that share the folder do not write into each other's.
         let draft = path.with_extension(format!("{}.draft", std::process::id()));
@@ -117,8 +127,9 @@ impl Cache {
 struct File {
     service: String,
     instances: Vec<Entry>,
+    /// The contract's, as protobuf JSON, if it is not the default.
     #[serde(default)]
-    policy: Policy,
+    policy: Option<Value>,
 }
 
 /// An instance, as far as it is of use without a registry.
@@ -144,18 +155,25 @@ struct Entry {
 }
 
 impl File {
-    fn new(set: &EndpointSet) -> Self {
+    fn new(set: &EndpointSet, json: &ProtobufJson) -> Self {
+        let policy = (*set.policy != Policy::default()).then(|| json.value(&set.policy.message(&set.service)));
         Self {
             service: set.service.to_string(),
             instances: set.endpoints.values().map(|instance| Entry::new(instance)).collect(),
-            policy: Policy::clone(&set.policy),
+            policy,
         }
     }
 
-    fn content(self) -> (Endpoints, Policy) {
-        let Self { service, instances, policy } = self;
+    fn policy(&self, json: &ProtobufJson) -> Result<Policy, String> {
+        let Some(policy) = self.policy.clone() else { return Ok(Policy::default()) };
+        let policy = json.read_value::<contract::Policy>(policy).map_err(|error| error.to_string())?;
+        Policy::try_from(&policy).map_err(|violations| violations.to_string())
+    }
+
+    fn endpoints(self) -> Endpoints {
+        let Self { service, instances, .. } = self;
         let instance = |entry: Entry| (entry.instance_id.clone(), Arc::new(entry.instance(&service)));
-        (Arc::new(instances.into_iter().map(instance).collect()), policy)
+        Arc::new(instances.into_iter().map(instance).collect())
     }
 }
 
@@ -247,6 +265,30 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join("order.json"), "{\"service\": \"ord").expect("written");
         assert_eq!(Cache::new(folder.path().to_owned()).load("order").await, None);
+    }
+
+    #[tokio::test]
+    async fn a_policy_that_a_registry_could_not_have_said_is_left_out_and_the_endpoints_stay() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::new(folder.path().to_owned());
+        for (policy, good) in [
+            (r#"{"retry": {"maxAttempts": 10}}"#, true),
+            (r#"{"retry": {"maxAttempts": 4000000000}}"#, false),
+            (r#"{"retry": {"backoffMin": "300000000000s", "backoffMax": "300000000000s"}}"#, false),
+            (r#"{"ejection": {"baseTime": "-1s"}}"#, false),
+            (r#"{"split": {"weights": {"v1": 0}}}"#, false),
+            // What the version before has written.
+            (r#"{"timeout": {"secs": 2, "nanos": 0}, "retry": {"max_attempts": 4000000000}}"#, false),
+        ] {
+            let instances = r#"[{"instance_id": "a", "address": "a:1", "status": 2}]"#;
+            let text = format!(r#"{{"service": "order", "instances": {instances}, "policy": {policy}}}"#);
+            std::fs::write(folder.path().join("order.json"), text).expect("written");
+
+            let (endpoints, loaded) = cache.load("order").await.expect(policy);
+
+            assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["a"]);
+            assert_eq!(loaded != Policy::default(), good, "{policy}");
+        }
     }
 
     #[tokio::test]

@@ -6,15 +6,12 @@
 //! field means is said there in full. Values outside of their limits never get this far: see `check`.
 
 mod check;
+mod message;
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::{Deserialize, Serialize};
-
 /// How clients treat the instances of one service. The default is what holds while nobody has set a policy.
-// `serde` is for the cache of endpoint sets: a field that an earlier version did not write has its default.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// How long a call waits for its answer to begin, over all of its attempts. `None`: only its own deadline holds.
     pub timeout: Option<Duration>,
@@ -29,8 +26,7 @@ pub struct Policy {
 }
 
 /// When a call is sent again, if its method allows it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
     /// How often a call may be sent altogether, hedges included, 1-10. Default: 3.
     pub max_attempts: u32,
@@ -43,7 +39,7 @@ pub struct RetryPolicy {
     /// The longest such wait, at least `backoff_min`. Default: 250 ms.
     pub backoff_max: Duration,
     /// A call without side effects is sent to a second instance after this time, or after the 95th percentile of the
-    /// service's answers if that is longer. `None`: never. Default: 10 ms.
+    /// method's answers (100 ms before the first one) if that is longer. `None`: never. Default: 10 ms.
     pub hedge_after: Option<Duration>,
 }
 
@@ -61,8 +57,7 @@ impl Default for RetryPolicy {
 }
 
 /// When an instance that fails gets no calls for a while.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EjectionPolicy {
     /// Failures in a row after which it is ejected, 1-1000. Default: 5.
     pub consecutive_failures: u32,
@@ -87,7 +82,7 @@ impl Default for EjectionPolicy {
 }
 
 /// How calls are shared between versions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SplitPolicy {
     /// The share of each version, 0-1000 and relative to the others; their sum is not 0. A version that is not named gets
     /// no calls; the share of one without a usable instance goes to the others, and if none is left, the split is not
@@ -96,8 +91,7 @@ pub struct SplitPolicy {
 }
 
 /// What zones mean.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ZonePolicy {
     /// Calls stay in the client's own zone while it has its share of healthy capacity; the rest spills over. Default: true.
     pub same_zone_first: bool,

@@ -2,7 +2,7 @@
 
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
-use serde_json::{Deserializer, Error, Serializer};
+use serde_json::{Deserializer, Error, Serializer, Value};
 
 use crate::contract::DESCRIPTORS;
 
@@ -35,6 +35,18 @@ impl ProtobufJson {
         text(lines)
     }
 
+    /// The fields of the message that are set, to be a part of other JSON.
+    pub(crate) fn value<M: Message + Name>(&self, message: &M) -> Value {
+        let value =
+            self.dynamic(message).serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new());
+        value.expect("JSON has a form for every message")
+    }
+
+    /// The message that is a part of other JSON.
+    pub(crate) fn read_value<M: Message + Name + Default>(&self, value: Value) -> Result<M, Error> {
+        Ok(decoded(&DynamicMessage::deserialize(self.descriptor::<M>(), value)?))
+    }
+
     /// A message from JSON.
     ///
     /// # Errors
@@ -43,7 +55,7 @@ impl ProtobufJson {
         let mut json = Deserializer::from_slice(text);
         let message = DynamicMessage::deserialize(self.descriptor::<M>(), &mut json)?;
         json.end()?;
-        Ok(M::decode(message.encode_to_vec().as_slice()).expect("encoded by the same contract"))
+        Ok(decoded(&message))
     }
 
     fn dynamic<M: Message + Name>(&self, message: &M) -> DynamicMessage {
@@ -54,6 +66,10 @@ impl ProtobufJson {
     fn descriptor<M: Name>(&self) -> MessageDescriptor {
         self.0.get_message_by_name(&M::full_name()).expect("the contract's own message")
     }
+}
+
+fn decoded<M: Message + Default>(message: &DynamicMessage) -> M {
+    M::decode(message.encode_to_vec().as_slice()).expect("encoded by the same contract")
 }
 
 fn written(result: Result<(), Error>) {
@@ -97,6 +113,7 @@ mod tests {
         for text in [json.line(&policy), json.pretty(&policy)] {
             assert_eq!(json.read::<registry::Policy>(text.as_bytes()).expect(&text), policy);
         }
+        assert_eq!(json.read_value::<registry::Policy>(json.value(&policy)).expect("the same"), policy);
         for bad in ["", "{", r#"{"servize": "order"}"#, r#"{"service": "order"} x"#, r#"{"timeout": "2"}"#] {
             assert!(json.read::<registry::Policy>(bad.as_bytes()).is_err(), "{bad}");
         }
