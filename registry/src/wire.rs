@@ -150,4 +150,17 @@ mod tests {
         let progress = response(contract::watch_response::Event::Progress(contract::Progress {}));
         assert_eq!(as_clients_see_it(BackendEvent::Progress), progress);
     }
+
+    #[test]
+    fn all_watchers_are_sent_the_same_bytes() {
+        let (instance, policy) = (Record::new(instance()), Record::new(policy()));
+        let addresses = || {
+            let (updated, policies) = (vec![instance.clone()], vec![policy.clone()]);
+            let event = BackendEvent::Change(Delta { updated, policies, ..Delta::default() });
+            let response = WatchResponse::new("epoch", Update { revision: 9, event });
+            let Some(Event::Change(change)) = response.event else { panic!("a change") };
+            [change.updated[0].as_ptr(), change.policies[0].as_ptr()]
+        };
+        assert_eq!(addresses(), addresses(), "encoded once");
+    }
 }

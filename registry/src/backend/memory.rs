@@ -150,3 +150,25 @@ impl Backend for Memory {
         Ok(Watcher::new(self.shared.clone(), interest, seen)?.into_updates())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use meshwork::contract::meshwork::registry::v1::Instance;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_that_joins_wakes_the_watchers_of_its_service_and_no_others() {
+        let memory = Memory::new(Duration::ZERO, PolicyStore::default());
+        let enter = |service| memory.shared.wakers().enter(&Interest::of([service])).expect("there is room").1;
+        let (customer, order) = (enter("customer"), enter("order"));
+
+        let instance = Instance { service: "order".into(), instance_id: "a".into(), ..Instance::default() };
+        let registration = Registration { instance, lease_ttl: Duration::from_secs(10), nonce: Uuid::new_v4() };
+        memory.register(registration).await.expect("there is room");
+
+        let woken = [&customer, &order].map(|notify| notify.notified().now_or_never().is_some());
+        assert_eq!(woken, [false, true]);
+    }
+}
