@@ -41,6 +41,8 @@ pub enum PolicyFileError {
 #[derive(Debug)]
 pub(super) struct PolicyFile {
     path: PathBuf,
+    /// The file's name is part of it.
+    folder: File,
     json: ProtobufJson,
     _lock: FileLock,
 }
@@ -49,9 +51,10 @@ impl PolicyFile {
     /// Takes the file, and makes its folder if it is missing.
     pub(super) async fn open(path: &Path) -> Result<Self, PolicyFileError> {
         fs::create_dir_all(folder(path)).map_err(PolicyFileError::Io)?;
+        let folder = File::open(folder(path)).map_err(PolicyFileError::Io)?;
         let lock = FileLock::take(&with_suffix(path, "lock")).await.map_err(PolicyFileError::Io)?;
         let lock = lock.ok_or(PolicyFileError::InUse)?;
-        Ok(Self { path: path.to_owned(), json: ProtobufJson::new(), _lock: lock })
+        Ok(Self { path: path.to_owned(), folder, json: ProtobufJson::new(), _lock: lock })
     }
 
     /// What was last written; nothing, if there is no file yet.
@@ -66,7 +69,8 @@ impl PolicyFile {
         }
     }
 
-    /// Replaces what is there, and returns when it would survive a power failure.
+    /// Replaces what is there, and returns when it would survive a power failure. After an error the old policies are
+    /// there.
     pub(super) fn save(&self, policies: Vec<Policy>) -> io::Result<()> {
         let text = self.json.pretty(&ListPoliciesResponse { policies, next_page_token: String::new() });
         let draft = with_suffix(&self.path, "draft");
@@ -74,8 +78,11 @@ impl PolicyFile {
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, &self.path)?;
-        // The name is part of the folder.
-        File::open(folder(&self.path))?.sync_all()
+        // The next start loads the new ones from here on, so that it would be wrong to say that they are not in effect.
+        if let Err(error) = self.folder.sync_all() {
+            tracing::error!(%error, "the policies are written, but a power failure may bring the ones before back");
+        }
+        Ok(())
     }
 }
 
@@ -91,4 +98,23 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     name.push(".");
     name.push(suffix);
     name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_next_start_will_load_is_stored_even_if_its_folder_cannot_be_made_durable() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut file = PolicyFile::open(&folder.path().join("policies.json")).await.expect("nobody has it");
+        // A device cannot be synced.
+        file.folder = File::open("/dev/null").expect("there is one");
+        assert!(file.folder.sync_all().is_err());
+        let policies = vec![Policy { service: "order".into(), ..Policy::default() }];
+
+        file.save(policies.clone()).expect("it is in the file");
+
+        assert_eq!(file.load().expect("readable"), policies);
+    }
 }
