@@ -11,8 +11,11 @@ use opentelemetry::{
     Context,
     trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState},
 };
+use tonic::Code;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+use crate::rpc::code_name;
 
 /// Trace, parent span and flags.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -115,6 +118,12 @@ impl TraceContext {
             state: HeaderValue::from_str(&at.trace_state().header()).ok().filter(|state| !state.is_empty()),
         })
     }
+}
+
+/// Notes in a call's span that it has failed. The span has the fields `otel.status_code` and `rpc.response.status_code`.
+pub(crate) fn failed(span: &Span, code: Code) {
+    span.record("otel.status_code", "ERROR");
+    span.record("rpc.response.status_code", code_name(code));
 }
 
 /// The trace of the call that this task works for.

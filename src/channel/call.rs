@@ -124,8 +124,8 @@ impl Call {
     }
 }
 
-/// An answer, that holds on to its channel until it has been read.
-pub(crate) type Answer = Response<ResponseBody<super::Channel>>;
+/// An answer, whose end is charged to its endpoint.
+pub(crate) type Answer = Response<ResponseBody>;
 
 /// A step of the stack: what tower calls a service, but shared, always ready, and with futures that need no box.
 pub(crate) trait Step: Send + Sync {

@@ -7,6 +7,10 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -60,7 +64,12 @@ pub(super) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link,
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
         let (sender, dispatch) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
-        let mut connection = Connection { dispatch: Some(dispatch), parts: FuturesUnordered::new(), spawned };
+        let mut connection = Connection {
+            dispatch: Some(dispatch),
+            parts: FuturesUnordered::new(),
+            spawned,
+            stream_limit: StreamLimit::default(),
+        };
         connection.greeted().await?;
         Ok((Link::new(sender, peer.clone()), connection))
     };
@@ -84,6 +93,17 @@ fn http2(inline: Inline) -> http2::Builder<Inline> {
 
 type Dispatch = http2::Connection<TokioIo<BoxedIo>, AttemptBody, Inline>;
 
+/// How many calls the server allows to be under way on a connection, as it said last.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StreamLimit(Arc<AtomicUsize>);
+
+impl StreamLimit {
+    /// `None`: it allows any number.
+    pub(super) fn get(&self) -> Option<u32> {
+        u32::try_from(self.0.load(Ordering::Relaxed)).ok()
+    }
+}
+
 /// The work of a connection. It must be driven; dropping it cuts the connection.
 pub(super) struct Connection {
     /// Takes in calls; `None` once it takes no more.
@@ -92,9 +112,14 @@ pub(super) struct Connection {
     parts: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
     spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    stream_limit: StreamLimit,
 }
 
 impl Connection {
+    pub(super) fn stream_limit(&self) -> StreamLimit {
+        self.stream_limit.clone()
+    }
+
     /// Waits for the server's SETTINGS.
     async fn greeted(&mut self) -> Result<(), ConnectError> {
         poll_fn(|context| {
@@ -128,7 +153,8 @@ impl Connection {
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
         self.poll_parts(context);
         let Some(dispatch) = &mut self.dispatch else { return Poll::Ready(Ok(())) };
-        let polled = Pin::new(dispatch).poll(context);
+        let polled = Pin::new(&mut *dispatch).poll(context);
+        self.stream_limit.0.store(dispatch.current_max_send_streams(), Ordering::Relaxed);
         if polled.is_ready() {
             self.dispatch = None;
         }

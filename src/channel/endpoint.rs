@@ -94,7 +94,7 @@ impl Endpoint {
 
     /// Lets calls through until the connection takes no more, and says why that is.
     async fn stay(&self, link: Link, connection: Connection, finishing: &mut JoinSet<()>) -> String {
-        self.roster.note(self.key, State::Connected);
+        self.roster.note(self.key, State::Connected(connection.stream_limit()));
         let (ended, end) = tokio::sync::oneshot::channel();
         finishing.spawn(async move {
             let mut connection = connection;

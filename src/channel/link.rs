@@ -18,6 +18,7 @@ use crate::{
     balance::{self, Gate, Outcome, PendingCall},
     deadline::{GRPC_TIMEOUT, format_timeout},
     headers::{INSTANCE, Refusal},
+    rpc::code_of,
 };
 
 /// gRPC A6: how many attempts at this call were made before this one, so that servers can see their retries.
@@ -123,7 +124,7 @@ fn judge(response: &Response<Incoming>, gate: &Gate<Link>) -> Outcome {
             if !response.status().is_success() {
                 return Outcome::Failed;
             }
-            outcome(response.headers()).unwrap_or(Outcome::Served)
+            code_of(response.status(), response.headers(), None).map_or(Outcome::Served, outcome)
         }
         Some(Refusal::Expired) => Outcome::Served,
         Some(Refusal::Overloaded) => {

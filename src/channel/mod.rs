@@ -14,6 +14,7 @@ mod address;
 mod call;
 mod connection;
 mod connector;
+mod delivery;
 mod dispatch;
 mod driver;
 mod endpoint;
@@ -46,10 +47,7 @@ use std::{
 };
 
 use http::{Request, Response};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::sync::{Notify, watch};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -69,6 +67,7 @@ use driver::{Driver, Source};
 use expiry::Expiry;
 use hedge::Hedge;
 use link::Link;
+use metrics::{Report, Timed};
 use retry::{Budget, Retry};
 use roster::Roster;
 use terms::Rules;
@@ -86,9 +85,7 @@ use crate::{
 };
 
 /// Assembles the stack: what every call goes through, outermost first.
-fn stack(service: Arc<str>, rules: Arc<Rules>, dispatch: Dispatch) -> Stack {
-    // One for retries and hedges: both multiply the load.
-    let budget = Arc::new(Budget::default());
+fn stack(service: Arc<str>, rules: Arc<Rules>, budget: Arc<Budget>, dispatch: Dispatch) -> Stack {
     // The deadline is the caller's own: it covers every attempt, all waiting, and the reading of the answer.
     Expiry::new(
         service,
@@ -175,16 +172,24 @@ impl Shared {
             (Arc::new(Picker::new(home.place.zone.clone())), Arc::new(roster), Arc::new(Notify::new()));
         let (rules, stop) = (Arc::new(Rules::default()), home.stop.child_token());
         let driver = Driver::new(picker.clone(), roster.clone(), rules.clone(), home.clone(), move_on.clone());
-        let (driven, report) =
-            (driver.run(source, stop.clone()), metrics::report(service.clone(), picker.clone(), roster.clone()));
+        // One for retries and hedges: both multiply the load.
+        let budget = Arc::new(Budget::new(service.clone()));
+        let report = Report {
+            service: service.clone(),
+            picker: picker.clone(),
+            roster: roster.clone(),
+            rules: rules.clone(),
+            budget: budget.clone(),
+        };
+        let driven = driver.run(source, stop.clone());
         home.tasks.spawn(async move {
             tokio::select! {
                 () = driven => {}
-                never = report => match never {}
+                never = report.run() => match never {}
             }
         });
         let dispatch = Dispatch::new(service.clone(), picker.clone(), roster.clone());
-        let stack = stack(service.clone(), rules.clone(), dispatch);
+        let stack = stack(service.clone(), rules.clone(), budget, dispatch);
         Arc::new(Self { service, rules, stack, picker, roster, move_on, _stop: stop.drop_guard() })
     }
 }
@@ -202,7 +207,8 @@ impl Channel {
 
     /// Every endpoint as this client sees it now.
     pub fn endpoints(&self) -> Vec<EndpointStats> {
-        self.shared.roster.stats(self.shared.picker.statements())
+        let stats = self.shared.roster.stats(self.shared.picker.statements());
+        stats.into_iter().map(|(_, endpoint)| endpoint).collect()
     }
 
     /// The connection is of no use although it stands: makes a new one, to the next address if there are several.
@@ -239,22 +245,30 @@ impl Service<Request<Body>> for Channel {
             path = request.uri().path(),
             otel.name = request.uri().path().trim_start_matches('/'),
             otel.kind = "client",
-            endpoint = tracing::field::Empty
+            endpoint = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+            rpc.response.status_code = tracing::field::Empty
         );
         let trace = TraceContext::of(&span).or_else(trace::current);
         if let Some(trace) = trace {
             trace.write_headers(request.headers_mut());
         }
+        let Shared { service, rules, .. } = &*self.shared;
+        let mut timed = Timed::begin(service.clone(), &request, rules, span.clone());
         let answered = async move {
-            let begun = Instant::now();
-            let call = Call::new(request, inbound, &channel.shared.rules).await?;
-            let Shared { service, stack, .. } = &*channel.shared;
-            let answered = stack.call(&call).await.map_err(Status::from);
-            metrics::answered(service, call.path.path(), begun, call.further_attempts(), &answered);
-            let mut answer = answered?;
-            response::heeded(answer.headers_mut());
-            // The answer may be read for longer than its caller keeps the client.
-            Ok(answer.map(|body| Body::new(body.keeping(channel))))
+            let answered = async {
+                let call = Call::new(request, inbound, &channel.shared.rules).await?;
+                channel.shared.stack.call(&call).await
+            };
+            match answered.await {
+                Ok(answer) => Ok(delivery::deliver(answer, timed, channel)),
+                Err(error) => {
+                    let status = Status::from(error);
+                    timed.answered();
+                    timed.end(status.code());
+                    Err(status)
+                }
+            }
         };
         Box::pin(answered.instrument(span))
     }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -19,19 +19,17 @@ use super::{
 };
 use crate::{
     balance::{Outcome, PendingCall},
-    headers::{PUSHBACK, REFUSED},
+    rpc::code_of,
 };
 
 /// The body of an answer. Its end, its error or its drop ends the call.
 #[derive(Debug)]
-pub(crate) struct ResponseBody<K> {
+pub(crate) struct ResponseBody {
     /// What has been read ahead.
     first: Option<Frame<Bytes>>,
     /// `None` when the call is over.
     open: Option<Open>,
     peer: Peer,
-    /// What must live as long as the body is read.
-    keep: Option<K>,
 }
 
 #[derive(Debug)]
@@ -41,9 +39,9 @@ struct Open {
     expiry: Option<Pin<Box<Sleep>>>,
 }
 
-impl<K> ResponseBody<K> {
+impl ResponseBody {
     pub(super) fn new(incoming: Incoming, call: PendingCall, peer: Peer) -> Self {
-        Self { first: None, open: Some(Open { incoming, call, expiry: None }), peer, keep: None }
+        Self { first: None, open: Some(Open { incoming, call, expiry: None }), peer }
     }
 
     /// Waits for the first frame, and keeps it for the reader.
@@ -69,32 +67,17 @@ impl<K> ResponseBody<K> {
         }
         self
     }
-
-    /// Holds `keep` for as long as the body.
-    #[must_use]
-    pub(super) fn keeping(mut self, keep: K) -> Self {
-        self.keep = Some(keep);
-        self
-    }
 }
 
-/// Takes out what a server says to this channel, and which has been heeded: a handler that passes an error on must not tell
-/// its own caller the same.
-pub(super) fn heeded(headers: &mut HeaderMap) {
-    headers.remove(REFUSED);
-    headers.remove(PUSHBACK);
-}
-
-/// What the headers or trailers of an answer say about its endpoint. `None`: they say no status.
-pub(super) fn outcome(headers: &HeaderMap) -> Option<Outcome> {
-    let status = headers.get(Status::GRPC_STATUS)?;
-    Some(match Code::from_bytes(status.as_bytes()) {
+/// What the code of an answer says about its endpoint.
+pub(super) fn outcome(code: Code) -> Outcome {
+    match code {
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,
         // A quota, or a server without room: another may do better, but it is no failure of this one.
         Code::ResourceExhausted => Outcome::Refused,
         // The caller's matter, or the business's.
         _ => Outcome::Served,
-    })
+    }
 }
 
 impl Open {
@@ -123,20 +106,21 @@ impl Open {
     }
 
     fn judge(&mut self, frame: &Frame<Bytes>) {
-        match frame.trailers_ref().and_then(outcome) {
+        let code = frame.trailers_ref().and_then(|trailers| code_of(StatusCode::OK, trailers, None));
+        match code.map(outcome) {
             Some(Outcome::Failed) => self.call.failed_late(),
             Some(Outcome::Served | Outcome::Refused) | None => {}
         }
     }
 }
 
-impl<K: Unpin> HttpBody for ResponseBody<K> {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let mut frame = match (this.first.take(), &mut this.open) {
+        let frame = match (this.first.take(), &mut this.open) {
             (Some(first), _) => Some(Ok(first)),
             (None, Some(open)) => ready!(open.poll_frame(&this.peer, context)),
             (None, None) => None,
@@ -144,9 +128,6 @@ impl<K: Unpin> HttpBody for ResponseBody<K> {
         // Nothing comes after trailers or an error: an unread end must not keep the call pending.
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
             this.open = None;
-        }
-        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
-            heeded(trailers);
         }
         Poll::Ready(frame)
     }

@@ -9,6 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::{
+    connection::StreamLimit,
     peer::Peer,
     stats::{EndpointState, EndpointStats},
 };
@@ -31,7 +32,7 @@ struct Standing {
 /// How an endpoint's connection stands.
 pub(super) enum State {
     Connecting,
-    Connected,
+    Connected(StreamLimit),
     /// Why there is none.
     Failed(String),
 }
@@ -62,19 +63,21 @@ impl Roster {
     }
 
     /// Every endpoint as the picker's statements and its connection tell. One that is being removed is left out.
-    pub(super) fn stats(&self, statements: Vec<(Key, Traits, Statement)>) -> Vec<EndpointStats> {
+    pub(super) fn stats(&self, statements: Vec<(Key, Traits, Statement)>) -> Vec<(Key, EndpointStats)> {
         let endpoints = self.endpoints();
         let stats = |(key, traits, Statement { health, calls }): (Key, Traits, Statement)| {
             let Standing { peer, state } = endpoints.get(&key)?;
-            Some(EndpointStats {
+            let stats = EndpointStats {
                 instance_id: peer.instance().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
                 address: peer.address().to_string(),
                 version: traits.version,
                 zone: traits.zone,
                 weight: traits.weight,
                 state: state.with(&health),
+                stream_limit: state.stream_limit(),
                 calls,
-            })
+            };
+            Some((key, stats))
         };
         statements.into_iter().filter_map(stats).collect()
     }
@@ -89,16 +92,23 @@ impl Roster {
 }
 
 impl State {
+    fn stream_limit(&self) -> Option<u32> {
+        match self {
+            Self::Connected(limit) => limit.get(),
+            Self::Connecting | Self::Failed(_) => None,
+        }
+    }
+
     /// The state that people are told: without a connection, health does not matter.
     fn with(&self, health: &Health) -> EndpointState {
         match (self, health) {
             (Self::Connecting, _) => EndpointState::Connecting,
             (Self::Failed(why), _) => EndpointState::Unreachable { why: why.clone() },
-            (Self::Connected, Health::Healthy { .. }) => EndpointState::Ready,
-            (Self::Connected, Health::Ejected { until, .. }) => {
+            (Self::Connected(_), Health::Healthy { .. }) => EndpointState::Ready,
+            (Self::Connected(_), Health::Ejected { until, .. }) => {
                 EndpointState::Ejected { time_left: until.saturating_duration_since(Instant::now()) }
             }
-            (Self::Connected, Health::Probation { .. }) => EndpointState::Probation,
+            (Self::Connected(_), Health::Probation { .. }) => EndpointState::Probation,
         }
     }
 }
@@ -107,7 +117,7 @@ impl fmt::Display for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.state {
             State::Connecting => write!(f, "{} (connecting)", self.peer),
-            State::Connected => write!(f, "{} (connected, takes no calls)", self.peer),
+            State::Connected(_) => write!(f, "{} (connected, takes no calls)", self.peer),
             State::Failed(why) => write!(f, "{} ({why})", self.peer),
         }
     }

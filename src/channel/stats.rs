@@ -20,6 +20,8 @@ pub struct EndpointStats {
     pub weight: u32,
     /// How it stands.
     pub state: EndpointState,
+    /// How many calls its server allows to be under way on the connection. `None`: there is no connection, or no limit.
+    pub stream_limit: Option<u32>,
     /// What its calls were like.
     pub calls: CallStats,
 }

@@ -5,7 +5,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
 };
 
 use http::uri::PathAndQuery;
@@ -59,12 +59,26 @@ struct Latest {
 impl Rules {
     /// The terms of a call that begins now.
     pub(crate) fn of(&self, path: &PathAndQuery) -> Terms {
-        let latest = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let latest = self.latest();
         Terms {
             policy: latest.policy.clone(),
             method: latest.methods.get(path.path()).cloned(),
             endpoints: latest.endpoints,
         }
+    }
+
+    /// The policy that is effective now.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        self.latest().policy.clone()
+    }
+
+    /// Whether the endpoints list the method at that path.
+    pub(super) fn declares(&self, path: &str) -> bool {
+        self.latest().methods.contains_key(path)
+    }
+
+    fn latest(&self) -> RwLockReadGuard<'_, Latest> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes over what a set says. For the driver.

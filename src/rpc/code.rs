@@ -1,6 +1,7 @@
-//! The names of gRPC's codes.
+//! gRPC's codes: their names, and how an answer says its own.
 
-use tonic::Code;
+use http::{HeaderMap, StatusCode};
+use tonic::{Code, Status};
 
 /// A code as contracts, grpcurl and OpenTelemetry write it, such as `DEADLINE_EXCEEDED`.
 pub fn code_name(code: Code) -> &'static str {
@@ -22,5 +23,67 @@ pub fn code_name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// The code of an answer as far as it is known. `None`: its trailers, which have not come, will say it.
+///
+/// Headers say it if no message follows. An answer of somebody who does not speak gRPC, such as a proxy, has the code that
+/// gRPC gives its HTTP status (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
+pub(crate) fn code_of(http: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> Option<Code> {
+    let said = [Some(headers), trailers].into_iter().flatten().find_map(|said| said.get(Status::GRPC_STATUS));
+    match (said, http) {
+        (Some(code), _) => Some(Code::from_bytes(code.as_bytes())),
+        (None, StatusCode::OK) => trailers.map(|_| Code::Unknown),
+        (None, StatusCode::BAD_REQUEST) => Some(Code::Internal),
+        (None, StatusCode::UNAUTHORIZED) => Some(Code::Unauthenticated),
+        (None, StatusCode::FORBIDDEN) => Some(Code::PermissionDenied),
+        (None, StatusCode::NOT_FOUND) => Some(Code::Unimplemented),
+        (
+            None,
+            StatusCode::TOO_MANY_REQUESTS
+            | StatusCode::BAD_GATEWAY
+            | StatusCode::SERVICE_UNAVAILABLE
+            | StatusCode::GATEWAY_TIMEOUT,
+        ) => Some(Code::Unavailable),
+        (None, _) => Some(Code::Unknown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: Code) -> HeaderMap {
+        HeaderMap::from_iter([(Status::GRPC_STATUS, i32::from(code).into())])
+    }
+
+    #[test]
+    fn an_answer_says_its_code_in_headers_or_trailers_and_until_then_has_none() {
+        let none = HeaderMap::new();
+        assert_eq!(code_of(StatusCode::OK, &none, None), None);
+        assert_eq!(code_of(StatusCode::OK, &status(Code::NotFound), None), Some(Code::NotFound));
+        assert_eq!(code_of(StatusCode::OK, &none, Some(&status(Code::Ok))), Some(Code::Ok));
+        assert_eq!(code_of(StatusCode::OK, &none, Some(&none)), Some(Code::Unknown), "it ended and has not said it");
+        assert_eq!(code_of(StatusCode::BAD_GATEWAY, &status(Code::Aborted), None), Some(Code::Aborted));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_grpcs_has_the_code_of_its_http_status() {
+        for (http, code) in [
+            (400, Code::Internal),
+            (401, Code::Unauthenticated),
+            (403, Code::PermissionDenied),
+            (404, Code::Unimplemented),
+            (429, Code::Unavailable),
+            (502, Code::Unavailable),
+            (503, Code::Unavailable),
+            (504, Code::Unavailable),
+            (415, Code::Unknown),
+            (500, Code::Unknown),
+        ] {
+            let status = StatusCode::from_u16(http).expect("a status");
+            assert_eq!(code_of(status, &HeaderMap::new(), None), Some(code), "{http}");
+        }
     }
 }

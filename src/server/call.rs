@@ -10,24 +10,24 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as HttpBody;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, body::Body, service::Routes};
 use tower::Service as _;
-use tracing::Instrument as _;
+use tracing::{Instrument as _, Span};
 
 use super::{
     Limits,
     fault::{self, ERRORS},
     methods::{Flow, Methods},
-    metrics,
+    metrics::{self, Timed},
     places::{Place, Places},
     request::{CheckedBody, Encoding, malformed},
-    response::StreamBody,
+    response::{StreamBody, UnaryBody},
 };
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal},
+    rpc::code_of,
     trace::{self, TraceContext},
 };
 
@@ -72,14 +72,26 @@ impl Stack {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let (begun, path) = (Instant::now(), request.uri().path());
-        let (method, flow) = (self.methods.declared(path), self.methods.flow(path));
-        let mut response = match self.admit(request.headers(), path) {
-            Ok(admitted) => self.run(admitted, request).await,
-            Err(refused) => *refused,
+        let path = request.uri().path();
+        let timed = self.methods.unary(path).map(Timed::begin);
+        let (mut response, span) = match self.admit(request.headers(), path) {
+            Ok(admitted) => {
+                let span = span(path);
+                (self.run(admitted, request, span.clone()).await, span)
+            }
+            Err(refused) => {
+                metrics::refused(&refused);
+                (*refused, Span::none())
+            }
         };
         fault::correct(response.headers_mut());
-        metrics::answered(method, flow, begun, &response);
+        if let Some(code) = code_of(response.status(), response.headers(), None).filter(|code| is_servers_fault(*code))
+        {
+            trace::failed(&span, code);
+        }
+        if let Some(timed) = timed {
+            response = UnaryBody::counted(response, timed);
+        }
         // On every answer, so that an error says where it comes from.
         response.headers_mut().insert(INSTANCE, self.instance.clone());
         response
@@ -144,7 +156,7 @@ impl Stack {
     }
 
     /// Runs a call: a handler's panic and its deadline end it, and nothing else does.
-    async fn run<B>(&self, admitted: Admitted, mut request: Request<B>) -> Response<Body>
+    async fn run<B>(&self, admitted: Admitted, mut request: Request<B>, span: Span) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -152,8 +164,6 @@ impl Stack {
         let begin_by = admitted.begin_by(self.limits.unary_time);
         let Admitted { flow, deadline, place } = admitted;
         let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
-        let path = request.uri().path();
-        let span = tracing::debug_span!("call", path, otel.name = path.trim_start_matches('/'), otel.kind = "server");
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
             trace.adopt(&span);
@@ -199,6 +209,30 @@ impl Stack {
     fn shown_instance(&self) -> &str {
         self.instance.to_str().unwrap_or_default()
     }
+}
+
+fn span(path: &str) -> Span {
+    tracing::debug_span!(
+        "call",
+        path,
+        otel.name = path.trim_start_matches('/'),
+        otel.kind = "server",
+        otel.status_code = tracing::field::Empty,
+        rpc.response.status_code = tracing::field::Empty
+    )
+}
+
+/// Whether a call that ends so is an error of the server's, as OpenTelemetry has it; the others are their callers'.
+fn is_servers_fault(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unknown
+            | Code::DeadlineExceeded
+            | Code::Unimplemented
+            | Code::Internal
+            | Code::Unavailable
+            | Code::DataLoss
+    )
 }
 
 fn refused(refusal: Refusal, message: impl Into<String>) -> Box<Response<Body>> {

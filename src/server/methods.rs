@@ -52,9 +52,9 @@ impl Methods {
         self.flows.get(path).copied().unwrap_or(Flow::ClientStreaming)
     }
 
-    /// The name of the method at that path, if a descriptor declares it: others are the callers' inventions.
-    pub(super) fn declared(&self, path: &str) -> Option<Arc<str>> {
-        self.flows.get_key_value(path).map(|(path, _)| path.clone())
+    /// The path, if a descriptor declares a unary method there.
+    pub(super) fn unary(&self, path: &str) -> Option<Arc<str>> {
+        self.flows.get_key_value(path).filter(|(_, flow)| **flow == Flow::Unary).map(|(path, _)| path.clone())
     }
 
     /// The methods that a client may send again.

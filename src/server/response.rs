@@ -1,20 +1,25 @@
-//! The body of a streaming answer: it holds the call's place, ends at its deadline, and survives a panic.
+//! The bodies of answers. A stream's holds the call's place, ends at its deadline, and survives a panic; that of a unary call
+//! tells how the call ends.
 
 use std::{
     future::Future as _,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
-use super::{fault, places::Place};
-use crate::deadline::{self, Deadline};
+use super::{fault, metrics::Timed, places::Place};
+use crate::{
+    deadline::{self, Deadline},
+    rpc::code_of,
+};
 
 /// The body of a streaming answer.
 pub(super) struct StreamBody {
@@ -75,10 +80,7 @@ impl http_body::Body for StreamBody {
             Poll::Pending => match self.poll_inner(context) {
                 Poll::Ready(Some(Err(status))) => status,
                 Poll::Ready(Some(Ok(mut frame))) => {
-                    if let Some(trailers) = frame.trailers_mut() {
-                        fault::unclaim(trailers);
-                        fault::correct(trailers);
-                    }
+                    frame.trailers_mut().into_iter().for_each(set_right);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 other @ (Poll::Ready(None) | Poll::Pending) => return other,
@@ -95,4 +97,62 @@ impl http_body::Body for StreamBody {
     fn size_hint(&self) -> SizeHint {
         SizeHint::default()
     }
+}
+
+/// The body of a unary answer that has one.
+pub(super) struct UnaryBody {
+    inner: Body,
+    /// `None`: it is known how the call ends.
+    timed: Option<Timed>,
+}
+
+impl UnaryBody {
+    /// Counts an answer that is ready: now, if its headers say how the call ends, or when its trailers do.
+    pub(super) fn counted(response: Response<Body>, mut timed: Timed) -> Response<Body> {
+        timed.answered();
+        match code_of(response.status(), response.headers(), None) {
+            Some(code) => {
+                timed.end(code);
+                response
+            }
+            None => response.map(|inner| Body::new(Self { inner, timed: Some(timed) })),
+        }
+    }
+}
+
+impl http_body::Body for UnaryBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        let code = match &mut frame {
+            Some(Ok(frame)) => frame.trailers_mut().map(|trailers| {
+                set_right(trailers);
+                code_of(StatusCode::OK, trailers, None).unwrap_or(Code::Unknown)
+            }),
+            Some(Err(status)) => Some(status.code()),
+            None => Some(Code::Unknown),
+        };
+        if let Some(code) = code
+            && let Some(timed) = self.timed.take()
+        {
+            timed.end(code);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// Trailers as a handler has made them, as they may leave the server.
+fn set_right(trailers: &mut HeaderMap) {
+    fault::unclaim(trailers);
+    fault::correct(trailers);
 }

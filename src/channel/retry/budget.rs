@@ -7,14 +7,14 @@
 //! The rule ([`Credit`]) is pure: the clock is passed in.
 
 use std::{
-    sync::{Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
 use tokio::time::Instant;
 
 use crate::{
-    channel::{call::Call, terms::Terms},
+    channel::{call::Call, metrics, terms::Terms},
     policy::RetryPolicy,
 };
 
@@ -27,15 +27,17 @@ const RESERVE: Duration = Duration::from_secs(3);
 
 /// The budget of a channel.
 #[derive(Debug)]
-pub(crate) struct Budget(Mutex<Credit>);
-
-impl Default for Budget {
-    fn default() -> Self {
-        Self(Mutex::new(Credit::new(Instant::now())))
-    }
+pub(crate) struct Budget {
+    /// Whose calls they are.
+    service: Arc<str>,
+    credit: Mutex<Credit>,
 }
 
 impl Budget {
+    pub(crate) fn new(service: Arc<str>) -> Self {
+        Self { service, credit: Mutex::new(Credit::new(Instant::now())) }
+    }
+
     /// A call is made.
     pub(crate) fn earn(&self, policy: &RetryPolicy) {
         self.credit().earn(Instant::now(), policy);
@@ -45,18 +47,28 @@ impl Budget {
     /// credit left. If so the attempt is counted and paid.
     pub(crate) fn grants(&self, call: &Call, terms: &Terms) -> bool {
         let policy = &terms.policy.retry;
-        let granted = terms.method.is_some()
-            && call.body.may_repeat()
-            && call.further_attempts() + 1 < policy.max_attempts
-            && self.credit().spend(Instant::now(), policy);
-        if granted {
-            call.count_further_attempt();
+        let allowed =
+            terms.method.is_some() && call.body.may_repeat() && call.further_attempts() + 1 < policy.max_attempts;
+        if !allowed {
+            return false;
         }
-        granted
+        let paid = self.credit().spend(Instant::now(), policy);
+        if paid {
+            call.count_further_attempt();
+            metrics::further_attempt(&self.service);
+        } else {
+            metrics::further_attempt_refused(&self.service);
+        }
+        paid
+    }
+
+    /// For how many attempts there is credit: as many as [`Self::grants`] would pay for now.
+    pub(crate) fn left(&self, policy: &RetryPolicy) -> f64 {
+        self.credit().left(Instant::now(), policy)
     }
 
     fn credit(&self) -> MutexGuard<'_, Credit> {
-        self.0.lock().expect("no code panics while it holds this lock")
+        self.credit.lock().expect("no code panics while it holds this lock")
     }
 }
 
@@ -91,6 +103,12 @@ impl Credit {
             *purse -= 1.0;
         }
         enough
+    }
+
+    fn left(&mut self, now: Instant, policy: &RetryPolicy) -> f64 {
+        self.pass(now, policy);
+        // They are not added up: a part of each is no attempt.
+        self.earned.floor() + self.reserve.floor()
     }
 
     fn pass(&mut self, now: Instant, policy: &RetryPolicy) {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::{
     channel::{
@@ -17,6 +17,7 @@ use crate::{
         error::{CallError, Failure},
     },
     headers::PUSHBACK,
+    rpc::code_of,
 };
 
 /// Who wants more patience than this is taken to mean that the call should not be sent again: its caller is a better judge
@@ -64,25 +65,10 @@ fn broke_off(failure: Failure) -> bool {
 
 fn of_status(http: StatusCode, headers: &HeaderMap) -> Verdict {
     let pushback = headers.get(PUSHBACK).map(pushback);
-    match (code(http, headers), pushback) {
+    match (code_of(http, headers, None), pushback) {
         (Some(Code::Unavailable), None) => Verdict::Again,
         (Some(Code::Unavailable | Code::ResourceExhausted), Some(Some(wait))) => Verdict::AgainAfter(wait),
         _ => Verdict::Final,
-    }
-}
-
-/// The code that the call failed with. `None`: it has not failed so far.
-fn code(http: StatusCode, headers: &HeaderMap) -> Option<Code> {
-    if let Some(status) = headers.get(Status::GRPC_STATUS) {
-        return Some(Code::from_bytes(status.as_bytes()));
-    }
-    // <https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>
-    match http {
-        StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::BAD_GATEWAY
-        | StatusCode::SERVICE_UNAVAILABLE
-        | StatusCode::GATEWAY_TIMEOUT => Some(Code::Unavailable),
-        _ => None,
     }
 }
 
@@ -95,6 +81,8 @@ fn pushback(value: &HeaderValue) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use tonic::Status;
+
     use super::*;
 
     fn told(code: Code, pushback: Option<&str>) -> Verdict {

@@ -6,6 +6,7 @@ mod endpoints;
 mod failures;
 mod hedging;
 mod lifetime;
+mod metrics;
 pub(crate) mod net;
 mod places;
 mod refusals;

@@ -4,6 +4,7 @@ mod calls;
 mod drain;
 mod floods;
 mod limits;
+mod metrics;
 mod probe;
 
 use std::time::Duration;

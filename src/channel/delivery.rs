@@ -1,0 +1,82 @@
+//! An answer as its caller reads it: what was meant for the channel is taken out, and its end is counted.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use http_body::{Body as HttpBody, Frame};
+use tonic::{Code, Status, body::Body};
+
+use super::{Channel, call::Answer, metrics::Timed, response::ResponseBody};
+use crate::{
+    headers::{PUSHBACK, REFUSED},
+    rpc::code_of,
+};
+
+/// Hands an answer to its caller.
+pub(super) fn deliver(mut answer: Answer, mut timed: Timed, channel: Channel) -> Response<Body> {
+    timed.answered();
+    let code = code_of(answer.status(), answer.headers(), answer.body().trailers_only());
+    let open = match code {
+        Some(code) => {
+            timed.end(code);
+            None
+        }
+        None => Some(timed),
+    };
+    heed(answer.headers_mut());
+    answer.map(|body| Body::new(Delivery { body, open, _channel: channel }))
+}
+
+/// Takes out what a server says to the channel: it has been heeded, and a handler that passes an error on must not tell its
+/// own caller the same.
+fn heed(headers: &mut HeaderMap) {
+    headers.remove(REFUSED);
+    headers.remove(PUSHBACK);
+}
+
+/// The body of an answer at its caller.
+struct Delivery {
+    body: ResponseBody,
+    /// `None`: it is known how the call ends.
+    open: Option<Timed>,
+    /// The answer may be read for longer than its caller keeps the client.
+    _channel: Channel,
+}
+
+impl Delivery {
+    fn ended(&mut self, code: Code) {
+        if let Some(timed) = self.open.take() {
+            timed.end(code);
+        }
+    }
+}
+
+impl HttpBody for Delivery {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let this = self.get_mut();
+        let mut frame = ready!(Pin::new(&mut this.body).poll_frame(context));
+        match &mut frame {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    let code = code_of(StatusCode::OK, trailers, None);
+                    this.ended(code.unwrap_or(Code::Unknown));
+                    heed(trailers);
+                }
+            }
+            Some(Err(status)) => this.ended(status.code()),
+            None => this.ended(Code::Unknown),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+}

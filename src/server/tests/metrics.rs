@@ -1,0 +1,79 @@
+//! What a server tells of its calls.
+
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
+
+use super::{probe::unary, *};
+
+const UNARY: &str = "/meshwork.registry.v1.RegistryService/Deregister";
+
+fn recorder() -> PrometheusRecorder {
+    PrometheusBuilder::new().build_recorder()
+}
+
+#[track_caller]
+fn assert_told(recorder: &PrometheusRecorder, expected: &str) {
+    let told = recorder.handle().render();
+    assert!(told.lines().any(|told| told == expected), "{expected}\nis not in\n{told}");
+}
+
+fn calls(code: &str) -> String {
+    let labels = format!(r#"rpc_method="{UNARY}",rpc_response_status_code="{code}""#);
+    format!("rpc_server_call_duration_seconds_count{{{labels}}} 1")
+}
+
+/// Sends nothing at all, and reads how that is answered.
+async fn post(connection: &mut Connection, path: &str, content_type: &str) {
+    let request = http::Request::post(format!("http://probe{path}")).header("content-type", content_type);
+    let response = connection.call(request.body(Body::empty()).expect("a request")).await.expect("an answer");
+    http_body_util::BodyExt::collect(response.into_body()).await.expect("a whole answer");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_unary_call_is_counted_with_the_code_that_it_ends_with() {
+    let recorder = recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let running = run(config(), |server| server);
+    let mut connection = running.connect().await.expect("the server answers");
+    let mut client = client(connection.clone());
+
+    client.deregister(unary("")).await.expect("served");
+    assert_told(&recorder, &calls("OK"));
+    client.deregister(unary("deadline")).await.expect_err("as told");
+    assert_told(&recorder, &calls("FAILED_PRECONDITION"));
+    client.deregister(unary("panic")).await.expect_err("as told");
+    assert_told(&recorder, &calls("INTERNAL"));
+    client.deregister(with_header(unary("wait"), "grpc-timeout", "1m")).await.expect_err("cut");
+    assert_told(&recorder, &calls("DEADLINE_EXCEEDED"));
+    post(&mut connection, UNARY, "text/html").await;
+    assert_told(&recorder, &calls("UNKNOWN"));
+    post(&mut connection, UNARY, "application/grpc").await;
+    assert_told(&recorder, &calls("INVALID_ARGUMENT"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_its_caller_gives_up_is_counted_as_cancelled() {
+    let recorder = recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let running = run(config(), |server| server);
+    let mut client = running.client().await;
+    tokio::select! {
+        _ = client.deregister(unary("wait")) => unreachable!("nobody releases it"),
+        () = running.probe.until(|seen| seen.started == 1) => {}
+    }
+    running.probe.until(|seen| seen.alive == 0).await;
+    assert_told(&recorder, &calls("CANCELLED"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_was_turned_away_is_counted_by_its_reason_and_made_up_methods_are_no_labels() {
+    let recorder = recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let running = run(config(), |server| server);
+    let mut connection = running.connect().await.expect("the server answers");
+    let refused = client(connection.clone()).deregister(with_header(unary(""), "meshwork-instance", "probe-0")).await;
+    refused.expect_err("refused");
+    assert_told(&recorder, r#"meshwork_server_refused_total{reason="wrong-instance"} 1"#);
+    assert_told(&recorder, &calls("UNAVAILABLE"));
+    post(&mut connection, "/meshwork.registry.v1.RegistryService/MadeUp", "application/grpc").await;
+    assert!(!recorder.handle().render().contains("MadeUp"));
+}
