@@ -185,6 +185,22 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    #[test]
+    fn every_example_in_the_help_is_accepted() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().expect("examples").to_string();
+            let examples: Vec<_> = help.lines().filter_map(|line| line.split_once("cargo bench-mesh ")).collect();
+            assert!(!examples.is_empty(), "{}", command.get_name());
+            for (_, example) in examples {
+                // What it is for stands behind it, apart.
+                let example = example.split("   ").next().expect("there is a first part");
+                let args = example.split_whitespace().map(|arg| if arg == "''" { "" } else { arg });
+                let parsed = Cli::try_parse_from(["meshwork-bench"].into_iter().chain(args));
+                assert_eq!(parsed.map(|cli| cli.command.name()).ok(), Some(command.get_name()), "{example}");
+            }
+        }
+    }
+
     fn parse(args: &[&str]) -> Cli {
         Cli::try_parse_from(["meshwork-bench"].iter().chain(args)).unwrap()
     }

@@ -11,6 +11,7 @@ use meshwork::{
         IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, Policy, RegisterRequest, SetPolicyRequest,
         WatchRequest,
     },
+    discovery::DEFAULT_WEIGHT,
     policy,
     rpc::{Page, Violations, duration},
 };
@@ -27,7 +28,6 @@ pub const LEASE_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)
 /// The lease of an instance that did not ask for a time of its own.
 pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
 
-const DEFAULT_WEIGHT: u32 = 100;
 const MAX_WEIGHT: u32 = 1000;
 const MAX_SERVICE_LEN: usize = 63;
 const MAX_TEXT_LEN: usize = 128;

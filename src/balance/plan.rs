@@ -20,10 +20,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::{account::Ejections, health::Health, tier::Tier};
-use crate::policy::{Policy, SplitPolicy};
+use crate::{
+    discovery::DEFAULT_WEIGHT,
+    policy::{Policy, SplitPolicy},
+};
 
-/// The weight of an instance that says none.
-pub(crate) const DEFAULT_WEIGHT: u32 = 100;
 /// 2^64: a turn is a fraction of it.
 const WHOLE: u128 = 1 << 64;
 /// The step from turn to turn, 2^64 divided by the golden ratio: any run of turns is spread evenly over all fractions.

@@ -24,7 +24,7 @@ use std::{
 
 use tokio::sync::{Notify, watch as latest};
 
-pub use endpoint::{EndpointSet, Endpoints};
+pub use endpoint::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
 
 pub(crate) use cache::Cache;
 pub(crate) use watch::run;

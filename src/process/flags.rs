@@ -8,7 +8,7 @@ use clap::{
 };
 
 use super::{Failure, Listener};
-use crate::{Mesh, server::Config, telemetry::LogFormat};
+use crate::{Mesh, discovery::DEFAULT_WEIGHT, server::Config, telemetry::LogFormat};
 
 /// What every process logs.
 #[derive(Args, Clone, Debug)]
@@ -77,7 +77,7 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_VERSION", default_value = "")]
     pub version: String,
     /// The instance's share of the load relative to the others, 1-1000
-    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub weight: u32,
     /// How many instances of a service this one calls at most, each process others; 0: all
     #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32)]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::Limits;
+use crate::discovery::DEFAULT_WEIGHT;
 
 /// Who a server is, and how it behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,7 +39,7 @@ impl Config {
             advertise: advertise.into(),
             version: String::new(),
             zone: String::new(),
-            weight: 100,
+            weight: DEFAULT_WEIGHT,
             labels: BTreeMap::new(),
             lease_ttl: Duration::from_secs(10),
             drain_limit: Duration::from_secs(30),

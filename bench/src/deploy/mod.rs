@@ -20,7 +20,7 @@ use crate::{
     echo::{self, Echo, SERVICE},
     open_loop::offer,
     process::{self, Process},
-    report::{Failures, Figures, Outcome},
+    report::{Failures, Figures, Outcome, quantile_ms},
 };
 
 use traffic::{Reached, Traffic};
@@ -89,13 +89,11 @@ pub(crate) async fn run(args: &Args) -> Result<Outcome, Error> {
     let (mut figures, mut failures) = (Figures::default(), Failures::default());
     let failed = ended.iter().filter_map(|ended| ended.failure.as_ref());
     let failed = failed.inspect(|failure| failures.add(failure.as_str())).count();
-    let mut took = ended.iter().map(|ended| ended.took).collect::<Vec<_>>();
-    took.sort_unstable();
     figures.add("deployments_per_s", deployed.load(Ordering::Relaxed) as f64 / time.as_secs_f64());
     figures.add("deployments", deployed.load(Ordering::Relaxed) as f64);
     figures.add("calls", ended.len() as f64);
     figures.add("failed_calls", failed as f64);
-    figures.add("p99_ms", took.get(took.len() * 99 / 100).map_or(0.0, Duration::as_secs_f64) * 1e3);
+    figures.add("p99_ms", quantile_ms(ended.iter().map(|ended| ended.took), 0.99));
     join_all(left.into_iter().flatten().map(stop)).await.into_iter().collect::<Result<Vec<()>, _>>()?;
     echo.stop().await;
     Ok(Outcome { setup: SETUP, rounds: vec![figures.clone()], figures, failures })

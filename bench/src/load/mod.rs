@@ -4,6 +4,7 @@ mod arrivals;
 mod buyers;
 pub(crate) mod closed;
 pub(crate) mod open;
+mod placed;
 
 use std::{future::Future, io, time::Duration};
 
@@ -14,6 +15,7 @@ use crate::shop_processes;
 pub(crate) use buyers::{Buyer, Buyers, reserved_orders};
 pub(crate) use closed::Closed;
 pub(crate) use open::Open;
+pub(crate) use placed::{Placed, PlacedOrder};
 
 /// Why no load can be put on a mesh.
 #[derive(Debug, thiserror::Error)]

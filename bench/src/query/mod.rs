@@ -6,18 +6,14 @@
 mod reads;
 mod views;
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use meshwork_cli::fleet::Replicas;
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use crate::{
-    load::{Buyer, Buyers, Error, Open},
+    load::{Buyers, Error, Open, Placed},
     report::{Failures, Figures, Outcome, medians},
     shop_processes::{self, Config, Programs, ShopProcesses, Store},
 };
@@ -102,7 +98,10 @@ async fn measure(args: &Args, shop: &ShopProcesses, instances: usize) -> Result<
     let views = Views::watch(shop).await?;
 
     let (buyer, placed) = (buyers.buyer(), Placed::default());
-    let order = |number| placed.clone().place(buyer.clone(), number);
+    let order = |number| {
+        let (placed, mut buyer) = (placed.clone(), buyer.clone());
+        async move { placed.place(&mut buyer, number).await.map(drop) }
+    };
     let load = Open { per_s: ORDERS_PER_S, warm_up: Duration::ZERO, window: WARM_UP + window * 2 };
     let without_reads = Instant::now() + WARM_UP;
     let with_reads = without_reads + window;
@@ -111,7 +110,7 @@ async fn measure(args: &Args, shop: &ShopProcesses, instances: usize) -> Result<
         let (known, before) = (placed.orders(), query_cpu(shop)?);
         sleep_until(with_reads).await;
         let between = query_cpu(shop)?;
-        let known: Vec<Uuid> = known.into_iter().map(|(order, _)| order).collect();
+        let known: Vec<Uuid> = known.into_iter().map(|order| order.id).collect();
         let reads = reads::read(shop.mesh(), &buyer, &known, readers, window).await;
         let cpu = (query_cpu(shop)? - between).saturating_sub(between - before);
         Ok::<_, Error>((reads, cpu))
@@ -120,7 +119,7 @@ async fn measure(args: &Args, shop: &ShopProcesses, instances: usize) -> Result<
     let (Reads { count, mut failures }, cpu) = read?;
     failures.merge(sample.failures);
 
-    let orders = placed.orders();
+    let orders: Vec<_> = placed.orders().into_iter().map(|order| (order.id, order.at)).collect();
     let lag_p99_ms = |from, until| {
         let orders: Vec<_> = orders.iter().filter(|(_, at)| (from..until).contains(at)).copied().collect();
         views.lag_p99_ms(&orders)
@@ -141,22 +140,6 @@ async fn measure(args: &Args, shop: &ShopProcesses, instances: usize) -> Result<
 /// CPU time of all query processes since their start.
 fn query_cpu(shop: &ShopProcesses) -> Result<Duration, Error> {
     shop.instances("query").into_iter().map(|instance| Ok(instance.cpu_time()?)).sum()
-}
-
-/// Orders, and when each was acknowledged.
-#[derive(Clone, Default)]
-struct Placed(Arc<Mutex<Vec<(Uuid, Instant)>>>);
-
-impl Placed {
-    async fn place(self, mut buyer: Buyer, number: usize) -> Result<(), String> {
-        let order = buyer.place(number).await?;
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((order, Instant::now()));
-        Ok(())
-    }
-
-    fn orders(&self) -> Vec<(Uuid, Instant)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
 }
 
 fn figures(stages: &[Stage]) -> Figures {

@@ -1,9 +1,6 @@
 //! The orders that were acknowledged, and what the services say became of them.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::collections::BTreeMap;
 
 use meshwork::{
     Mesh,
@@ -12,33 +9,29 @@ use meshwork::{
         order::v1::{GetOrderRequest, OrderState, order_service_client::OrderServiceClient},
     },
 };
-use uuid::Uuid;
 
-use crate::load::{self, Buyer, Error};
+use crate::load::{self, Buyer, Error, Placed, PlacedOrder};
 
-/// Acknowledged orders, each with its customer.
-#[derive(Default)]
-pub(super) struct Ledger(Mutex<Vec<(Uuid, String)>>);
+/// Acknowledged orders, of which none may be lost. A cheap handle.
+#[derive(Clone, Default)]
+pub(super) struct Ledger(Placed);
 
 impl Ledger {
     /// An order from its beginning until it was seen to be approved; written down as soon as it is acknowledged.
-    pub(super) async fn buy(self: Arc<Self>, mut buyer: Buyer, number: usize) -> Result<(), String> {
-        let order = buyer.place(number).await?;
-        let customer = buyer.customer(number).to_owned();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push((order, customer));
+    pub(super) async fn buy(self, mut buyer: Buyer, number: usize) -> Result<(), String> {
+        let order = self.0.place(&mut buyer, number).await?;
         buyer.approved(order).await
     }
 
     /// Orders that have not ended, or are not reserved exactly once.
     pub(super) async fn lost(&self, mesh: &Mesh) -> Result<u64, Error> {
-        let acknowledged = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut orders = OrderServiceClient::new(mesh.channel("order"));
         let mut customers = CustomerServiceClient::new(mesh.channel("customer"));
         let (mut unended, mut lines) = (0, BTreeMap::<String, Line>::new());
-        for (order, customer_id) in acknowledged {
-            let request = GetOrderRequest { order_id: order.to_string() };
+        for PlacedOrder { id, customer, .. } in self.0.orders() {
+            let request = GetOrderRequest { order_id: id.to_string() };
             let order = orders.get_order(request).await.map_err(Error::call("GetOrder"))?.into_inner();
-            let line = lines.entry(customer_id).or_default();
+            let line = lines.entry(customer).or_default();
             match order.state() {
                 OrderState::Unspecified | OrderState::Pending => unended += 1,
                 OrderState::Approved => line.approved += 1,

@@ -7,7 +7,7 @@
 
 mod ledger;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
 use meshwork_cli::fleet::Replicas;
 use meshwork_fixture::ServerError;
@@ -95,7 +95,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
 struct Case {
     shop: ShopProcesses,
     buyers: Buyers,
-    ledger: Arc<Ledger>,
+    ledger: Ledger,
 }
 
 /// What a case has found.
@@ -109,7 +109,7 @@ impl Case {
     async fn open(programs: &Programs, config: &Config) -> Result<Self, Error> {
         let shop = ShopProcesses::start(programs, config).await?;
         let buyers = Buyers::open(shop.mesh()).await?;
-        Ok(Self { shop, buyers, ledger: Arc::default() })
+        Ok(Self { shop, buyers, ledger: Ledger::default() })
     }
 
     async fn kill_and_restart(self) -> Result<Found, Error> {

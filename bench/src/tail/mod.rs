@@ -8,6 +8,7 @@ mod strategy;
 
 use std::{path::PathBuf, time::Duration};
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use futures_util::future::try_join_all;
 use meshwork::contract::meshwork::registry::v1::Instance;
 use rustix::process::Signal;
@@ -54,7 +55,13 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20_000))]
     pub(crate) per_s: u32,
     /// Where the picture of success over time goes; empty: nowhere
-    #[arg(long, default_value = "docs/tail.svg", value_name = "FILE")]
+    // Not by clap's own parser of paths, which refuses the empty one.
+    #[arg(
+        long,
+        default_value = "docs/tail.svg",
+        value_name = "FILE",
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub(crate) plot: PathBuf,
     /// Only the runs whose name contains this, such as meshwork or meshwork_silent
     #[arg(long, default_value = "", value_name = "TEXT")]
