@@ -47,6 +47,13 @@ impl Methods {
         Ok(methods)
     }
 
+    /// Those of `services` that no descriptor declares.
+    pub(super) fn undeclared<'a>(&self, services: &'a BTreeSet<String>) -> Vec<&'a str> {
+        let declared = |path: &str, service: &str| path[1..].strip_prefix(service).is_some_and(|m| m.starts_with('/'));
+        let undeclared = |service: &&str| !self.flows.keys().any(|path| declared(path, service));
+        services.iter().map(String::as_str).filter(undeclared).collect()
+    }
+
     /// How the method at that path streams.
     pub(super) fn flow(&self, path: &str) -> Flow {
         self.flows.get(path).copied().unwrap_or(Flow::ClientStreaming)
@@ -125,6 +132,12 @@ mod tests {
         assert_eq!(level("Watch"), [(IdempotencyLevel::NoSideEffects, false)]);
         assert!(methods.iter().all(|method| method.method.starts_with(REGISTRY)));
         assert!(Methods::read(&[DESCRIPTORS], &BTreeSet::new()).expect("our descriptors").idempotent().is_empty());
+    }
+
+    #[test]
+    fn a_service_that_no_descriptor_declares_is_known_as_such() {
+        let services = [REGISTRY, "meshwork.registry.v1.Registry", "test.Echo"].map(str::to_owned).into();
+        assert_eq!(registry().undeclared(&services), ["meshwork.registry.v1.Registry", "test.Echo"]);
     }
 
     #[test]

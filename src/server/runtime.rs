@@ -41,6 +41,13 @@ where
     let own = services.names.clone();
     let (services, health) = services.with_infrastructure(&descriptors).map_err(|error| unreadable(error.into()))?;
     let methods = Methods::read(&descriptors, &services.names).map_err(|error| unreadable(error.into()))?;
+    for service in methods.undeclared(&own) {
+        tracing::warn!(
+            service,
+            "no descriptors: calls of this service have no limit of time, no metrics, and are not retried; \
+             give its file descriptor set to Server::descriptors"
+        );
+    }
     let instance = membership::instance(&config, &own, &methods);
     let mut connections = Connections::new(Stack {
         routes: services.routes.prepare(),
