@@ -145,6 +145,8 @@ impl Recording {
     fn poll_next(&mut self, next: &mut usize, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Some(frame) = self.sent.get(*next) {
             *next += 1;
+            // What was read ahead may be more than is kept.
+            self.open &= self.size <= MAX_RECORDED;
             return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
         }
         if !self.open && !self.sent.is_empty() {
@@ -311,6 +313,21 @@ mod tests {
             frames.send(Ok(Frame::data(half.clone()))).expect("alive");
             assert_eq!(sent(&mut attempt)[0].len(), half.len());
             assert_eq!(body.may_repeat(), repeatable);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_read_ahead_of_a_stream_and_is_beyond_the_bound_is_sent_once() {
+        for messages in [1, 2] {
+            let (frames, body) = stream();
+            let message = Bytes::from(vec![b'x'; MAX_RECORDED / messages + 1]);
+            (0..messages).for_each(|_| frames.send(Ok(Frame::data(message.clone()))).expect("alive"));
+            let body = read_ahead(body).await.expect("encodes");
+            let mut attempt = body.attempt();
+            assert!(body.may_repeat(), "nothing of it was sent");
+            assert_eq!(sent(&mut attempt).len(), messages);
+            assert!(!body.may_repeat());
+            assert!(message.is_unique(), "and not kept");
         }
     }
 
