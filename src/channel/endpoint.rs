@@ -11,7 +11,7 @@
 //! addresses it stays with one for as long as that holds, and goes to the next when it fails: how a list of registries
 //! is used.
 
-use std::{sync::Arc, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -105,7 +105,7 @@ impl Endpoint {
         self.gate.open(link);
         let why = tokio::select! {
             end = end => match end {
-                Ok(Err(error)) => format!("the connection broke: {error}"),
+                Ok(Err(error)) => format!("the connection broke: {}", with_causes(&error)),
                 Ok(Ok(())) | Err(_) => "the server closed the connection".to_owned(),
             },
             () = self.move_on.notified() => "the server was silent".to_owned(),
@@ -113,4 +113,10 @@ impl Endpoint {
         self.gate.close();
         why
     }
+}
+
+/// For people who must find out why: hyper itself only says "connection error".
+fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }

@@ -65,3 +65,15 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_streams_of_a_connection_are_as_many_as_the_readme_says() {
+        let readme = include_str!("../../README.md");
+        let row = readme.lines().find(|line| line.starts_with("| streams on a connection |")).expect("a row for them");
+        assert_eq!((Limits::default().streams_per_connection, row.contains("| 1,024 |")), (1024, true));
+    }
+}

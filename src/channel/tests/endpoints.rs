@@ -1,6 +1,7 @@
 //! Which endpoint a call goes to, as they come and go.
 
-use super::*;
+use super::{ejection::stats, *};
+use crate::channel::tests::net::RawPeer;
 
 #[tokio::test(start_paused = true)]
 async fn a_dead_endpoint_is_not_picked_and_takes_calls_when_it_is_back() {
@@ -19,6 +20,41 @@ async fn a_listener_that_says_nothing_is_no_endpoint() {
     let _backlog = bench.net.listen("stopped:1");
     let _a = bench.host("a");
     assert_eq!(bench.answers(20).await, BTreeMap::from([("a".into(), 20)]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_that_says_nothing_is_given_up_after_2_seconds() {
+    let bench = Bench::new(&["stopped"]);
+    let _backlog = bench.net.listen("stopped:1");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let state = stats(&bench, "stopped").state;
+    let EndpointState::Unreachable { why } = state else { panic!("{state:?}") };
+    assert!(why.contains("within 2 s"), "{why}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_is_gone_is_tried_ever_more_seldom() {
+    let bench = Bench::new(&["gone"]);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let attempts = bench.net.attempts();
+    assert!((40..150).contains(&attempts), "{attempts}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_accepts_and_closes_is_not_asked_without_pause() {
+    let bench = Bench::new(&["a"]);
+    let mut a = RawPeer::listen(&bench.net, "a:1");
+    let closing = tokio::spawn(async move {
+        loop {
+            let mut connection = a.accept().await;
+            // Long enough for the client to have a connection.
+            let _ = timeout(Duration::from_millis(1), connection.accept()).await;
+        }
+    });
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let attempts = bench.net.attempts();
+    assert!((40..150).contains(&attempts), "{attempts}");
+    closing.abort();
 }
 
 #[tokio::test(start_paused = true)]

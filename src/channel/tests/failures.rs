@@ -3,7 +3,7 @@
 use h2::Reason;
 use tokio_stream::StreamExt as _;
 
-use super::*;
+use super::{ejection::stats, *};
 use crate::channel::tests::net::RawPeer;
 
 #[tokio::test(start_paused = true)]
@@ -100,6 +100,42 @@ async fn a_peer_that_vanished_without_a_word_is_found_by_keepalive() {
     assert_eq!((status.code(), told_instance(&status)), (Code::Unavailable, Some("a")), "{status}");
     assert!(begin.elapsed() <= Duration::from_secs(16), "{:?}", begin.elapsed());
     vanished.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_to_a_peer_that_vanished_is_found_before_a_call_needs_it() {
+    let bench = Bench::new(&["a"]);
+    let mut a = RawPeer::listen(&bench.net, "a:1");
+    // Nobody reads it any more, and nobody closes it.
+    let _connection = a.accept().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(stats(&bench, "a").state, EndpointState::Ready);
+
+    tokio::time::sleep(Duration::from_secs(15)).await;
+
+    let state = stats(&bench, "a").state;
+    assert!(matches!(state, EndpointState::Unreachable { .. }), "{state:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_is_told_with_its_cause() {
+    let bench = Bench::new(&["a"]);
+    let mut a = RawPeer::listen(&bench.net, "a:1");
+    let mut connection = a.accept().await;
+    // Long enough for the client to have a connection.
+    let _ = timeout(Duration::from_millis(1), connection.accept()).await;
+    connection.abrupt_shutdown(Reason::INADEQUATE_SECURITY);
+    while connection.accept().await.is_some() {}
+    let why = soon(async {
+        loop {
+            match stats(&bench, "a").state {
+                EndpointState::Unreachable { why } => break why,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+    })
+    .await;
+    assert!(why.contains("the connection broke: ") && why.contains(Reason::INADEQUATE_SECURITY.description()), "{why}");
 }
 
 #[tokio::test(start_paused = true)]
