@@ -2,8 +2,13 @@
 //!
 //! A peer that knows none of them is served all the same: they only add safety and say who answered.
 
-use http::HeaderName;
-use tonic::Code;
+use base64::{
+    Engine as _,
+    alphabet::STANDARD,
+    engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
+};
+use http::{HeaderMap, HeaderName};
+use tonic::{Code, Status};
 
 /// In a request: the `instance_id` that the call is meant for; anybody else refuses it before processing, because the
 /// address has been taken over. In every response: the `instance_id` that answered.
@@ -14,6 +19,21 @@ pub const REFUSED: HeaderName = HeaderName::from_static("meshwork-refused");
 
 /// gRPC A6's pushback: after how many milliseconds the call may be sent again; anything but a number says that it may not.
 pub(crate) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+
+/// How tonic reads a status's details.
+const DETAILS: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
+/// Takes a status's details out of headers or trailers if they cannot be read: tonic would panic, in the task of whoever
+/// reads the status. What is left is a status without details.
+pub(crate) fn drop_unreadable_details(headers: &mut HeaderMap) {
+    let unreadable = |details: &[u8]| DETAILS.decode(details).is_err();
+    if headers.get(Status::GRPC_STATUS_DETAILS).is_some_and(|details| unreadable(details.as_bytes())) {
+        headers.remove(Status::GRPC_STATUS_DETAILS);
+    }
+}
 
 /// Why a server did not start a call. Nothing has happened, so that it may be sent again, even if it is not idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +89,30 @@ impl Refusal {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+
+    #[test]
+    fn what_is_left_of_a_statuss_details_is_what_tonic_can_read() {
+        for (details, kept) in [
+            ("", true),
+            ("CAUSAA", true),
+            ("CAUSAA==", true),
+            ("CAUSAB==", false),
+            ("C", false),
+            ("not base64", false),
+            ("_-", false),
+        ] {
+            let mut headers = HeaderMap::from_iter([
+                (Status::GRPC_STATUS, HeaderValue::from_static("5")),
+                (Status::GRPC_STATUS_DETAILS, HeaderValue::from_static(details)),
+            ]);
+            drop_unreadable_details(&mut headers);
+            assert_eq!(headers.contains_key(Status::GRPC_STATUS_DETAILS), kept, "{details}");
+            assert_eq!(Status::from_header_map(&headers).map(|status| status.code()), Some(Code::NotFound));
+        }
+    }
 
     #[test]
     fn every_refusal_is_known_by_its_name() {

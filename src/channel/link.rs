@@ -17,7 +17,7 @@ use super::{
 use crate::{
     balance::{self, Gate, Outcome, PendingCall},
     deadline::{GRPC_TIMEOUT, format_timeout},
-    headers::{INSTANCE, Refusal},
+    headers::{INSTANCE, Refusal, drop_unreadable_details},
     rpc::code_of,
 };
 
@@ -109,6 +109,7 @@ impl Link {
     }
 
     fn answer(self, mut response: Response<Incoming>, pending: PendingCall) -> Answer {
+        drop_unreadable_details(response.headers_mut());
         // A Meshwork server says it itself; from any other we know whom we asked.
         if let Some(instance) = self.peer.instance() {
             response.headers_mut().entry(INSTANCE).or_insert_with(|| HeaderValue::clone(instance));

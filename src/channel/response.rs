@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     balance::{Outcome, PendingCall},
+    headers::drop_unreadable_details,
     rpc::code_of,
 };
 
@@ -120,7 +121,7 @@ impl HttpBody for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let this = self.get_mut();
-        let frame = match (this.first.take(), &mut this.open) {
+        let mut frame = match (this.first.take(), &mut this.open) {
             (Some(first), _) => Some(Ok(first)),
             (None, Some(open)) => ready!(open.poll_frame(&this.peer, context)),
             (None, None) => None,
@@ -128,6 +129,9 @@ impl HttpBody for ResponseBody {
         // Nothing comes after trailers or an error: an unread end must not keep the call pending.
         if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
             this.open = None;
+        }
+        if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
+            drop_unreadable_details(trailers);
         }
         Poll::Ready(frame)
     }

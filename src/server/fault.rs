@@ -7,7 +7,7 @@ use tonic::{Code, Status, body::Body};
 
 use super::request::malformed;
 use crate::{
-    headers::{INSTANCE, REFUSED, Refusal},
+    headers::{INSTANCE, REFUSED, Refusal, drop_unreadable_details},
     rpc::Domain,
 };
 
@@ -59,6 +59,8 @@ pub(super) fn unclaim(headers: &mut HeaderMap) {
 /// message are the caller's error, which tonic answers with INTERNAL; and what is too long for a client is cut.
 pub(super) fn correct(headers: &mut HeaderMap) {
     const INTERNAL: &[u8] = b"13";
+    // Not every service is tonic's own: one that passes on the answers of others may pass on anything.
+    drop_unreadable_details(headers);
     let size = |name| headers.get(name).map_or(0, |value: &HeaderValue| value.len());
     let too_large = size(Status::GRPC_MESSAGE) > MAX_MESSAGE || size(Status::GRPC_STATUS_DETAILS) > MAX_DETAILS;
     let internal = headers.get(Status::GRPC_STATUS).is_some_and(|code| code.as_bytes() == INTERNAL);
@@ -91,4 +93,20 @@ pub(super) fn trailers(status: &Status) -> HeaderMap {
 
 fn put(status: &Status, headers: &mut HeaderMap) {
     status.add_header(headers).expect("tonic percent-encodes a message into a header value");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_that_cannot_be_read_are_left_out_and_break_nothing() {
+        let mut headers = HeaderMap::from_iter([
+            (Status::GRPC_STATUS, HeaderValue::from_static("13")),
+            (Status::GRPC_STATUS_DETAILS, HeaderValue::from_static("%%%")),
+        ]);
+        correct(&mut headers);
+        let headers = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        assert_eq!(headers.collect::<Vec<_>>(), [("grpc-status", b"13".as_slice())]);
+    }
 }

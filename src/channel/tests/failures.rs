@@ -139,6 +139,34 @@ async fn a_connection_that_breaks_is_told_with_its_cause() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn details_that_are_not_base64_are_left_out_of_the_status_and_the_caller_lives_on() {
+    let status = [("grpc-status", "5"), ("grpc-message", "gone"), ("grpc-status-details-bin", "%%%")];
+    let head = || http::Response::builder().header("content-type", "application/grpc");
+    for in_trailers in [false, true] {
+        let bench = Bench::new(&["a"]);
+        let mut a = RawPeer::listen(&bench.net, "a:1");
+        let answering = tokio::spawn(async move {
+            let mut connection = a.accept().await;
+            let (_, mut respond) = connection.accept().await.expect("a call").expect("a call");
+            if in_trailers {
+                let mut body = respond.send_response(head().body(()).expect("headers"), false).expect("sent");
+                let trailers =
+                    status.map(|(name, value)| (name.parse().expect("a name"), value.parse().expect("text")));
+                body.send_trailers(trailers.into_iter().collect()).expect("sent");
+            } else {
+                let head = status.iter().fold(head(), |head, (name, value)| head.header(*name, *value));
+                respond.send_response(head.body(()).expect("headers"), true).expect("sent");
+            }
+            while connection.accept().await.is_some() {}
+        });
+        let told = bench.ask(net::WHO).await.expect_err("a status");
+        assert_eq!((told.code(), told.message(), told.details()), (Code::NotFound, "gone", [].as_slice()));
+        drop(bench);
+        soon(answering).await.expect("no panic");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_cannot_be_encoded_is_the_callers_error() {
     let bench = Bench::new(&["a"]);
     let _a = bench.host("a");
