@@ -24,7 +24,8 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    connector::{BoxedIo, Connector},
+    connector::Connector,
+    cork::{Cork, Corked},
     link::Link,
     peer::Peer,
     request::AttemptBody,
@@ -63,12 +64,14 @@ pub(super) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link,
     let connecting = async {
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
+        let (io, cork) = Corked::new(io);
         let (sender, dispatch) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
         let mut connection = Connection {
             dispatch: Some(dispatch),
             parts: FuturesUnordered::new(),
             spawned,
             stream_limit: StreamLimit::default(),
+            cork,
         };
         connection.greeted().await?;
         Ok((Link::new(sender, peer.clone()), connection))
@@ -91,7 +94,7 @@ fn http2(inline: Inline) -> http2::Builder<Inline> {
     builder
 }
 
-type Dispatch = http2::Connection<TokioIo<BoxedIo>, AttemptBody, Inline>;
+type Dispatch = http2::Connection<TokioIo<Corked>, AttemptBody, Inline>;
 
 /// How many calls the server allows to be under way on a connection, as it said last.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +116,7 @@ pub(super) struct Connection {
     /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
     spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
     stream_limit: StreamLimit,
+    cork: Cork,
 }
 
 impl Connection {
@@ -126,7 +130,6 @@ impl Connection {
             if self.poll_dispatch(context).is_ready() {
                 return Poll::Ready(Err(ConnectError::Closed));
             }
-            self.poll_parts(context);
             match &self.dispatch {
                 Some(dispatch) if dispatch.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
                 _ => Poll::Pending,
@@ -144,6 +147,7 @@ impl Connection {
     pub(super) async fn finish(mut self) {
         poll_fn(|context| {
             self.poll_parts(context);
+            self.cork.pull(context);
             if self.parts.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
@@ -159,6 +163,7 @@ impl Connection {
             self.dispatch = None;
         }
         self.poll_parts(context);
+        self.cork.pull(context);
         polled
     }
 

@@ -14,6 +14,7 @@ mod address;
 mod call;
 mod connection;
 mod connector;
+mod cork;
 mod delivery;
 mod dispatch;
 mod driver;
