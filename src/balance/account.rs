@@ -174,7 +174,7 @@ impl Account {
         record.health.begin(now);
         record.calls += 1;
         drop(record);
-        PendingCall { account: self.clone(), begun: now, due: None, stage: Stage::Waiting }
+        PendingCall { account: self.clone(), begun: now, due: None, promised: false, stage: Stage::Waiting }
     }
 
     pub(super) fn statement(&self, now: Instant, weight: f64) -> Statement {
@@ -213,13 +213,14 @@ impl Record {
             // Nearly every call.
             return false;
         }
-        let was_good = self.health.is_good();
+        let (was_good, was_open) = (self.health.is_good(), self.health.admits(now));
         let health = std::mem::replace(&mut self.health, Health::GOOD);
         let was_ejected = matches!(health, Health::Ejected { .. });
         self.health = health.after(news, begun, now, &set.ejection());
         let is_ejected = matches!(self.health, Health::Ejected { .. });
         self.ejections += u64::from(is_ejected && !was_ejected);
-        was_good != self.health.is_good() || was_ejected != is_ejected
+        // Also if a probe has made room for the next one: somebody may wait for it.
+        was_good != self.health.is_good() || was_ejected != is_ejected || was_open != self.health.admits(now)
     }
 }
 
@@ -229,6 +230,8 @@ pub(crate) struct PendingCall {
     account: Arc<Account>,
     begun: Instant,
     due: Option<Instant>,
+    /// Its answer has begun, and is worth nothing before more has come.
+    promised: bool,
     stage: Stage,
 }
 
@@ -276,8 +279,17 @@ impl PendingCall {
         self.tell(changed);
     }
 
+    /// Whether the answer has begun and is of no use before more of it has come: until then it can time out as well.
+    pub(crate) fn promised(&mut self, promised: bool) {
+        self.promised = promised;
+    }
+
     /// The answer ended as a failure, after headers that looked well.
     pub(crate) fn failed_late(&mut self) {
+        if self.stage == Stage::Over {
+            // The headers have said so.
+            return;
+        }
         let now = Instant::now();
         let mut record = self.account.record();
         record.load.penalize(now);
@@ -307,6 +319,10 @@ impl Drop for PendingCall {
         let mut record = self.account.record();
         let news = match self.stage {
             Stage::Over => None,
+            Stage::Answered if self.promised && self.has_timed_out(now) => {
+                record.load.penalize(now);
+                Some(News::Failed { jitter: rand::random() })
+            }
             Stage::Answered => Some(News::Ended),
             Stage::Waiting => {
                 record.load.abandoned(now, now.saturating_duration_since(self.begun), set.typical());

@@ -98,6 +98,14 @@ impl Health {
         }
     }
 
+    /// When it takes a call although its probe has not ended.
+    pub(super) fn next_probe(&self) -> Option<Instant> {
+        match self {
+            Self::Healthy { .. } | Self::Ejected { .. } => None,
+            Self::Probation { probed, .. } => probed.map(|begun| begun + PROBE_LIMIT),
+        }
+    }
+
     /// A call goes to it.
     pub(super) fn begin(&mut self, now: Instant) {
         if let Self::Probation { probed, .. } = self {

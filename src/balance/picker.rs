@@ -114,6 +114,18 @@ impl<L: Link> Picker<L> {
         Ok(Picked::Later(later))
     }
 
+    /// Picks another endpoint than `other`, if one is ready and nobody waits for it.
+    pub(crate) fn pick_other(&self, other: &Gate<L>) -> Option<Pick<L>> {
+        let mut state = self.state();
+        if state.closed || !state.waiting.is_empty() {
+            return None;
+        }
+        let now = Instant::now();
+        state.look(&self.set, now);
+        state.turn.advance();
+        state.pick_now(Some(other), now)
+    }
+
     /// Adds an endpoint, whose gate is closed.
     pub(crate) fn insert(&self, traits: Traits) -> (Key, Arc<Gate<L>>) {
         let gate = Arc::new(Gate::new(Account::new(self.set.clone())));
@@ -244,11 +256,13 @@ impl<L: Link> State<L> {
         }
     }
 
-    /// When an ejection ends, or a pause if somebody waits for it, of those that had not ended by `now`.
+    /// When an ejection ends, or if somebody waits for it a pause or the patience with a probe, of those that had not ended
+    /// by `now`.
     fn next_opening(&self, now: Instant) -> Option<Instant> {
-        let paused = self.members.values().filter_map(|(gate, _)| gate.paused());
-        let pause = if self.waiting.is_empty() { None } else { paused.filter(|until| *until > now).min() };
-        self.plan.until.into_iter().chain(pause).min()
+        let opening = |(gate, _): &(Arc<Gate<L>>, Traits)| [gate.paused(), gate.account.health().next_probe()];
+        let openings = self.members.values().flat_map(opening).flatten().filter(|at| *at > now);
+        let awaited = if self.waiting.is_empty() { None } else { openings.min() };
+        self.plan.until.into_iter().chain(awaited).min()
     }
 
     fn wait(&mut self) -> Result<oneshot::Receiver<Pick<L>>, NoPick> {

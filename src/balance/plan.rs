@@ -13,7 +13,8 @@
 //!   they who are at fault, or there is no choice: panic, all are used.
 //! - **Zones**: each zone is taken to make an equal share of all calls. While our zone's part of the healthy capacity is
 //!   that share, its calls stay within; what it lacks spills over to the others.
-//! - **Split**: versions take turns, so that the shares are exact, not by chance.
+//! - **Split**: versions take turns, so that the shares are exact, not by chance. It is observed while one of its endpoints
+//!   is well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -94,7 +95,10 @@ impl<T> Plan<T> {
 
         let mut versions = BTreeMap::new();
         let seats: Vec<_> = connected.into_iter().filter(|(_, member)| out_until(member).is_none()).collect();
-        let split = policy.split.as_ref().filter(|split| seats.iter().any(|(_, m)| share(split, m.traits).is_some()));
+        // Those who are asked once, on probation, cannot bear the calls of a whole service.
+        let bears = |member: &Member<'_, T>| ejections == Ejections::Ignored || member.health.is_good();
+        let is_borne = |split: &&SplitPolicy| seats.iter().any(|(_, m)| share(split, m.traits).is_some() && bears(m));
+        let split = policy.split.as_ref().filter(is_borne);
         for (since, Member { endpoint, traits, .. }) in seats {
             let (name, share) = match split {
                 None => ("", 1),
@@ -238,7 +242,8 @@ mod tests {
             };
             let well: Vec<_> = connected.into_iter().filter(is_well).collect();
             let shared: Vec<_> = well.iter().copied().filter(has_share).collect();
-            let mut expected = if shared.is_empty() { well } else { shared };
+            let is_borne = shared.iter().any(|index| panic || endpoints[*index].ejected.is_none());
+            let mut expected = if is_borne { shared } else { well };
 
             let mut sorted = seats.clone();
             sorted.sort_unstable();

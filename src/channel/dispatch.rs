@@ -10,6 +10,7 @@ use super::{
     link::Link,
     metrics,
     roster::Roster,
+    terms::Rules,
 };
 use crate::balance::{NoPick, Pick, Picked, Picker};
 
@@ -18,15 +19,22 @@ use crate::balance::{NoPick, Pick, Picked, Picker};
 const READY_LIMIT: Duration = Duration::from_secs(3);
 
 /// Picks an endpoint for every attempt.
+#[derive(Clone)]
 pub(crate) struct Dispatch {
     service: Arc<str>,
     picker: Arc<Picker<Link>>,
     roster: Arc<Roster>,
+    rules: Arc<Rules>,
 }
 
 impl Dispatch {
-    pub(crate) fn new(service: Arc<str>, picker: Arc<Picker<Link>>, roster: Arc<Roster>) -> Self {
-        Self { service, picker, roster }
+    pub(crate) fn new(service: Arc<str>, picker: Arc<Picker<Link>>, roster: Arc<Roster>, rules: Arc<Rules>) -> Self {
+        Self { service, picker, roster, rules }
+    }
+
+    /// An endpoint beside the one that has the call, if one is ready.
+    pub(super) fn other(&self, call: &Call) -> Option<Pick<Link>> {
+        self.picker.pick_other(&call.asked()?.gate)
     }
 
     async fn pick(&self, call: &Call) -> Result<Pick<Link>, CallError> {
@@ -61,6 +69,10 @@ impl Dispatch {
 impl Step for Dispatch {
     async fn call(&self, call: &Call) -> Result<Answer, CallError> {
         let Pick { link, gate, call: pending } = self.pick(call).await?;
+        // An endpoint may have come since the attempt was granted, and its terms before it.
+        if call.further_attempts() > 0 && self.rules.of(&call.path).method.is_none() {
+            return Err(CallError::Withdrawn { service: self.service.to_string() });
+        }
         link.send(call, pending, &gate).await
     }
 }

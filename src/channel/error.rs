@@ -23,6 +23,11 @@ pub(crate) enum CallError {
         /// The service that was called.
         service: String,
     },
+    /// It has failed, and may not be sent again any more.
+    Withdrawn {
+        /// The service that was called.
+        service: String,
+    },
     /// The mesh was closed.
     Closed {
         /// The service that was called.
@@ -165,6 +170,9 @@ impl From<CallError> for Status {
             CallError::QueueFull { service } => {
                 Self::unavailable(format!("too many calls wait for an endpoint of {service}"))
             }
+            CallError::Withdrawn { service } => Self::unavailable(format!(
+                "the call has failed and is not sent again: not every endpoint of {service} declares it idempotent any more"
+            )),
             CallError::Closed { service } => Self::unavailable(format!("the mesh is closed, {service} was not called")),
             CallError::DeadlineExceeded { service, peer } => deadline_exceeded(&service, peer.as_ref()),
             CallError::Request(status) => *status,

@@ -23,11 +23,14 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     call::{Answer, Call, Step},
+    dispatch::Dispatch,
     error::CallError,
+    link::Link,
     retry::{Budget, Verdict, verdict},
-    terms::{Allowance, Method},
+    terms::{Allowance, Method, Rules, Terms},
+    unbroken::unbroken,
 };
-use crate::contract::meshwork::registry::v1::IdempotencyLevel;
+use crate::{balance::Pick, contract::meshwork::registry::v1::IdempotencyLevel};
 
 /// When a call is slow whose method has never answered: nearly all methods with one response are faster, and a silent
 /// endpoint can be met by the first call.
@@ -35,13 +38,25 @@ const UNKNOWN: Duration = Duration::from_millis(100);
 
 /// Makes an attempt, at two endpoints if need be.
 pub(crate) struct Hedge<S> {
+    rules: Arc<Rules>,
     budget: Arc<Budget>,
+    dispatch: Dispatch,
     inner: S,
 }
 
 impl<S> Hedge<S> {
-    pub(crate) fn new(budget: Arc<Budget>, inner: S) -> Self {
-        Self { budget, inner }
+    pub(crate) fn new(rules: Arc<Rules>, budget: Arc<Budget>, dispatch: Dispatch, inner: S) -> Self {
+        Self { rules, budget, dispatch, inner }
+    }
+
+    /// Another endpoint for the call, which is paid for. `None`: there is none, or the call must not be at two.
+    fn second(&self, call: &Call) -> Option<Pick<Link>> {
+        // A second call at the same endpoint would only make it slower, and one that waits would wait twice.
+        let pick = self.dispatch.other(call)?;
+        // Asked for anew, behind the pick: endpoints that have come since the call began need not agree.
+        let terms = self.rules.of(&call.path);
+        let granted = hedged(&terms, call).is_some() && self.budget.grants(call, &terms);
+        granted.then_some(pick)
     }
 }
 
@@ -49,7 +64,7 @@ type Outcome = Result<Answer, CallError>;
 
 impl<S: Step> Step for Hedge<S> {
     async fn call(&self, call: &Call) -> Outcome {
-        let Some((method, patience)) = hedged(call) else { return self.inner.call(call).await };
+        let Some((method, patience)) = hedged(&call.terms, call) else { return self.inner.call(call).await };
         let begun = Instant::now();
         let mut first = pin!(self.inner.call(call));
         let outcome = match timeout(patience, &mut first).await {
@@ -66,12 +81,9 @@ impl<S: Step> Step for Hedge<S> {
 
 impl<S: Step> Hedge<S> {
     async fn race(&self, call: &Call, first: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
-        // One that still waits for an endpoint would only wait twice.
-        if call.asked().is_none() || !self.budget.grants(call, &call.terms) {
-            return first.await;
-        }
+        let Some(Pick { link, gate, call: pending }) = self.second(call) else { return first.await };
         // In a box, so that calls that need no second attempt have no room for it.
-        let second = Box::pin(self.inner.call(call));
+        let second = Box::pin(async move { unbroken(call, link.send(call, pending, &gate).await).await });
         match select(first, second).await {
             // While one is under way the other's failure is not the call's.
             Either::Left((outcome, second)) if verdict(&outcome) != Verdict::Final => second.await,
@@ -81,15 +93,12 @@ impl<S: Step> Hedge<S> {
     }
 }
 
-/// Whether a call may be at two endpoints at once, and after how long it should be.
-fn hedged(call: &Call) -> Option<(&Method, Duration)> {
-    let terms = &call.terms;
+/// Whether a call may be at two endpoints at once on these terms, and after how long it should be.
+fn hedged<'a>(terms: &'a Terms, call: &Call) -> Option<(&'a Method, Duration)> {
     let method = terms.method.as_deref()?;
     let shortest = terms.policy.retry.hedge_after?;
     let Allowance { level, unary } = method.allowance;
     let allowed = level == IdempotencyLevel::NoSideEffects && unary && call.body.is_whole();
-    // A second call at the same endpoint would only make it slower.
-    let elsewhere = terms.endpoints > 1;
     let patience = method.times.p95().unwrap_or(UNKNOWN).max(shortest);
-    (allowed && elsewhere).then_some((method, patience))
+    (allowed && terms.endpoints > 1).then_some((method, patience))
 }

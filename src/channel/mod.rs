@@ -93,11 +93,13 @@ fn stack(service: Arc<str>, rules: Arc<Rules>, budget: Arc<Budget>, dispatch: Di
         // A failed call of a method that allows it is sent again, within the budget. Inside of the deadline, so that
         // attempts end with it.
         Retry::new(
-            rules,
+            rules.clone(),
             budget.clone(),
             // A slow read is asked of a second endpoint as well. Inside of the retries, which so see one outcome of both.
             Hedge::new(
+                rules,
                 budget,
+                dispatch.clone(),
                 // An answer that breaks off before its message is a failed attempt.
                 Unbroken::new(
                     // A call that no server has begun to process goes to another endpoint, whatever its method: innermost,
@@ -189,7 +191,7 @@ impl Shared {
                 never = report.run() => match never {}
             }
         });
-        let dispatch = Dispatch::new(service.clone(), picker.clone(), roster.clone());
+        let dispatch = Dispatch::new(service.clone(), picker.clone(), roster.clone(), rules.clone());
         let stack = stack(service.clone(), rules.clone(), budget, dispatch);
         Arc::new(Self { service, rules, stack, picker, roster, move_on, _stop: stop.drop_guard() })
     }

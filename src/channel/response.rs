@@ -47,11 +47,11 @@ impl ResponseBody {
 
     /// Waits for the first frame, and keeps it for the reader.
     pub(super) async fn read_ahead(&mut self) -> Result<(), EndpointError> {
-        let frame = poll_fn(|context| match &mut self.open {
-            Some(open) => open.poll_incoming(&self.peer, context),
-            None => Poll::Ready(None),
-        });
-        self.first = frame.await.transpose()?;
+        let Some(open) = &mut self.open else { return Ok(()) };
+        open.call.promised(true);
+        let frame = poll_fn(|context| open.poll_incoming(&self.peer, context)).await;
+        open.call.promised(false);
+        self.first = frame.transpose()?;
         Ok(())
     }
 

@@ -70,6 +70,7 @@ fn unprocessed(result: &Result<Answer, CallError>) -> Option<Unprocessed> {
         Err(
             CallError::NotReady(_)
             | CallError::QueueFull { .. }
+            | CallError::Withdrawn { .. }
             | CallError::Closed { .. }
             | CallError::DeadlineExceeded { .. }
             | CallError::Request(_),

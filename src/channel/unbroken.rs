@@ -23,10 +23,16 @@ impl<S> Unbroken<S> {
 
 impl<S: Step> Step for Unbroken<S> {
     async fn call(&self, call: &Call) -> Result<Answer, CallError> {
-        let mut answer = self.inner.call(call).await?;
-        if call.terms.method.as_ref().is_some_and(|method| method.allowance.unary) {
-            answer.body_mut().read_ahead().await.map_err(CallError::Endpoint)?;
-        }
-        Ok(answer)
+        let answered = self.inner.call(call).await;
+        unbroken(call, answered).await
     }
+}
+
+/// Takes the answer of one attempt.
+pub(super) async fn unbroken(call: &Call, answered: Result<Answer, CallError>) -> Result<Answer, CallError> {
+    let mut answer = answered?;
+    if call.terms.method.as_ref().is_some_and(|method| method.allowance.unary) {
+        answer.body_mut().read_ahead().await.map_err(CallError::Endpoint)?;
+    }
+    Ok(answer)
 }

@@ -1,5 +1,7 @@
 //! Endpoints that fail get no calls for a while, and are asked again.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -64,6 +66,23 @@ async fn a_probe_that_its_caller_gave_up_is_followed_by_another() {
     drop(bench.pick_of("a"));
     bench.calls("a", [Outcome::Served]);
     assert!(bench.shares(1000)["a"] > 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_who_waits_is_served_when_a_probe_has_made_room_or_takes_too_long() {
+    for gives_up in [true, false] {
+        let bench = Bench::new(&["a"]);
+        bench.set_policy(|policy| policy.ejection.max_ejected_percent = 100);
+        bench.calls("a", ENOUGH);
+        drive(&bench, SECOND).await;
+        let probe = bench.pick().expect("on probation");
+        let Picked::Later(later) = bench.picker.pick(None).expect("room in the queue") else { panic!("one at a time") };
+        drive(&bench, SECOND / 1000).await;
+        let held = Some(probe).filter(|_| !gives_up);
+        drive(&bench, if gives_up { SECOND / 1000 } else { 6 * SECOND }).await;
+        assert!(later.now_or_never().is_some(), "gives up: {gives_up}");
+        drop(held);
+    }
 }
 
 #[tokio::test(start_paused = true)]

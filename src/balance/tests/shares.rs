@@ -133,6 +133,21 @@ async fn versions_that_a_split_does_not_name_get_calls_only_if_no_other_is_there
     assert!(near(part(&shares(&bench, 1000, 10).await, "abc"), 1.0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_version_whose_only_endpoint_is_on_probation_does_not_keep_the_calls_of_the_service_waiting() {
+    let bench = two_versions();
+    bench.remove("y");
+    bench.remove("z");
+    bench.set_policy(|policy| policy.split = split(&[("v2", 1)]));
+    bench.calls("x", [Outcome::Failed; 5]);
+    advance(Duration::from_secs(1)).await;
+    let calls: Vec<_> = (0..20).map(|_| bench.pick().expect("somebody is ready")).collect();
+    assert_eq!(calls.iter().filter(|call| call.link.name == "x").count(), 1, "the probe");
+    drop(calls);
+    bench.calls("x", [Outcome::Served]);
+    assert!(near(part(&shares(&bench, 1000, 10).await, "x"), 1.0));
+}
+
 /// Two endpoints in the caller's zone and two in another.
 fn two_zones() -> Bench {
     let mut bench = Bench::within("here");

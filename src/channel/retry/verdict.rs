@@ -43,6 +43,8 @@ pub(crate) fn verdict(result: &Result<Answer, CallError>) -> Verdict {
             None => of_status(answer.status(), answer.headers()),
         },
         Err(CallError::Endpoint(error)) if broke_off(error.failure) => Verdict::Again,
+        // Of this attempt. Another one is not granted, but one may be under way.
+        Err(CallError::Withdrawn { .. }) => Verdict::Again,
         Err(
             CallError::Endpoint(_)
             | CallError::NotReady(_)

@@ -6,8 +6,11 @@ use bytes::Bytes;
 use h2::{Reason, server::SendResponse};
 use tokio::task::JoinHandle;
 
-use super::*;
-use crate::channel::tests::net::RawPeer;
+use super::{
+    net::RawPeer,
+    scripted::{begin, until_known},
+    *,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -132,6 +135,22 @@ async fn an_endpoint_that_accepts_and_never_answers_fails_a_few_calls() {
     let failed = failed_calls(&bench).await;
 
     assert!((1..20).contains(&failed), "a fair share would be 267: {failed}");
+    silent.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_sends_headers_and_falls_silent_has_failed_its_call_once() {
+    let bench = Bench::new(&["a"]);
+    let held = std::sync::Mutex::new(Vec::new());
+    let silent = answering(&bench, "a", move |mut respond| {
+        let body = begin(&mut respond);
+        held.lock().expect("no panic").push((respond, body));
+    });
+    until_known(&bench).await;
+    let mut request = Request::new(String::new());
+    request.set_timeout(SECOND);
+    assert_eq!(bench.send(net::WRITE, request).await.expect_err("silent").code(), Code::DeadlineExceeded);
+    assert_eq!(stats(&bench, "a").calls.failures, 1);
     silent.abort();
 }
 

@@ -125,6 +125,28 @@ async fn a_single_endpoint_is_not_asked_twice() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_read_is_not_asked_twice_of_the_only_endpoint_that_is_ready() {
+    let bench = Bench::new(&["a", "b"]);
+    let a = Holding::serve(&bench, "a", FOR_EVER);
+    until_terms(&bench, |terms| terms.endpoints == 2).await;
+    bench.send(net::READ, within(1000 * MS)).await.expect_err("held");
+    assert_eq!(a.held().calls, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_came_later_and_does_not_declare_the_method_gets_no_hedge() {
+    let (bench, mut a, _b) = one_holds(FOR_EVER).await;
+    let c = bench.host("c");
+    let reads = async { while c.calls() == 0 && bench.send(net::READ, within(400 * MS)).await.is_ok() {} };
+    let swap = async {
+        a.until(|held| held.calls > 0).await;
+        bench.endpoints.send_replace(super::set([instance("a", InstanceStatus::Serving), undeclared("c")]));
+    };
+    tokio::join!(reads, swap);
+    assert_eq!(c.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_all_endpoints_are_slow_the_budget_bounds_the_hedges() {
     const CALLS: usize = 1000;
     let bench = Bench::new(&["a", "b"]);

@@ -62,6 +62,11 @@ fn instance(id: &str, status: InstanceStatus) -> Instance {
     }
 }
 
+/// An instance that lets nothing be sent again.
+fn undeclared(id: &str) -> Instance {
+    Instance { idempotent_methods: Vec::new(), ..instance(id, InstanceStatus::Serving) }
+}
+
 fn set(instances: impl IntoIterator<Item = Instance>) -> EndpointSet {
     let endpoints: BTreeMap<_, _> =
         instances.into_iter().map(|instance| (instance.instance_id.clone(), Arc::new(instance))).collect();

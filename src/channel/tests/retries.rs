@@ -260,6 +260,19 @@ async fn a_server_says_when_the_call_comes_again_or_that_it_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endpoint_that_came_later_and_does_not_declare_the_method_gets_no_retry() {
+    let (bench, servers) = failing(|respond| fail(respond, Code::Unavailable, Some("700"))).await;
+    let b = bench.host("b");
+    let swap = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        bench.endpoints.send_replace(super::set([undeclared("b")]));
+    };
+    let (outcome, ()) = tokio::join!(bench.ask(net::WRITE), swap);
+    assert_eq!(outcome.expect_err("it failed").code(), Code::Unavailable);
+    assert_eq!((servers.calls(), b.calls()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn retries_end_with_the_deadline_and_the_failure_is_told() {
     let (bench, servers) = failing(|respond| fail(respond, Code::Unavailable, Some("400"))).await;
     let mut request = Request::new(String::new());
