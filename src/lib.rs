@@ -19,7 +19,8 @@
 //! - [`contract`]: the generated clients, servers and messages, where every call begins and ends;
 //! - [`discovery`]: who serves what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
-//! - [`channel`]: THE client stack: deadline, transparent retry, `balance` (P2C over our own load, ejection), connection;
+//! - [`channel`]: THE client stack: deadline, retry, hedge, transparent retry, `balance` (split, zone, P2C over our own load,
+//!   ejection), connection; they wait between attempts by `backoff`;
 //! - [`headers`], [`deadline`], [`trace`]: what client and server say to each other beside the call itself;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
