@@ -29,6 +29,7 @@ use super::{
     link::Link,
     peer::Peer,
     request::AttemptBody,
+    rounds::Rounds,
 };
 
 /// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.
@@ -66,13 +67,9 @@ pub(super) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link,
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, cork) = Corked::new(io);
         let (sender, dispatch) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
-        let mut connection = Connection {
-            dispatch: Some(dispatch),
-            parts: FuturesUnordered::new(),
-            spawned,
-            stream_limit: StreamLimit::default(),
-            cork,
-        };
+        let stream_limit = StreamLimit::default();
+        let parts = Parts { dispatch: Some(dispatch), running: FuturesUnordered::new(), spawned, stream_limit };
+        let mut connection = Connection { parts, rounds: Rounds::new(), cork };
         connection.greeted().await?;
         Ok((Link::new(sender, peer.clone()), connection))
     };
@@ -107,73 +104,94 @@ impl StreamLimit {
     }
 }
 
-/// The work of a connection. It must be driven; dropping it cuts the connection.
+/// A connection. It must be driven; dropping it cuts the connection.
 pub(super) struct Connection {
+    parts: Parts,
+    rounds: Rounds,
+    cork: Cork,
+}
+
+/// The work of a connection.
+struct Parts {
     /// Takes in calls; `None` once it takes no more.
     dispatch: Option<Dispatch>,
     /// The rest: frames in and out, and every call under way.
-    parts: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
+    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    /// What has just been begun of that. One per call, so bounded by the streams that the server allows.
     spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
     stream_limit: StreamLimit,
-    cork: Cork,
 }
 
 impl Connection {
     pub(super) fn stream_limit(&self) -> StreamLimit {
-        self.stream_limit.clone()
+        self.parts.stream_limit.clone()
     }
 
     /// Waits for the server's SETTINGS.
     async fn greeted(&mut self) -> Result<(), ConnectError> {
         poll_fn(|context| {
-            if self.poll_dispatch(context).is_ready() {
-                return Poll::Ready(Err(ConnectError::Closed));
-            }
-            match &self.dispatch {
-                Some(dispatch) if dispatch.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
-                _ => Poll::Pending,
-            }
+            self.run(context, |parts, context| {
+                if parts.poll_dispatch(context).is_ready() {
+                    return Poll::Ready(Err(ConnectError::Closed));
+                }
+                match &parts.dispatch {
+                    Some(dispatch) if dispatch.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+                    _ => Poll::Pending,
+                }
+            })
         })
         .await
     }
 
     /// Drives the connection until it takes no more calls: the server leaves, or it broke, or nobody holds a handle on it.
     pub(super) async fn serve(&mut self) -> hyper::Result<()> {
-        poll_fn(|context| self.poll_dispatch(context)).await
+        poll_fn(|context| self.run(context, Parts::poll_dispatch)).await
     }
 
     /// Drives what is under way to its end.
     pub(super) async fn finish(mut self) {
-        poll_fn(|context| {
-            self.poll_parts(context);
-            self.cork.pull(context);
-            if self.parts.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        poll_fn(|context| self.run(context, Parts::poll_to_end)).await;
     }
 
+    /// Lets the parts work until they wait for others, and sends what they have written.
+    fn run<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut work: impl FnMut(&mut Parts, &mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        let Self { parts, rounds, cork } = self;
+        let polled = rounds.poll(context, |context| work(parts, context));
+        cork.pull(context);
+        polled
+    }
+}
+
+impl Parts {
     fn poll_dispatch(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
-        self.poll_parts(context);
+        self.poll_spawned(context);
         let Some(dispatch) = &mut self.dispatch else { return Poll::Ready(Ok(())) };
         let polled = Pin::new(&mut *dispatch).poll(context);
         self.stream_limit.0.store(dispatch.current_max_send_streams(), Ordering::Relaxed);
         if polled.is_ready() {
             self.dispatch = None;
         }
-        self.poll_parts(context);
-        self.cork.pull(context);
+        self.poll_spawned(context);
         polled
     }
 
-    fn poll_parts(&mut self, context: &mut Context<'_>) {
+    fn poll_to_end(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.poll_spawned(context);
+        if self.running.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn poll_spawned(&mut self, context: &mut Context<'_>) {
         loop {
             // No need to be woken for them: only this task's own work begins parts.
             while let Ok(part) = self.spawned.try_recv() {
-                self.parts.push(part);
+                self.running.push(part);
             }
-            match Pin::new(&mut self.parts).poll_next(context) {
+            match Pin::new(&mut self.running).poll_next(context) {
                 Poll::Ready(Some(())) => {}
                 // A part may have begun another one.
                 Poll::Ready(None) | Poll::Pending if !self.spawned.is_empty() => {}

@@ -31,6 +31,7 @@ mod response;
 mod response_times;
 mod retry;
 mod roster;
+mod rounds;
 mod stats;
 mod terms;
 mod transparent;

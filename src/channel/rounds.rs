@@ -1,0 +1,126 @@
+//! A task that wakes itself and goes on at once.
+//!
+//! The parts of a connection wake each other with every call. To tokio a task that is woken while it runs is one that yields:
+//! it is queued behind the others, and another thread is woken to help, which finds nothing. So wake-ups that come while the
+//! task runs lead to another round of it instead.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
+};
+
+use futures_util::task::AtomicWaker;
+
+/// Rounds before the task yields after all: others want to run too, and who has used up tokio's budget stands still until then.
+const ROUNDS: usize = 8;
+
+/// Runs a task in rounds.
+pub(super) struct Rounds {
+    state: Arc<State>,
+    waker: Waker,
+}
+
+#[derive(Default)]
+struct State {
+    running: AtomicBool,
+    again: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Rounds {
+    pub(super) fn new() -> Self {
+        let state = Arc::new(State::default());
+        Self { waker: Waker::from(state.clone()), state }
+    }
+
+    /// Polls `work` until it is ready, or nothing has woken it meanwhile.
+    pub(super) fn poll<T>(
+        &self,
+        context: &mut Context<'_>,
+        mut work: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<T> {
+        self.state.task.register(context.waker());
+        for _ in 0..ROUNDS {
+            self.state.running.store(true, Ordering::SeqCst);
+            let polled = work(&mut Context::from_waker(&self.waker));
+            // In this order: who wakes in between wakes the task as well, which does no harm.
+            self.state.running.store(false, Ordering::SeqCst);
+            if !self.state.again.swap(false, Ordering::SeqCst) || polled.is_ready() {
+                return polled;
+            }
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Wake for State {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.again.store(true, Ordering::SeqCst);
+        if !self.running.load(Ordering::SeqCst) {
+            self.task.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::task::{ArcWake, waker};
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Woken(std::sync::atomic::AtomicUsize);
+
+    impl ArcWake for Woken {
+        fn wake_by_ref(woken: &Arc<Self>) {
+            woken.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Polls work that wakes itself so many times; how often it was polled, and the task woken.
+    fn rounds(wakes: usize) -> (usize, usize) {
+        let (rounds, woken) = (Rounds::new(), Arc::new(Woken::default()));
+        let mut polls = 0;
+        let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), |context| {
+            polls += 1;
+            if polls <= wakes {
+                context.waker().wake_by_ref();
+            }
+            Poll::<()>::Pending
+        });
+        assert!(polled.is_pending());
+        (polls, woken.0.load(Ordering::SeqCst))
+    }
+
+    #[test]
+    fn work_that_wakes_itself_is_polled_again_without_waking_the_task() {
+        assert_eq!(rounds(0), (1, 0));
+        assert_eq!(rounds(3), (4, 0));
+    }
+
+    #[test]
+    fn work_that_never_ceases_to_wake_itself_yields() {
+        assert_eq!(rounds(usize::MAX), (ROUNDS, 1));
+    }
+
+    #[test]
+    fn a_wake_between_polls_wakes_the_task() {
+        let (rounds, woken) = (Rounds::new(), Arc::new(Woken::default()));
+        let mut kept = None;
+        let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), |context| {
+            kept = Some(context.waker().clone());
+            Poll::<()>::Pending
+        });
+        assert!(polled.is_pending());
+        kept.expect("polled").wake();
+        assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+    }
+}
