@@ -1,8 +1,13 @@
 //! How far a subscription has come, for whoever waits for it or looks at it.
 
-use tokio::sync::watch;
+use std::{convert::Infallible, time::Duration};
+
+use tokio::{sync::watch, time::sleep};
 
 use super::{PARTITIONS, Position};
+
+/// How often the lag is told: oftener than it is collected, by Prometheus's custom of 15 s.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether a subscription moves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +74,19 @@ impl Progress {
         self.sender.subscribe()
     }
 
+    /// Tells the metrics again and again how far it is behind, also while the source is away: that is when somebody looks.
+    /// Silent until the source was reached, because its heads are not known before.
+    pub(super) async fn report(self, source: &'static str, group: String) -> Infallible {
+        let lag = || metrics::gauge!("meshwork_stream_lag_events", "source" => source, "group" => group.clone());
+        loop {
+            sleep(REPORT_INTERVAL).await;
+            let snapshot = self.snapshot();
+            if !snapshot.store_id.is_empty() {
+                lag().set(snapshot.lag() as f64);
+            }
+        }
+    }
+
     pub(super) fn set_state(&self, state: SubscriptionState) {
         self.sender.send_if_modified(|snapshot| {
             let changed = snapshot.state != state;
@@ -100,4 +118,33 @@ fn raise(positions: &mut [u64], to: impl IntoIterator<Item = Position>) -> bool 
         }
     }
     raised
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_lag_is_told_from_when_the_source_was_reached_whether_or_not_it_is_there() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let _counting = metrics::set_default_local_recorder(&recorder);
+        let progress = Progress::default();
+        let reporting = tokio::spawn(progress.clone().report("order", "customer".into()));
+        sleep(2 * REPORT_INTERVAL).await;
+        assert_eq!(recorder.handle().render(), "", "nobody knows it");
+
+        progress.set_store("store");
+        progress.heads([Position { partition: 0, position: 7 }]);
+        progress.set_state(SubscriptionState::Connecting(Some("the source is away".into())));
+        for applied in [0, 3] {
+            progress.applied([Position { partition: 0, position: applied }]);
+            sleep(2 * REPORT_INTERVAL).await;
+            let expected = format!("meshwork_stream_lag_events{{source=\"order\",group=\"customer\"}} {}", 7 - applied);
+            let told = recorder.handle().render();
+            assert!(told.lines().any(|line| line == expected), "{told}");
+        }
+        reporting.abort();
+    }
 }

@@ -350,12 +350,8 @@ impl<D: Decider> Connection<'_, D> {
         self.acknowledge()
     }
 
-    /// Tells the source, and the metrics, how far this consumer has come: with every heartbeat, and while events flow with
-    /// every credit.
+    /// Tells the source how far this consumer has come: with every heartbeat, and while events flow with every credit.
     fn acknowledge(&mut self) -> Result<(), Stop> {
-        let lag = self.progress.snapshot().lag();
-        metrics::gauge!("meshwork_stream_lag_events", "source" => self.source.name, "group" => self.source.group.clone())
-            .set(lag as f64);
         for (partition, through) in std::mem::take(&mut self.unacked) {
             self.request(Action::Ack(Ack { partition, through }))?;
         }

@@ -79,15 +79,16 @@ impl Subscription {
         let membership = outbox.memberships().join(source.name);
         let partitions = membership.partitions.clone();
         let followed = follow(outbox.database().clone(), source.name, progress.clone());
+        let reported = progress.clone().report(source.name, source.group.clone());
         let reader = Reader { client, outbox, writer, source: Arc::new(source), progress: progress.clone() };
-        let stopped = stopping.clone().cancelled_owned();
-        let task = tokio::spawn(async move {
+        let stop = stopping.clone();
+        let reading = async move {
             let (source, progress) = (reader.source.name, reader.progress.clone());
             let mut membership = membership;
             // A batch under way is either committed or not; both are fine, because the cursor says which.
             let running = AssertUnwindSafe(run(reader, &mut membership)).catch_unwind();
             let ended = tokio::select! {
-                () = stopped => Ok(()),
+                () = stop.cancelled() => Ok(()),
                 ended = running => ended,
                 never = followed => match never {},
             };
@@ -96,6 +97,14 @@ impl Subscription {
                 progress.set_state(SubscriptionState::Stopped("a defect: the code that reads events panicked".into()));
             }
             membership.leave().await;
+            // If it has ended by itself, its lag is told until somebody stops it.
+            stop.cancelled().await;
+        };
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = reading => {}
+                never = reported => match never {},
+            }
         });
         Self { progress, partitions, stopping, task: Some(task) }
     }

@@ -3,12 +3,24 @@
 //! What is counted is said where it is counted, through the `metrics` facade; names follow OpenTelemetry's semantic conventions
 //! for RPC where there is one (<https://opentelemetry.io/docs/specs/semconv/rpc/rpc-metrics/>), in Prometheus's spelling.
 
-use std::time::Duration;
+use std::{convert::Infallible, io, pin::pin, time::Duration};
 
 use axum::{Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
+use futures_util::{Stream, StreamExt as _};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+use tokio_stream::wrappers::TcpListenerStream;
 
 /// Bounds of a duration's buckets, seconds: OpenTelemetry's advice, and three below for calls within one machine.
 const SECONDS: [f64; 17] =
@@ -19,6 +31,15 @@ const INPUTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 5
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// Histograms keep what they were told until somebody asks for it, or this passes.
 const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Connections that are served at once: a few that collect metrics, and people.
+const MAX_CONNECTIONS: usize = 16;
+/// How long a connection may take to say what it wants.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// How long a connection may last: Prometheus gives up after 10 s by default.
+const CONNECTION_TIME: Duration = Duration::from_secs(30);
+/// After a failed accept, which is mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// This process's metrics, from when it was made.
 #[derive(Clone)]
@@ -39,29 +60,69 @@ impl Admin {
     }
 
     /// Serves `GET /metrics` (and `GET /healthz`, for whoever only asks whether the process is there). It has no end.
+    ///
+    /// At most 16 connections are served at once, each for one request, whose headers must be there within 5 s and whose
+    /// answer must be taken within 30 s; others wait until they are accepted.
     pub async fn serve(self, listener: TcpListener) {
-        let upkeep = {
-            let handle = self.0.clone();
-            async move {
-                loop {
-                    tokio::time::sleep(UPKEEP).await;
-                    handle.run_upkeep();
-                }
-            }
-        };
+        let upkeep = upkeep(self.0.clone());
         let metrics = move || {
             let text = self.metrics();
             async move { ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response() }
         };
         let pages = Router::new().route("/metrics", get(metrics)).route("/healthz", get(async || "ok\n"));
-        let served = async move { axum::serve(listener, pages).await };
         tokio::select! {
-            ended = served => if let Err(error) = ended {
-                tracing::error!(%error, "the admin listener has ended");
-            },
-            () = upkeep => {}
+            () = accept(TcpListenerStream::new(listener), pages) => tracing::error!("the admin listener has ended"),
+            never = upkeep => match never {}
         }
     }
+}
+
+/// Keeps what is counted small, also if nobody ever asks for it.
+async fn upkeep(handle: PrometheusHandle) -> Infallible {
+    loop {
+        let mut passed = Duration::ZERO;
+        while passed < GONE_AFTER {
+            sleep(UPKEEP).await;
+            handle.run_upkeep();
+            passed += UPKEEP;
+        }
+        // What is gone is forgotten only when all is read.
+        drop(handle.render());
+    }
+}
+
+/// Serves the connections of `incoming`, within the bounds above.
+async fn accept<IO>(incoming: impl Stream<Item = io::Result<IO>>, pages: Router)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut incoming = pin!(incoming);
+    let mut connections = JoinSet::new();
+    loop {
+        // Cancel-safe: what is not taken now is there the next time.
+        tokio::select! {
+            accepted = incoming.next(), if connections.len() < MAX_CONNECTIONS => match accepted {
+                Some(Ok(io)) => { connections.spawn(serve_connection(io, pages.clone())); }
+                Some(Err(error)) => {
+                    tracing::warn!(%error, "the admin listener cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+                None => return,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve_connection<IO>(io: IO, pages: Router)
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut http1 = http1::Builder::new();
+    http1.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).keep_alive(false);
+    let connection = http1.serve_connection(TokioIo::new(io), TowerToHyperService::new(pages));
+    // How it ends is its peer's matter.
+    let _ = timeout(CONNECTION_TIME, connection).await;
 }
 
 fn builder() -> Result<PrometheusBuilder, BuildError> {
@@ -77,9 +138,12 @@ mod tests {
     use std::time::Duration;
 
     use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream},
         net::TcpStream,
+        sync::mpsc,
+        time::Instant,
     };
+    use tokio_stream::wrappers::UnboundedReceiverStream;
 
     use super::*;
 
@@ -103,5 +167,45 @@ mod tests {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let bucket = "rpc_server_call_duration_seconds_bucket{rpc_method=\"/shop/Get\",le=\"0.005\"} 1";
         assert!(answer.contains(bucket), "{answer}");
+    }
+
+    /// Connections to a listener that answers on `/`.
+    fn listening() -> impl Fn() -> DuplexStream {
+        let (connections, incoming) = mpsc::unbounded_channel();
+        let incoming = UnboundedReceiverStream::new(incoming).map(Ok);
+        tokio::spawn(accept(incoming, Router::new().route("/", get(async || "here"))));
+        move || {
+            let (near, far) = tokio::io::duplex(1024);
+            connections.send(far).expect("it listens");
+            near
+        }
+    }
+
+    async fn answer(mut connection: DuplexStream) -> String {
+        connection.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.expect("answered");
+        answer
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_say_nothing_are_cut_and_until_then_others_beyond_the_bound_wait() {
+        let (connect, begin) = (listening(), Instant::now());
+        let silent: Vec<_> = (1..MAX_CONNECTIONS).map(|_| connect()).collect();
+        assert!(answer(connect()).await.ends_with("here"), "within the bound");
+        assert_eq!(begin.elapsed(), Duration::ZERO);
+
+        let _last = connect();
+        assert!(answer(connect()).await.ends_with("here"), "when the silent ones were cut");
+        assert!((HEADER_TIME..CONNECTION_TIME).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+        drop(silent);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_that_does_not_take_its_answer_is_cut() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let page = Router::new().route("/", get(async || "x".repeat(64 * 1024)));
+        near.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("sent");
+        timeout(2 * CONNECTION_TIME, serve_connection(far, page)).await.expect("cut");
     }
 }

@@ -49,7 +49,7 @@ pub struct Telemetry {
 /// Logs to stderr from now on. `filter` is a level, or a list of `target=level` as in `info,meshwork=debug`.
 ///
 /// With `collector`, the URL of an OTLP collector that takes gRPC, the spans of calls and consumed events are sent there, as
-/// those of `service`; within a Tokio runtime. The standard variables (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`,
+/// those of `service`, unless the environment names the process otherwise; within a Tokio runtime. The standard variables (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`,
 /// `OTEL_SERVICE_NAME`, ...) are obeyed.
 ///
 /// # Errors

@@ -5,14 +5,21 @@
 
 use std::time::Duration;
 
-use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{ExporterBuildError, SpanExporter, WithExportConfig as _};
-use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
+use opentelemetry::{Key, KeyValue, trace::TracerProvider as _};
+use opentelemetry_otlp::{self as otlp, ExporterBuildError, WithExportConfig as _};
+use opentelemetry_sdk::{
+    Resource,
+    trace::{SdkTracerProvider, SpanExporter},
+};
 use tracing::{Level, Subscriber};
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
 /// Whose spans are exported: calls and consumed events, not what libraries do inside.
 const TARGET: &str = "meshwork";
+
+const SERVICE_NAME: Key = Key::from_static_str("service.name");
+/// How the SDK's own name for a service begins, if the environment says none.
+const NAMELESS: &str = "unknown_service";
 
 /// How long a process that ends waits for a collector.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -23,9 +30,13 @@ pub(super) struct Spans(SdkTracerProvider);
 
 impl Spans {
     pub(super) fn start(collector: &str, service: &str) -> Result<Self, ExporterBuildError> {
-        let exporter = SpanExporter::builder().with_tonic().with_endpoint(collector).build()?;
-        let resource = Resource::builder().with_service_name(service.to_owned()).build();
-        Ok(Self(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build()))
+        let exporter = otlp::SpanExporter::builder().with_tonic().with_endpoint(collector).build()?;
+        Ok(Self::through(exporter, service))
+    }
+
+    fn through(exporter: impl SpanExporter + 'static, service: &str) -> Self {
+        let resource = resource(Resource::builder().build(), service);
+        Self(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
     }
 
     /// What tells the exporter of the spans.
@@ -43,5 +54,82 @@ impl Drop for Spans {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_WORD) {
             tracing::warn!(%error, "the last spans could not be sent");
         }
+    }
+}
+
+/// What the environment says of this process, and that it is `service` if the environment does not say what it is.
+fn resource(detected: Resource, service: &str) -> Resource {
+    let named = detected.get_ref(&SERVICE_NAME).is_some_and(|name| !name.as_str().starts_with(NAMELESS));
+    if named {
+        return detected;
+    }
+    let attributes = detected.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+    Resource::builder_empty().with_attributes(attributes).with_service_name(service.to_owned()).build()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::Status;
+    use opentelemetry_sdk::{error::OTelSdkResult, trace::SpanData};
+    use tonic::Code;
+    use tracing_subscriber::{layer::SubscriberExt as _, registry};
+
+    use super::*;
+    use crate::trace;
+
+    fn detected(attributes: &[(&'static str, &'static str)]) -> Resource {
+        let attributes = attributes.iter().map(|(key, value)| KeyValue::new(*key, *value));
+        Resource::builder_empty().with_attributes(attributes).build()
+    }
+
+    #[test]
+    fn a_name_that_the_environment_gives_the_service_stays_and_its_other_attributes_too() {
+        let name = |resource: Resource| resource.get(&SERVICE_NAME).expect("named").to_string();
+        assert_eq!(name(resource(detected(&[("service.name", "told")]), "order")), "told");
+        let nameless = detected(&[("service.name", "unknown_service:order"), ("zone", "z1")]);
+        let ours = resource(nameless, "order");
+        assert_eq!(ours.get(&Key::from_static_str("zone")).expect("kept").to_string(), "z1");
+        assert_eq!(name(ours), "order");
+        assert_eq!(name(resource(detected(&[]), "order")), "order");
+    }
+
+    /// An exporter that keeps what it is given.
+    #[derive(Clone, Debug, Default)]
+    struct Kept(Arc<Mutex<Vec<SpanData>>>);
+
+    impl SpanExporter for Kept {
+        async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+            self.0.lock().expect("no panic").extend(batch);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_exporter_gets_the_spans_of_calls_by_name_and_how_they_failed_and_none_of_libraries() {
+        let kept = Kept::default();
+        let spans = Spans::through(kept.clone(), "order");
+        tracing::subscriber::with_default(registry().with(spans.layer()), || {
+            let call = tracing::debug_span!(
+                target: "meshwork::channel",
+                "outgoing",
+                otel.name = "shop.Order/Get",
+                otel.status_code = tracing::field::Empty,
+                rpc.response.status_code = tracing::field::Empty
+            );
+            // As a call does that passes its trace on: the span has begun for the SDK by then.
+            assert!(trace::TraceContext::of(&call).is_some());
+            trace::failed(&call, Code::Aborted);
+            drop(tracing::info_span!(target: "h2", "library"));
+        });
+        drop(spans);
+
+        let kept = kept.0.lock().expect("no panic");
+        let [span] = &kept[..] else { panic!("one span, and not {kept:?}") };
+        assert_eq!(span.name, "shop.Order/Get");
+        assert!(matches!(span.status, Status::Error { .. }), "{:?}", span.status);
+        let code = span.attributes.iter().find(|attribute| attribute.key.as_str() == "rpc.response.status_code");
+        assert_eq!(code.expect("said").value.as_str(), "ABORTED");
     }
 }
