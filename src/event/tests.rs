@@ -324,3 +324,28 @@ async fn a_stream_that_is_never_opened_is_ended() {
     assert_eq!(responses.message().await.expect_err("ended").code(), Code::DeadlineExceeded);
     assert_eq!(begin.elapsed().as_secs(), 10);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_lag_of_a_subscription_that_has_stopped_by_itself_is_told_until_somebody_stops_it() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _counting = metrics::set_default_local_recorder(&recorder);
+    let engine = Engine::Sqlite;
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, 0..10, "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+    let replacement = engine.place();
+    let replaced = Outbox::open(replacement.open().await).await.expect("a log");
+    let subscription = fixture.subscribe_to(&replaced, &CancellationToken::new());
+    assert!(wait_for_stop(&subscription).await.contains("another store"));
+
+    // By hand: the writer's thread keeps the paused clock from going on by itself.
+    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let told = recorder.handle().render();
+    assert!(told.contains(r#"meshwork_stream_lag_events{source="producer",group="consumer"} "#), "{told}");
+    subscription.stop().await;
+}
