@@ -30,6 +30,7 @@ use super::{
     peer::Peer,
     request::AttemptBody,
     rounds::Rounds,
+    spent::Spent,
 };
 
 /// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.
@@ -67,11 +68,13 @@ pub(super) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link,
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, cork) = Corked::new(io);
         let (sender, dispatch) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
-        let stream_limit = StreamLimit::default();
-        let parts = Parts { dispatch: Some(dispatch), running: FuturesUnordered::new(), spawned, stream_limit };
+        let (stream_limit, spent) = (StreamLimit::default(), Spent::new());
+        let link = Link::new(sender, peer.clone(), spent.clone());
+        let running = FuturesUnordered::new();
+        let parts = Parts { dispatch: Some(dispatch), running, spawned, spent, stream_limit };
         let mut connection = Connection { parts, rounds: Rounds::new(), cork };
         connection.greeted().await?;
-        Ok((Link::new(sender, peer.clone()), connection))
+        Ok((link, connection))
     };
     timeout(CONNECT_LIMIT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
 }
@@ -119,6 +122,7 @@ struct Parts {
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     /// What has just been begun of that. One per call, so bounded by the streams that the server allows.
     spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    spent: Spent,
     stream_limit: StreamLimit,
 }
 
@@ -166,8 +170,15 @@ impl Connection {
     }
 }
 
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.spent.close();
+    }
+}
+
 impl Parts {
     fn poll_dispatch(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.spent.clear();
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
         self.poll_spawned(context);
         let Some(dispatch) = &mut self.dispatch else { return Poll::Ready(Ok(())) };
@@ -175,6 +186,7 @@ impl Parts {
         self.stream_limit.0.store(dispatch.current_max_send_streams(), Ordering::Relaxed);
         if polled.is_ready() {
             self.dispatch = None;
+            self.spent.close();
         }
         self.poll_spawned(context);
         polled

@@ -12,6 +12,7 @@ use super::{
     peer::Peer,
     request::AttemptBody,
     response::{ResponseBody, outcome},
+    spent::Spent,
     transparent::refusal,
 };
 use crate::{
@@ -34,6 +35,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Link {
     sender: SendRequest<AttemptBody>,
     peer: Peer,
+    spent: Spent,
 }
 
 impl balance::Link for Link {
@@ -43,8 +45,8 @@ impl balance::Link for Link {
 }
 
 impl Link {
-    pub(super) fn new(sender: SendRequest<AttemptBody>, peer: Peer) -> Self {
-        Self { sender, peer }
+    pub(super) fn new(sender: SendRequest<AttemptBody>, peer: Peer, spent: Spent) -> Self {
+        Self { sender, peer, spent }
     }
 
     /// Makes one attempt at a call. What it finds out about the endpoint goes to `pending` (its load) and `gate`.
@@ -114,7 +116,7 @@ impl Link {
         if let Some(instance) = self.peer.instance() {
             response.headers_mut().entry(INSTANCE).or_insert_with(|| HeaderValue::clone(instance));
         }
-        response.map(|incoming| ResponseBody::new(incoming, pending, self.peer))
+        response.map(|incoming| ResponseBody::new(incoming, pending, self.peer, self.spent))
     }
 }
 

@@ -32,6 +32,7 @@ mod response_times;
 mod retry;
 mod roster;
 mod rounds;
+mod spent;
 mod stats;
 mod terms;
 mod transparent;

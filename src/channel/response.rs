@@ -16,6 +16,7 @@ use tonic::{Code, Status};
 use super::{
     error::{EndpointError, Failure, deadline_exceeded},
     peer::Peer,
+    spent::Spent,
 };
 use crate::{
     balance::{Outcome, PendingCall},
@@ -38,11 +39,12 @@ struct Open {
     incoming: Incoming,
     call: PendingCall,
     expiry: Option<Pin<Box<Sleep>>>,
+    spent: Spent,
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, call: PendingCall, peer: Peer) -> Self {
-        Self { first: None, open: Some(Open { incoming, call, expiry: None }), peer }
+    pub(super) fn new(incoming: Incoming, call: PendingCall, peer: Peer, spent: Spent) -> Self {
+        Self { first: None, open: Some(Open { incoming, call, expiry: None, spent }), peer }
     }
 
     /// Waits for the first frame, and keeps it for the reader.
@@ -127,8 +129,12 @@ impl HttpBody for ResponseBody {
             (None, None) => None,
         };
         // Nothing comes after trailers or an error: an unread end must not keep the call pending.
-        if frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers)) {
-            this.open = None;
+        let over = frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers));
+        if let Some(Open { incoming, spent, .. }) = this.open.take_if(|_| over)
+            // A call that was cut short is reset by the drop of what is left of it.
+            && !matches!(frame, Some(Err(_)))
+        {
+            spent.take(incoming);
         }
         if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
             drop_unreadable_details(trailers);

@@ -1,0 +1,46 @@
+//! Streams that have ended, until their connection has its next turn.
+//!
+//! h2 wakes a connection whenever the last handle on one of its streams is dropped. The caller of an answered call mostly makes
+//! another one, on another connection: two tasks would be ready at once, and tokio would wake another thread for one that has
+//! nothing to do. So what is left of an answer goes back to its connection, which drops it when it runs next.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use hyper::body::Incoming;
+
+/// The ended streams of one connection. They are as many as its calls under way at most: each call gives it a turn.
+#[derive(Clone, Debug)]
+pub(super) struct Spent(Arc<Mutex<Option<Vec<Incoming>>>>);
+
+impl Spent {
+    pub(super) fn new() -> Self {
+        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+    }
+
+    /// Takes an answer that was read to its end.
+    pub(super) fn take(&self, ended: Incoming) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match kept.as_mut() {
+            Some(kept) => kept.push(ended),
+            None => {
+                drop(kept);
+                drop(ended);
+            }
+        }
+    }
+
+    /// For the connection, at its turn.
+    pub(super) fn clear(&self) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = kept.as_mut().map(std::mem::take);
+        // Behind the lock: a drop wakes.
+        drop(kept);
+        drop(ended);
+    }
+
+    /// For a connection that takes no more calls: it waits for the last of its streams, and must be woken by its end.
+    pub(super) fn close(&self) {
+        let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        drop(ended);
+    }
+}
