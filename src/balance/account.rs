@@ -250,6 +250,19 @@ impl PendingCall {
         self.due = Some(due);
     }
 
+    /// The call is not sent here after all: it was none.
+    pub(crate) fn unsent(mut self) {
+        debug_assert_eq!(self.stage, Stage::Waiting, "it has not been sent");
+        let now = Instant::now();
+        let mut record = self.account.record();
+        record.load.unsent();
+        record.calls -= 1;
+        let changed = record.hear(News::Nothing, self.begun, now, &self.account.set);
+        drop(record);
+        self.stage = Stage::Over;
+        self.tell(changed);
+    }
+
     /// The response headers are here, or it is known that none will come.
     pub(crate) fn answered(&mut self, outcome: Outcome) {
         debug_assert_eq!(self.stage, Stage::Waiting, "an answer comes once");
@@ -323,6 +336,7 @@ impl Drop for PendingCall {
                 record.load.penalize(now);
                 Some(News::Failed { jitter: rand::random() })
             }
+            Stage::Answered if self.promised => Some(News::Nothing),
             Stage::Answered => Some(News::Ended),
             Stage::Waiting => {
                 record.load.abandoned(now, now.saturating_duration_since(self.begun), set.typical());

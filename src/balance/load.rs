@@ -128,6 +128,15 @@ impl Load {
         self.silent_since = None;
     }
 
+    /// The call that began last was not sent after all.
+    pub(super) fn unsent(&mut self) {
+        self.unanswered -= 1;
+        self.ignored = self.ignored.saturating_sub(1);
+        if self.ignored < SILENT_CALLS {
+            self.silent_since = None;
+        }
+    }
+
     /// Response headers came.
     pub(super) fn served(&mut self, now: Instant, took: Duration) {
         self.heard();

@@ -120,7 +120,7 @@ struct Parts {
     dispatch: Option<Dispatch>,
     /// The rest: frames in and out, and every call under way.
     running: FuturesUnordered<BoxFuture<'static, ()>>,
-    /// What has just been begun of that. One per call, so bounded by the streams that the server allows.
+    /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
     spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
     spent: Spent,
     stream_limit: StreamLimit,

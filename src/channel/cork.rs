@@ -25,8 +25,14 @@ pub(super) struct Cork(Arc<Mutex<Kept>>);
 
 struct Kept {
     io: BufWriter<BoxedIo>,
-    /// Who waits for room.
+    /// Whether something was written that may not have left.
+    unflushed: bool,
+    /// Who writes.
     writer: Option<Waker>,
+    /// Whether the writer waits for room.
+    waiting: bool,
+    /// Whether the cork was pulled and not all has left, so that the connection knows its waker and not the writer's.
+    pulled: bool,
     /// Why what was kept could not be written.
     broken: Option<io::Error>,
 }
@@ -34,23 +40,31 @@ struct Kept {
 impl Corked {
     pub(super) fn new(io: BoxedIo) -> (Self, Cork) {
         let io = BufWriter::with_capacity(CAPACITY, io);
-        let kept = Arc::new(Mutex::new(Kept { io, writer: None, broken: None }));
+        let kept = Kept { io, unflushed: false, writer: None, waiting: false, pulled: false, broken: None };
+        let kept = Arc::new(Mutex::new(kept));
         (Self(kept.clone()), Cork(kept))
     }
 }
 
 impl Cork {
-    /// Writes what is kept, as far as the peer takes it; `context` is woken when it takes more.
+    /// Sends what is kept, as far as the peer takes it; `context` is woken when it takes more.
     pub(super) fn pull(&self, context: &mut Context<'_>) {
         let mut kept = lock(&self.0);
-        // Without anything kept, a writer that waits for room waits for the connection itself, which will wake it.
-        if kept.io.buffer().is_empty() || kept.broken.is_some() {
+        if !kept.unflushed || kept.broken.is_some() {
             return;
         }
-        let Poll::Ready(written) = Pin::new(&mut kept.io).poll_flush(context) else { return };
-        kept.broken = written.err();
-        if let Some(writer) = kept.writer.take() {
-            writer.wake();
+        kept.pulled |= !kept.io.buffer().is_empty();
+        let flushed = Pin::new(&mut kept.io).poll_flush(context);
+        kept.pulled |= flushed.is_pending();
+        let Poll::Ready(flushed) = flushed else { return };
+        kept.unflushed = false;
+        kept.broken = flushed.err();
+        // Otherwise it waits for the connection itself, which will wake it.
+        let room = std::mem::take(&mut kept.pulled) && std::mem::take(&mut kept.waiting);
+        if (room || kept.broken.is_some())
+            && let Some(writer) = &kept.writer
+        {
+            writer.wake_by_ref();
         }
     }
 }
@@ -68,14 +82,16 @@ impl Kept {
         }
     }
 
-    /// Writes, or notes who waits for room: the cork is pulled with another waker than the writer's.
+    /// Writes, and notes who does: the cork is pulled with another waker than the writer's.
     fn write<T>(
         &mut self,
         context: &mut Context<'_>,
         write: impl FnOnce(Pin<&mut BufWriter<BoxedIo>>, &mut Context<'_>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         let written = write(self.unbroken()?, context);
-        if written.is_pending() {
+        self.unflushed = true;
+        self.waiting = written.is_pending();
+        if !self.writer.as_ref().is_some_and(|writer| writer.will_wake(context.waker())) {
             self.writer = Some(context.waker().clone());
         }
         written
@@ -118,7 +134,7 @@ impl AsyncWrite for Corked {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::future::poll_fn;
+    use futures_util::{FutureExt as _, future::poll_fn};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
 
     use super::*;
@@ -170,6 +186,46 @@ mod tests {
         far.read_to_end(&mut read).await.expect("written");
         assert_eq!(read.len(), SIZE / 1000 * 1000);
         writing.await.expect("no panic");
+    }
+
+    /// Delivers only when it is told to, as TLS does.
+    struct Buffering(Vec<u8>, tokio::io::DuplexStream);
+
+    impl AsyncRead for Buffering {
+        fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.get_mut().1).poll_read(context, buf)
+        }
+    }
+
+    impl AsyncWrite for Buffering {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.get_mut().0.extend_from_slice(buf);
+            Poll::Ready(Ok(buf.len()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+            let Self(kept, io) = self.get_mut();
+            while !kept.is_empty() {
+                let written = std::task::ready!(Pin::new(&mut *io).poll_write(context, kept))?;
+                kept.drain(..written);
+            }
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_itself_keeps_what_is_written_is_flushed() {
+        for size in [10, 2 * CAPACITY] {
+            let (near, mut far) = duplex(1 << 16);
+            let (mut io, cork) = Corked::new(Box::new(Buffering(Vec::new(), near)));
+            io.write_all(&vec![7; size]).await.expect("kept");
+            pull(&cork).await;
+            far.read_exact(&mut vec![0; size]).now_or_never().expect("it has left").expect("written");
+        }
     }
 
     #[tokio::test]

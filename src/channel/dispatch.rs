@@ -71,6 +71,7 @@ impl Step for Dispatch {
         let Pick { link, gate, call: pending } = self.pick(call).await?;
         // An endpoint may have come since the attempt was granted, and its terms before it.
         if call.further_attempts() > 0 && self.rules.of(&call.path).method.is_none() {
+            pending.unsent();
             return Err(CallError::Withdrawn { service: self.service.to_string() });
         }
         link.send(call, pending, &gate).await

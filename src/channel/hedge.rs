@@ -55,8 +55,11 @@ impl<S> Hedge<S> {
         let pick = self.dispatch.other(call)?;
         // Asked for anew, behind the pick: endpoints that have come since the call began need not agree.
         let terms = self.rules.of(&call.path);
-        let granted = hedged(&terms, call).is_some() && self.budget.grants(call, &terms);
-        granted.then_some(pick)
+        if hedged(&terms, call).is_some() && self.budget.grants(call, &terms) {
+            return Some(pick);
+        }
+        pick.call.unsent();
+        None
     }
 }
 
@@ -82,12 +85,19 @@ impl<S: Step> Step for Hedge<S> {
 impl<S: Step> Hedge<S> {
     async fn race(&self, call: &Call, first: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
         let Some(Pick { link, gate, call: pending }) = self.second(call) else { return first.await };
-        // In a box, so that calls that need no second attempt have no room for it.
+        // In a box, so that calls that need no second attempt have no room for it. It is not sent to a third endpoint if the
+        // second turns it away: the first has it still.
         let second = Box::pin(async move { unbroken(call, link.send(call, pending, &gate).await).await });
         match select(first, second).await {
             // While one is under way the other's failure is not the call's.
-            Either::Left((outcome, second)) if verdict(&outcome) != Verdict::Final => second.await,
-            Either::Right((outcome, first)) if verdict(&outcome) != Verdict::Final => first.await,
+            Either::Left((outcome, second)) if verdict(&outcome) != Verdict::Final => {
+                drop(outcome);
+                second.await
+            }
+            Either::Right((outcome, first)) if verdict(&outcome) != Verdict::Final => {
+                drop(outcome);
+                first.await
+            }
             Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
         }
     }

@@ -134,7 +134,7 @@ impl HttpBody for ResponseBody {
             // A call that was cut short is reset by the drop of what is left of it.
             && !matches!(frame, Some(Err(_)))
         {
-            spent.take(incoming);
+            spent.keep(incoming);
         }
         if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
             drop_unreadable_details(trailers);

@@ -18,7 +18,7 @@ impl Spent {
     }
 
     /// Takes an answer that was read to its end.
-    pub(super) fn take(&self, ended: Incoming) {
+    pub(super) fn keep(&self, ended: Incoming) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.as_mut() {
             Some(kept) => kept.push(ended),

@@ -69,6 +69,18 @@ async fn a_probe_that_its_caller_gave_up_is_followed_by_another() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_was_given_up_between_headers_and_message_did_not_go_well() {
+    let bench = Bench::new(&["a", "b"]);
+    bench.calls("a", [Outcome::Failed; 4]);
+    let mut stalled = bench.pick_of("a");
+    stalled.call.answered(Outcome::Served);
+    stalled.call.promised(true);
+    drop(stalled);
+    bench.calls("a", [Outcome::Failed]);
+    assert_eq!(bench.shares(100), BTreeMap::from([("b", 100)]));
+}
+
+#[tokio::test(start_paused = true)]
 async fn one_who_waits_is_served_when_a_probe_has_made_room_or_takes_too_long() {
     for gives_up in [true, false] {
         let bench = Bench::new(&["a"]);

@@ -81,6 +81,23 @@ async fn an_endpoint_that_is_to_be_avoided_is_picked_only_if_no_other_is_ready()
 }
 
 #[tokio::test(start_paused = true)]
+async fn another_endpoint_is_picked_only_if_it_is_ready_and_nobody_waits_for_it() {
+    let bench = Bench::new(&["a", "b"]);
+    let other = || bench.picker.pick_other(bench.gate("a")).map(|pick| pick.link.name);
+    assert!((0..50).all(|_| other() == Some("b")));
+    bench.gate("b").close();
+    assert_eq!(other(), None, "not the same one");
+    bench.gate("a").close();
+    let _waiting = bench.picker.pick(None);
+    bench.gate("b").open(link("b"));
+    assert_eq!(other(), None, "somebody waits");
+    bench.picker.serve();
+    assert_eq!(other(), Some("b"));
+    bench.picker.close();
+    assert_eq!(other(), None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_removal_between_picks_never_leads_to_the_removed_endpoint_nor_to_a_panic() {
     let mut bench = Bench::new(&["a", "b", "c", "d"]);
     for name in ["d", "a", "b"] {

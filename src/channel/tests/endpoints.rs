@@ -135,6 +135,16 @@ async fn a_removed_endpoint_is_not_connected_to_any_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_small_call_leaves_in_one_write() {
+    let bench = Bench::new(&["a"]);
+    let _a = bench.host("a");
+    bench.who().await;
+    let before = bench.net.writes();
+    bench.who().await;
+    assert_eq!(bench.net.writes() - before, 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_unchanged_endpoint_keeps_its_connection() {
     let bench = Bench::new(&["a", "b"]);
     let _hosts = [bench.host("a"), bench.host("b"), bench.host("c")];

@@ -98,7 +98,7 @@ async fn a_read_is_hedged_only_when_it_takes_longer_than_nearly_all() {
 
 #[tokio::test(start_paused = true)]
 async fn there_is_no_hedge_without_budget_or_against_the_policy() {
-    let (bench, a, _b) = one_holds(FOR_EVER).await;
+    let (bench, a, b) = one_holds(FOR_EVER).await;
     set_policy(&bench, |retry| {
         retry.budget_percent = 0;
         retry.budget_min_per_second = 0;
@@ -107,6 +107,8 @@ async fn there_is_no_hedge_without_budget_or_against_the_policy() {
     // What was earned before is forgotten.
     tokio::time::sleep(60_000 * MS).await;
     let (outcome, took) = held_read(&bench, &a, 300 * MS).await;
+    let sent = stats(&bench, "b").calls.calls;
+    assert_eq!(sent, b.calls() as u64, "no call is counted that was not sent");
     assert_eq!((outcome.expect_err("held").code(), took), (Code::DeadlineExceeded, 300 * MS));
 
     let (bench, a, _b) = one_holds(FOR_EVER).await;

@@ -2,8 +2,11 @@
 
 use tokio_stream::StreamExt as _;
 
-use super::*;
-use crate::channel::tests::net::RawPeer;
+use super::{
+    net::RawPeer,
+    scripted::{begin, end, message},
+    *,
+};
 
 /// A connection of the channel's, that tells when the channel has closed it.
 async fn connection(bench: &Bench) -> impl Future<Output = ()> + use<> {
@@ -27,6 +30,25 @@ async fn the_last_handle_of_a_channel_ends_its_tasks_and_connections() {
     soon(closed).await;
     home.tasks.close();
     soon(home.tasks.wait()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_endpoint_lets_go_of_a_connection_whose_calls_have_been_answered() {
+    let bench = Bench::new(&["a"]);
+    let mut peer = RawPeer::listen(&bench.net, "a:1");
+    let serving = async {
+        let mut connection = peer.accept().await;
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut body = begin(&mut respond);
+            message(&mut body);
+            end(&mut body, Code::Ok);
+        }
+    };
+    let calling = async {
+        bench.ask(net::WHO).await.expect("answered");
+        bench.set(&[]);
+    };
+    soon(Box::pin(async { tokio::join!(serving, calling) })).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
 use tokio::{
-    io::DuplexStream,
+    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     sync::{Notify, mpsc, watch},
     task::JoinHandle,
 };
@@ -66,6 +66,34 @@ pub(crate) struct Net(Arc<State>);
 struct State {
     listeners: Mutex<HashMap<String, mpsc::UnboundedSender<DuplexStream>>>,
     attempts: AtomicUsize,
+    writes: Arc<AtomicUsize>,
+}
+
+/// The client's end of a connection, whose writes are counted.
+struct Counted {
+    io: DuplexStream,
+    writes: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_read(context, buf)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.writes.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.get_mut().io).poll_write(context, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().io).poll_shutdown(context)
+    }
 }
 
 pub(crate) type Incoming = mpsc::UnboundedReceiver<DuplexStream>;
@@ -76,11 +104,12 @@ impl Net {
         Connector::new(move |address: Arc<str>| {
             net.0.attempts.fetch_add(1, Ordering::SeqCst);
             let listener = net.0.listeners.lock().expect("no panic").get(&*address).cloned();
+            let writes = net.0.writes.clone();
             async move {
                 let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
                 let (near, far) = tokio::io::duplex(64 * 1024);
                 listener.ok_or_else(refused)?.send(far).map_err(|_| refused())?;
-                Ok(near)
+                Ok(Counted { io: near, writes })
             }
         })
     }
@@ -90,6 +119,11 @@ impl Net {
         let (connections, incoming) = mpsc::unbounded_channel();
         self.0.listeners.lock().expect("no panic").insert(address.to_owned(), connections);
         incoming
+    }
+
+    /// How often clients have written to their connections.
+    pub(crate) fn writes(&self) -> usize {
+        self.0.writes.load(Ordering::SeqCst)
     }
 
     /// How many connections were asked for.
