@@ -23,7 +23,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for name in std::env::args().skip(1) {
         let mut request = Request::new(GreetRequest { name });
         request.set_timeout(Duration::from_secs(5));
-        let response = greeter.greet(request).await?;
+        let response = match greeter.greet(request).await {
+            Ok(response) => response,
+            Err(status) => {
+                eprintln!("{:?}: {}", status.code(), status.message());
+                continue;
+            }
+        };
         let instance = response.metadata().get(headers::INSTANCE.as_str()).and_then(|id| id.to_str().ok());
         println!("{} (from {})", response.get_ref().greeting, instance.unwrap_or("somebody"));
     }

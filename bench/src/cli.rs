@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     chaos, deploy, echo, load,
@@ -110,12 +111,27 @@ pub(crate) enum Error {
     Tail(#[from] tail::Error),
 }
 
+/// Exit codes of an interrupted run, as shells have them: 128 + SIGINT, 128 + SIGTERM.
+const INTERRUPTED: u8 = 130;
+const TERMINATED: u8 = 143;
+
 /// Runs the benchmark and reports it.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     if let Command::Echo(args) = &cli.command {
+        // It drains on SIGTERM.
         return served(args.serve().await);
     }
-    match in_a_folder(&cli).await {
+    let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
+    // Whichever way it ends: processes under test are gone when the run is dropped.
+    tokio::select! {
+        code = reported(&cli) => code,
+        _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
+        _ = terminated.recv() => ExitCode::from(TERMINATED),
+    }
+}
+
+async fn reported(cli: &Cli) -> ExitCode {
+    match in_a_folder(cli).await {
         Ok(report) if report.is_valid() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::FAILURE,
         Err(error) => {

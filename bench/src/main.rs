@@ -27,22 +27,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use meshwork::telemetry::{self, LogFormat};
-use tokio::signal::unix::{SignalKind, signal};
-
-/// Exit codes of an interrupted run, as shells have them: 128 + SIGINT, 128 + SIGTERM.
-const INTERRUPTED: u8 = 130;
-const TERMINATED: u8 = 143;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     // What a mesh under test complains about belongs on the screen; what it tells besides costs nothing.
     let _telemetry = telemetry::init(LogFormat::default(), "warn", None, "meshwork-bench")
         .expect("a level is a filter, and nothing logs yet");
-    let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
-    // Whichever way it ends: processes under test are gone when the run is dropped.
-    tokio::select! {
-        code = cli::run(cli::Cli::parse()) => code,
-        _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
-        _ = terminated.recv() => ExitCode::from(TERMINATED),
-    }
+    cli::run(cli::Cli::parse()).await
 }

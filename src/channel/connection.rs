@@ -47,6 +47,9 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Bytes of a response's headers: room for a status with details, which grpc-status-details-bin carries.
 const MAX_HEADER_LIST_SIZE: u32 = 64 * 1024;
 
+/// Parts of a connection that has little to do: its own two or three, and a call or two.
+const FEW: usize = 4;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
@@ -164,7 +167,8 @@ impl Connection {
         mut work: impl FnMut(&mut Parts, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         let Self { parts, rounds, cork } = self;
-        let polled = rounds.poll(context, |context| work(parts, context));
+        let busy = parts.running.len() > FEW;
+        let polled = rounds.poll(context, busy, |context| work(parts, context));
         cork.pull(context);
         polled
     }

@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 use super::connector::BoxedIo;
 
 /// Bytes that are kept at most: some small calls. Longer writes go past it, uncopied.
-const CAPACITY: usize = 4096;
+const CAPACITY: usize = 8192;
 
 /// A connection whose writes are kept, unless there are too many of them, until its [`Cork`] is pulled.
 pub(super) struct Corked(Arc<Mutex<Kept>>);

@@ -125,6 +125,10 @@ pub(super) struct Report {
 impl Report {
     /// Tells it again and again. What an endpoint did in its last [`INTERVAL`] before it left is not told.
     pub(super) async fn run(self) -> Infallible {
+        // So that they are there before anything has happened.
+        for counter in ["meshwork_client_further_attempts_total", "meshwork_client_further_attempts_refused_total"] {
+            counter!(counter, "service" => self.service.clone()).increment(0);
+        }
         let mut told = HashMap::new();
         loop {
             sleep(INTERVAL).await;

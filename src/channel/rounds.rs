@@ -2,7 +2,8 @@
 //!
 //! The parts of a connection wake each other with every call. To tokio a task that is woken while it runs is one that yields:
 //! it is queued behind the others, and another thread is woken to help, which finds nothing. So wake-ups that come while the
-//! task runs lead to another round of it instead.
+//! task runs lead to another round of it instead, if it has little to do: of a busy one each round would do a little, and one
+//! that yields comes back to all that its callers have given it meanwhile.
 
 use std::{
     sync::{
@@ -14,7 +15,8 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-/// Rounds before the task yields after all: others want to run too, and who has used up tokio's budget stands still until then.
+/// Rounds of a task with little to do before it yields after all: others want to run too, and who has used up tokio's budget
+/// stands still until then.
 const ROUNDS: usize = 8;
 
 /// Runs a task in rounds.
@@ -36,14 +38,15 @@ impl Rounds {
         Self { waker: Waker::from(state.clone()), state }
     }
 
-    /// Polls `work` until it is ready, or nothing has woken it meanwhile.
+    /// Polls `work` until it is ready, or nothing has woken it meanwhile; once, if it is `busy`.
     pub(super) fn poll<T>(
         &self,
         context: &mut Context<'_>,
+        busy: bool,
         mut work: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
         self.state.task.register(context.waker());
-        for _ in 0..ROUNDS {
+        for _ in 0..if busy { 1 } else { ROUNDS } {
             self.state.running.store(true, Ordering::SeqCst);
             let polled = work(&mut Context::from_waker(&self.waker));
             // In this order: who wakes in between wakes the task as well, which does no harm.
@@ -86,10 +89,10 @@ mod tests {
     }
 
     /// Polls work that wakes itself so many times; how often it was polled, and the task woken.
-    fn rounds(wakes: usize) -> (usize, usize) {
+    fn rounds(wakes: usize, busy: bool) -> (usize, usize) {
         let (rounds, woken) = (Rounds::new(), Arc::new(Woken::default()));
         let mut polls = 0;
-        let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), |context| {
+        let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), busy, |context| {
             polls += 1;
             if polls <= wakes {
                 context.waker().wake_by_ref();
@@ -102,20 +105,21 @@ mod tests {
 
     #[test]
     fn work_that_wakes_itself_is_polled_again_without_waking_the_task() {
-        assert_eq!(rounds(0), (1, 0));
-        assert_eq!(rounds(3), (4, 0));
+        assert_eq!(rounds(0, false), (1, 0));
+        assert_eq!(rounds(3, false), (4, 0));
     }
 
     #[test]
-    fn work_that_never_ceases_to_wake_itself_yields() {
-        assert_eq!(rounds(usize::MAX), (ROUNDS, 1));
+    fn work_that_never_ceases_to_wake_itself_yields_and_so_does_busy_work_at_once() {
+        assert_eq!(rounds(usize::MAX, false), (ROUNDS, 1));
+        assert_eq!(rounds(3, true), (1, 1));
     }
 
     #[test]
     fn a_wake_between_polls_wakes_the_task() {
         let (rounds, woken) = (Rounds::new(), Arc::new(Woken::default()));
         let mut kept = None;
-        let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), |context| {
+        let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), false, |context| {
             kept = Some(context.waker().clone());
             Poll::<()>::Pending
         });
