@@ -48,6 +48,8 @@ impl Rounds {
         self.state.task.register(context.waker());
         for _ in 0..if busy { 1 } else { ROUNDS } {
             self.state.running.store(true, Ordering::SeqCst);
+            // What woke the task is what it is about to look at.
+            self.state.again.swap(false, Ordering::SeqCst);
             let polled = work(&mut Context::from_waker(&self.waker));
             // In this order: who wakes in between wakes the task as well, which does no harm.
             self.state.running.store(false, Ordering::SeqCst);
@@ -116,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wake_between_polls_wakes_the_task() {
+    fn a_wake_between_polls_wakes_the_task_once() {
         let (rounds, woken) = (Rounds::new(), Arc::new(Woken::default()));
         let mut kept = None;
         let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), false, |context| {
@@ -126,5 +128,12 @@ mod tests {
         assert!(polled.is_pending());
         kept.expect("polled").wake();
         assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+        let mut polls = 0;
+        let polled = rounds.poll(&mut Context::from_waker(&waker(woken)), false, |_| {
+            polls += 1;
+            Poll::<()>::Pending
+        });
+        assert!(polled.is_pending());
+        assert_eq!(polls, 1, "it needs no second round");
     }
 }
