@@ -44,7 +44,7 @@ const SETUP: &str = "Registry, customer, order and query as processes, write sid
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo bench-mesh query                                    what the README shows
+  cargo bench-mesh query                                    every figure
   cargo bench-mesh query --seconds 3 --rounds 1             a quick look")]
 pub(crate) struct Args {
     /// How long is measured without reads, and again with them, for each number of instances

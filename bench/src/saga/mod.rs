@@ -56,7 +56,7 @@ const SETUP: &str = "Everything in one process: every instance of the mesh, the 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo bench-mesh saga                                     what the README shows
+  cargo bench-mesh saga                                     every figure
   cargo bench-mesh saga --seconds 3 --rounds 1              a quick look
   cargo bench-mesh saga --in-flight 256 --out /tmp/bench    wider, and the report elsewhere
 
