@@ -70,11 +70,11 @@ pub(super) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link,
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, cork) = Corked::new(io);
-        let (sender, dispatch) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
+        let (sender, intake) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
         let (stream_limit, spent) = (StreamLimit::default(), Spent::new());
         let link = Link::new(sender, peer.clone(), spent.clone());
         let running = FuturesUnordered::new();
-        let parts = Parts { dispatch: Some(dispatch), running, spawned, spent, stream_limit };
+        let parts = Parts { intake: Some(intake), running, spawned, spent, stream_limit };
         let mut connection = Connection { parts, rounds: Rounds::new(), cork };
         connection.greeted().await?;
         Ok((link, connection))
@@ -97,7 +97,7 @@ fn http2(inline: Inline) -> http2::Builder<Inline> {
     builder
 }
 
-type Dispatch = http2::Connection<TokioIo<Corked>, AttemptBody, Inline>;
+type Intake = http2::Connection<TokioIo<Corked>, AttemptBody, Inline>;
 
 /// How many calls the server allows to be under way on a connection, as it said last.
 #[derive(Clone, Debug, Default)]
@@ -120,7 +120,7 @@ pub(super) struct Connection {
 /// The work of a connection.
 struct Parts {
     /// Takes in calls; `None` once it takes no more.
-    dispatch: Option<Dispatch>,
+    intake: Option<Intake>,
     /// The rest: frames in and out, and every call under way.
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
@@ -138,11 +138,11 @@ impl Connection {
     async fn greeted(&mut self) -> Result<(), ConnectError> {
         poll_fn(|context| {
             self.run(context, |parts, context| {
-                if parts.poll_dispatch(context).is_ready() {
+                if parts.poll_intake(context).is_ready() {
                     return Poll::Ready(Err(ConnectError::Closed));
                 }
-                match &parts.dispatch {
-                    Some(dispatch) if dispatch.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
+                match &parts.intake {
+                    Some(intake) if intake.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
                     _ => Poll::Pending,
                 }
             })
@@ -152,7 +152,7 @@ impl Connection {
 
     /// Drives the connection until it takes no more calls: the server leaves, or it broke, or nobody holds a handle on it.
     pub(super) async fn serve(&mut self) -> hyper::Result<()> {
-        poll_fn(|context| self.run(context, Parts::poll_dispatch)).await
+        poll_fn(|context| self.run(context, Parts::poll_intake)).await
     }
 
     /// Drives what is under way to its end.
@@ -181,15 +181,15 @@ impl Drop for Parts {
 }
 
 impl Parts {
-    fn poll_dispatch(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+    fn poll_intake(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         self.spent.clear();
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
         self.poll_spawned(context);
-        let Some(dispatch) = &mut self.dispatch else { return Poll::Ready(Ok(())) };
-        let polled = Pin::new(&mut *dispatch).poll(context);
-        self.stream_limit.0.store(dispatch.current_max_send_streams(), Ordering::Relaxed);
+        let Some(intake) = &mut self.intake else { return Poll::Ready(Ok(())) };
+        let polled = Pin::new(&mut *intake).poll(context);
+        self.stream_limit.0.store(intake.current_max_send_streams(), Ordering::Relaxed);
         if polled.is_ready() {
-            self.dispatch = None;
+            self.intake = None;
             self.spent.close();
         }
         self.poll_spawned(context);

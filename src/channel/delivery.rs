@@ -6,14 +6,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame};
 use tonic::{Code, Status, body::Body};
 
 use super::{Channel, call::Answer, metrics::Timed, response::ResponseBody};
 use crate::{
     headers::{PUSHBACK, REFUSED},
-    rpc::code_of,
+    rpc::{code_in, code_of},
 };
 
 /// Hands an answer to its caller.
@@ -65,8 +65,7 @@ impl HttpBody for Delivery {
         match &mut frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    let code = code_of(StatusCode::OK, trailers, None);
-                    this.ended(code.unwrap_or(Code::Unknown));
+                    this.ended(code_in(trailers).unwrap_or(Code::Unknown));
                     heed(trailers);
                 }
             }

@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tokio::time::Sleep;
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     balance::{Outcome, PendingCall},
     headers::drop_unreadable_details,
-    rpc::code_of,
+    rpc::code_in,
 };
 
 /// The body of an answer. Its end, its error or its drop ends the call.
@@ -109,8 +109,7 @@ impl Open {
     }
 
     fn judge(&mut self, frame: &Frame<Bytes>) {
-        let code = frame.trailers_ref().and_then(|trailers| code_of(StatusCode::OK, trailers, None));
-        match code.map(outcome) {
+        match frame.trailers_ref().and_then(code_in).map(outcome) {
             Some(Outcome::Failed) => self.call.failed_late(),
             Some(Outcome::Served | Outcome::Refused) | None => {}
         }

@@ -31,9 +31,9 @@ pub fn code_name(code: Code) -> &'static str {
 /// Headers say it if no message follows. An answer of somebody who does not speak gRPC, such as a proxy, has the code that
 /// gRPC gives its HTTP status (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
 pub(crate) fn code_of(http: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> Option<Code> {
-    let said = [Some(headers), trailers].into_iter().flatten().find_map(|said| said.get(Status::GRPC_STATUS));
+    let said = [Some(headers), trailers].into_iter().flatten().find_map(code_in);
     match (said, http) {
-        (Some(code), _) => Some(Code::from_bytes(code.as_bytes())),
+        (Some(code), _) => Some(code),
         (None, StatusCode::OK) => trailers.map(|_| Code::Unknown),
         (None, StatusCode::BAD_REQUEST) => Some(Code::Internal),
         (None, StatusCode::UNAUTHORIZED) => Some(Code::Unauthenticated),
@@ -48,6 +48,11 @@ pub(crate) fn code_of(http: StatusCode, headers: &HeaderMap, trailers: Option<&H
         ) => Some(Code::Unavailable),
         (None, _) => Some(Code::Unknown),
     }
+}
+
+/// The code that headers or trailers say themselves, if they do.
+pub(crate) fn code_in(headers: &HeaderMap) -> Option<Code> {
+    Some(Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes()))
 }
 
 #[cfg(test)]

@@ -16,5 +16,5 @@ pub use status::{Domain, Violations};
 pub use token::InvalidToken;
 pub use transport::Transport;
 
-pub(crate) use code::code_of;
+pub(crate) use code::{code_in, code_of};
 pub(crate) use token::{decode, encode};

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::time::Sleep;
 use tokio_util::sync::WaitForCancellationFutureOwned;
@@ -18,7 +18,7 @@ use tonic::{Code, Status, body::Body};
 use super::{fault, metrics::Timed, places::Place};
 use crate::{
     deadline::{self, Deadline},
-    rpc::code_of,
+    rpc::{code_in, code_of},
 };
 
 /// The body of a streaming answer.
@@ -129,7 +129,7 @@ impl http_body::Body for UnaryBody {
         let code = match &mut frame {
             Some(Ok(frame)) => frame.trailers_mut().map(|trailers| {
                 set_right(trailers);
-                code_of(StatusCode::OK, trailers, None).unwrap_or(Code::Unknown)
+                code_in(trailers).unwrap_or(Code::Unknown)
             }),
             Some(Err(status)) => Some(status.code()),
             None => Some(Code::Unknown),

@@ -16,11 +16,11 @@ fn at(ms: u64, target: Target, fault: Fault) -> Planned {
 }
 
 async fn run(plan: Vec<Planned>, length: Duration) -> Outcome {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
     let config = Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true };
-    let shop = ShopProcesses::start(&programs(), &config).await.unwrap();
-    Run { seed: 1, length, orders_per_s: 50, plan }.on(shop).await.unwrap()
+    let shop = ShopProcesses::start(&programs(), &config).await.expect("started");
+    Run { seed: 1, length, orders_per_s: 50, plan }.on(shop).await.expect("judged")
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -27,9 +27,9 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn service_process() -> ExitCode {
     let mut args = std::env::args().skip_while(|arg| arg != "--").skip(1);
     let Some(service) = args.next() else { return ExitCode::SUCCESS };
-    telemetry::init(LogFormat::default(), "info", None, "test").unwrap();
+    telemetry::init(LogFormat::default(), "info", None, "test").expect("the only one of this process");
     let shutdown = CancellationToken::new();
-    let mut terminated = signal(SignalKind::terminate()).unwrap();
+    let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
     let cancel = shutdown.clone();
     tokio::spawn(async move {
         terminated.recv().await;
@@ -42,7 +42,7 @@ async fn service_process() -> ExitCode {
         "order" => meshwork_order::process::Args::parse_from(flags).serve(shutdown).await,
         _ => meshwork_query::process::Args::parse_from(flags).serve(shutdown).await,
     };
-    served.unwrap();
+    served.expect("it drains");
     ExitCode::SUCCESS
 }
 
@@ -52,13 +52,16 @@ async fn serve_registry(args: meshwork_registry::Args, shutdown: CancellationTok
 }
 
 pub(crate) fn programs() -> Programs {
-    Programs::Test { path: std::env::current_exe().unwrap(), test: "shop_processes::tests::service_process" }
+    Programs::Test {
+        path: std::env::current_exe().expect("this program"),
+        test: "shop_processes::tests::service_process",
+    }
 }
 
 async fn sqlite(folder: &Path) -> ShopProcesses {
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
     let config = Config { folder: folder.to_path_buf(), store, replicas, fronted: false };
-    timeout(LIMIT, ShopProcesses::start(&programs(), &config)).await.unwrap().unwrap()
+    timeout(LIMIT, ShopProcesses::start(&programs(), &config)).await.expect("in time").expect("started")
 }
 
 fn pids(shop: &ShopProcesses) -> Vec<u32> {
@@ -71,18 +74,18 @@ fn lives(pid: u32) -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_process_that_is_started_again_has_its_data_and_another_address() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let shop = sqlite(folder.path()).await;
     let mut customers = CustomerServiceClient::new(shop.mesh().channel("customer"));
     let credit_limit = Some(Money { currency_code: "USD".into(), units: 10, nanos: 0 });
     let create = CreateCustomerRequest { name: "Ada".into(), credit_limit, ..Default::default() };
-    let customer_id = customers.create_customer(create).await.unwrap().into_inner().customer_id;
+    let customer_id = customers.create_customer(create).await.expect("created").into_inner().customer_id;
 
     let customer = shop.instances("customer")[0].clone();
     let before = customer.address();
     customer.kill();
     assert_eq!(customer.address(), None);
-    customer.start().await.unwrap();
+    customer.start().await.expect("started again");
     assert_ne!(customer.address(), before);
     let get = || {
         let (mut customers, customer_id) = (customers.clone(), customer_id.clone());
@@ -91,26 +94,26 @@ async fn a_killed_process_that_is_started_again_has_its_data_and_another_address
     // The killed instance stays listed for a lease.
     let found = timeout(LIMIT, async { while get().await.is_err() {} }).await;
     assert!(found.is_ok());
-    shop.close().await.unwrap();
+    shop.close().await.expect("all ended in order");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_process_ends_in_order_once_it_goes_on() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let shop = sqlite(folder.path()).await;
-    shop.instances("order")[0].pause().unwrap();
-    shop.instances("order")[0].resume().unwrap();
+    shop.instances("order")[0].pause().expect("it runs");
+    shop.instances("order")[0].resume().expect("it is there");
     let pids = pids(&shop);
     assert_eq!(pids.len(), 4);
-    shop.close().await.unwrap();
+    shop.close().await.expect("all ended in order");
     assert!(!pids.into_iter().any(lives));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_shop_leaves_no_process_behind_even_a_stopped_one() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let shop = sqlite(folder.path()).await;
-    shop.instances("query")[0].pause().unwrap();
+    shop.instances("query")[0].pause().expect("it runs");
     let pids = pids(&shop);
     assert!(pids.iter().copied().all(lives));
     drop(shop);
