@@ -30,7 +30,10 @@ pub fn write_status<R: Error + 'static>(
 /// The status of a failed read or write: UNAVAILABLE where trying again may help, INTERNAL for our own defects.
 pub fn store_status(domain: Domain, error: &StoreError) -> Status {
     match error {
-        StoreError::Unavailable(_) | StoreError::Conflict(_) => {
+        StoreError::Unavailable(_)
+        | StoreError::Conflict(_)
+        | StoreError::Replaced { .. }
+        | StoreError::WentBack { .. } => {
             tracing::warn!(error = error as &dyn Error, "the database failed");
             domain.retry_later("STORE_UNAVAILABLE", "the database is unavailable", RETRY_DELAY)
         }

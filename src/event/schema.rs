@@ -4,9 +4,9 @@ use crate::store::Migration;
 
 /// The schema's history, of component `event`.
 pub(super) const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, sql: CREATE },
-    Migration { version: 2, sql: CREATE_HEADS },
-    Migration { version: 3, sql: CREATE_MEMBERS },
+    Migration { version: 1, suits: 1, sql: CREATE },
+    Migration { version: 2, suits: 1, sql: CREATE_HEADS },
+    Migration { version: 3, suits: 1, sql: CREATE_MEMBERS },
 ];
 
 const CREATE: &str = "

@@ -66,6 +66,7 @@ impl Decider for Seen {
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
+    suits: 1,
     sql: "create table seen (partition bigint not null, position bigint not null check (position < 1000000),
               primary key (partition, position))",
 }];

@@ -17,6 +17,7 @@ pub(crate) mod fixture;
 
 pub use lock::FileLock;
 pub use migration::Migration;
+use migration::PROGRAM;
 pub use peers::{Peers, Topic};
 pub use sql::{Row, Sql, Value};
 
@@ -82,6 +83,9 @@ pub trait Store: Send + Sync + 'static {
     /// transaction. Instances may start together.
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError>;
 
+    /// Whether the database answers, can be written, and is the one that was opened.
+    async fn check(&self) -> Result<(), StoreError>;
+
     /// The other processes on this database; `None` where there cannot be any.
     fn peers(&self) -> Option<&Peers> {
         None
@@ -123,6 +127,43 @@ pub enum StoreError {
     /// The connection was lost before the commit was answered: the changes were made as a whole, or not at all.
     #[error("the answer to the commit was lost")]
     CommitUnknown(#[source] Cause),
+    /// The files at the database's path are not the open ones: what is written now would be lost. Nothing is acknowledged
+    /// until they are back; a commit that found out may have been made in the files that are gone.
+    #[error("{path} is not the open file any more: it was removed, replaced or cut; nothing is acknowledged")]
+    Replaced {
+        /// The file.
+        path: String,
+    },
+    /// The log in the database ends before what this process has read there: the database was replaced by an older copy
+    /// while it was open. Only a restart of the process helps.
+    #[error(
+        "the log has gone back to {found} in partition {partition}, where {published} was published: restart this process"
+    )]
+    WentBack {
+        /// The log's partition.
+        partition: u32,
+        /// Its head now.
+        found: u64,
+        /// The head that subscribers know.
+        published: u64,
+    },
+    /// A newer program has changed the tables in a way that this one cannot work with.
+    #[error(
+        "its tables of {component:?} are of schema version {found}, made by {program}; this one, {PROGRAM}, knows \
+         version {known}, and {oldest} is the oldest that suits"
+    )]
+    TooNew {
+        /// Whose tables.
+        component: String,
+        /// The version in the database.
+        found: i64,
+        /// Who made it so.
+        program: String,
+        /// The version that this program knows.
+        known: i64,
+        /// The oldest version that a program must know.
+        oldest: i64,
+    },
     /// The statement is wrong, or the schema is not the expected one.
     #[error("the database refused a statement")]
     Refused(#[source] Cause),

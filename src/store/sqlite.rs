@@ -22,6 +22,10 @@ use rusqlite::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+mod files;
+
+use files::Files;
+
 use super::{FileLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
 
 /// Readers that are kept open. More may read at once, each for the price of an open.
@@ -49,6 +53,7 @@ pub(super) enum Synchronous {
 
 pub(super) struct Sqlite {
     path: PathBuf,
+    files: Arc<Files>,
     writer: Arc<Mutex<Connection>>,
     readers: Arc<ShortMutex<Vec<Connection>>>,
     /// Dropped first, which ends the thread.
@@ -62,7 +67,7 @@ impl Sqlite {
     pub(super) async fn open(path: PathBuf, synchronous: Synchronous) -> Result<Self, StoreError> {
         let lock = lock(&path).await?;
         let failed = |source| open_error(&path, std::io::Error::other(source));
-        let connection = connect(&path).map_err(failed)?;
+        let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
         let set_up = |connection: &Connection| {
             connection.pragma_update(None, "journal_mode", "wal")?;
             connection.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -73,10 +78,13 @@ impl Sqlite {
                     Synchronous::Full => "full",
                     Synchronous::Normal => "normal",
                 },
-            )
+            )?;
+            // So that all files are there.
+            connection.execute_batch("begin immediate; rollback")
         };
         set_up(&connection).map_err(failed)?;
-        let checkpointer = connect(&path).map_err(failed)?;
+        let files = Arc::new(Files::of(&path).map_err(|source| open_error(&path, source))?);
+        let checkpointer = connect(&path, OpenFlags::empty()).map_err(failed)?;
         checkpointer.busy_timeout(CHECKPOINT_PATIENCE).map_err(failed)?;
         let writer = Arc::new(Mutex::new(connection));
         let (stop, stopped) = mpsc::channel();
@@ -88,6 +96,7 @@ impl Sqlite {
             .map_err(|source| open_error(&path, source))?;
         Ok(Self {
             path,
+            files,
             writer,
             readers: Arc::default(),
             stop: Some(stop),
@@ -111,16 +120,19 @@ impl Drop for Sqlite {
 impl Store for Sqlite {
     async fn begin(&self) -> Result<Box<dyn Transaction>, StoreError> {
         let writer = self.writer.clone().lock_owned().await;
+        self.files.check()?;
         writer.execute_batch("begin immediate").map_err(classify)?;
-        Ok(Box::new(SqliteTransaction { writer }))
+        Ok(Box::new(SqliteTransaction { writer, files: self.files.clone() }))
     }
 
     async fn read(&self, sql: Sql) -> Result<Vec<Row>, StoreError> {
-        let (readers, path) = (self.readers.clone(), self.path.clone());
+        let (readers, path, files) = (self.readers.clone(), self.path.clone(), self.files.clone());
         let read = move || {
             let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let connection = kept.map_or_else(|| connect(&path), Ok).map_err(classify)?;
+            let connection = kept.map_or_else(|| connect(&path, OpenFlags::empty()), Ok).map_err(classify)?;
             let rows = fetch(&connection, sql);
+            // Afterwards, since a connection that was just made may be one to another file.
+            files.check()?;
             let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
             if readers.len() < KEPT_READERS {
                 readers.push(connection);
@@ -134,10 +146,16 @@ impl Store for Sqlite {
         // Under the name `bytea` SQLite would read the column as numeric.
         migration::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
     }
+
+    /// That the disk takes more is known only by writing.
+    async fn check(&self) -> Result<(), StoreError> {
+        self.begin().await.map(drop)
+    }
 }
 
 struct SqliteTransaction {
     writer: OwnedMutexGuard<Connection>,
+    files: Arc<Files>,
 }
 
 impl Drop for SqliteTransaction {
@@ -169,7 +187,9 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
-        self.writer.execute_batch("commit").map_err(classify)
+        self.writer.execute_batch("commit").map_err(classify)?;
+        // Into files that somebody else will not find: not to be acknowledged.
+        self.files.check()
     }
 }
 
@@ -210,8 +230,9 @@ fn owned(column: usize, value: ValueRef<'_>) -> Result<Value, StoreError> {
     }
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+/// Only whoever opens the store may make the file: with no flag of `SQLITE_OPEN_CREATE` a missing one is an error.
+fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.set_prepared_statement_cache_capacity(CACHED_STATEMENTS);
@@ -231,14 +252,18 @@ fn classify(error: rusqlite::Error) -> StoreError {
         | ErrorCode::DatabaseLocked
         | ErrorCode::SystemIoFailure
         | ErrorCode::DiskFull
+        | ErrorCode::ReadOnly
+        | ErrorCode::PermissionDenied
         | ErrorCode::CannotOpen => StoreError::Unavailable(error.into()),
         _ => StoreError::Refused(error.into()),
     }
 }
 
 async fn lock(path: &Path) -> Result<FileLock, StoreError> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(|source| open_error(path, source))?;
+    // Not made here: one that is missing is mostly a slip of the pen, and a new database would hide it.
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
+        let problem = format!("there is no folder {}", folder.display());
+        return Err(open_error(path, std::io::Error::new(std::io::ErrorKind::NotFound, problem)));
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");

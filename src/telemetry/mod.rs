@@ -60,7 +60,9 @@ pub fn init(
     collector: Option<&str>,
     service: &str,
 ) -> Result<Telemetry, TelemetryError> {
-    let filter = EnvFilter::try_new(filter).map_err(TelemetryError::Filter)?;
+    // The pool of a server that refuses connections logs each attempt; what comes of it is logged where it is used.
+    let quiet = "sqlx_core::pool=off".parse().expect("a target and a level");
+    let filter = EnvFilter::try_new(filter).map_err(TelemetryError::Filter)?.add_directive(quiet);
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = match format {
         LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).boxed(),

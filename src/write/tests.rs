@@ -32,6 +32,7 @@ struct Overdrawn;
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
+    suits: 1,
     sql: "create table account (name text not null primary key check (name <> 'broken'), balance bigint not null)",
 }];
 

@@ -3,7 +3,7 @@
 use meshwork::store::Migration;
 
 /// The schema's history, of component `customer`.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: CREATE }];
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration { version: 1, suits: 1, sql: CREATE }];
 
 const CREATE: &str = "
 -- a customer and its credit line, amounts in minor units of the currency

@@ -3,7 +3,7 @@
 use meshwork::store::Migration;
 
 /// The schema's history, of component `order`.
-pub(crate) const MIGRATIONS: &[Migration] = &[Migration { version: 1, sql: CREATE }];
+pub(crate) const MIGRATIONS: &[Migration] = &[Migration { version: 1, suits: 1, sql: CREATE }];
 
 const CREATE: &str = "
 -- an order and its saga, not named order, which is a keyword

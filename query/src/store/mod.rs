@@ -20,6 +20,7 @@ use meshwork::store::Migration;
 /// fell behind looks for it, and it pays with a scan what otherwise every order would pay.
 pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
+    suits: 1,
     sql: "
 create table order_view (
     order_id bytea primary key,
@@ -54,8 +55,11 @@ create table customer_view (
 
 /// The schema's history where several processes share the view: there the watchers of each look for what the others have
 /// changed.
-pub(crate) const SHARED_MIGRATIONS: &[Migration] =
-    &[Migration { version: 1, sql: "create index order_view_by_position on order_view (partition, position)" }];
+pub(crate) const SHARED_MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    suits: 1,
+    sql: "create index order_view_by_position on order_view (partition, position)",
+}];
 
 #[cfg(test)]
 mod tests;

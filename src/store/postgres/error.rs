@@ -55,10 +55,19 @@ pub(super) fn is_lost(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::BeginFailed => true,
         sqlx::Error::Database(database) => {
             let code = database.code().unwrap_or_default();
-            is_stale(error) || code == "25P03" || code.starts_with("08") || code.starts_with("57P")
+            is_stale(error)
+                || is_read_only(error)
+                || code == "25P03"
+                || code.starts_with("08")
+                || code.starts_with("57P")
         }
         _ => false,
     }
+}
+
+/// Whether the session, or its whole server, takes no writes: a standby, or a primary that was demoted.
+pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
+    has_code(error, &["25006"])
 }
 
 /// Whether a prepared statement no longer fits: the schema was changed (0A000 where plans are checked, not every feature
@@ -89,8 +98,8 @@ fn is_unavailable(code: &str) -> bool {
         // A standby, for the time of a failover; a lock or statement that took too long; and a transaction that stood still
         // for too long.
         "25006" | "55P03" | "57014" | "25P03" => true,
-        // Connections, authentication, resources, operators, the system underneath.
-        _ => ["08", "28", "53", "57P", "58"].iter().any(|class| code.starts_with(class)),
+        // Connections, authentication, a database that is being replaced, resources, operators, the system underneath.
+        _ => ["08", "28", "3D", "53", "57P", "58"].iter().any(|class| code.starts_with(class)),
     }
 }
 

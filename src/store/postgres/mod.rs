@@ -13,18 +13,22 @@ mod error;
 mod render;
 mod wake;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use sqlx::{
-    Connection as _, Executor as _, PgPool,
+    Connection as _, Executor as _, PgConnection, PgPool, Row as _,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 use tokio::task::JoinHandle;
 
 use self::{
     answer::{ANSWER_TIMEOUT, answered},
-    error::{classify, classify_commit, is_lost, is_stale},
+    error::{classify, classify_commit, is_lost, is_read_only, is_stale},
 };
 use super::{Migration, Peers, Row, Sql, Store, StoreError, Transaction, migration};
 
@@ -36,6 +40,10 @@ const MAX_READERS: u32 = 6;
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A connection that rested for longer is tried before it is used; one under load has just proved itself.
 const MAX_UNTESTED_REST: Duration = Duration::from_secs(1);
+/// Whatever a connection has come to be (to another server than the name leads to now, say), it is not for long.
+const MAX_CONNECTION_LIFE: Duration = Duration::from_secs(2 * 60);
+/// Of a standby, or of a primary that was demoted.
+const READ_ONLY: &str = "the server's sessions are read-only";
 /// An index over a large table takes its time, and so does waiting for the instance that makes it.
 const MIGRATION_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Serializes migrations of a database: "meshwork" in ASCII.
@@ -44,6 +52,7 @@ const MIGRATION_LOCK: i64 = 0x6d65_7368_776f_726b;
 pub(super) struct Postgres {
     writers: PgPool,
     readers: PgPool,
+    demoted: Arc<Demoted>,
     peers: Arc<Peers>,
     wake: JoinHandle<()>,
 }
@@ -53,8 +62,10 @@ impl Postgres {
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
         let options = connect::open(url).await?;
         let peers = Arc::new(Peers::default());
-        let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS, options.clone()), peers.clone()));
-        Ok(Self { writers: pool(MAX_WRITERS, options.clone()), readers: pool(MAX_READERS, options), peers, wake })
+        let demoted = Arc::new(Demoted::default());
+        let pool = |max| pool(max, options.clone(), &demoted);
+        let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS), peers.clone()));
+        Ok(Self { writers: pool(MAX_WRITERS), readers: pool(MAX_READERS), demoted, peers, wake })
     }
 
     async fn transaction(&self, answer_timeout: Duration) -> Result<PostgresTransaction, StoreError> {
@@ -64,9 +75,12 @@ impl Postgres {
             // Stated, because the server's default may be another: the locks of a batch need each select to see what was
             // committed while it waited.
             match answered(ANSWER_TIMEOUT, self.writers.begin_with("begin isolation level read committed")).await {
-                Ok(tx) => return Ok(PostgresTransaction { tx, answer_timeout, failed: false }),
+                Ok(tx) => {
+                    let demoted = self.demoted.clone();
+                    return Ok(PostgresTransaction { tx, answer_timeout, failed: false, demoted });
+                }
                 Err(error) if is_lost(&error) && tries <= MAX_WRITERS => {}
-                Err(error) => return Err(classify(error)),
+                Err(error) => return Err(self.demoted.explain(error)),
             }
         }
     }
@@ -78,14 +92,23 @@ impl Drop for Postgres {
     }
 }
 
-fn pool(max_connections: u32, options: PgConnectOptions) -> PgPool {
+/// A pool of which every connection was writable when it was made, and is younger than the last that turned out not to be.
+fn pool(max_connections: u32, options: PgConnectOptions, demoted: &Arc<Demoted>) -> PgPool {
+    let (connecting, waiting) = (demoted.clone(), demoted.clone());
     PgPoolOptions::new()
         .max_connections(max_connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
+        .max_lifetime(MAX_CONNECTION_LIFE)
         .test_before_acquire(false)
-        .before_acquire(|connection, rested| {
+        .after_connect(move |connection, _| {
+            let demoted = connecting.clone();
+            Box::pin(async move { answered(ANSWER_TIMEOUT, expect_writable(connection, &demoted)).await })
+        })
+        .before_acquire(move |connection, rested| {
+            let outdated = waiting.has_seen(rested.age);
             Box::pin(async move {
-                Ok(rested.idle_for < MAX_UNTESTED_REST || answered(ANSWER_TIMEOUT, connection.ping()).await.is_ok())
+                let rested = rested.idle_for >= MAX_UNTESTED_REST;
+                Ok(!outdated && (!rested || answered(ANSWER_TIMEOUT, connection.ping()).await.is_ok()))
             })
         })
         // The pool's own test on return has no bound: a silent server would keep the connection's place for ever.
@@ -93,6 +116,41 @@ fn pool(max_connections: u32, options: PgConnectOptions) -> PgPool {
             Box::pin(async move { answered(ANSWER_TIMEOUT, connection.ping()).await.map(|()| true) })
         })
         .connect_lazy_with(options)
+}
+
+/// A session of a standby, or of a primary that was demoted, is of no use, also for reads: they would be of a past that goes
+/// by. Whoever wants a connection tries again, by the pool's own backoff of at most a second.
+async fn expect_writable(connection: &mut PgConnection, demoted: &Demoted) -> Result<(), sqlx::Error> {
+    let row = connection.fetch_one("show transaction_read_only").await?;
+    if row.try_get::<&str, _>(0)? == "off" {
+        return Ok(());
+    }
+    demoted.see();
+    Err(sqlx::Error::Io(io::Error::other(READ_ONLY)))
+}
+
+/// When a session turned out to be read-only: then a server was demoted, and sessions of before that may be of the same one
+/// (vertx-sql-client #981).
+#[derive(Default)]
+struct Demoted(Mutex<Option<Instant>>);
+
+impl Demoted {
+    fn see(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// Why no connection was to be had: that of the last attempts, where the pool tells only that it waited in vain.
+    fn explain(&self, error: sqlx::Error) -> StoreError {
+        match error {
+            sqlx::Error::PoolTimedOut if self.has_seen(ACQUIRE_TIMEOUT) => StoreError::Unavailable(READ_ONLY.into()),
+            error => classify(error),
+        }
+    }
+
+    /// Whether a connection of this age was there then.
+    fn has_seen(&self, age: Duration) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|seen| seen.elapsed() <= age)
+    }
 }
 
 #[async_trait]
@@ -105,11 +163,14 @@ impl Store for Postgres {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut connection = self.readers.acquire().await.map_err(classify)?;
+            let mut connection = self.readers.acquire().await.map_err(|error| self.demoted.explain(error))?;
             match answered(ANSWER_TIMEOUT, render::query(sql.clone()).fetch_all(&mut *connection)).await {
                 Ok(rows) => return render::rows(&rows),
                 // Its connection may be one of a server that has restarted, and so may all others.
                 Err(error) if is_lost(&error) => {
+                    if is_read_only(&error) {
+                        self.demoted.see();
+                    }
                     connection.close_on_drop();
                     if tries > MAX_READERS {
                         return Err(classify(error));
@@ -129,6 +190,18 @@ impl Store for Postgres {
         migration::run(Box::new(tx), component, migrations, str::to_owned).await
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        let mut tx = self.transaction(ANSWER_TIMEOUT).await?;
+        let rows = tx.fetch(Sql::new("show transaction_read_only")).await?;
+        match rows.first().map(|row| row.text(0)).transpose()? {
+            Some("off") => Ok(()),
+            _ => {
+                self.demoted.see();
+                Err(StoreError::Unavailable(READ_ONLY.into()))
+            }
+        }
+    }
+
     fn peers(&self) -> Option<&Peers> {
         Some(&self.peers)
     }
@@ -140,11 +213,15 @@ struct PostgresTransaction {
     /// A statement failed: whatever follows, the server would answer COMMIT with a rollback, and call it a success.
     failed: bool,
     answer_timeout: Duration,
+    demoted: Arc<Demoted>,
 }
 
 impl PostgresTransaction {
     async fn fail(&mut self, error: sqlx::Error) -> StoreError {
         self.failed = true;
+        if is_read_only(&error) {
+            self.demoted.see();
+        }
         if is_stale(&error) {
             // Prepared before another instance changed the schema. The connection goes back to the pool without them.
             let _ = answered(self.answer_timeout, self.tx.clear_cached_statements()).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
 use tokio::time::timeout;
 
 use crate::store::{
@@ -13,10 +14,16 @@ use crate::store::{
 
 /// Generous: only a promise that is broken takes this long.
 const SOON: Duration = Duration::from_secs(20);
+/// From a writable server's return to the first commit.
+const BACK_WITHIN: Duration = Duration::from_secs(2);
 
 const MIGRATIONS: &[Migration] = &[
-    Migration { version: 1, sql: "create table thing (id bigint not null primary key, name text, body bytea)" },
-    Migration { version: 2, sql: "insert into thing (id, name) values (1, 'first')" },
+    Migration {
+        version: 1,
+        suits: 1,
+        sql: "create table thing (id bigint not null primary key, name text, body bytea)",
+    },
+    Migration { version: 2, suits: 1, sql: "insert into thing (id, name) values (1, 'first')" },
 ];
 
 struct Fixture {
@@ -33,9 +40,13 @@ impl Fixture {
     }
 
     async fn names(&self) -> Vec<String> {
-        let rows = self.database.read(Sql::new("select name from thing order by id")).await.expect("readable");
-        rows.iter().map(|row| row.text(0).expect("a name").to_owned()).collect()
+        names(&self.database).await
     }
+}
+
+async fn names(database: &Database) -> Vec<String> {
+    let rows = database.read(Sql::new("select name from thing order by id")).await.expect("readable");
+    rows.iter().map(|row| row.text(0).expect("a name").to_owned()).collect()
 }
 
 fn insert(id: i64, name: &str) -> Sql {
@@ -202,4 +213,70 @@ async fn a_password_is_never_shown() {
         assert!(!said.contains("cret"), "{said}");
         assert!(said.contains("postgres://..."), "{said}");
     }
+}
+
+#[tokio::test]
+async fn a_service_writes_again_soon_after_a_writable_server_is_there_again() {
+    let Some(Fixture { place, database }) = Fixture::new().await else { return };
+    // Sessions of before that keep running, and of the old server: as many as there may be.
+    let busy: Vec<_> = join_all((0..4).map(|_| database.begin())).await;
+    drop(busy);
+    database.check().await.expect("it is writable");
+
+    // As if this server were demoted, and its sessions ended: all that come from now on are read-only for good.
+    let name = place.url.rsplit('/').next().expect("a database").split('?').next().expect("its name");
+    let mut operator = place.open().await.begin().await.expect("begun");
+    let demote = format!("alter database {name} set default_transaction_read_only = on");
+    operator.execute(Sql::new(demote)).await.expect("altered");
+    operator.commit().await.expect("committed");
+    let options: PgConnectOptions = place.url.parse().expect("a URL");
+    let options = options.options([("default_transaction_read_only", "off")]);
+    let admin = PgConnection::connect_with(&options);
+    let mut admin = admin.await.expect("connected");
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity \
+               where datname = current_database() and pid <> pg_backend_pid()";
+    admin.execute(end).await.expect("ended");
+
+    let refused = timeout(SOON, database.check()).await.expect("it says so").expect_err("read-only");
+    let cause = std::error::Error::source(&refused).expect("why").to_string();
+    assert!(matches!(refused, StoreError::Unavailable(_)) && cause.contains("read-only"), "{cause}");
+
+    let promote = format!("alter database {name} reset default_transaction_read_only");
+    admin.execute(AssertSqlSafe(promote)).await.expect("altered");
+    let written = async {
+        loop {
+            let Ok(mut tx) = database.begin().await else { continue };
+            if tx.execute(insert(2, "written")).await.is_ok() {
+                return tx.commit().await;
+            }
+        }
+    };
+    timeout(BACK_WITHIN, written).await.expect("in time").expect("committed");
+    assert_eq!(names(&database).await, ["first", "written"]);
+}
+
+#[tokio::test]
+async fn sessions_that_became_read_only_while_they_were_open_are_ended() {
+    let Some(fixture) = Fixture::new().await else { return };
+    // What a demotion does to sessions that stay: all of the pool's, while new ones are writable.
+    let open = join_all((0..4).map(|_| fixture.database.begin())).await;
+    for tx in open {
+        let mut tx = tx.expect("begun");
+        tx.execute(Sql::new("set session characteristics as transaction read only")).await.expect("set");
+        tx.commit().await.expect("committed");
+    }
+    let mut tries = 0;
+    let written = async {
+        loop {
+            tries += 1;
+            let mut tx = fixture.database.begin().await.expect("begun");
+            match tx.execute(insert(2, "written")).await {
+                Ok(_) => return tx.commit().await,
+                Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error}"),
+            }
+        }
+    };
+    timeout(SOON, written).await.expect("soon").expect("committed");
+    assert!(tries <= 2, "the first that is found is the last: {tries}");
+    assert_eq!(fixture.names().await, ["first", "written"]);
 }

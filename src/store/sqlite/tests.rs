@@ -1,5 +1,7 @@
 //! What the rest of the library relies on, against real files.
 
+use std::fs::File;
+
 use tempfile::TempDir;
 
 use super::*;
@@ -7,6 +9,7 @@ use crate::store::{Database, open};
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
+    suits: 1,
     sql: "create table thing (id bigint not null primary key, name text not null check (name <> 'bad'), more bytea)",
 }];
 
@@ -25,6 +28,11 @@ async fn insert(tx: &mut dyn Transaction, id: i64, name: &str) -> Result<u64, St
 async fn names(database: &Database) -> Vec<String> {
     let rows = database.read(Sql::new("select name from thing order by id")).await.expect("readable");
     rows.iter().map(|row| row.text(0).expect("a name").to_owned()).collect()
+}
+
+/// A connection of its own to a file that may be new.
+fn open_file(path: &Path) -> Connection {
+    connect(path, OpenFlags::SQLITE_OPEN_CREATE).expect("opened")
 }
 
 fn folder() -> TempDir {
@@ -116,8 +124,7 @@ async fn a_null_is_read_back_as_null_whatever_its_column() {
 fn a_long_log_is_begun_anew_unless_a_reader_stays_and_then_the_next_time() {
     let folder = folder();
     let path = folder.path().join("things.db");
-    let (writer, reader, checkpointer) =
-        (connect(&path).expect("opened"), connect(&path).expect("opened"), connect(&path).expect("opened"));
+    let (writer, reader, checkpointer) = (open_file(&path), open_file(&path), open_file(&path));
     checkpointer.busy_timeout(CHECKPOINT_PATIENCE).expect("set");
     writer
         .execute_batch("pragma journal_mode = wal; pragma wal_autocheckpoint = 0; create table page (x)")
@@ -145,7 +152,105 @@ async fn migrations_run_once_and_in_order() {
     let folder = folder();
     let database = database(&folder).await;
     database.migrate("thing", MIGRATIONS).await.expect("nothing to do");
-    let more = [MIGRATIONS[0], Migration { version: 2, sql: "alter table thing add column extra bigint" }];
+    let more = [MIGRATIONS[0], Migration { version: 2, suits: 1, sql: "alter table thing add column extra bigint" }];
     database.migrate("thing", &more).await.expect("one step");
     database.read(Sql::new("select extra from thing")).await.expect("there");
+}
+
+/// Something that happens to the files of an open database.
+async fn nothing_is_acknowledged_after(what: &str, happens: impl FnOnce(&Path), undone: Option<fn(&Path)>) {
+    let folder = folder();
+    let database = database(&folder).await;
+    let file = folder.path().join("things.db");
+    let mut tx = database.begin().await.expect("begun");
+    insert(&mut *tx, 1, "kept").await.expect("inserted");
+    tx.commit().await.expect("committed");
+    assert_eq!(names(&database).await, ["kept"]);
+    let mut under_way = database.begin().await.expect("begun");
+    insert(&mut *under_way, 2, "lost").await.expect("inserted");
+
+    happens(&file);
+
+    let is_replaced = |result: Result<(), StoreError>| matches!(result, Err(StoreError::Replaced { .. }));
+    assert!(is_replaced(under_way.commit().await), "{what}: a commit under way");
+    assert!(is_replaced(database.begin().await.map(drop)), "{what}: a new transaction");
+    let read = database.read(Sql::new("select name from thing")).await;
+    assert!(is_replaced(read.map(drop)), "{what}: a read");
+    assert!(is_replaced(database.check().await), "{what}: its health");
+    if let Some(undo) = undone {
+        undo(&file);
+        database.check().await.expect("it is back");
+    }
+}
+
+fn aside(file: &Path) -> PathBuf {
+    file.with_extension("aside")
+}
+
+#[tokio::test]
+async fn once_the_file_at_the_path_is_not_the_open_one_nothing_is_acknowledged() {
+    let remove = |suffixes: &'static [&'static str]| {
+        move |file: &Path| {
+            for suffix in suffixes {
+                std::fs::remove_file(format!("{}{suffix}", file.display())).expect("removed");
+            }
+        }
+    };
+    nothing_is_acknowledged_after("all removed", remove(&["", "-wal", "-shm", ".lock"]), None).await;
+    nothing_is_acknowledged_after("the file removed", remove(&[""]), None).await;
+    nothing_is_acknowledged_after("the log removed", remove(&["-wal"]), None).await;
+    nothing_is_acknowledged_after("its index removed", remove(&["-shm"]), None).await;
+    let away = |file: &Path| std::fs::rename(file, aside(file)).expect("moved");
+    let back = |file: &Path| std::fs::rename(aside(file), file).expect("moved");
+    nothing_is_acknowledged_after("moved away and back", away, Some(back)).await;
+    let replace = |file: &Path| {
+        std::fs::copy(file, aside(file)).expect("copied");
+        std::fs::rename(aside(file), file).expect("moved");
+    };
+    nothing_is_acknowledged_after("another file moved there", replace, None).await;
+    let cut = |file: &Path| File::options().write(true).open(file).expect("open").set_len(0).expect("cut");
+    nothing_is_acknowledged_after("cut", cut, None).await;
+    let folder_away = |file: &Path| {
+        let folder = file.parent().expect("a folder");
+        std::fs::rename(folder, folder.with_extension("away")).expect("moved");
+    };
+    nothing_is_acknowledged_after("its folder moved", folder_away, None).await;
+}
+
+#[tokio::test]
+async fn a_reader_makes_no_file_and_neither_does_whoever_opens_one_in_a_folder_that_is_not_there() {
+    let folder = folder();
+    let database = database(&folder).await;
+    for suffix in ["", "-wal", "-shm"] {
+        std::fs::remove_file(folder.path().join(format!("things.db{suffix}"))).expect("removed");
+    }
+    database.read(Sql::new("select name from thing")).await.expect_err("there is nothing to read");
+    assert!(!folder.path().join("things.db").exists());
+
+    let typo = folder.path().join("tings").join("things.db");
+    let error = open(&format!("sqlite://{}", typo.display())).await.err().expect("refused");
+    assert!(std::error::Error::source(&error).expect("why").to_string().contains("there is no folder"), "{error}");
+    assert!(!typo.parent().expect("a folder").exists());
+}
+
+#[tokio::test]
+async fn a_schema_that_is_newer_is_refused_unless_it_says_that_it_suits_the_program() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let extra = |suits| Migration { version: 2, suits, sql: "alter table thing add column extra bigint" };
+    database.migrate("thing", &[MIGRATIONS[0], extra(1)]).await.expect("the newer program's");
+    database.migrate("thing", MIGRATIONS).await.expect("it suits");
+
+    let breaking = Migration { version: 3, suits: 3, sql: "drop table thing" };
+    database.migrate("thing", &[MIGRATIONS[0], extra(1), breaking]).await.expect("the newest program's");
+    let error = database.migrate("thing", MIGRATIONS).await.expect_err("it suits no longer");
+    for part in ["version 3", "version 1", "Meshwork 0.1.0"] {
+        assert!(error.to_string().contains(part), "{part} in {error}");
+    }
+
+    let mut tx = database.begin().await.expect("begun");
+    tx.execute(Sql::new("update schema_version set version = 99")).await.expect("by whoever");
+    tx.commit().await.expect("committed");
+    let error = database.migrate("thing", MIGRATIONS).await.expect_err("nobody says that it suits");
+    assert!(error.to_string().contains("version 99, made by an unknown program"), "{error}");
 }

@@ -194,7 +194,7 @@ async fn batches_that_conflict_are_repeated_until_each_input_is_decided_on_what_
     let place = engine.place();
     let processes = join_all((0..3).map(|_| async {
         let database = place.open().await;
-        let create = Migration { version: 1, sql: "create table known (id bigint not null primary key)" };
+        let create = Migration { version: 1, suits: 1, sql: "create table known (id bigint not null primary key)" };
         database.migrate("known", &[create]).await.expect("the schema");
         Writer::start(Outbox::open(database).await.expect("a log"), Arc::new(Ids))
     }))
