@@ -22,6 +22,7 @@
 //! - [`channel`]: THE client stack: deadline, retry, hedge, transparent retry, `balance` (split, zone, P2C over our own load,
 //!   ejection), connection; they wait between attempts by `backoff`;
 //! - [`headers`], [`deadline`], [`trace`]: what client and server say to each other beside the call itself;
+//! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
 //! - [`write`](mod@write): every durable change, decided by a pure [`Decider`](write::Decider) and committed in batches;
@@ -48,6 +49,8 @@ pub mod headers;
 pub mod deadline;
 
 pub mod trace;
+
+pub mod health;
 
 pub mod server;
 

@@ -66,7 +66,7 @@ impl Decider for Emit {
 impl Producer {
     async fn open(name: &'static str, dir: &TempDir) -> Self {
         let url = format!("sqlite://{}", dir.path().join(name).display());
-        let outbox = Outbox::open(store::open(&url).await.unwrap()).await.unwrap();
+        let outbox = Outbox::open(store::open(&url).await.unwrap(), name).await.unwrap();
         let writer = Writer::start(outbox.clone(), Arc::new(Emit));
         Self { name, outbox, writer }
     }
@@ -75,7 +75,7 @@ impl Producer {
     pub(crate) async fn emit<M: Message + Name>(&self, customer_id: Uuid, payload: &M) -> String {
         let event = NewEvent::new(customer_id, ("test", customer_id), 1, 2_000, payload);
         let applied = self.writer.submit(event).await.unwrap();
-        self.outbox.token(self.name, applied.position.unwrap())
+        self.outbox.token(self.name, applied.point.unwrap())
     }
 
     /// Where the log is, for tokens that the producer did not give out.

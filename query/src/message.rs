@@ -54,6 +54,7 @@ pub(crate) fn projection(source: &str, progress: Snapshot) -> proto::Projection 
     let (state, error) = match progress.state {
         SubscriptionState::Connecting(error) => (proto::ProjectionState::Connecting, error.unwrap_or_default()),
         SubscriptionState::Running => (proto::ProjectionState::Running, String::new()),
+        SubscriptionState::Retrying(error) => (proto::ProjectionState::Retrying, error),
         SubscriptionState::Stopped(error) => (proto::ProjectionState::Stopped, error),
     };
     let partitions: Vec<_> = (0..)

@@ -2,12 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use meshwork::{
-    event::Position,
-    rpc::Domain,
-    store::{Row, StoreError},
-    write::WriteError,
-};
+use meshwork::{rpc::Domain, store::StoreError, write::WriteError};
 use tonic::{Code, Status};
 
 /// When to try again after the database failed: long enough for a restart to make progress, short for a person.
@@ -44,16 +39,6 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
         }
         _ => defect(domain, error),
     }
-}
-
-/// Reads `outbox_head.partition, next - 1` at `column`: the head that goes with the row.
-///
-/// # Errors
-/// [`StoreError::Decode`] if that is not what is there.
-pub fn position(row: &Row, column: usize) -> Result<Position, StoreError> {
-    let partition =
-        u32::try_from(row.int(column)?).map_err(|_| StoreError::Decode { column, expected: "a partition" })?;
-    Ok(Position { partition, position: row.count(column + 1)? })
 }
 
 fn defect(domain: Domain, error: &(dyn Error + 'static)) -> Status {

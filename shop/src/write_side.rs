@@ -36,19 +36,19 @@ pub enum OpenError {
 }
 
 impl<D: Decider> WriteSide<D> {
-    /// Opens the database of `url`, brings the tables of log and `component` up to date, and starts the writer.
+    /// Opens the database of `url`, brings the tables of log and `service` up to date, and starts the writer.
     ///
     /// # Errors
     /// [`OpenError`].
     pub async fn open(
         url: &str,
-        component: &'static str,
+        service: &'static str,
         migrations: &[Migration],
         decider: D,
     ) -> Result<Self, OpenError> {
         let database = store::open(url).await?;
-        let outbox = Outbox::open(database.clone()).await?;
-        database.migrate(component, migrations).await?;
+        let outbox = Outbox::open(database.clone(), service).await?;
+        database.migrate(service, migrations).await?;
         let decider = Arc::new(decider);
         let writer = Writer::start(outbox.clone(), decider.clone());
         Ok(Self { outbox, writer, decider })

@@ -1,4 +1,4 @@
-//! The rpc that serves an outbox to subscribers.
+//! The rpcs that serve an outbox to subscribers.
 
 use std::pin::Pin;
 
@@ -6,9 +6,12 @@ use futures_util::{Stream, stream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Outbox, session::Session};
+use super::{
+    Outbox,
+    session::{self, Session},
+};
 use crate::contract::meshwork::event::v1::{
-    SubscribeRequest, SubscribeResponse,
+    GetPositionRequest, LogPosition, SubscribeRequest, SubscribeResponse,
     event_service_server::{EventService, EventServiceServer},
 };
 
@@ -39,5 +42,9 @@ impl EventService for Feed {
             Ok(session.next().await?.map(|response| (response, session)))
         });
         Ok(Response::new(Box::pin(responses)))
+    }
+
+    async fn get_position(&self, request: Request<GetPositionRequest>) -> Result<Response<LogPosition>, Status> {
+        session::position(&self.outbox, &request.into_inner()).await.map(Response::new)
     }
 }

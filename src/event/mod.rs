@@ -5,27 +5,33 @@
 //!
 //! We say "at least once, with effects once": delivery repeats after a failure, the cursor's compare-and-set does not.
 
+mod claims;
 mod cursor;
 mod feed;
+mod group;
 mod membership;
 mod outbox;
+mod owner;
 mod position;
 mod progress;
 mod reader;
+mod report;
 mod row;
 mod schema;
 mod session;
+mod stop;
 mod subscription;
 mod tail;
+mod unread;
 
 pub use feed::Feed;
 pub use outbox::{Outbox, OutboxError};
-pub use position::{PARTITIONS, Position, PositionToken, partition_of};
-pub use progress::{Progress, Snapshot, SubscriptionState};
+pub use position::{LogPoint, PARTITIONS, Position, PositionToken, partition_of};
+pub use progress::{EventName, Progress, Snapshot, Stuck, SubscriptionState};
+pub use report::MAX_UNREAD_AGE;
 pub use subscription::{MalformedEvent, Source, Subscription};
 
-pub(crate) use cursor::{CursorMove, Cursors};
-pub(crate) use outbox::append;
+pub(crate) use cursor::{CursorMove, CursorName, Cursors};
 
 #[cfg(test)]
 mod tests;

@@ -12,27 +12,37 @@ use std::{
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
-    time::sleep,
+    time::{Instant, sleep},
 };
 use uuid::Uuid;
 
 use super::{
-    PARTITIONS, Position, PositionToken,
+    LogPoint, PARTITIONS, Position, PositionToken, Progress,
     membership::Memberships,
-    partition_of, row,
+    owner, partition_of,
+    reader::with_cause,
+    row,
     schema::MIGRATIONS,
     tail::{Published, Tail},
 };
 use crate::{
     contract::meshwork::event::v1::Event,
-    store::{Database, Sql, StoreError, Topic, Transaction},
+    health::{Condition, Conditioner},
+    store::{Database, Row, Sql, StoreError, Topic, Transaction},
     write::NewEvent,
 };
+
+/// The heads, each with the store that it is of.
+const SELECT_HEADS: &str = "select partition, next, (select store_id from store) from outbox_head";
 
 /// Rows of one insert: well below SQLite's 32,766 parameters at eleven columns a row.
 const MAX_INSERT_ROWS: usize = 1000;
 /// Events of one read of what others have committed: some 600 KiB.
 const MAX_CATCH_UP_EVENTS: usize = 1024;
+/// How often it is asked whether the store is well.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a store that does not answer may yet be called well: a restart takes that long, and calls wait for it.
+const CHECK_PATIENCE: Duration = Duration::from_secs(3);
 /// After a read that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -53,6 +63,32 @@ struct Inner {
     behind: Arc<Notify>,
     catching_up: JoinHandle<()>,
     memberships: Memberships,
+    /// Of those who read into this store: by source and group.
+    progress: Mutex<BTreeMap<(String, String), Progress>>,
+    condition: Condition,
+    watching: JoinHandle<()>,
+}
+
+/// What stands at a position of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// This event; empty before the first.
+    Event(String),
+    /// None yet.
+    Beyond {
+        /// The last position that has one.
+        head: u64,
+    },
+    /// One that is no longer there.
+    Pruned,
+}
+
+/// Where a partition begins: all up to there was pruned.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Base {
+    pub(super) position: u64,
+    /// The event there.
+    pub(super) event_id: String,
 }
 
 type Observer = Box<dyn Fn(&Event) + Send + Sync>;
@@ -63,13 +99,14 @@ type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 pub struct OutboxError(#[from] StoreError);
 
 impl Outbox {
-    /// Brings the tables of log and cursors up to date and reads where the log stands.
+    /// Brings the tables of log and cursors up to date and reads where the log stands. The database is `owner`'s, a service,
+    /// from now on; other tables in it are of the component `owner`, or of one that begins with `owner_`.
     ///
     /// # Errors
-    /// [`OutboxError`] if the database fails.
-    pub async fn open(database: Database) -> Result<Self, OutboxError> {
+    /// [`OutboxError`] if the database fails, or is another service's.
+    pub async fn open(database: Database, owner: &str) -> Result<Self, OutboxError> {
         database.migrate("event", MIGRATIONS).await?;
-        let store_id = store_id(&database).await?;
+        let store_id = owner::claim(&database, owner).await?;
         let mut heads = vec![0; PARTITIONS as usize];
         for row in database.read(Sql::new("select partition, next from outbox_head")).await? {
             if let Some(head) = usize::try_from(row.int(0)?).ok().and_then(|partition| heads.get_mut(partition)) {
@@ -77,6 +114,7 @@ impl Outbox {
             }
         }
         let behind = Arc::new(Notify::new());
+        let conditioner = Conditioner::new();
         let heard = database.peers().map(|peers| peers.heard(Topic::Log));
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
             store_id,
@@ -86,6 +124,9 @@ impl Outbox {
             catching_up: tokio::spawn(catch_up(inner.clone(), heard, behind.clone())),
             behind,
             memberships: Memberships::new(database.clone()),
+            progress: Mutex::default(),
+            condition: conditioner.condition(),
+            watching: tokio::spawn(watch_over(inner.clone(), conditioner)),
             database,
         });
         Ok(Self { inner })
@@ -101,21 +142,56 @@ impl Outbox {
         &self.inner.store_id
     }
 
-    /// The `position_token` for a position in this log, which `source` serves.
-    pub fn token(&self, source: &str, position: Position) -> String {
+    /// The `position_token` for a point of this log, which `source` serves.
+    pub fn token(&self, source: &str, LogPoint { at, event_id }: LogPoint) -> String {
         PositionToken {
             source: source.to_owned(),
             store_id: self.inner.store_id.clone(),
-            partition: position.partition,
-            position: position.position,
+            partition: at.partition,
+            position: at.position,
+            event_id: event_id.map(|id| id.to_string()).unwrap_or_default(),
         }
         .to_text()
+    }
+
+    /// Whether the database answers, can be written, and still holds this store, with all that was published of it.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        let database = &self.inner.database;
+        database.check().await?;
+        let published = self.heads();
+        let rows = database.read(Sql::new(SELECT_HEADS)).await?;
+        rows.iter().try_for_each(|row| self.check_head(row, &published))
+    }
+
+    /// Checks a row of [`SELECT_HEADS`] against the heads that were published before it was read.
+    fn check_head(&self, row: &Row, published: &[u64]) -> Result<(), StoreError> {
+        if row.text(2)? != self.inner.store_id {
+            return Err(StoreError::Replaced { path: "the database".to_owned() });
+        }
+        let partition = u32::try_from(row.int(0)?).unwrap_or(u32::MAX);
+        let published = published.get(partition as usize).copied().unwrap_or_default();
+        let found = row.count(1)?.saturating_sub(1);
+        if found < published { Err(StoreError::WentBack { partition, found, published }) } else { Ok(()) }
     }
 
     /// Shows every event to `observer` once it is committed, by whatever process: each once, in order of its partition, from
     /// now on. For waking whoever waits for a change; it is called while events are published, so it must not wait itself.
     pub fn observe(&self, observer: impl Fn(&Event) + Send + Sync + 'static) {
         self.inner.observers().push(Box::new(observer));
+    }
+
+    /// Whether the store is well: it answers, can be written, and is its own.
+    pub fn condition(&self) -> Condition {
+        self.inner.condition.clone()
+    }
+
+    /// How far a group that reads into this store has come with a source; one for all of its readers in this process.
+    pub(super) fn progress(&self, source: &str, group: &str) -> Progress {
+        let mut progress = self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.entry((source.to_owned(), group.to_owned())).or_default().clone()
     }
 
     pub(super) fn memberships(&self) -> &Memberships {
@@ -134,6 +210,37 @@ impl Outbox {
         rows.first().map_or(Ok(0), |row| Ok(row.count(0)?.saturating_sub(1)))
     }
 
+    /// What stands at a position.
+    pub(super) async fn standing(&self, at: Position) -> Result<Standing, StoreError> {
+        if let Some(event) = self.inner.tail().at(at) {
+            return Ok(Standing::Event(event.event_id.clone()));
+        }
+        let base = self.bases().await?.remove(&at.partition).unwrap_or_default();
+        if at.position <= base.position {
+            return Ok(if at.position == base.position { Standing::Event(base.event_id) } else { Standing::Pruned });
+        }
+        // In the database, since another process may have written further than this one has read.
+        let head = self.committed_head(at.partition).await?;
+        if at.position > head {
+            return Ok(Standing::Beyond { head });
+        }
+        let before = Position { position: at.position - 1, ..at };
+        let rows = self.inner.database.read(row::select(Sql::new(""), before, 1)).await?;
+        let event = rows.first().map(row::event).transpose()?.filter(|event| event.position == at.position);
+        Ok(event.map_or(Standing::Pruned, |event| Standing::Event(event.event_id)))
+    }
+
+    /// Where partitions begin, of which something was pruned.
+    pub(super) async fn bases(&self) -> Result<BTreeMap<u32, Base>, StoreError> {
+        let rows = self.inner.database.read(Sql::new("select partition, position, event_id from outbox_base")).await?;
+        let base = |row: &Row| {
+            let partition =
+                u32::try_from(row.int(0)?).map_err(|_| StoreError::Decode { column: 0, expected: "a partition" })?;
+            Ok((partition, Base { position: row.count(1)?, event_id: row.text(2)?.to_owned() }))
+        };
+        rows.iter().map(base).collect()
+    }
+
     /// Changes whenever events were published.
     pub(super) fn published(&self) -> watch::Receiver<()> {
         self.inner.heads.subscribe()
@@ -146,6 +253,52 @@ impl Outbox {
         }
         let rows = self.inner.database.read(row::select(Sql::new(""), after, limit)).await?;
         rows.iter().map(|row| row::event(row).map(Arc::new)).collect()
+    }
+
+    /// Gives `events` their positions and writes them. The last thing in a transaction before its cursors, because it locks
+    /// the heads; in ascending partition order, so that two writers cannot wait for each other in a circle.
+    pub(crate) async fn append(
+        &self,
+        tx: &mut dyn Transaction,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Event>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let partition = |event: &NewEvent| partition_of(Uuid::from_bytes(event.partition_key));
+        let partitions: Vec<u32> = events.iter().map(partition).collect();
+        let mut heads: BTreeMap<u32, u64> = partitions.iter().map(|partition| (*partition, 1)).collect();
+        let lock = Sql::new(SELECT_HEADS)
+            .push(" where partition in ")
+            .list(heads.keys().map(|partition| i64::from(*partition)))
+            .push(" order by partition")
+            .push(tx.for_update());
+        let published = self.heads();
+        for row in tx.fetch(lock).await? {
+            self.check_head(&row, &published)?;
+            let partition = u32::try_from(row.int(0)?).ok().and_then(|partition| heads.get_mut(&partition));
+            *partition.expect("asked for by number") = row.count(1)?;
+        }
+
+        let appended: Vec<Event> = events
+            .into_iter()
+            .zip(partitions)
+            .map(|(event, partition)| {
+                let next = heads.get_mut(&partition).expect("collected from the same events");
+                *next += 1;
+                row::positioned(event, Position { partition, position: *next - 1 })
+            })
+            .collect();
+
+        let moved = Sql::new("insert into outbox_head (partition, next) values ")
+            .rows(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
+            .push(" on conflict (partition) do update set next = excluded.next");
+        tx.execute(moved).await?;
+        for chunk in appended.chunks(MAX_INSERT_ROWS) {
+            let insert = Sql::new(format!("insert into outbox ({}) values ", row::COLUMNS));
+            tx.execute(insert.rows(chunk.iter().map(row::values))).await?;
+        }
+        Ok(appended)
     }
 
     /// Makes committed events visible to subscribers. To be called after the commit, never before.
@@ -210,6 +363,38 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.catching_up.abort();
+        self.watching.abort();
+    }
+}
+
+/// Looks again and again whether the store is well. Owned by [`Inner`], which aborts it.
+async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
+    let mut failing_since: Option<Instant> = None;
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let checked = Outbox { inner }.check().await;
+        let now = Instant::now();
+        let condition = match checked {
+            Ok(()) => {
+                failing_since = None;
+                Ok(())
+            }
+            // A restart of the server, which its callers wait out.
+            Err(StoreError::Unavailable(_) | StoreError::Conflict(_))
+                if now - *failing_since.get_or_insert(now) < CHECK_PATIENCE =>
+            {
+                continue;
+            }
+            Err(error) => Err(with_cause(&error)),
+        };
+        let problem = condition.clone().err();
+        if conditioner.set(condition) {
+            match problem {
+                Some(problem) => tracing::error!(problem, "the store is not well: calls are not answered"),
+                None => tracing::info!("the store is well again"),
+            }
+        }
     }
 }
 
@@ -237,56 +422,6 @@ async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, be
             behind.notify_one();
         }
     }
-}
-
-/// Gives `events` their positions and writes them. The last thing in a transaction before its cursors, because it locks
-/// the heads; in ascending partition order, so that two writers cannot wait for each other in a circle.
-pub(crate) async fn append(tx: &mut dyn Transaction, events: Vec<NewEvent>) -> Result<Vec<Event>, StoreError> {
-    if events.is_empty() {
-        return Ok(Vec::new());
-    }
-    let partitions: Vec<u32> = events.iter().map(|event| partition_of(Uuid::from_bytes(event.partition_key))).collect();
-    let mut heads: BTreeMap<u32, u64> = partitions.iter().map(|partition| (*partition, 1)).collect();
-    let lock = Sql::new("select partition, next from outbox_head where partition in ")
-        .list(heads.keys().map(|partition| i64::from(*partition)))
-        .push(" order by partition")
-        .push(tx.for_update());
-    for row in tx.fetch(lock).await? {
-        let partition = u32::try_from(row.int(0)?).ok().and_then(|partition| heads.get_mut(&partition));
-        *partition.expect("asked for by number") = row.count(1)?;
-    }
-
-    let appended: Vec<Event> = events
-        .into_iter()
-        .zip(partitions)
-        .map(|(event, partition)| {
-            let next = heads.get_mut(&partition).expect("collected from the same events");
-            *next += 1;
-            row::positioned(event, Position { partition, position: *next - 1 })
-        })
-        .collect();
-
-    let moved = Sql::new("insert into outbox_head (partition, next) values ")
-        .rows(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
-        .push(" on conflict (partition) do update set next = excluded.next");
-    tx.execute(moved).await?;
-    for chunk in appended.chunks(MAX_INSERT_ROWS) {
-        let insert = Sql::new(format!("insert into outbox ({}) values ", row::COLUMNS));
-        tx.execute(insert.rows(chunk.iter().map(row::values))).await?;
-    }
-    Ok(appended)
-}
-
-async fn store_id(database: &Database) -> Result<String, StoreError> {
-    let mut tx = database.begin().await?;
-    // Instances that open a new database together agree on the first.
-    let insert = Sql::new("insert into store (\"only\", store_id) values ")
-        .rows([[1.into(), Uuid::now_v7().to_string().into()]])
-        .push(" on conflict (\"only\") do nothing");
-    tx.execute(insert).await?;
-    tx.commit().await?;
-    let rows = database.read(Sql::new("select store_id from store")).await?;
-    rows.first().expect("there is one row, now or before").text(0).map(str::to_owned)
 }
 
 /// Positions, versions and limits stay far below `i64::MAX`: a log of a million events a second would need 292,000 years.

@@ -4,7 +4,10 @@ use std::hash::Hasher as _;
 
 use uuid::Uuid;
 
-use crate::rpc::{self, InvalidToken};
+use crate::{
+    contract::meshwork::event::v1::Event,
+    rpc::{self, InvalidToken},
+};
 
 /// How many partitions every log has. Fixed: the partition of a key must never change.
 pub const PARTITIONS: u32 = 16;
@@ -25,6 +28,24 @@ pub struct Position {
     pub position: u64,
 }
 
+/// A position in one past of a log: where, and which event stands there. A store that was set back to a backup gives the
+/// position to another event later; no event has its id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPoint {
+    /// Where.
+    pub at: Position,
+    /// The event there. `None`: before the first.
+    pub event_id: Option<Uuid>,
+}
+
+impl LogPoint {
+    /// Where an event of this store's own log stands.
+    pub(crate) fn of(event: &Event) -> Self {
+        let at = Position { partition: event.partition, position: event.position };
+        Self { at, event_id: Uuid::try_parse(&event.event_id).ok() }
+    }
+}
+
 /// A place in the log of one service's store: what a `position_token` holds.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct PositionToken {
@@ -40,6 +61,9 @@ pub struct PositionToken {
     /// The position in it.
     #[prost(uint64, tag = "4")]
     pub position: u64,
+    /// The event that stood there when the token was given. Empty in tokens of 0.1.
+    #[prost(string, tag = "5")]
+    pub event_id: String,
 }
 
 impl PositionToken {
@@ -70,7 +94,13 @@ mod tests {
 
     #[test]
     fn a_token_survives_its_way_through_a_client() {
-        let token = PositionToken { source: "order".into(), store_id: "s".into(), partition: 15, position: 7 };
+        let token = PositionToken {
+            source: "order".into(),
+            store_id: "s".into(),
+            partition: 15,
+            position: 7,
+            event_id: "e".into(),
+        };
         assert_eq!(PositionToken::parse(&token.to_text()), Ok(token));
         for bad in ["", "x", "AAAA", "🦀"] {
             assert_eq!(PositionToken::parse(bad), Err(InvalidToken), "{bad}");

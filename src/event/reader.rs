@@ -2,20 +2,26 @@
 //!
 //! Batches are pipelined: the next is in the writer's queue while the one before is committed. Each claims the range that
 //! follows the one before, so that a batch whose predecessor failed is fenced.
+//!
+//! ```text
+//!   Start ──> reading ── commit ──> reading ...
+//!    ^           │ fenced: a moment ─────────────────────────┐
+//!    │           │ refused: once more, event by event ───────┤
+//!    │           │ the store refuses one event: backoff ─────┤   (stuck, RETRYING)
+//!    │           │ one event is poison: half a minute ───────┤   (stuck, STOPPED)
+//!    └───────────┴── paused <────────────────────────────────┘
+//! ```
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{
-    StreamExt as _,
-    future::{BoxFuture, FutureExt as _},
-    stream::FuturesUnordered,
-};
+use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
@@ -23,14 +29,19 @@ use tonic::Streaming;
 use tracing::Span;
 
 use super::{
-    CursorMove, Outbox, Position, Progress, Source, SubscriptionState,
+    CursorMove, CursorName, EventName, Outbox, PARTITIONS, Position, Progress, Source, Stuck, SubscriptionState,
+    claims::{self, Part},
     cursor::{self, Cursor},
+    progress::ReaderProgress,
     session::MAX_BATCH_EVENTS,
+    stop::Stop,
 };
 use crate::{
+    backoff::Backoff,
     contract::meshwork::event::v1::{
-        Ack, Batch, Credit, Event, Open, Opened, PartitionHead, Start, Stop as StopPartition, SubscribeRequest,
-        SubscribeResponse, event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response,
+        Ack, Batch, Credit, Event, Open, Opened, PartitionHead, Start, Started, Stop as StopPartition,
+        SubscribeRequest, SubscribeResponse, event_service_client::EventServiceClient, subscribe_request::Action,
+        subscribe_response,
     },
     rpc::Transport,
     store::StoreError,
@@ -49,37 +60,53 @@ const MAX_QUEUED_REQUESTS: usize = 1024;
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 /// A fenced partition is read by somebody else at the moment, or its cursor has just moved; look again after this.
 const FENCED_PAUSE: Duration = Duration::from_millis(250);
-
-/// Why a connection ended.
-pub(super) enum Stop {
-    /// The source asked to move, or ended the stream.
-    Moved,
-    /// Something that passes.
-    Retry(String),
-    /// This instance is shutting down.
-    WriterClosed,
-    /// The source is not what the cursors say.
-    DataLoss(String),
-}
+/// Between attempts at an event that the store refuses: a table is locked or renamed, rights are taken. Back within 5 s of
+/// the repair.
+const REFUSED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+/// Between attempts at an event that needs a person: a new version that understands it may be another instance's already.
+pub(super) const STOPPED_PAUSE: Duration = Duration::from_secs(30);
+/// A source that answers so often without a word on what was started is one of Meshwork 0.1, which has none.
+const HEARTBEATS_WITHOUT_STARTED: u32 = 2;
 
 pub(super) struct Reader<D: Decider, T> {
     pub(super) client: EventServiceClient<T>,
     pub(super) outbox: Outbox,
     pub(super) writer: Writer<D>,
     pub(super) source: Arc<Source<D>>,
+    pub(super) cursor: CursorName,
     pub(super) progress: Progress,
+    pub(super) own: ReaderProgress,
+    /// Partitions of which something was refused, over all connections.
+    pub(super) failing: BTreeMap<u32, Failing>,
+    /// Read again from the cursors, at once.
+    pub(super) again: Arc<Notify>,
 }
 
-/// What one committed, or failed, batch means for its stream.
+/// A partition of which something was refused.
+pub(super) struct Failing {
+    /// Read event by event up to here.
+    until: u64,
+    backoff: Backoff,
+}
+
+/// What one committed, or failed, claim means for its stream.
 struct Committed {
     claim: CursorMove,
+    events: usize,
+    event: Option<EventName>,
+    /// Credit to give back.
     cost: u32,
     result: Result<(), Failure>,
 }
 
 enum Failure {
     Fenced,
-    Refused(String),
+    /// It is about this claim alone.
+    Refused {
+        reason: String,
+        poison: bool,
+    },
+    /// It is about the store, which may be well again soon.
     Store(String),
     Closed,
 }
@@ -89,16 +116,20 @@ struct Connection<'a, D: Decider> {
     outbox: &'a Outbox,
     writer: &'a Writer<D>,
     source: &'a Source<D>,
+    cursor: &'a CursorName,
     progress: &'a Progress,
+    own: &'a ReaderProgress,
+    failing: &'a mut BTreeMap<u32, Failing>,
+    again: &'a Notify,
     requests: mpsc::Sender<SubscribeRequest>,
-    store_id: String,
+    store_id: Arc<str>,
     /// Partition => where its next batch must begin.
     reading: BTreeMap<u32, u64>,
-    /// Partitions to start again once the pause is over.
-    fenced: BTreeSet<u32>,
-    resume_at: Option<Instant>,
-    /// Partitions with an event that cannot be processed.
-    stopped: BTreeSet<u32>,
+    /// Partitions to start again, and when.
+    paused: BTreeMap<u32, Instant>,
+    /// Partitions that the source has not accepted yet, with the cursors that it was told.
+    unconfirmed: BTreeMap<u32, Cursor>,
+    heartbeats: u32,
     committing: FuturesUnordered<BoxFuture<'static, Committed>>,
     returned_credit: u32,
     unacked: BTreeMap<u32, u64>,
@@ -139,19 +170,22 @@ where
             opened.map_err(|_| Stop::Retry("the source is silent".into()))??;
         send(&requests, Action::Credit(Credit { events: CREDIT }))?;
 
-        self.progress.set_store(&store_id);
-        self.progress.heads(heads.iter().map(head));
+        self.progress.opened(&store_id, heads.iter().map(head));
         let connection = Connection {
             outbox: &self.outbox,
             writer: &self.writer,
             source: &self.source,
+            cursor: &self.cursor,
             progress: &self.progress,
+            own: &self.own,
+            failing: &mut self.failing,
+            again: &self.again,
             requests,
-            store_id,
+            store_id: store_id.into(),
             reading: BTreeMap::new(),
-            fenced: BTreeSet::new(),
-            resume_at: None,
-            stopped: BTreeSet::new(),
+            paused: BTreeMap::new(),
+            unconfirmed: BTreeMap::new(),
+            heartbeats: 0,
             committing: FuturesUnordered::new(),
             returned_credit: 0,
             unacked: BTreeMap::new(),
@@ -165,13 +199,12 @@ impl<D: Decider> Connection<'_, D> {
         &mut self,
         responses: &mut Streaming<SubscribeResponse>,
         partitions: &mut watch::Receiver<BTreeSet<u32>>,
-    ) -> Result<std::convert::Infallible, Stop> {
+    ) -> Result<Infallible, Stop> {
         let assigned = partitions.borrow_and_update().clone();
-        self.assign(&assigned).await?;
-        self.progress.set_state(SubscriptionState::Running);
+        self.start(&(0..PARTITIONS).collect(), &assigned).await?;
         let mut silent_at = Instant::now() + SILENCE_LIMIT;
         loop {
-            let resume_at = self.resume_at.unwrap_or(silent_at);
+            let resume_at = self.paused.values().min().copied();
             // Cancel-safe: what an arm did not take stays in its stream, queue or watch.
             tokio::select! {
                 Some(committed) = self.committing.next() => self.committed(committed)?,
@@ -186,12 +219,8 @@ impl<D: Decider> Connection<'_, D> {
                     let assigned = partitions.borrow_and_update().clone();
                     self.assign(&assigned).await?;
                 }
-                () = sleep_until(resume_at), if self.resume_at.is_some() => {
-                    self.resume_at = None;
-                    let fenced = std::mem::take(&mut self.fenced);
-                    let still_assigned = fenced.intersection(&partitions.borrow().clone()).copied().collect();
-                    self.start(&still_assigned).await?;
-                }
+                () = sleep_until(resume_at.unwrap_or(silent_at)), if resume_at.is_some() => self.resume().await?,
+                () = self.again.notified() => return Err(Stop::Again),
                 () = sleep_until(silent_at) => return Err(Stop::Retry("the source is silent".into())),
             }
         }
@@ -199,37 +228,71 @@ impl<D: Decider> Connection<'_, D> {
 
     /// Starts the partitions that were given to this instance, and stops those that were taken away.
     async fn assign(&mut self, assigned: &BTreeSet<u32>) -> Result<(), Stop> {
-        let known: BTreeSet<u32> = self.reading.keys().chain(&self.fenced).copied().collect();
+        let known: BTreeSet<u32> = self.reading.keys().chain(self.paused.keys()).copied().collect();
         for partition in known.difference(assigned) {
             self.reading.remove(partition);
-            self.fenced.remove(partition);
+            self.paused.remove(partition);
+            self.failing.remove(partition);
+            self.own.unstuck(*partition);
             self.stop(*partition)?;
         }
-        let new = assigned.iter().filter(|p| !known.contains(p) && !self.stopped.contains(p)).copied().collect();
-        self.start(&new).await
+        let new = assigned.difference(&known).copied().collect();
+        self.start(&new, &new).await
     }
 
-    /// Starts partitions where their cursors stand.
-    async fn start(&mut self, partitions: &BTreeSet<u32>) -> Result<(), Stop> {
-        let loaded = cursor::load(self.outbox.database(), self.source.name).await;
-        let cursors = loaded.map_err(|error| Stop::Retry(error.to_string()))?;
-        self.progress.applied(cursor::positions(&cursors));
+    /// Starts the partitions again whose pause is over.
+    async fn resume(&mut self) -> Result<(), Stop> {
+        let now = Instant::now();
+        let due: BTreeSet<u32> = self.paused.iter().filter(|(_, at)| **at <= now).map(|(p, _)| *p).collect();
+        self.paused.retain(|partition, _| !due.contains(partition));
+        self.start(&due, &due).await
+    }
+
+    /// Starts partitions where their cursors stand; those that are not `kept` only to hear whether they may stand there. So
+    /// every process of a group notices that its source has another past, whoever reads the partition in which it shows.
+    async fn start(&mut self, partitions: &BTreeSet<u32>, kept: &BTreeSet<u32>) -> Result<(), Stop> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let mut cursors = cursor::load(self.outbox.database(), self.cursor).await?;
         for partition in partitions {
-            let none = Cursor { store_id: self.store_id.clone(), position: 0 };
-            let Cursor { store_id, position } = cursors.get(partition).cloned().unwrap_or(none);
-            self.reading.insert(*partition, position);
+            let none = || Cursor { store_id: self.store_id.clone(), ..Cursor::default() };
             // With the cursor's store id, so that the source notices if it is another.
-            let store_id = if position == 0 { self.store_id.clone() } else { store_id };
-            self.request(Action::Start(Start { partition: *partition, store_id, after: position }))?;
+            let cursor = cursors.remove(partition).filter(|cursor| cursor.position > 0).unwrap_or_else(none);
+            self.request(Action::Start(Start {
+                partition: *partition,
+                store_id: cursor.store_id.to_string(),
+                after: cursor.position,
+                after_event_id: cursor.event_id.clone(),
+            }))?;
+            if kept.contains(partition) {
+                self.reading.insert(*partition, cursor.position);
+            } else {
+                self.stop(*partition)?;
+            }
+            self.unconfirmed.insert(*partition, cursor);
         }
         Ok(())
     }
 
     async fn receive(&mut self, response: SubscribeResponse) -> Result<(), Stop> {
         match response.event {
-            Some(subscribe_response::Event::Batch(batch)) => self.submit(batch).await,
+            Some(subscribe_response::Event::Batch(batch)) => {
+                self.confirm(batch.partition, "").await?;
+                self.submit(&batch).await
+            }
+            Some(subscribe_response::Event::Started(started)) => {
+                let Started { partition, after_event_id, .. } = started;
+                self.confirm(partition, &after_event_id).await
+            }
             Some(subscribe_response::Event::Heartbeat(heartbeat)) => {
                 self.progress.heads(heartbeat.heads.iter().map(head));
+                self.heartbeats += 1;
+                if self.heartbeats == HEARTBEATS_WITHOUT_STARTED {
+                    for partition in self.unconfirmed.keys().copied().collect::<Vec<_>>() {
+                        self.confirm(partition, "").await?;
+                    }
+                }
                 self.acknowledge()
             }
             // A newer source may have more to say than this consumer understands.
@@ -237,103 +300,185 @@ impl<D: Decider> Connection<'_, D> {
         }
     }
 
+    /// The source has accepted a partition's cursor: what was read is its past.
+    async fn confirm(&mut self, partition: u32, event_id: &str) -> Result<(), Stop> {
+        let Some(cursor) = self.unconfirmed.remove(&partition) else { return Ok(()) };
+        let at = Position { partition, position: cursor.position };
+        let own = self.reading.get(&partition) == Some(&cursor.position);
+        self.progress.confirmed(at, own);
+        if cursor.event_id.is_empty() && !event_id.is_empty() {
+            cursor::pin(self.outbox.database(), self.cursor, partition, cursor.position, event_id).await?;
+            let (source, position) = (self.source.name, cursor.position);
+            tracing::info!(source, partition, position, event_id, "a cursor of Meshwork 0.1 has got its event");
+        }
+        if self.unconfirmed.is_empty() {
+            self.progress.set_diverged(false);
+            self.own.set_state(SubscriptionState::Running);
+        }
+        Ok(())
+    }
+
     /// Puts a batch into the writer's queue.
-    async fn submit(&mut self, batch: Batch) -> Result<(), Stop> {
+    async fn submit(&mut self, batch: &Batch) -> Result<(), Stop> {
         if batch.events.len() > MAX_BATCH_EVENTS {
             return Err(Stop::Retry(format!("the source sent {} events in one batch", batch.events.len())));
         }
+        let partition = batch.partition;
         let cost = u32::try_from(batch.events.len().max(1)).unwrap_or(u32::MAX);
-        self.progress.heads([Position { partition: batch.partition, position: batch.through }]);
-        let Some(next) = self.reading.get_mut(&batch.partition) else {
+        let Some(next) = self.reading.get_mut(&partition) else {
             // Sent before the source knew that the partition was stopped.
             return self.return_credit(cost);
         };
         if *next != batch.after {
-            self.fence(batch.partition)?;
+            self.pause(partition, FENCED_PAUSE)?;
             return self.return_credit(cost);
         }
         *next = batch.through;
-        // Spans of the events, until they are committed.
-        let spans: Vec<Span> = batch.events.iter().map(span).collect();
-        let caused = |(event, span): (&Event, &Span)| {
-            let trace_parent = TraceContext::of(span).map_or_else(|| event.trace_parent.clone(), |at| at.to_string());
-            (self.source.decode)(event).map(|input| Caused { input, trace_parent })
+        self.progress.received(batch);
+        let one_by_one = self.failing.get(&partition).is_some_and(|failing| batch.after < failing.until);
+        let decode = |event: &Event| {
+            let span = span(event);
+            let trace_parent = TraceContext::of(&span).map_or_else(|| event.trace_parent.clone(), |at| at.to_string());
+            Ok(((self.source.decode)(event)?, trace_parent, span))
         };
-        let inputs: Result<Vec<_>, _> = batch.events.iter().zip(&spans).map(caused).collect();
-        let inputs = match inputs {
-            Ok(inputs) => inputs,
-            Err(malformed) => {
-                self.give_up(batch.partition, &malformed.to_string())?;
-                return self.return_credit(cost);
-            }
+        let (parts, stuck) = claims::parts(batch, one_by_one, decode);
+        // All of the credit comes back with the first part that is done.
+        let mut cost = Some(cost);
+        for part in parts {
+            self.enqueue(partition, part, cost.take().unwrap_or_default()).await?;
+        }
+        if let Some(stuck) = stuck {
+            self.stuck(partition, &stuck)?;
+        }
+        cost.map_or(Ok(()), |cost| self.return_credit(cost))
+    }
+
+    async fn enqueue(&mut self, partition: u32, part: Part<(D::Input, String, Span)>, cost: u32) -> Result<(), Stop> {
+        let Part { after, through, through_event_id, inputs, event } = part;
+        let (mut caused, mut spans) = (Vec::with_capacity(inputs.len()), Vec::with_capacity(inputs.len()));
+        for (input, trace_parent, span) in inputs {
+            caused.push(Caused { input, trace_parent });
+            spans.push(span);
+        }
+        let (cursor, store_id) = (self.cursor.clone(), self.store_id.clone());
+        let claim = CursorMove { cursor, store_id, partition, after, through, through_event_id };
+        let answer = self.writer.enqueue_consumed(caused, claim.clone()).await.map_err(|_| Stop::WriterClosed)?;
+        let committed = async move {
+            let result = match answer.await {
+                Ok(Ok(_)) => Ok(()),
+                Ok(Err(error)) => Err(Failure::of(error)),
+                Err(_) => Err(Failure::Closed),
+            };
+            // Open until here: the folding of an event ends with its commit.
+            let events = spans.len();
+            Committed { claim, events, event, cost, result }
         };
-        let claim = CursorMove {
-            source: self.source.name,
-            store_id: self.store_id.clone(),
-            partition: batch.partition,
-            after: batch.after,
-            through: batch.through,
-        };
-        let answer = self.writer.enqueue_consumed(inputs, claim.clone()).await.map_err(|_| Stop::WriterClosed)?;
-        self.committing.push(
-            async move {
-                let result = match answer.await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err(WriteError::Fenced)) => Err(Failure::Fenced),
-                    Ok(Err(WriteError::Refused(refusal))) => Err(Failure::Refused(refusal.to_string())),
-                    Ok(Err(WriteError::Store(error))) => Err(match *error {
-                        // Also where the commit's outcome is unknown: the cursor says it.
-                        StoreError::Unavailable(_) | StoreError::Conflict(_) | StoreError::CommitUnknown(_) => {
-                            Failure::Store(error.to_string())
-                        }
-                        _ => Failure::Refused(with_cause(&*error)),
-                    }),
-                    Ok(Err(WriteError::Closed)) | Err(_) => Err(Failure::Closed),
-                };
-                drop(spans);
-                Committed { claim, cost, result }
-            }
-            .boxed(),
-        );
+        self.committing.push(Box::pin(committed));
         Ok(())
     }
 
-    fn committed(&mut self, Committed { claim, cost, result }: Committed) -> Result<(), Stop> {
+    fn committed(&mut self, Committed { claim, events, event, cost, result }: Committed) -> Result<(), Stop> {
         self.return_credit(cost)?;
+        let CursorMove { partition, through, .. } = claim;
         match result {
             Ok(()) => {
-                self.progress.applied([Position { partition: claim.partition, position: claim.through }]);
-                self.unacked.insert(claim.partition, claim.through);
+                self.progress.applied([Position { partition, position: through }].into_iter());
+                self.unacked.insert(partition, through);
+                self.recovered(partition, through);
                 Ok(())
             }
-            Err(Failure::Fenced) => self.fence(claim.partition),
-            Err(Failure::Refused(reason)) => self.give_up(claim.partition, &reason),
-            Err(Failure::Store(error)) => {
-                tracing::warn!(source = self.source.name, error, "events could not be stored; it is tried again");
-                Err(Stop::Retry(error))
+            Err(Failure::Fenced) => self.pause(partition, FENCED_PAUSE),
+            // Given to another instance meanwhile, which will see.
+            Err(Failure::Refused { .. }) if !self.has(partition) => Ok(()),
+            Err(Failure::Refused { .. }) if events > 1 => {
+                self.read_one_by_one(partition, through);
+                self.pause(partition, Duration::ZERO)
             }
+            Err(Failure::Refused { reason, poison }) => {
+                self.stuck(partition, &Stuck { event, position: through, reason, poison })
+            }
+            Err(Failure::Store(error)) => Err(Stop::Store(error)),
             Err(Failure::Closed) => Err(Stop::WriterClosed),
         }
     }
 
-    /// Stops a partition, to start it again from its cursor after a pause.
-    fn fence(&mut self, partition: u32) -> Result<(), Stop> {
-        if self.reading.remove(&partition).is_none() {
-            return Ok(());
-        }
-        self.fenced.insert(partition);
-        self.resume_at.get_or_insert_with(|| Instant::now() + FENCED_PAUSE);
-        self.stop(partition)
+    fn has(&self, partition: u32) -> bool {
+        self.reading.contains_key(&partition) || self.paused.contains_key(&partition)
     }
 
-    /// Stops a partition because of an event that cannot be processed.
-    fn give_up(&mut self, partition: u32, reason: &str) -> Result<(), Stop> {
-        self.reading.remove(&partition);
-        self.stopped.insert(partition);
-        let source = self.source.name;
-        tracing::error!(source, partition, reason, "an event cannot be processed: its partition is stopped");
-        self.progress.set_state(SubscriptionState::Stopped(format!("partition {partition}: {reason}")));
-        self.stop(partition)
+    fn read_one_by_one(&mut self, partition: u32, until: u64) -> &mut Failing {
+        let failing = self.failing.entry(partition).or_insert(Failing { until, backoff: REFUSED_BACKOFF });
+        failing.until = failing.until.max(until);
+        failing
+    }
+
+    /// A partition has got over what held it up.
+    fn recovered(&mut self, partition: u32, through: u64) {
+        if self.failing.get(&partition).is_none_or(|failing| through < failing.until) {
+            return;
+        }
+        self.failing.remove(&partition);
+        if self.own.unstuck(partition).is_some() {
+            tracing::info!(source = self.source.name, partition, position = through, "a partition goes on");
+        }
+    }
+
+    /// Pauses a partition because of an event that it does not get over.
+    fn stuck(&mut self, partition: u32, stuck: &Stuck) -> Result<(), Stop> {
+        let failing = self.read_one_by_one(partition, stuck.position);
+        let pause = if stuck.poison { STOPPED_PAUSE } else { failing.backoff.next(rand::random()) };
+        if self.own.stuck(partition, stuck) {
+            self.say_stuck(partition, stuck);
+        }
+        self.pause(partition, pause)
+    }
+
+    /// The one line that names the thing.
+    fn say_stuck(&self, partition: u32, Stuck { event, position, reason, poison }: &Stuck) {
+        let (source, group) = (self.source.name, &self.source.group);
+        let (event_id, event_type, aggregate) = event.as_ref().map_or(("", "", String::new()), |event| {
+            let (kind, id) = &event.aggregate;
+            (event.event_id.as_str(), event.event_type.as_str(), format!("{kind} {id}"))
+        });
+        if *poison {
+            tracing::error!(
+                source,
+                group,
+                event_id,
+                event_type,
+                aggregate,
+                partition,
+                position,
+                reason,
+                "an event cannot be processed: its partition is stopped, and tried again now and then"
+            );
+        } else {
+            tracing::warn!(
+                source,
+                group,
+                event_id,
+                event_type,
+                aggregate,
+                partition,
+                position,
+                reason,
+                "the store refuses an event; it is tried again"
+            );
+        }
+    }
+
+    /// Stops a partition, to start it again from its cursor after a pause.
+    fn pause(&mut self, partition: u32, pause: Duration) -> Result<(), Stop> {
+        let until = Instant::now() + pause;
+        if self.reading.remove(&partition).is_some() {
+            self.paused.insert(partition, until);
+            return self.stop(partition);
+        }
+        // Claims behind a refused one are fenced, and whichever is told first: the longer pause is the reason's.
+        if let Some(paused) = self.paused.get_mut(&partition) {
+            *paused = until.max(*paused);
+        }
+        Ok(())
     }
 
     fn stop(&self, partition: u32) -> Result<(), Stop> {
@@ -363,6 +508,26 @@ impl<D: Decider> Connection<'_, D> {
     }
 }
 
+impl Failure {
+    fn of<R: std::error::Error>(error: WriteError<R>) -> Self {
+        match error {
+            WriteError::Fenced => Self::Fenced,
+            WriteError::Refused(refusal) => Self::Refused { reason: refusal.to_string(), poison: true },
+            WriteError::Closed => Self::Closed,
+            WriteError::Store(error) => match &*error {
+                // Also where the commit's outcome is unknown: the cursor says it.
+                StoreError::Unavailable(_)
+                | StoreError::Conflict(_)
+                | StoreError::CommitUnknown(_)
+                | StoreError::Replaced { .. }
+                | StoreError::WentBack { .. } => Self::Store(with_cause(&*error)),
+                StoreError::Panicked => Self::Refused { reason: error.to_string(), poison: true },
+                _ => Self::Refused { reason: with_cause(&*error), poison: false },
+            },
+        }
+    }
+}
+
 /// The folding of an event, as part of the trace that the event belongs to.
 fn span(event: &Event) -> Span {
     let span = tracing::debug_span!(
@@ -387,7 +552,7 @@ fn send(requests: &mpsc::Sender<SubscribeRequest>, action: Action) -> Result<(),
 }
 
 /// For people who must find out why: the database's own words as well.
-fn with_cause(error: &dyn std::error::Error) -> String {
+pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 

@@ -7,6 +7,7 @@ pub(super) const MIGRATIONS: &[Migration] = &[
     Migration { version: 1, suits: 1, sql: CREATE },
     Migration { version: 2, suits: 1, sql: CREATE_HEADS },
     Migration { version: 3, suits: 1, sql: CREATE_MEMBERS },
+    Migration { version: 4, suits: 3, sql: KNOW_THE_PAST },
 ];
 
 const CREATE: &str = "
@@ -57,5 +58,30 @@ create table consumer_member (
     member_id text not null,
     beat bigint not null,
     primary key (source, member_id)
+)
+";
+
+// Programs of version 3 write none of it, and find all that they know where it was.
+const KNOW_THE_PAST: &str = "
+-- whose database it is, a service, or empty until the tables of a database of 0.1 have told
+alter table store add column owner text not null default '';
+
+-- which event stands at the cursor, known only where event_position is the position: version 3 moves that alone
+alter table cursor add column event_id text not null default '';
+alter table cursor add column event_position bigint not null default 0;
+
+-- what is up to this position was pruned (no row: nothing was), and the event at it shows whose past that is
+create table outbox_base (
+    partition bigint not null primary key,
+    position bigint not null,
+    event_id text not null
+);
+
+-- who reads which log, and the name of its cursors and members, the column source of cursor and consumer_member
+create table consumer_group (
+    source text not null,
+    consumer_group text not null,
+    cursor_name text not null unique,
+    primary key (source, consumer_group)
 )
 ";

@@ -10,11 +10,11 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
-use super::{Outbox, PARTITIONS, Position};
+use super::{Outbox, PARTITIONS, Position, outbox::Standing};
 use crate::{
     contract::meshwork::event::v1::{
-        Batch, Event, Heartbeat, Open, Opened, PartitionHead, Start, SubscribeRequest, SubscribeResponse,
-        subscribe_request::Action, subscribe_response,
+        Batch, Event, GetPositionRequest, Heartbeat, LogPosition, Open, Opened, PartitionHead, Start, Started,
+        SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
     },
     rpc::Domain,
     server::draining_status,
@@ -87,8 +87,8 @@ impl Session {
                 () = self.draining.cancelled() => return Err(draining_status()),
                 request = self.requests.next() => match request.transpose()?.map(|request| request.action) {
                     None => return Ok(None),
-                    Some(action) => if let Some(opened) = self.act(action).await? {
-                        return Ok(Some(response(subscribe_response::Event::Opened(opened))));
+                    Some(action) => if let Some(answer) = self.act(action).await? {
+                        return Ok(Some(response(answer)));
                     },
                 },
                 changed = self.published.changed() => changed.expect("the outbox outlives its sessions"),
@@ -96,18 +96,22 @@ impl Session {
                     return Err(DOMAIN.error(Code::DeadlineExceeded, "NOT_OPENED", "no `open` came in time"));
                 }
                 _ = self.heartbeat.tick(), if self.types.is_some() => {
-                    let heartbeat = Heartbeat { heads: self.heads() };
+                    let heartbeat = Heartbeat { heads: self.heads().collect() };
                     return Ok(Some(response(subscribe_response::Event::Heartbeat(heartbeat))));
                 }
             }
         }
     }
 
-    async fn act(&mut self, action: Option<Action>) -> Result<Option<Opened>, Status> {
+    async fn act(&mut self, action: Option<Action>) -> Result<Option<subscribe_response::Event>, Status> {
         match action {
-            Some(Action::Open(open)) => return self.open(open).map(Some),
+            Some(Action::Open(open)) => {
+                return self.open(open).await.map(subscribe_response::Event::Opened).map(Some);
+            }
             Some(_) if self.types.is_none() => return Err(protocol("the first message must be `open`")),
-            Some(Action::Start(start)) => self.start(&start).await?,
+            Some(Action::Start(start)) => {
+                return self.start(&start).await.map(subscribe_response::Event::Started).map(Some);
+            }
             Some(Action::Stop(stop)) => drop(self.started.remove(&stop.partition)),
             Some(Action::Credit(credit)) => {
                 self.credit = self.credit.saturating_add(credit.events as usize).min(MAX_CREDIT);
@@ -119,7 +123,7 @@ impl Session {
         Ok(None)
     }
 
-    fn open(&mut self, open: Open) -> Result<Opened, Status> {
+    async fn open(&mut self, open: Open) -> Result<Opened, Status> {
         let printable = open.group.bytes().all(|byte| byte.is_ascii_graphic());
         if open.group.is_empty() || open.group.len() > MAX_GROUP_LEN || !printable {
             return Err(DOMAIN.invalid_field("INVALID_FIELD", "open.group", "must be 1-128 visible ASCII characters"));
@@ -133,32 +137,44 @@ impl Session {
         if self.types.replace(open.types).is_some() {
             return Err(protocol("`open` was sent twice"));
         }
-        Ok(Opened { store_id: self.outbox.store_id().to_owned(), heads: self.heads() })
+        let mut bases = self.outbox.bases().await.map_err(|error| unavailable(&error))?;
+        let with_base = |head: PartitionHead| {
+            let base = bases.remove(&head.partition).unwrap_or_default();
+            PartitionHead { base: base.position, base_event_id: base.event_id, ..head }
+        };
+        Ok(Opened { store_id: self.outbox.store_id().to_owned(), heads: self.heads().map(with_base).collect() })
     }
 
-    async fn start(&mut self, start: &Start) -> Result<(), Status> {
-        if start.partition >= PARTITIONS {
+    async fn start(&mut self, start: &Start) -> Result<Started, Status> {
+        let Start { partition, ref store_id, after, ref after_event_id } = *start;
+        if partition >= PARTITIONS {
             return Err(DOMAIN.invalid_field("INVALID_FIELD", "start.partition", "must be one that `opened` named"));
         }
-        let any_store = start.store_id.is_empty() && start.after == 0;
-        if !any_store && start.store_id != self.outbox.store_id() {
+        let any_store = store_id.is_empty() && after == 0;
+        if !any_store && store_id != self.outbox.store_id() {
             let message = "the cursor belongs to another store: this service's data was replaced";
             return Err(DOMAIN.error(Code::DataLoss, "STORE_CHANGED", message));
         }
-        let mut head = self.outbox.heads()[start.partition as usize];
-        if start.after > head {
-            // Another process has served it further than this one has read.
-            head = self.outbox.committed_head(start.partition).await.map_err(|error| unavailable(&error))?;
+        let standing = self.outbox.standing(Position { partition, position: after }).await;
+        match standing.map_err(|error| unavailable(&error))? {
+            Standing::Event(there) if after_event_id.is_empty() || there == *after_event_id => {
+                self.started.insert(partition, after);
+                Ok(Started { partition, after, after_event_id: there })
+            }
+            Standing::Event(there) => {
+                let message = format!(
+                    "partition {partition} was read up to {after}, where event {after_event_id} stood, and where {there} stands \
+                     now: events were lost, and others have come in their place"
+                );
+                Err(DOMAIN.error(Code::DataLoss, "LOG_DIVERGED", message))
+            }
+            Standing::Beyond { head } => {
+                let message =
+                    format!("partition {partition} was read up to {after}, but its head is {head}: events were lost");
+                Err(DOMAIN.error(Code::DataLoss, "CURSOR_BEYOND_HEAD", message))
+            }
+            Standing::Pruned => Err(expired(partition, after)),
         }
-        if start.after > head {
-            let message = format!(
-                "partition {} was read up to {}, but its head is {head}: events were lost",
-                start.partition, start.after
-            );
-            return Err(DOMAIN.error(Code::DataLoss, "CURSOR_BEYOND_HEAD", message));
-        }
-        self.started.insert(start.partition, start.after);
-        Ok(())
     }
 
     /// The next batch of any started partition, if there are events and credit for it.
@@ -174,7 +190,12 @@ impl Session {
         let Some((partition, after)) = later.or_else(|| self.started.iter().find_map(behind)) else { return Ok(None) };
         let events =
             self.outbox.read(Position { partition, position: after }, limit).await.map_err(|e| unavailable(&e))?;
-        let Some(through) = events.last().map(|event| event.position) else { return Ok(None) };
+        let Some(last) = events.last() else { return Ok(None) };
+        // What was pruned meanwhile is not passed over as if it had not been.
+        if events[0].position != after + 1 {
+            return Err(expired(partition, after));
+        }
+        let (through, through_event_id) = (last.position, last.event_id.clone());
 
         self.started.insert(partition, through);
         self.next_partition = partition + 1;
@@ -182,16 +203,41 @@ impl Session {
         let wanted = |event: &&Arc<Event>| types.is_empty() || types.contains(&event.r#type);
         let events: Vec<Event> = events.iter().filter(wanted).map(|event| Event::clone(event)).collect();
         self.credit -= events.len().max(1);
-        Ok(Some(Batch { partition, after, through, events }))
+        Ok(Some(Batch { partition, after, through, events, through_event_id }))
     }
 
-    fn heads(&self) -> Vec<PartitionHead> {
-        (0..).zip(self.outbox.heads()).map(|(partition, head)| PartitionHead { partition, head }).collect()
+    fn heads(&self) -> impl Iterator<Item = PartitionHead> + use<> {
+        let heads = (0..).zip(self.outbox.heads());
+        heads.map(|(partition, head)| PartitionHead { partition, head, ..PartitionHead::default() })
+    }
+}
+
+/// Which event stands at a position.
+pub(super) async fn position(outbox: &Outbox, request: &GetPositionRequest) -> Result<LogPosition, Status> {
+    let GetPositionRequest { partition, position } = *request;
+    if partition >= PARTITIONS {
+        return Err(DOMAIN.invalid_field("INVALID_FIELD", "partition", "must be 0-15"));
+    }
+    let standing = outbox.standing(Position { partition, position }).await;
+    match standing.map_err(|error| unavailable(&error))? {
+        Standing::Event(event_id) => {
+            Ok(LogPosition { store_id: outbox.store_id().to_owned(), partition, position, event_id })
+        }
+        Standing::Beyond { head } => {
+            let message = format!("partition {partition} has come to {head}");
+            Err(DOMAIN.error(Code::OutOfRange, "BEYOND_HEAD", message))
+        }
+        Standing::Pruned => Err(expired(partition, position)),
     }
 }
 
 fn response(event: subscribe_response::Event) -> SubscribeResponse {
     SubscribeResponse { event: Some(event) }
+}
+
+fn expired(partition: u32, position: u64) -> Status {
+    let message = format!("what stood at or behind position {position} of partition {partition} is no longer there");
+    DOMAIN.error(Code::OutOfRange, "CURSOR_EXPIRED", message)
 }
 
 fn protocol(message: &str) -> Status {

@@ -2,25 +2,36 @@
 //!
 //! The subscription holds no state of its own that matters: whatever happens, it starts again from the cursors in the
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
-//! lost data stops the whole subscription, both loudly.
+//! lost data stops the whole subscription, both loudly; both are tried again now and then, since what was wrong may have
+//! been put right.
 
 use std::{
-    collections::BTreeSet, convert::Infallible, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+    future::pending,
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
 };
 
 use futures_util::FutureExt as _;
-use tokio::{sync::watch, task::JoinHandle, time::sleep};
-use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, sleep_until},
+};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    Outbox, Progress, SubscriptionState, cursor,
+    CursorName, Outbox, Progress, SubscriptionState, cursor, group,
     membership::Membership,
-    reader::{Reader, Stop},
+    reader::{Reader, STOPPED_PAUSE},
+    report,
+    stop::Stop,
 };
 use crate::{
     backoff::Backoff,
     contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
+    health::{Condition, Conditioner},
     rpc::Transport,
     store::{Database, Topic},
     write::{Decider, Writer},
@@ -32,9 +43,10 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_
 
 /// What to read, and how to understand it.
 pub struct Source<D: Decider> {
-    /// The service whose events are read; also the name of its cursors.
+    /// The service whose events are read.
     pub name: &'static str,
-    /// Who reads: the consumer's service name, or `<service>/<view_id>` for a private view.
+    /// Who reads: the consumer's service name, or `<service>/<view_id>` for a private view. Each group of a database has
+    /// cursors of its own, and so reads every event.
     pub group: String,
     /// How long the source remembers the group.
     pub lifetime: GroupLifetime,
@@ -61,10 +73,14 @@ impl MalformedEvent {
 
 /// A running subscription. Dropped, it is aborted; [`stop`](Self::stop) also waits for its end.
 pub struct Subscription {
+    source: &'static str,
+    group: String,
     progress: Progress,
     partitions: watch::Receiver<BTreeSet<u32>>,
+    condition: Condition,
+    again: Arc<Notify>,
     stopping: CancellationToken,
-    task: Option<JoinHandle<()>>,
+    task: AbortOnDropHandle<()>,
 }
 
 impl Subscription {
@@ -74,44 +90,39 @@ impl Subscription {
         D: Decider,
         T: Transport,
     {
-        let progress = Progress::default();
-        let stopping = CancellationToken::new();
-        let membership = outbox.memberships().join(source.name);
-        let partitions = membership.partitions.clone();
-        let followed = follow(outbox.database().clone(), source.name, progress.clone());
-        let reported = progress.clone().report(source.name, source.group.clone());
-        let reader = Reader { client, outbox, writer, source: Arc::new(source), progress: progress.clone() };
-        let stop = stopping.clone();
-        let reading = async move {
-            let (source, progress) = (reader.source.name, reader.progress.clone());
-            let mut membership = membership;
-            // A batch under way is either committed or not; both are fine, because the cursor says which.
-            let running = AssertUnwindSafe(run(reader, &mut membership)).catch_unwind();
-            let ended = tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                ended = running => ended,
-                never = followed => match never {},
-            };
-            if ended.is_err() {
-                tracing::error!(source, "the code that reads events panicked: the subscription is stopped");
-                progress.set_state(SubscriptionState::Stopped("a defect: the code that reads events panicked".into()));
-            }
-            membership.leave().await;
-            // If it has ended by itself, its lag is told until somebody stops it.
-            stop.cancelled().await;
-        };
-        let task = tokio::spawn(async move {
-            tokio::select! {
-                () = reading => {}
-                never = reported => match never {},
-            }
-        });
-        Self { progress, partitions, stopping, task: Some(task) }
+        let progress = outbox.progress(source.name, &source.group);
+        let (sender, partitions) = watch::channel(BTreeSet::new());
+        let (stopping, again) = (CancellationToken::new(), Arc::new(Notify::new()));
+        let conditioner = Conditioner::new();
+        let (name, group, condition) = (source.name, source.group.clone(), conditioner.condition());
+        let (progress_here, again_here) = (progress.clone(), again.clone());
+        let reading =
+            Reading { client, outbox, writer, source: Arc::new(source), progress: progress_here, again: again_here };
+        let task = AbortOnDropHandle::new(tokio::spawn(reading.run(sender, conditioner, stopping.clone())));
+        Self { source: name, group, progress, partitions, condition, again, stopping, task }
     }
 
-    /// How far it has come.
+    /// The service whose events it reads.
+    pub fn source(&self) -> &'static str {
+        self.source
+    }
+
+    /// Who reads.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// How far its group has come.
     pub fn progress(&self) -> &Progress {
         &self.progress
+    }
+
+    /// Whether it is well: not stopped, and not behind by an event that is older than [`MAX_UNREAD_AGE`], unless its source is
+    /// away.
+    ///
+    /// [`MAX_UNREAD_AGE`]: super::MAX_UNREAD_AGE
+    pub fn condition(&self) -> Condition {
+        self.condition.clone()
     }
 
     /// The partitions that this instance reads at the moment; its siblings read the others.
@@ -119,25 +130,83 @@ impl Subscription {
         self.partitions.borrow().clone()
     }
 
+    /// Reads again from its cursors, at once, whatever it is waiting for.
+    pub fn read_again(&self) {
+        self.again.notify_one();
+    }
+
     /// Stops reading, and leaves its partitions to the other instances.
-    pub async fn stop(mut self) {
+    pub async fn stop(self) {
         self.stopping.cancel();
-        if let Some(task) = self.task.take() {
-            // An error is a panic; it was reported by the panic hook.
-            let _ = task.await;
+        // An error is a panic; it was reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+/// What a subscription's task is made of.
+struct Reading<D: Decider, T> {
+    client: EventServiceClient<T>,
+    outbox: Outbox,
+    writer: Writer<D>,
+    source: Arc<Source<D>>,
+    progress: Progress,
+    again: Arc<Notify>,
+}
+
+impl<D: Decider, T: Transport> Reading<D, T> {
+    async fn run(self, sender: watch::Sender<BTreeSet<u32>>, conditioner: Conditioner, stopping: CancellationToken) {
+        let Self { client, outbox, writer, source, progress, again } = self;
+        let own = progress.reader();
+        let database = outbox.database().clone();
+        let Some(cursor) = stopping.run_until_cancelled(cursor_name(&database, source.name, &source.group)).await
+        else {
+            return;
+        };
+        let mut membership = outbox.memberships().join(cursor.clone(), sender);
+        let followed = follow(database.clone(), cursor.clone(), progress.clone());
+        let (name, told, failing) = (source.name, progress.clone(), BTreeMap::new());
+        let reported = report::run(database, cursor.clone(), name, &source.group, &told, &conditioner);
+        let mut reader =
+            Reader { client, outbox, writer, source: source.clone(), cursor, progress, own, failing, again };
+        let reading = async {
+            // A batch under way is either committed or not; both are fine, because the cursor says which.
+            let running = AssertUnwindSafe(read(&mut reader, &mut membership)).catch_unwind();
+            let ended = tokio::select! {
+                () = stopping.cancelled() => Ok(()),
+                ended = running => ended,
+                never = followed => match never {},
+            };
+            if ended.is_err() {
+                tracing::error!(source = name, "the code that reads events panicked: the subscription is stopped");
+                let problem = "a defect: the code that reads events panicked".to_owned();
+                reader.own.set_state(SubscriptionState::Stopped(problem));
+            }
+            membership.leave().await;
+            // If it has ended by itself, how it stands is told until somebody stops it.
+            stopping.cancelled().await;
+        };
+        tokio::select! {
+            () = reading => {}
+            never = reported => match never {},
         }
     }
 }
 
-impl Drop for Subscription {
-    fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
+/// The name of a group's cursors, as soon as the store says it.
+async fn cursor_name(database: &Database, source: &str, group: &str) -> CursorName {
+    let mut backoff = BACKOFF;
+    loop {
+        match group::cursor_name(database, source, group).await {
+            Ok(name) => return name,
+            Err(error) => {
+                tracing::debug!(source, group, %error, "the group's cursors cannot be found; it is tried again");
+            }
         }
+        sleep(backoff.next(rand::random())).await;
     }
 }
 
-async fn run<D, T>(mut reader: Reader<D, T>, membership: &mut Membership)
+async fn read<D, T>(reader: &mut Reader<D, T>, membership: &mut Membership)
 where
     D: Decider,
     T: Transport,
@@ -147,54 +216,71 @@ where
     loop {
         let before = reader.progress.snapshot().applied;
         let stop = reader.read(&mut membership.partitions).await;
-        let was = reader.progress.snapshot();
         // Not by having connected: a batch that fails each time must not be repeated without a pause.
-        if was.applied != before {
+        if reader.progress.snapshot().applied != before {
             backoff.reset();
         }
+        let was = reader.own.state();
+        let mut pause = backoff.next(rand::random());
         match stop {
-            Stop::Moved => reader.progress.set_state(SubscriptionState::Connecting(None)),
+            Stop::Moved => reader.own.set_state(SubscriptionState::Connecting(None)),
             Stop::Retry(error) => {
                 // That the registry is not there yet is said by whoever registers, once for the whole process.
-                if matches!(was.state, SubscriptionState::Connecting(_)) {
+                if matches!(was, SubscriptionState::Connecting(_)) {
                     tracing::debug!(source, error, "the subscription could not be opened; it is tried again");
                 } else {
                     tracing::info!(source, error, "the subscription is interrupted; it is opened again");
                 }
-                reader.progress.set_state(SubscriptionState::Connecting(Some(error)));
+                reader.own.set_state(SubscriptionState::Connecting(Some(error)));
+            }
+            Stop::Store(error) => {
+                if !matches!(was, SubscriptionState::Retrying(_)) {
+                    tracing::warn!(source, error, "events could not be stored; it is tried again");
+                }
+                reader.own.set_state(SubscriptionState::Retrying(error));
+            }
+            Stop::Again => {
+                backoff.reset();
+                continue;
             }
             Stop::WriterClosed => {
-                reader.progress.set_state(SubscriptionState::Connecting(Some("shutting down".into())));
+                reader.own.set_state(SubscriptionState::Connecting(Some("shutting down".into())));
                 return;
             }
             Stop::DataLoss(error) => {
-                tracing::error!(source, error, "the source has lost data: the subscription is stopped");
-                reader.progress.set_state(SubscriptionState::Stopped(error));
-                return;
+                let stopped = SubscriptionState::Stopped(error);
+                if was != stopped {
+                    let SubscriptionState::Stopped(error) = &stopped else { unreachable!("just made") };
+                    let group = &reader.source.group;
+                    tracing::error!(
+                        source,
+                        group,
+                        error,
+                        "what was read is not the source's past: the subscription is stopped; `meshwork reconcile` brings it back"
+                    );
+                }
+                reader.progress.set_diverged(true);
+                reader.own.set_state(stopped);
+                pause = STOPPED_PAUSE;
             }
         }
-        sleep(backoff.next(rand::random())).await;
+        let until = Instant::now() + pause;
+        tokio::select! {
+            () = sleep_until(until) => {}
+            () = reader.again.notified() => {}
+        }
     }
 }
 
 /// What other processes fold into the same database is progress here too.
-async fn follow(database: Database, source: &'static str, progress: Progress) -> Infallible {
+async fn follow(database: Database, cursor: CursorName, progress: Progress) -> Infallible {
     let Some(peers) = database.peers() else { return pending().await };
     let mut heard = peers.heard(Topic::Log);
     loop {
         heard.changed().await.expect("the database is held here");
-        match cursor::load(&database, source).await {
-            Ok(cursors) => progress.applied(cursor::positions(&cursors)),
-            Err(error) => tracing::debug!(source, %error, "cursors could not be read; it is tried again"),
-        }
-    }
-}
-
-impl From<Status> for Stop {
-    fn from(status: Status) -> Self {
-        match status.code() {
-            Code::DataLoss => Self::DataLoss(status.message().to_owned()),
-            _ => Self::Retry(format!("{:?}: {}", status.code(), status.message())),
+        match cursor::load(&database, &cursor).await {
+            Ok(cursors) => progress.followed(cursor::positions(&cursors)),
+            Err(error) => tracing::debug!(cursor = &*cursor, %error, "cursors could not be read; it is tried again"),
         }
     }
 }

@@ -57,6 +57,13 @@ impl Tail {
         &self.heads
     }
 
+    /// The event at a position, if it is held.
+    pub(super) fn at(&self, at: Position) -> Option<&Arc<Event>> {
+        let events = self.partitions.get(at.partition as usize)?;
+        let index = at.position.checked_sub(events.front()?.position)?;
+        events.get(usize::try_from(index).ok()?)
+    }
+
     /// Up to `limit` events after a position; `None` if the database must be asked.
     pub(super) fn after(&self, after: Position, limit: usize) -> Option<Vec<Arc<Event>>> {
         let events = self.partitions.get(after.partition as usize)?;

@@ -147,6 +147,25 @@ pub enum StoreError {
         /// The head that subscribers know.
         published: u64,
     },
+    /// The database is another service's.
+    #[error("the database belongs to the service {owner:?}: give {by:?} a database of its own")]
+    Owned {
+        /// Whose it is.
+        owner: String,
+        /// Who has opened it.
+        by: String,
+    },
+    /// Two services have kept their data in one database, and have taken each other's events.
+    #[error(
+        "several services have kept their data in this database ({services}), so that its log and cursors are of no use to \
+         {by:?}: README, \"One database for each service\", says how to part them"
+    )]
+    Shared {
+        /// Who has tables in it.
+        services: String,
+        /// Who has opened it.
+        by: String,
+    },
     /// A newer program has changed the tables in a way that this one cannot work with.
     #[error(
         "its tables of {component:?} are of schema version {found}, made by {program}; this one, {PROGRAM}, knows \

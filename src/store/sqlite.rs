@@ -149,7 +149,13 @@ impl Store for Sqlite {
 
     /// That the disk takes more is known only by writing.
     async fn check(&self) -> Result<(), StoreError> {
-        self.begin().await.map(drop)
+        let (writer, files) = (self.writer.clone().lock_owned().await, self.files.clone());
+        // Somebody with `sqlite3` may hold the lock: not a thread to wait for that on.
+        let check = move || {
+            files.check()?;
+            writer.execute_batch("begin immediate; rollback").map_err(classify)
+        };
+        tokio::task::spawn_blocking(check).await.map_err(|error| StoreError::Unavailable(error.into()))?
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
     writer::{Applied, Caused, Job},
 };
 use crate::{
-    event::{CursorMove, Cursors, Outbox, Position, append},
+    event::{CursorMove, Cursors, LogPoint, Outbox},
     store::StoreError,
 };
 
@@ -43,11 +43,11 @@ pub(super) async fn run<D: Decider>(
     if !changed.is_empty() {
         decider.save(&mut *tx, &changed).await?;
     }
-    let events = append(&mut *tx, batch.events).await?;
+    let events = outbox.append(&mut *tx, batch.events).await?;
     batch.cursors.save(&mut *tx).await?;
     tx.commit().await?;
 
-    let positions: Vec<_> = events.iter().map(|e| Position { partition: e.partition, position: e.position }).collect();
+    let points: Vec<_> = events.iter().map(LogPoint::of).collect();
     if batch.cursors.have_moved() {
         outbox.tell_peers();
     }
@@ -55,7 +55,7 @@ pub(super) async fn run<D: Decider>(
     if !changed.is_empty() {
         decider.committed(&changed);
     }
-    Ok(decisions.into_iter().map(|decision| decision.verdict(&positions)).collect())
+    Ok(decisions.into_iter().map(|decision| decision.verdict(&points)).collect())
 }
 
 /// The keys of all inputs, sorted and unique: the order in which every transaction locks them.
@@ -141,12 +141,12 @@ impl<D: Decider> Batch<D> {
 }
 
 impl<D: Decider> Decision<D> {
-    fn verdict(self, positions: &[Position]) -> Verdict<D> {
+    fn verdict(self, points: &[LogPoint]) -> Verdict<D> {
         match self {
             Self::Accepted(replies) => Verdict::Accepted(
                 replies
                     .into_iter()
-                    .map(|(reply, end)| Applied { reply, position: end.map(|end| positions[end - 1]) })
+                    .map(|(reply, end)| Applied { reply, point: end.map(|end| points[end - 1]) })
                     .collect(),
             ),
             Self::Refused(refusal) => Verdict::Refused(refusal),

@@ -108,7 +108,14 @@ impl Fixture {
     }
 
     async fn consume(&self, inputs: Vec<Book>, after: u64, through: u64) -> Result<usize, WriteError<Overdrawn>> {
-        let claim = CursorMove { source: "bank", store_id: "s".into(), partition: 0, after, through };
+        let claim = CursorMove {
+            cursor: "bank".into(),
+            store_id: "s".into(),
+            partition: 0,
+            after,
+            through,
+            through_event_id: String::new(),
+        };
         let answer = self.writer.enqueue_consumed(inputs.into_iter().map(Into::into).collect(), claim).await?;
         answer.await.expect("the writer answers").map(|replies| replies.len())
     }
@@ -118,7 +125,7 @@ impl Fixture {
 async fn start(place: &Place) -> (Outbox, Writer<Accounts>) {
     let database = place.open().await;
     database.migrate("account", MIGRATIONS).await.expect("the schema");
-    let outbox = Outbox::open(database).await.expect("a log");
+    let outbox = Outbox::open(database, "account").await.expect("a log");
     (outbox.clone(), Writer::start(outbox, Arc::new(Accounts)))
 }
 
@@ -195,7 +202,7 @@ async fn keeps_good_inputs_once_and_refuses_bad_ones_alone(
                 prop_assert_eq!(applied.reply, balance);
                 model.insert((*account).to_owned(), balance);
                 log.push((log.len() as i64 + 1, (*account).to_owned()));
-                prop_assert_eq!(applied.position.map(|at| at.position), Some(log.len() as u64));
+                prop_assert_eq!(applied.point.map(|point| point.at.position), Some(log.len() as u64));
             }
             Err(WriteError::Refused(Overdrawn)) => prop_assert!(balance < 0),
             Err(WriteError::Store(_)) => prop_assert_eq!(*account, "broken"),

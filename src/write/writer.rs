@@ -22,7 +22,7 @@ use super::{
     batch::{self, Verdict},
 };
 use crate::{
-    event::{CursorMove, Outbox, Position},
+    event::{CursorMove, LogPoint, Outbox},
     store::StoreError,
     trace,
 };
@@ -59,7 +59,7 @@ pub struct Applied<R> {
     /// What the decider answered.
     pub reply: R,
     /// Where the last event of this input stands. `None` if nothing happened.
-    pub position: Option<Position>,
+    pub point: Option<LogPoint>,
 }
 
 /// Why an input had no effect.

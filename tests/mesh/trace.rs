@@ -58,7 +58,7 @@ async fn events(shop: &Shop, service: &str, mut wanted: BTreeSet<String>) -> Vec
         types: wanted.iter().cloned().collect(),
         lifetime: GroupLifetime::Ephemeral.into(),
     };
-    let start = |partition| Action::Start(Start { partition, store_id: String::new(), after: 0 });
+    let start = |partition| Action::Start(Start { partition, ..Start::default() });
     let actions =
         [Action::Open(open), Action::Credit(Credit { events: 1000 })].into_iter().chain((0..PARTITIONS).map(start));
     let requests = actions.map(|action| SubscribeRequest { action: Some(action) }).collect::<Vec<_>>();

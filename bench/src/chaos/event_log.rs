@@ -48,7 +48,7 @@ pub(super) async fn read(source: &'static str, channel: Channel) -> Result<Log, 
     let Opened { store_id, heads } = opened(&mut stream).await?;
     let heads: Vec<(u32, u64)> = heads.into_iter().map(|head| (head.partition, head.head)).collect();
     for (partition, _) in &heads {
-        send(Action::Start(Start { partition: *partition, store_id: store_id.clone(), after: 0 })).await?;
+        send(Action::Start(Start { partition: *partition, store_id: store_id.clone(), ..Start::default() })).await?;
     }
     send(Action::Credit(Credit { events: CREDIT })).await?;
 
@@ -83,7 +83,7 @@ impl TryFrom<event::Batch> for Batch {
     type Error = Status;
 
     fn try_from(batch: event::Batch) -> Result<Self, Status> {
-        let event::Batch { partition, after, through, events } = batch;
+        let event::Batch { partition, after, through, events, .. } = batch;
         let events = events.into_iter().map(Event::try_from).collect::<Result<_, _>>()?;
         Ok(Self { partition, after, through, events })
     }

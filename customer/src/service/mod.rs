@@ -5,7 +5,7 @@ use meshwork::{
         CreateCustomerRequest, Customer as CustomerMessage, GetCustomerRequest, ListCustomersRequest,
         ListCustomersResponse, UpdateCreditLimitRequest, customer_service_server::CustomerService,
     },
-    event::Position,
+    event::LogPoint,
     rpc::{Domain, InvalidToken, Page, Violations},
     write::Applied,
 };
@@ -40,11 +40,11 @@ impl Rpcs {
     async fn write(&self, input: Input) -> Result<Response<CustomerMessage>, Status> {
         let applied = self.store.writer().submit(input).await;
         match applied.map_err(|error| write_status(DOMAIN, error, refused))? {
-            Applied { reply: Reply::Customer(customer), position: Some(position) } => {
-                Ok(Response::new(self.message(*customer, position)))
+            Applied { reply: Reply::Customer(customer), point: Some(point) } => {
+                Ok(Response::new(self.message(*customer, point)))
             }
-            // Nothing happened, so what there is tells the position.
-            Applied { reply: Reply::Customer(customer), position: None } => self.read(customer.id).await,
+            // Nothing happened, so what there is tells where.
+            Applied { reply: Reply::Customer(customer), point: None } => self.read(customer.id).await,
             Applied { reply: Reply::Existing(id), .. } => self.read(id).await,
             Applied { reply: Reply::Settled, .. } => unreachable!("only consumed events are settled without an answer"),
         }
@@ -52,16 +52,16 @@ impl Rpcs {
 
     async fn read(&self, id: Uuid) -> Result<Response<CustomerMessage>, Status> {
         let found = store::get(self.store.database(), id).await.map_err(|error| store_status(DOMAIN, &error))?;
-        let (customer, position) = found.ok_or_else(|| refused(&Refusal::UnknownCustomer(id)))?;
-        Ok(Response::new(self.message(customer, position)))
+        let (customer, point) = found.ok_or_else(|| refused(&Refusal::UnknownCustomer(id)))?;
+        Ok(Response::new(self.message(customer, point)))
     }
 
-    fn message(&self, customer: Customer, position: Position) -> CustomerMessage {
+    fn message(&self, customer: Customer, point: LogPoint) -> CustomerMessage {
         CustomerMessage {
             customer_id: customer.id.to_string(),
             credit_limit: Some(customer.limit.into()),
             available_credit: Some(customer.available().into()),
-            position_token: self.store.outbox().token(SERVICE, position),
+            position_token: self.store.outbox().token(SERVICE, point),
             create_time: Some(timestamp(customer.create_time_ms)),
             update_time: Some(timestamp(customer.update_time_ms)),
             etag: customer.etag(),
@@ -100,7 +100,7 @@ impl CustomerService for Rpcs {
             Some((last, _)) if more => Page::token_after(LIST_FILTER, last.id.as_bytes()),
             Some(_) | None => String::new(),
         };
-        let customers = found.into_iter().map(|(customer, position)| self.message(customer, position)).collect();
+        let customers = found.into_iter().map(|(customer, point)| self.message(customer, point)).collect();
         Ok(Response::new(ListCustomersResponse { customers, next_page_token }))
     }
 

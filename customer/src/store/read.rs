@@ -2,16 +2,17 @@
 //! to there has seen the customer as it is here.
 
 use meshwork::{
-    event::Position,
+    event::LogPoint,
     store::{Database, Sql, StoreError},
 };
+use meshwork_shop::HEAD_COLUMNS;
 use uuid::Uuid;
 
 use super::{CUSTOMER_COLUMNS, CUSTOMER_WIDTH, customer};
 use crate::domain::Customer;
 
 /// A customer, if there is one.
-pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Customer, Position)>, StoreError> {
+pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Customer, LogPoint)>, StoreError> {
     let rows = select(database, |sql| sql.push(" where customer_id = ").arg(id)).await?;
     Ok(rows.into_iter().next())
 }
@@ -21,7 +22,7 @@ pub(crate) async fn list(
     database: &Database,
     after: Option<Uuid>,
     limit: usize,
-) -> Result<Vec<(Customer, Position)>, StoreError> {
+) -> Result<Vec<(Customer, LogPoint)>, StoreError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     select(database, |sql| {
         let sql = match after {
@@ -36,11 +37,11 @@ pub(crate) async fn list(
 async fn select(
     database: &Database,
     which: impl FnOnce(Sql) -> Sql + Send,
-) -> Result<Vec<(Customer, Position)>, StoreError> {
+) -> Result<Vec<(Customer, LogPoint)>, StoreError> {
     let sql = Sql::new(format!(
-        "select {CUSTOMER_COLUMNS}, outbox_head.partition, next - 1 from customer \
+        "select {CUSTOMER_COLUMNS}, {HEAD_COLUMNS} from customer \
          join outbox_head on outbox_head.partition = customer.partition"
     ));
     let rows = database.read(which(sql)).await?;
-    rows.iter().map(|row| Ok((customer(row)?, meshwork_shop::position(row, CUSTOMER_WIDTH)?))).collect()
+    rows.iter().map(|row| Ok((customer(row)?, meshwork_shop::point(row, CUSTOMER_WIDTH)?))).collect()
 }

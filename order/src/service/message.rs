@@ -2,7 +2,7 @@
 
 use meshwork::{
     contract::shop::order::v1::{Order as OrderMessage, OrderState, RejectionReason},
-    event::Position,
+    event::LogPoint,
 };
 use meshwork_shop::timestamp;
 
@@ -11,8 +11,8 @@ use crate::{
     domain::{Order, State},
 };
 
-/// The message of an order that whoever has seen all up to `position` has seen.
-pub(super) fn message(store: &Store, order: &Order, position: Position) -> OrderMessage {
+/// The message of an order that whoever has seen all up to `point` has seen.
+pub(super) fn message(store: &Store, order: &Order, point: LogPoint) -> OrderMessage {
     let (state, reason) = match order.state {
         State::Pending => (OrderState::Pending, RejectionReason::Unspecified),
         State::Approved => (OrderState::Approved, RejectionReason::Unspecified),
@@ -25,7 +25,7 @@ pub(super) fn message(store: &Store, order: &Order, position: Position) -> Order
         total: Some(order.total.into()),
         state: state.into(),
         rejection_reason: reason.into(),
-        position_token: store.outbox().token(SERVICE, position),
+        position_token: store.outbox().token(SERVICE, point),
         create_time: Some(timestamp(order.create_time_ms)),
         update_time: Some(timestamp(order.update_time_ms)),
         deadline_time: Some(timestamp(order.deadline_ms)),

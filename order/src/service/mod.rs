@@ -43,11 +43,11 @@ impl Rpcs {
     async fn write(&self, input: Input) -> Result<Response<OrderMessage>, Status> {
         let applied = self.store.writer().submit(input).await;
         match applied.map_err(|error| write_status(DOMAIN, error, refused))? {
-            Applied { reply: Reply::Order(order), position: Some(position) } => {
-                Ok(Response::new(message(&self.store, &order, position)))
+            Applied { reply: Reply::Order(order), point: Some(point) } => {
+                Ok(Response::new(message(&self.store, &order, point)))
             }
-            // Nothing happened, so what there is tells the position.
-            Applied { reply: Reply::Order(order), position: None } => self.read(order.id).await,
+            // Nothing happened, so what there is tells where.
+            Applied { reply: Reply::Order(order), point: None } => self.read(order.id).await,
             Applied { reply: Reply::Existing(id), .. } => self.read(id).await,
             Applied { reply: Reply::Settled, .. } => unreachable!("only consumed events are settled without an answer"),
         }
@@ -55,8 +55,8 @@ impl Rpcs {
 
     async fn read(&self, id: Uuid) -> Result<Response<OrderMessage>, Status> {
         let found = store::get(self.store.database(), id).await.map_err(|error| store_status(DOMAIN, &error))?;
-        let (order, position) = found.ok_or_else(|| refused(&Refusal::UnknownOrder(id)))?;
-        Ok(Response::new(message(&self.store, &order, position)))
+        let (order, point) = found.ok_or_else(|| refused(&Refusal::UnknownOrder(id)))?;
+        Ok(Response::new(message(&self.store, &order, point)))
     }
 }
 

@@ -63,8 +63,8 @@ impl Watcher {
     async fn read(&mut self) -> Result<(u64, OrderMessage), Status> {
         let found = store::get(self.store.database(), self.order_id).await;
         let found = found.map_err(|error| store_status(DOMAIN, &error))?;
-        let (order, position) = found.ok_or_else(|| refused(&Refusal::UnknownOrder(self.order_id)))?;
+        let (order, point) = found.ok_or_else(|| refused(&Refusal::UnknownOrder(self.order_id)))?;
         self.last = Some(order);
-        Ok((order.version, message(&self.store, &order, position)))
+        Ok((order.version, message(&self.store, &order, point)))
     }
 }

@@ -1,9 +1,10 @@
 //! What the rpcs and the deadline sweeper read, beside the writer.
 
 use meshwork::{
-    event::Position,
+    event::LogPoint,
     store::{Database, Sql, StoreError},
 };
+use meshwork_shop::HEAD_COLUMNS;
 use uuid::Uuid;
 
 use super::{ORDER_COLUMNS, ORDER_WIDTH, order};
@@ -11,14 +12,14 @@ use crate::domain::Order;
 
 /// An order, if there is one, with the head of its partition: whoever has seen all up to there has seen the order as it
 /// is here.
-pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, Position)>, StoreError> {
+pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, LogPoint)>, StoreError> {
     let sql = Sql::new(format!(
-        "select {ORDER_COLUMNS}, outbox_head.partition, next - 1 from customer_order \
+        "select {ORDER_COLUMNS}, {HEAD_COLUMNS} from customer_order \
          join outbox_head on outbox_head.partition = customer_order.partition where order_id = "
     ))
     .arg(id);
     let rows = database.read(sql).await?;
-    rows.first().map(|row| Ok((order(row)?, meshwork_shop::position(row, ORDER_WIDTH)?))).transpose()
+    rows.first().map(|row| Ok((order(row)?, meshwork_shop::point(row, ORDER_WIDTH)?))).transpose()
 }
 
 /// At most `limit` orders that are still PENDING past their deadline, the longest overdue first.

@@ -66,7 +66,14 @@ fn ids(orders: &[Order]) -> Vec<u128> {
 }
 
 fn token(source: &str, store_id: &str, position: u64) -> String {
-    PositionToken { source: source.into(), store_id: store_id.into(), partition: 3, position }.to_text()
+    PositionToken {
+        source: source.into(),
+        store_id: store_id.into(),
+        partition: 3,
+        position,
+        ..PositionToken::default()
+    }
+    .to_text()
 }
 
 /// An error as its caller acts on it: code, reason, and the fields that are wrong.

@@ -9,8 +9,9 @@ use std::{
 use tokio::sync::watch;
 
 use super::{hand_out, share};
+use crate::event::CursorName;
 
-/// The members of every source, in the order in which they joined.
+/// The members of every group, in the order in which they joined.
 #[derive(Clone, Default)]
 pub(in crate::event) struct Memberships {
     inner: Arc<Mutex<Inner>>,
@@ -19,19 +20,19 @@ pub(in crate::event) struct Memberships {
 #[derive(Default)]
 struct Inner {
     next_member: u64,
-    sources: BTreeMap<&'static str, BTreeMap<u64, watch::Sender<BTreeSet<u32>>>>,
+    groups: BTreeMap<CursorName, BTreeMap<u64, watch::Sender<BTreeSet<u32>>>>,
 }
 
 impl Memberships {
-    /// Joins the readers of a source; dropping the seat leaves.
-    pub(super) fn join(&self, source: &'static str, sender: watch::Sender<BTreeSet<u32>>) -> Seat {
+    /// Joins the readers of a group; dropping the seat leaves.
+    pub(super) fn join(&self, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Seat {
         let member = self.with(|inner| {
             inner.next_member += 1;
-            inner.sources.entry(source).or_default().insert(inner.next_member, sender);
-            inner.share_out(source);
+            inner.groups.entry(cursor.clone()).or_default().insert(inner.next_member, sender);
+            inner.share_out(&cursor);
             inner.next_member
         });
-        Seat { memberships: self.clone(), source, member }
+        Seat { memberships: self.clone(), cursor, member }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
@@ -40,28 +41,28 @@ impl Memberships {
 }
 
 impl Inner {
-    fn share_out(&self, source: &'static str) {
-        let Some(members) = self.sources.get(source) else { return };
+    fn share_out(&self, cursor: &CursorName) {
+        let Some(members) = self.groups.get(cursor) else { return };
         for (rank, sender) in members.values().enumerate() {
             hand_out(sender, share(rank, members.len()));
         }
     }
 }
 
-/// One reader's place among the readers of a source.
+/// One reader's place among the readers of its group.
 pub(super) struct Seat {
     memberships: Memberships,
-    source: &'static str,
+    cursor: CursorName,
     member: u64,
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.memberships.with(|inner| {
-            if let Some(members) = inner.sources.get_mut(self.source) {
+            if let Some(members) = inner.groups.get_mut(&self.cursor) {
                 members.remove(&self.member);
             }
-            inner.share_out(self.source);
+            inner.share_out(&self.cursor);
         });
     }
 }
@@ -78,7 +79,7 @@ mod tests {
         for joining in [true, true, true, false, true, false, false] {
             if joining {
                 let (sender, partitions) = watch::channel(BTreeSet::new());
-                members.push((memberships.join("order", sender), partitions));
+                members.push((memberships.join("order".into(), sender), partitions));
             } else {
                 members.remove(0);
             }

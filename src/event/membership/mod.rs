@@ -13,10 +13,10 @@ use std::collections::BTreeSet;
 
 use tokio::sync::watch;
 
-use super::PARTITIONS;
+use super::{CursorName, PARTITIONS};
 use crate::store::Database;
 
-/// The members of every source.
+/// The members of every group.
 pub(super) enum Memberships {
     Local(local::Memberships),
     Shared(Database),
@@ -31,18 +31,18 @@ impl Memberships {
         }
     }
 
-    /// Joins the readers of a source.
-    pub(super) fn join(&self, source: &'static str) -> Membership {
-        let (sender, partitions) = watch::channel(BTreeSet::new());
+    /// Joins the readers who share the cursors of this name; what is to be read goes to `sender`.
+    pub(super) fn join(&self, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Membership {
+        let partitions = sender.subscribe();
         let seat = match self {
-            Self::Local(memberships) => Seat::Local(memberships.join(source, sender)),
-            Self::Shared(database) => Seat::Shared(shared::Seat::take(database.clone(), source, sender)),
+            Self::Local(memberships) => Seat::Local(memberships.join(cursor, sender)),
+            Self::Shared(database) => Seat::Shared(shared::Seat::take(database.clone(), cursor, sender)),
         };
         Membership { partitions, seat }
     }
 }
 
-/// One reader's place among the readers of a source. Dropped, it is as if its process had died.
+/// One reader's place among the readers of its group. Dropped, it is as if its process had died.
 pub(super) struct Membership {
     /// The partitions to read.
     pub(super) partitions: watch::Receiver<BTreeSet<u32>>,

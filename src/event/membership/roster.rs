@@ -14,7 +14,7 @@ pub(super) const LEASE: Duration = Duration::from_secs(4);
 /// How long the row of a dead member is kept: a process that was stopped that long finds itself forgotten, and joins anew.
 const MAX_SILENCE: Duration = Duration::from_secs(60);
 
-/// The members of one source as one of them sees them.
+/// The members of one group as one of them sees them.
 pub(super) struct Roster {
     me: String,
     others: BTreeMap<String, Seen>,

@@ -23,7 +23,10 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{hand_out, roster::Roster, share};
-use crate::store::{Database, Peers, Sql, StoreError, Topic};
+use crate::{
+    event::CursorName,
+    store::{Database, Peers, Sql, StoreError, Topic},
+};
 
 /// A fifth of the lease: four may be late or lost.
 const BEAT_INTERVAL: Duration = Duration::from_secs(1);
@@ -41,11 +44,11 @@ pub(super) struct Seat {
 }
 
 impl Seat {
-    /// Joins the readers of `source`; its partitions go to `sender`.
-    pub(super) fn take(database: Database, source: &'static str, sender: watch::Sender<BTreeSet<u32>>) -> Self {
+    /// Joins the readers who share the cursors of this name; its partitions go to `sender`.
+    pub(super) fn take(database: Database, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Self {
         let leaving = CancellationToken::new();
         let member_id = Uuid::now_v7().to_string();
-        let member = Member { database, source, roster: Roster::new(member_id.clone()), member_id, sender };
+        let member = Member { database, cursor, roster: Roster::new(member_id.clone()), member_id, sender };
         let task = tokio::spawn(member.run(leaving.clone()));
         Self { leaving, task }
     }
@@ -66,7 +69,7 @@ impl Drop for Seat {
 
 struct Member {
     database: Database,
-    source: &'static str,
+    cursor: CursorName,
     member_id: String,
     roster: Roster,
     sender: watch::Sender<BTreeSet<u32>>,
@@ -80,7 +83,7 @@ impl Member {
             () = self.stay() => {}
         }
         if !matches!(timeout(LEAVE_TIMEOUT, self.delete(&self.member_id, None)).await, Ok(Ok(()))) {
-            tracing::debug!(source = self.source, "could not leave in order; the lease will run out");
+            tracing::debug!(cursor = &*self.cursor, "could not leave in order; the lease will run out");
         }
         self.peers().tell(Topic::Members);
     }
@@ -135,19 +138,19 @@ impl Member {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = looked.await {
-            tracing::debug!(source = self.source, %error, "members could not be read; it is tried again");
+            tracing::debug!(cursor = &*self.cursor, %error, "members could not be read; it is tried again");
         }
     }
 
     async fn beat(&self) -> Result<(), StoreError> {
         let beat = Sql::new("insert into consumer_member (source, member_id, beat) values ")
-            .rows([[self.source.into(), self.member_id.as_str().into(), 1.into()]])
+            .rows([[(*self.cursor).into(), self.member_id.as_str().into(), 1.into()]])
             .push(" on conflict (source, member_id) do update set beat = consumer_member.beat + 1");
         self.write(beat).await
     }
 
     async fn rows(&self) -> Result<Vec<(String, i64)>, StoreError> {
-        let select = Sql::new("select member_id, beat from consumer_member where source = ").arg(self.source);
+        let select = Sql::new("select member_id, beat from consumer_member where source = ").arg(&*self.cursor);
         let rows = self.database.read(select).await?;
         rows.iter().map(|row| Ok((row.text(0)?.to_owned(), row.int(1)?))).collect()
     }
@@ -160,7 +163,7 @@ impl Member {
     }
 
     async fn delete(&self, member_id: &str, beat: Option<i64>) -> Result<(), StoreError> {
-        let delete = Sql::new("delete from consumer_member where source = ").arg(self.source);
+        let delete = Sql::new("delete from consumer_member where source = ").arg(&*self.cursor);
         let delete = delete.push(" and member_id = ").arg(member_id);
         self.write(match beat {
             Some(beat) => delete.push(" and beat = ").arg(beat),

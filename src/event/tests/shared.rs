@@ -2,14 +2,14 @@
 //! by a process of its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use futures_util::future::join_all;
 use sqlx::postgres::PgListener;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 
 use super::*;
 use crate::{
@@ -58,7 +58,8 @@ async fn sixteen_writers_that_commit_out_of_order_lose_no_event_and_reorder_none
     const EVENTS: u128 = 3;
     let Some(engine) = Engine::postgres() else { return };
     let fixture = Fixture::new(&engine).await;
-    let processes = join_all((0..16).map(|_| async { Outbox::open(fixture.places[0].open().await).await })).await;
+    let processes =
+        join_all((0..16).map(|_| async { Outbox::open(fixture.places[0].open().await, SOURCE).await })).await;
     let processes: Vec<Outbox> = processes.into_iter().map(|outbox| outbox.expect("the log")).collect();
     let observed: Vec<Observed> = processes.iter().chain([&fixture.producer]).map(Observed::of).collect();
     let subscription = fixture.subscribe(&CancellationToken::new());
@@ -71,7 +72,7 @@ async fn sixteen_writers_that_commit_out_of_order_lose_no_event_and_reorder_none
                     NewEvent::new(key, ("thing", key), 1, 0, &Service::default())
                 };
                 let mut tx = outbox.database().begin().await.expect("a transaction");
-                let events = append(&mut *tx, (0..EVENTS).map(event).collect()).await.expect("appended");
+                let events = outbox.append(&mut *tx, (0..EVENTS).map(event).collect()).await.expect("appended");
                 // Some commit late, those behind them in their partitions wait, and all others overtake them.
                 let delay_ms = i64::from(rand::random_range(0..4_u8));
                 let sleep = Sql::new("select pg_sleep(").arg(delay_ms).push("::float8 / 1000)");
@@ -140,13 +141,16 @@ async fn a_counter_row_loses_no_event_where_a_plain_sequence_does() {
 async fn a_business_transaction_notifies_nobody_so_that_commits_do_not_queue_up() {
     let Some(engine) = Engine::postgres() else { return };
     let place = engine.place();
-    let outbox = Outbox::open(place.open().await).await.expect("a log");
+    let outbox = Outbox::open(place.open().await, SOURCE).await.expect("a log");
     let mut listener = PgListener::connect(&place.url).await.expect("connected");
     listener.listen("meshwork").await.expect("listening");
 
     let key = Uuid::nil();
     let mut tx = outbox.database().begin().await.expect("begun");
-    append(&mut *tx, vec![NewEvent::new(key, ("thing", key), 1, 0, &Service::default())]).await.expect("appended");
+    outbox
+        .append(&mut *tx, vec![NewEvent::new(key, ("thing", key), 1, 0, &Service::default())])
+        .await
+        .expect("appended");
     tx.commit().await.expect("committed");
     let mut tx = outbox.database().begin().await.expect("begun");
     tx.execute(Sql::new("notify meshwork, 'a mark'")).await.expect("told");
@@ -180,7 +184,8 @@ async fn partitions_move_at_once_on_a_clean_leave_and_within_the_lease_on_a_cras
     let place = engine.place();
     let join = || async {
         // The schema comes with the log.
-        Memberships::new(Outbox::open(place.open().await).await.expect("a log").database().clone()).join(SOURCE)
+        Memberships::new(Outbox::open(place.open().await, SOURCE).await.expect("a log").database().clone())
+            .join(SOURCE.into(), watch::Sender::new(BTreeSet::new()))
     };
     let first = join().await;
     expect_shared_out(&[&first], AT_ONCE).await;
@@ -207,13 +212,13 @@ impl Decider for Stopped {
     type Row = ();
     type Input = (u32, u64);
     type Reply = ();
-    type Refusal = Never;
+    type Refusal = Forbidden;
 
     fn keys(&self, input: &(u32, u64), keys: &mut Vec<(u32, u64)>) {
         Seen.keys(input, keys);
     }
 
-    fn decide(&self, _: &Rows<(u32, u64), ()>, input: &(u32, u64)) -> Result<Outcome<Self>, Never> {
+    fn decide(&self, _: &Rows<(u32, u64), ()>, input: &(u32, u64)) -> Result<Outcome<Self>, Forbidden> {
         Ok(Outcome { rows: vec![(*input, ())], events: Vec::new(), reply: () })
     }
 
@@ -230,7 +235,7 @@ impl Decider for Stopped {
 async fn an_instance_that_stands_still_holds_up_its_own_partitions_and_no_other() {
     let Some(engine) = Engine::postgres() else { return };
     let fixture = Fixture::new(&engine).await;
-    let stopped = Outbox::open(fixture.places[1].open().await).await.expect("a log");
+    let stopped = Outbox::open(fixture.places[1].open().await, CONSUMER).await.expect("a log");
     let writer = Writer::start(stopped.clone(), Arc::new(Stopped));
     let client = client(&fixture.producer, &CancellationToken::new());
     let stopped = Subscription::start(client, stopped, writer, source());
@@ -261,9 +266,9 @@ async fn an_instance_that_stands_still_holds_up_its_own_partitions_and_no_other(
 async fn consumers_in_several_processes_share_the_work_and_see_each_others_progress() {
     let Some(engine) = Engine::postgres() else { return };
     let fixture = Fixture::new(&engine).await;
-    let other = Outbox::open(fixture.places[1].open().await).await.expect("a log");
+    let other = Outbox::open(fixture.places[1].open().await, CONSUMER).await.expect("a log");
     let other = Fixture {
-        producer: Outbox::open(fixture.places[0].open().await).await.expect("the log"),
+        producer: Outbox::open(fixture.places[0].open().await, SOURCE).await.expect("the log"),
         writer: Writer::start(other.clone(), Arc::new(Seen)),
         consumer: other,
         places: [engine.place(), engine.place()],

@@ -77,7 +77,14 @@ async fn of_two_that_begin_with_the_same_events_only_one_has_effects() {
     let processes = [start(&place).await, start(&place).await];
     // From the first event on, where there is no cursor yet that could be locked, and then from where it stands.
     for (partition, after) in (0..16).flat_map(|partition| [(partition, 0), (partition, 1)]) {
-        let claim = CursorMove { source: "bank", store_id: "s".into(), partition, after, through: after + 1 };
+        let claim = CursorMove {
+            cursor: "bank".into(),
+            store_id: "s".into(),
+            partition,
+            after,
+            through: after + 1,
+            through_event_id: String::new(),
+        };
         let both = join_all(processes.iter().map(|(_, writer)| async {
             let answer = writer.enqueue_consumed(vec![book("a", 1).into()], claim.clone()).await.expect("queued");
             answer.await.expect("the writer answers")
@@ -135,10 +142,17 @@ async fn a_zombie_that_stood_still_before_its_commit_cannot_commit_and_is_fenced
     let place = engine.place();
     let (outbox, rival) = start(&place).await;
     let rules = Arc::new(Stopped::default());
-    let zombie = Outbox::open(place.open().await).await.expect("a log");
+    let zombie = Outbox::open(place.open().await, "account").await.expect("a log");
     let zombie = Writer::start(zombie, rules.clone());
 
-    let claim = CursorMove { source: "bank", store_id: "s".into(), partition: 0, after: 0, through: 1 };
+    let claim = CursorMove {
+        cursor: "bank".into(),
+        store_id: "s".into(),
+        partition: 0,
+        after: 0,
+        through: 1,
+        through_event_id: String::new(),
+    };
     let zombies = zombie.enqueue_consumed(vec![book("a", 5).into()], claim.clone()).await.expect("queued");
     timeout(SOON, rules.reached.notified()).await.expect("between its locks and its commit");
     // It holds the cursor until the server ends its session.
@@ -196,7 +210,7 @@ async fn batches_that_conflict_are_repeated_until_each_input_is_decided_on_what_
         let database = place.open().await;
         let create = Migration { version: 1, suits: 1, sql: "create table known (id bigint not null primary key)" };
         database.migrate("known", &[create]).await.expect("the schema");
-        Writer::start(Outbox::open(database).await.expect("a log"), Arc::new(Ids))
+        Writer::start(Outbox::open(database, "known").await.expect("a log"), Arc::new(Ids))
     }))
     .await;
     let answers = join_all(processes.iter().map(|writer| async {
@@ -308,7 +322,8 @@ async fn a_commit_whose_answer_was_lost_is_said_to_be_unknown_and_never_repeated
     let place = engine.place();
     let (direct, _) = start(&place).await;
     let proxy = Proxy::start(&place).await;
-    let outbox = Outbox::open(store::open(&proxy.url).await.expect("through the proxy")).await.expect("a log");
+    let outbox =
+        Outbox::open(store::open(&proxy.url).await.expect("through the proxy"), "account").await.expect("a log");
     let writer = Writer::start(outbox, Arc::new(Accounts));
 
     proxy.keep_back.store(true, Ordering::Relaxed);
@@ -319,7 +334,14 @@ async fn a_commit_whose_answer_was_lost_is_said_to_be_unknown_and_never_repeated
 
     // Consumed events may be repeated: the fence knows better than their sender.
     let consume = || async {
-        let claim = CursorMove { source: "bank", store_id: "s".into(), partition: 0, after: 0, through: 1 };
+        let claim = CursorMove {
+            cursor: "bank".into(),
+            store_id: "s".into(),
+            partition: 0,
+            after: 0,
+            through: 1,
+            through_event_id: String::new(),
+        };
         let answer = writer.enqueue_consumed(vec![book("a", 2).into()], claim).await.expect("queued");
         answer.await.expect("the writer answers")
     };

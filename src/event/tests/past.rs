@@ -1,0 +1,234 @@
+//! A source whose past is not what its readers have read: a store that was set back to a backup, and has gone on.
+
+use super::*;
+use crate::contract::meshwork::event::v1::GetPositionRequest;
+
+on_both_stores!(
+    a_source_that_was_set_back_is_noticed_however_far_it_has_come_since,
+    a_reader_that_was_set_back_reads_again_from_where_it_was,
+    cursors_of_0_1_get_their_events_at_the_first_start,
+    a_cursor_that_programs_of_0_1_have_moved_is_not_mistaken_for_another_past,
+    what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_has_expired,
+    a_position_is_told_with_its_event,
+    a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so,
+);
+
+/// Copies of a log's tables, to be put back later.
+const BACKUP: [&str; 2] =
+    ["create table outbox_backup as select * from outbox", "create table head_backup as select * from outbox_head"];
+const RESTORE: [&str; 4] = [
+    "delete from outbox",
+    "insert into outbox select * from outbox_backup",
+    "delete from outbox_head",
+    "insert into outbox_head select * from head_backup",
+];
+
+async fn run(outbox: &Outbox, statements: &[&'static str]) {
+    let mut tx = outbox.database().begin().await.expect("begun");
+    for sql in statements {
+        tx.execute(Sql::new(*sql)).await.expect(sql);
+    }
+    tx.commit().await.expect("committed");
+}
+
+/// The same store after its process has started again.
+async fn reopened(outbox: &Outbox) -> Outbox {
+    Outbox::open(outbox.database().clone(), SOURCE).await.expect("a log")
+}
+
+/// 100 events are read, the source is set back to the first 50, and has written `since` others.
+async fn set_back(engine: &Engine, since: u128) -> (Fixture, Outbox) {
+    let fixture = Fixture::new(engine).await;
+    produce(&fixture.producer, 0..50, "").await;
+    run(&fixture.producer, &BACKUP).await;
+    produce(&fixture.producer, 0..50, "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+
+    run(&fixture.producer, &RESTORE).await;
+    let restored = reopened(&fixture.producer).await;
+    produce(&restored, (0..since).map(|n| n % 50), "").await;
+    (fixture, restored)
+}
+
+async fn a_source_that_was_set_back_is_noticed_however_far_it_has_come_since(engine: Engine) {
+    for (since, says) in
+        [(0, "events were lost"), (10, "events were lost"), (50, "others have come"), (500, "others have come")]
+    {
+        let (fixture, restored) = set_back(&engine, since).await;
+        let subscription = fixture.subscribe_to(&restored, &CancellationToken::new());
+        let problem = wait_for_stop(&subscription).await;
+        assert!(problem.contains(says), "{since}: {problem}");
+        assert!(subscription.progress().snapshot().diverged);
+        assert_eq!(subscription.progress().snapshot().applied, [0; PARTITIONS as usize], "no position means anything");
+        let mut condition = subscription.condition();
+        while condition.problem().is_none() {
+            condition.changed().await;
+        }
+        let seen = fixture.consumer.database().read(Sql::new("select count(*) from seen")).await.expect("readable");
+        assert_eq!(seen[0].count(0).expect("a count"), 100, "nothing of another past has effects");
+    }
+}
+
+async fn a_reader_that_was_set_back_reads_again_from_where_it_was(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, 0..50, "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+    let backup =
+        ["create table seen_backup as select * from seen", "create table cursor_backup as select * from cursor"];
+    run(&fixture.consumer, &backup).await;
+
+    produce(&fixture.producer, 0..50, "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+
+    let restore = ["delete from seen", "insert into seen select * from seen_backup", "delete from cursor"];
+    run(&fixture.consumer, &restore).await;
+    run(&fixture.consumer, &["insert into cursor select * from cursor_backup"]).await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+}
+
+async fn cursors_of_0_1_get_their_events_at_the_first_start(engine: Engine) {
+    let (fixture, restored) = {
+        let fixture = Fixture::new(&engine).await;
+        produce(&fixture.producer, 0..50, "").await;
+        run(&fixture.producer, &BACKUP).await;
+        produce(&fixture.producer, 0..50, "").await;
+        let subscription = fixture.subscribe(&CancellationToken::new());
+        fixture.expect_all_applied().await;
+        subscription.stop().await;
+        run(&fixture.consumer, &["update cursor set event_id = '', event_position = 0"]).await;
+
+        // No event comes: the Start alone is enough.
+        let subscription = fixture.subscribe(&CancellationToken::new());
+        loop {
+            let cursors = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
+            if cursors.values().all(|cursor| cursor.position == 0 || !cursor.event_id.is_empty()) {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        subscription.stop().await;
+        run(&fixture.producer, &RESTORE).await;
+        let restored = reopened(&fixture.producer).await;
+        produce(&restored, 0..50, "").await;
+        (fixture, restored)
+    };
+    let subscription = fixture.subscribe_to(&restored, &CancellationToken::new());
+    assert!(wait_for_stop(&subscription).await.contains("others have come"));
+}
+
+async fn a_cursor_that_programs_of_0_1_have_moved_is_not_mistaken_for_another_past(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [7; 4], "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+    produce(&fixture.producer, [7; 4], "").await;
+    // As they write it, with the effects of three more events.
+    run(
+        &fixture.consumer,
+        &[
+            "insert into cursor (source, partition, store_id, position) \
+             select source, partition, store_id, position + 3 from cursor where position > 0 \
+             on conflict (source, partition) do update set store_id = excluded.store_id, position = excluded.position",
+            "insert into seen (partition, position) select partition, position + 4 from seen where position <= 3",
+        ],
+    )
+    .await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+}
+
+async fn what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_has_expired(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [7; 10], "").await;
+    let partition = partition_of(Uuid::from_u128(7));
+    let fourth =
+        fixture.producer.read(Position { partition, position: 3 }, 1).await.expect("readable")[0].event_id.clone();
+    let mut tx = fixture.producer.database().begin().await.expect("begun");
+    tx.execute(Sql::new("delete from outbox where position <= 4")).await.expect("pruned");
+    let base = [[i64::from(partition).into(), 4.into(), fourth.as_str().into()]];
+    let note = Sql::new("insert into outbox_base (partition, position, event_id) values ").rows(base);
+    tx.execute(note).await.expect("noted");
+    tx.commit().await.expect("committed");
+    let pruned = reopened(&fixture.producer).await;
+    let start = |after, id: &str| {
+        let store_id = pruned.store_id().to_owned();
+        Action::Start(Start { partition, store_id, after, after_event_id: id.to_owned() })
+    };
+    let credit = || Action::Credit(Credit { events: 100 });
+
+    let responses =
+        session(&pruned, vec![open(), start(4, &fourth), credit()]).await.expect("it reads on from the base");
+    let Some(subscribe_response::Event::Opened(opened)) = &responses[0].event else { panic!("not opened") };
+    let head = &opened.heads[partition as usize];
+    assert_eq!((head.head, head.base, head.base_event_id.as_str()), (10, 4, fourth.as_str()));
+    let Some(subscribe_response::Event::Batch(batch)) = &responses[2].event else { panic!("no batch") };
+    assert_eq!((batch.after, batch.through, batch.events.len()), (4, 10, 6));
+
+    for (after, id, code) in [(4, "other", Code::DataLoss), (3, "", Code::OutOfRange), (0, "", Code::OutOfRange)] {
+        let refused = session(&pruned, vec![open(), start(after, id), credit()]).await.expect_err("refused");
+        assert_eq!(refused.code(), code, "{after} {id}: {refused}");
+    }
+
+    // Taken away without a note: nothing says whose past that was.
+    let mut tx = fixture.producer.database().begin().await.expect("begun");
+    tx.execute(Sql::new("delete from outbox where position <= 6")).await.expect("deleted");
+    tx.commit().await.expect("committed");
+    let damaged = reopened(&fixture.producer).await;
+    for after in [4, 5] {
+        let start =
+            Action::Start(Start { partition, store_id: damaged.store_id().to_owned(), after, ..Start::default() });
+        let refused = session(&damaged, vec![open(), start, credit()]).await.expect_err("refused");
+        assert_eq!(refused.code(), Code::OutOfRange, "{after}: {refused}");
+    }
+}
+
+async fn a_position_is_told_with_its_event(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [7; 3], "").await;
+    let partition = partition_of(Uuid::from_u128(7));
+    for outbox in [&fixture.producer, &reopened(&fixture.producer).await] {
+        let mut client = client(outbox, &CancellationToken::new());
+        let mut position = async |partition, position| {
+            client.get_position(GetPositionRequest { partition, position }).await.map(|at| at.into_inner().event_id)
+        };
+        let second = outbox.read(Position { partition, position: 1 }, 1).await.expect("readable")[0].event_id.clone();
+        assert_eq!(position(partition, 2).await.expect("there"), second);
+        assert_eq!(position(partition, 0).await.expect("everywhere"), "");
+        assert_eq!(position(partition, 4).await.expect_err("beyond").code(), Code::OutOfRange);
+        assert_eq!(position(16, 0).await.expect_err("no partition").code(), Code::InvalidArgument);
+    }
+}
+
+async fn a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, 0..50, "").await;
+    run(&fixture.producer, &BACKUP).await;
+    produce(&fixture.producer, 0..50, "").await;
+    fixture.producer.check().await.expect("well");
+    run(&fixture.producer, &RESTORE).await;
+
+    let went_back = |result: Result<(), StoreError>| matches!(result, Err(StoreError::WentBack { .. }));
+    assert!(went_back(fixture.producer.check().await));
+    let key = Uuid::from_u128(7);
+    let mut tx = fixture.producer.database().begin().await.expect("begun");
+    let event = NewEvent::new(key, ("thing", key), 1, 0, &Service::default());
+    assert!(went_back(fixture.producer.append(&mut *tx, vec![event]).await.map(drop)));
+    drop(tx);
+    let mut condition = fixture.producer.condition();
+    while condition.problem().is_none() {
+        condition.changed().await;
+    }
+
+    run(&fixture.producer, &["update store set store_id = 'another'"]).await;
+    assert!(matches!(fixture.producer.check().await, Err(StoreError::Replaced { .. })));
+}

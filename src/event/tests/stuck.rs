@@ -1,0 +1,162 @@
+//! Events that a partition does not get over: which they are is said, those before them and beside them go on, and so does the
+//! partition as soon as what was wrong is put right.
+
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+
+use super::*;
+use crate::event::{EventName, Snapshot, Stuck};
+
+/// Keys of two partitions.
+const POISONED: u128 = 0;
+const HEALTHY: u128 = 2;
+
+on_both_stores!(
+    an_event_that_cannot_be_read_stops_its_partition_and_no_other,
+    an_event_on_which_the_rules_panic_stops_its_partition_and_no_other,
+    an_event_that_the_rules_refuse_stops_its_partition_until_they_accept_it,
+    what_the_store_refuses_is_tried_again_until_the_store_accepts_it,
+    one_event_that_the_store_refuses_holds_up_its_own_partition_and_no_other,
+);
+
+async fn until(subscription: &Subscription, is: impl Fn(&Snapshot) -> bool) -> Snapshot {
+    let mut changes = subscription.progress().watch();
+    changes.wait_for(|snapshot| is(snapshot)).await.expect("the subscription runs").clone()
+}
+
+fn partition_of_key(key: u128) -> u32 {
+    partition_of(Uuid::from_u128(key))
+}
+
+/// An event of `kind` between two good ones, in one batch. Returns what is said of it once it has stopped its partition.
+async fn stop_between_two(fixture: &Fixture, kind: &str) -> (Subscription, Stuck) {
+    let partition = partition_of_key(POISONED);
+    assert_ne!(partition, partition_of_key(HEALTHY));
+    produce(&fixture.producer, [POISONED], "before").await;
+    produce(&fixture.producer, [POISONED], kind).await;
+    produce(&fixture.producer, [POISONED, HEALTHY], "after").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+
+    let stopped = until(&subscription, |snapshot| snapshot.stuck.contains_key(&partition)).await;
+    assert_eq!(stopped.stuck.len(), 1);
+    let healthy = Position { partition: partition_of_key(HEALTHY), position: 1 };
+    subscription.progress().wait_for(healthy).await;
+    subscription.progress().wait_for(Position { partition, position: 1 }).await;
+    assert_eq!(fixture.cursor(partition).await, 1, "the one before has its effect, and nothing is skipped");
+    (subscription, stopped.stuck[&partition].clone())
+}
+
+async fn expect_poison(fixture: &Fixture, kind: &str, reason: &str) -> Subscription {
+    let (subscription, stuck) = stop_between_two(fixture, kind).await;
+    let at = Position { partition: partition_of_key(POISONED), position: 1 };
+    let event = fixture.producer.read(at, 1).await.expect("readable")[0].clone();
+    let event = EventName {
+        event_id: event.event_id.clone(),
+        event_type: "meshwork.registry.v1.Service".into(),
+        aggregate: ("thing".into(), kind.into()),
+    };
+    assert_eq!(stuck, Stuck { event: Some(event.clone()), position: 2, reason: reason.into(), poison: true });
+    let SubscriptionState::Stopped(problem) = subscription.progress().snapshot().state else {
+        panic!("it needs a person")
+    };
+    for part in [&event.event_id, "meshwork.registry.v1.Service", kind, "position 2", reason] {
+        assert!(problem.contains(part), "{part} in {problem}");
+    }
+    let mut condition = subscription.condition();
+    while condition.problem().is_none_or(|said| *said != *problem) {
+        condition.changed().await;
+    }
+    subscription
+}
+
+async fn an_event_that_cannot_be_read_stops_its_partition_and_no_other(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    expect_poison(&fixture, POISON, "cannot be read").await;
+}
+
+async fn an_event_on_which_the_rules_panic_stops_its_partition_and_no_other(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    expect_poison(&fixture, DEFECT, "a defect: the code that decides or stores has panicked").await;
+}
+
+async fn an_event_that_the_rules_refuse_stops_its_partition_until_they_accept_it(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let subscription = expect_poison(&fixture, FORBIDDEN, "it is forbidden").await;
+    fixture.operate("insert into seen (partition, position) values (99, 99)").await;
+    subscription.read_again();
+    until(&subscription, |snapshot| snapshot.stuck.is_empty() && snapshot.state == SubscriptionState::Running).await;
+    fixture.expect_all_applied().await;
+    let mut condition = subscription.condition();
+    while condition.problem().is_some() {
+        condition.changed().await;
+    }
+}
+
+async fn what_the_store_refuses_is_tried_again_until_the_store_accepts_it(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    produce(&fixture.producer, 0..100, "").await;
+    fixture.expect_all_applied().await;
+
+    fixture.operate("alter table seen rename to hidden").await;
+    produce(&fixture.producer, 0..100, "").await;
+    let refused = until(&subscription, |snapshot| !snapshot.stuck.is_empty()).await;
+    assert!(refused.stuck.values().all(|stuck| !stuck.poison && stuck.event.is_some()), "{:?}", refused.stuck);
+    assert!(matches!(refused.state, SubscriptionState::Retrying(_)), "{:?}", refused.state);
+    assert!(subscription.progress().oldest_unread().is_some());
+
+    fixture.operate("alter table hidden rename to seen").await;
+    until(&subscription, |snapshot| snapshot.stuck.is_empty()).await;
+    fixture.expect_all_applied().await;
+    assert_eq!(subscription.progress().snapshot().state, SubscriptionState::Running);
+}
+
+async fn one_event_that_the_store_refuses_holds_up_its_own_partition_and_no_other(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let (_subscription, stuck) = stop_between_two(&fixture, UNSTORABLE).await;
+    assert!(!stuck.poison && stuck.reason.to_lowercase().contains("check constraint"), "{stuck:?}");
+    assert_eq!(stuck.position, 2);
+}
+
+/// Waits while the clock goes on, by hand: the writer's thread keeps a paused clock from going on by itself.
+async fn as_time_passes<T>(work: impl Future<Output = T>) -> T {
+    let mut work = std::pin::pin!(work);
+    loop {
+        for _ in 0..200 {
+            tokio::task::yield_now().await;
+            if let Some(done) = work.as_mut().now_or_never() {
+                return done;
+            }
+        }
+        tokio::time::advance(Duration::from_millis(250)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_stopped_is_tried_now_and_then() {
+    let fixture = Fixture::new(&Engine::Sqlite).await;
+    let (subscription, _) = as_time_passes(stop_between_two(&fixture, FORBIDDEN)).await;
+    fixture.operate("insert into seen (partition, position) values (99, 99)").await;
+    as_time_passes(until(&subscription, |snapshot| snapshot.stuck.is_empty())).await;
+    as_time_passes(fixture.expect_all_applied()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_unread_for_long_is_said_of_its_reader() {
+    let fixture = Fixture::new(&Engine::Sqlite).await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    produce(&fixture.producer, 0..100, "").await;
+    as_time_passes(fixture.expect_all_applied()).await;
+    fixture.operate("alter table seen rename to hidden").await;
+    produce(&fixture.producer, 0..1, "").await;
+    let mut condition = subscription.condition();
+    as_time_passes(async {
+        while condition.problem().is_none() {
+            condition.changed().await;
+        }
+    })
+    .await;
+    let problem = condition.problem().expect("just seen");
+    assert!(problem.contains("unread for") && problem.contains("position"), "{problem}");
+}
