@@ -108,7 +108,7 @@ impl Shop {
         let subscriptions =
             [subscribe(&orders, consume::orders(view_id)), subscribe(&customers, consume::customers(view_id))];
         let sources = [("order", &subscriptions[0]), ("customer", &subscriptions[1])];
-        let sources = sources.map(|(name, subscription)| (name, subscription.progress().clone()));
+        let sources = sources.map(|(name, subscription)| (name, subscription.past().clone()));
         let service = Service::new(&store, sources.to_vec(), &draining);
         Self { orders, customers, service, draining, _subscriptions: subscriptions, _dirs: [view_dir, dir] }
     }

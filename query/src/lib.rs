@@ -92,12 +92,12 @@ where
         let client = EventServiceClient::new(mesh.channel(source.name));
         (source.name, Subscription::start(client, store.outbox().clone(), store.writer().clone(), source))
     });
-    let progress = subscriptions.iter().map(|(name, subscription)| (*name, subscription.progress().clone())).collect();
+    let sources = subscriptions.iter().map(|(name, subscription)| (*name, subscription.past().clone())).collect();
 
     let orders = subscriptions[0].1.progress().clone();
 
     let server = Server::new(server).announce(mesh);
-    let service = Service::new(&store, progress, &server.draining());
+    let service = Service::new(&store, sources, &server.draining());
     let hub = store.decider().hub();
     let followed = watch::follow(store.database(), &hub, &orders);
     let result = tokio::select! {

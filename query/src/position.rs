@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use meshwork::{
     deadline,
-    event::{Position, PositionToken, Progress},
+    event::{NotThePast, Past, Position, PositionToken, Progress},
     rpc::Violations,
     server::draining_status,
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::message::DOMAIN;
 
@@ -23,37 +23,47 @@ const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The services whose events the view folds, and how far it has come with each.
 pub(crate) struct Sources {
-    sources: Vec<(&'static str, Progress)>,
+    sources: Vec<(&'static str, Past)>,
     draining: CancellationToken,
 }
 
 impl Sources {
     /// Sources by service name. `draining` ends every wait.
-    pub(crate) fn new(sources: Vec<(&'static str, Progress)>, draining: CancellationToken) -> Self {
+    pub(crate) fn new(sources: Vec<(&'static str, Past)>, draining: CancellationToken) -> Self {
         Self { sources, draining }
     }
 
     /// Every source.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
-        self.sources.iter().map(|(name, progress)| (*name, progress))
+        self.sources.iter().map(|(name, past)| (*name, past.progress()))
     }
 
     /// Waits until all that `token` stands for is in the view.
     ///
     /// # Errors
-    /// INVALID_ARGUMENT/UNKNOWN_POSITION: a position of no log that is folded here. UNAVAILABLE/VIEW_BEHIND with RetryInfo:
-    /// not there by the call's deadline (without one: within 5 s). UNAVAILABLE: this instance drains.
+    /// INVALID_ARGUMENT/UNKNOWN_POSITION: a position of no log that is folded here. FAILED_PRECONDITION/POSITION_LOST: the log has
+    /// lost what stood there. UNAVAILABLE with RetryInfo: VIEW_BEHIND, not there by the call's deadline (without one: within
+    /// 5 s); VIEW_DIVERGED, what is in the view is not the log's past; POSITION_UNCHECKED, the log cannot be asked. UNAVAILABLE:
+    /// this instance drains.
     pub(crate) async fn wait_for(&self, token: &PositionToken) -> Result<(), Status> {
-        let source = self.iter().find(|(name, _)| *name == token.source);
-        let (name, progress) = source.ok_or_else(unknown_position)?;
-        let at = Position { partition: token.partition, position: token.position };
+        let source = self.sources.iter().find(|(name, _)| *name == token.source);
+        let (name, past) = source.ok_or_else(unknown_position)?;
+        let (progress, at) = (past.progress(), Position { partition: token.partition, position: token.position });
         check_store(progress, token)?;
+        if progress.snapshot().diverged {
+            return Err(not_the_past(name, &NotThePast::Diverged));
+        }
         let limit = deadline::current().map_or(DEFAULT_WAIT, |deadline| deadline.remaining() * WAIT_PERCENT / 100);
         tokio::select! {
             reached = timeout(limit, progress.wait_for(at)) => {
                 // The store may have become known only now.
                 check_store(progress, token)?;
-                reached.map_err(|_| behind(name))
+                match past.check(token).await {
+                    // Why it is not reached is of no interest if it never will be.
+                    Err(lost @ NotThePast::Lost) => Err(not_the_past(name, &lost)),
+                    checked if reached.is_ok() => checked.map_err(|error| not_the_past(name, &error)),
+                    _ => Err(behind(name)),
+                }
             }
             () = self.draining.cancelled() => Err(draining_status()),
         }
@@ -77,6 +87,15 @@ fn check_store(progress: &Progress, token: &PositionToken) -> Result<(), Status>
 fn unknown_position() -> Status {
     let description = "is of a log that this view does not fold; read without it, or get a new one";
     DOMAIN.invalid_field("UNKNOWN_POSITION", "position_token", description)
+}
+
+fn not_the_past(source: &str, error: &NotThePast) -> Status {
+    let message = format!("{source}: {error}");
+    match error {
+        NotThePast::Lost => DOMAIN.error(Code::FailedPrecondition, "POSITION_LOST", message),
+        NotThePast::Diverged => DOMAIN.retry_later("VIEW_DIVERGED", message, RETRY_DELAY),
+        NotThePast::Unknown(_) => DOMAIN.retry_later("POSITION_UNCHECKED", message, RETRY_DELAY),
+    }
 }
 
 fn behind(source: &str) -> Status {

@@ -12,7 +12,7 @@ use meshwork::{
             WatchOrdersResponse, query_service_server::QueryService,
         },
     },
-    event::{PositionToken, Progress},
+    event::{Past, PositionToken},
     rpc::{Page, Violations},
     store::Database,
 };
@@ -39,7 +39,7 @@ pub(crate) struct Service {
 
 impl Service {
     /// A service over the view of `store`, which follows these sources. `draining` ends waits and watches.
-    pub(crate) fn new(store: &Store, sources: Vec<(&'static str, Progress)>, draining: &CancellationToken) -> Self {
+    pub(crate) fn new(store: &Store, sources: Vec<(&'static str, Past)>, draining: &CancellationToken) -> Self {
         let database = store.database().clone();
         Self {
             watches: Arc::new(Watches::new(database.clone(), store.decider().hub(), draining.clone())),

@@ -12,6 +12,7 @@ mod group;
 mod membership;
 mod outbox;
 mod owner;
+mod past;
 mod position;
 mod progress;
 mod reader;
@@ -26,6 +27,7 @@ mod unread;
 
 pub use feed::Feed;
 pub use outbox::{Outbox, OutboxError};
+pub use past::{NotThePast, Past};
 pub use position::{LogPoint, PARTITIONS, Position, PositionToken, partition_of};
 pub use progress::{EventName, Progress, Snapshot, Stuck, SubscriptionState};
 pub use report::MAX_UNREAD_AGE;

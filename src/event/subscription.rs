@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    CursorName, Outbox, Progress, SubscriptionState, cursor, group,
+    CursorName, Outbox, Past, Progress, SubscriptionState, cursor, group,
     membership::Membership,
     reader::{Reader, STOPPED_PAUSE},
     report,
@@ -75,7 +75,7 @@ impl MalformedEvent {
 pub struct Subscription {
     source: &'static str,
     group: String,
-    progress: Progress,
+    past: Past,
     partitions: watch::Receiver<BTreeSet<u32>>,
     condition: Condition,
     again: Arc<Notify>,
@@ -95,11 +95,10 @@ impl Subscription {
         let (stopping, again) = (CancellationToken::new(), Arc::new(Notify::new()));
         let conditioner = Conditioner::new();
         let (name, group, condition) = (source.name, source.group.clone(), conditioner.condition());
-        let (progress_here, again_here) = (progress.clone(), again.clone());
-        let reading =
-            Reading { client, outbox, writer, source: Arc::new(source), progress: progress_here, again: again_here };
+        let past = Past::new(progress.clone(), &client);
+        let reading = Reading { client, outbox, writer, source: Arc::new(source), progress, again: again.clone() };
         let task = AbortOnDropHandle::new(tokio::spawn(reading.run(sender, conditioner, stopping.clone())));
-        Self { source: name, group, progress, partitions, condition, again, stopping, task }
+        Self { source: name, group, past, partitions, condition, again, stopping, task }
     }
 
     /// The service whose events it reads.
@@ -114,7 +113,12 @@ impl Subscription {
 
     /// How far its group has come.
     pub fn progress(&self) -> &Progress {
-        &self.progress
+        self.past.progress()
+    }
+
+    /// Whether position tokens are of the past that it has read.
+    pub fn past(&self) -> &Past {
+        &self.past
     }
 
     /// Whether it is well: not stopped, and not behind by an event that is older than [`MAX_UNREAD_AGE`], unless its source is

@@ -311,3 +311,32 @@ async fn an_event_that_makes_no_sense_stops_its_projection_loudly_and_loses_noth
     assert_eq!(projection.partitions.iter().map(|partition| partition.applied).sum::<u64>(), 1);
     assert_eq!(shop.get(10, "").await.unwrap().state(), OrderState::Pending, "reads go on");
 }
+
+/// The token of a past in which another event stood there.
+fn of_another_past(token: &str) -> String {
+    let token = PositionToken::parse(token).unwrap();
+    PositionToken { event_id: Uuid::now_v7().to_string(), ..token }.to_text()
+}
+
+#[tokio::test]
+async fn a_token_of_what_the_log_has_lost_is_refused_whether_its_event_is_remembered_or_must_be_asked_for() {
+    let shop = Shop::open().await;
+    let lost = (Code::FailedPrecondition, "POSITION_LOST".to_owned(), vec![]);
+    let first = shop.create_order(1, 10).await;
+    shop.get(10, &first).await.unwrap();
+    assert_eq!(error(shop.get(10, &of_another_past(&first)).await), lost);
+
+    // More than are remembered, in one partition.
+    let orders = (100..1_200).map(|order| shop.create_order(1, order));
+    let last = futures_util::future::join_all(orders).await.pop().unwrap();
+    shop.get(10, &last).await.unwrap();
+    shop.get(10, &first).await.unwrap();
+    assert_eq!(error(shop.get(10, &of_another_past(&first)).await), lost);
+    let old = PositionToken { event_id: String::new(), ..PositionToken::parse(&first).unwrap() }.to_text();
+    shop.get(10, &old).await.expect("tokens of 0.1 are believed");
+
+    let PositionToken { position, .. } = PositionToken::parse(&last).unwrap();
+    let beyond = PositionToken { position: position + 9, ..PositionToken::parse(&of_another_past(&last)).unwrap() };
+    let deadline = Deadline::after(Duration::from_millis(200));
+    assert_eq!(error(deadline::scope(deadline, shop.get(10, &beyond.to_text())).await), lost);
+}

@@ -1,0 +1,89 @@
+//! Whether a position token is of the past that a subscription has read.
+//!
+//! A token names a position and the event that stood there. After the source was set back to a backup another event may stand
+//! there: then what the token's holder has seen is lost, and whoever answered it from that position on would say "not found"
+//! of what was acknowledged. Recent events are remembered; of others the source is asked.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+
+use super::{Position, PositionToken, Progress};
+use crate::{
+    contract::meshwork::event::v1::{GetPositionRequest, LogPosition, event_service_client::EventServiceClient},
+    rpc::Transport,
+};
+
+/// How long the source is waited for: it answers from memory, or with one look at an index.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// Knows whether tokens are of the past that a subscription has read. A cheap clone.
+#[derive(Clone)]
+pub struct Past {
+    progress: Progress,
+    ask: Arc<dyn Fn(Position) -> BoxFuture<'static, Result<LogPosition, Status>> + Send + Sync>,
+}
+
+/// Why a token says nothing about what was read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotThePast {
+    /// Its event is not there: the source has lost it.
+    #[error("the source has lost what stood there")]
+    Lost,
+    /// What was read is itself not the source's past: the subscription is stopped.
+    #[error("what was read is not the source's past")]
+    Diverged,
+    /// The source, which alone can tell, does not answer.
+    #[error("the source cannot be asked: {0}")]
+    Unknown(String),
+}
+
+impl Past {
+    /// The past that `progress` has come through, of the log that `client` asks.
+    pub(super) fn new<T: Transport>(progress: Progress, client: &EventServiceClient<T>) -> Self {
+        let client = client.clone();
+        let ask = move |Position { partition, position }| -> BoxFuture<'static, Result<LogPosition, Status>> {
+            let mut client = client.clone();
+            Box::pin(
+                async move { Ok(client.get_position(GetPositionRequest { partition, position }).await?.into_inner()) },
+            )
+        };
+        Self { progress, ask: Arc::new(ask) }
+    }
+
+    /// How far the subscription has come.
+    pub fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    /// Whether the event that a token names stands where the token says. Tokens of Meshwork 0.1 name none, and are believed.
+    ///
+    /// # Errors
+    /// [`NotThePast`].
+    pub async fn check(&self, token: &PositionToken) -> Result<(), NotThePast> {
+        if self.progress.snapshot().diverged {
+            return Err(NotThePast::Diverged);
+        }
+        let at = Position { partition: token.partition, position: token.position };
+        if token.event_id.is_empty() {
+            return Ok(());
+        }
+        if let Some(known) = self.progress.recent(at).and_then(|point| point.event_id) {
+            return if known.to_string() == token.event_id { Ok(()) } else { Err(NotThePast::Lost) };
+        }
+        let answer = timeout(ANSWER_LIMIT, (self.ask)(at)).await;
+        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it is silent"))) {
+            Ok(there) if there.event_id == token.event_id => Ok(()),
+            Ok(_) => Err(NotThePast::Lost),
+            Err(status) => match status.code() {
+                // Nothing stands there, or it cannot be checked any more.
+                Code::OutOfRange => Err(NotThePast::Lost),
+                // Meshwork 0.1.
+                Code::Unimplemented => Ok(()),
+                _ => Err(NotThePast::Unknown(status.message().to_owned())),
+            },
+        }
+    }
+}
