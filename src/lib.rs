@@ -66,4 +66,4 @@ pub mod process;
 
 pub mod telemetry;
 
-pub use mesh::{Mesh, MeshBuilder, MeshError};
+pub use mesh::{MAX_REGISTRIES, Mesh, MeshBuilder, MeshError};

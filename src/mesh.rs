@@ -15,8 +15,11 @@ use crate::{
     contract::meshwork::registry::v1::{
         policy_service_client::PolicyServiceClient, registry_service_client::RegistryServiceClient,
     },
-    discovery::{self, Cache, Discovery, EndpointSet},
+    discovery::{self, Cache, Discovery, EndpointSet, RegistryState},
 };
+
+/// The most registries of a list: each costs every process a watch, and every instance a lease.
+pub const MAX_REGISTRIES: usize = 8;
 
 /// What the registry is called in errors.
 const REGISTRY: &str = "registry";
@@ -30,6 +33,9 @@ pub struct Mesh(Arc<Inner>);
 
 struct Inner {
     discovery: Discovery,
+    /// Each of the list, for what has to be told to all.
+    registries: Vec<Arc<Shared>>,
+    /// The first of the list that answers, for what one can answer.
     registry: Arc<Shared>,
     /// The channels that somebody holds.
     channels: Mutex<HashMap<String, Weak<Shared>>>,
@@ -52,6 +58,9 @@ pub enum MeshError {
     /// No registry was given.
     #[error("no registry address was given")]
     NoRegistry,
+    /// More than [`MAX_REGISTRIES`] were given.
+    #[error("{0} registry addresses were given, and {MAX_REGISTRIES} are the most")]
+    TooManyRegistries(usize),
     /// There is no Tokio runtime to run its tasks.
     #[error("a mesh must be built within a Tokio runtime")]
     NoRuntime,
@@ -67,8 +76,9 @@ pub struct MeshBuilder {
 }
 
 impl MeshBuilder {
-    /// The registries, "host:port" or "http://host:port", in order of preference: the first that answers is used, for as
-    /// long as it does.
+    /// The registries, "host:port" or "http://host:port", at most [`MAX_REGISTRIES`]. They need not know of each other: this
+    /// process sees the union of what they know, and a server registers at each. Those that are one store behind several
+    /// addresses (they have one epoch) are used as one. What only one has to answer is asked of the first that answers.
     #[must_use]
     pub fn registries(mut self, addresses: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.registries = addresses.into_iter().map(Into::into).collect();
@@ -114,17 +124,29 @@ impl MeshBuilder {
         if peers.is_empty() {
             return Err(MeshError::NoRegistry);
         }
+        if peers.len() > MAX_REGISTRIES {
+            return Err(MeshError::TooManyRegistries(peers.len()));
+        }
         Handle::try_current().map_err(|_| MeshError::NoRuntime)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let home = Home { place: self.place, connector: self.connector, tasks, stop };
-        let registry = Shared::fixed(REGISTRY, peers, &home);
-        let (discovery, cache) = (Discovery::default(), self.cache_dir.map(Cache::new));
+        let alone = |peer: &Peer| Shared::fixed(REGISTRY, vec![peer.clone()], &home);
+        let registries: Vec<_> = peers.iter().map(alone).collect();
+        // One channel serves for both where there is but one.
+        let registry = match &registries[..] {
+            [registry] => registry.clone(),
+            _ => Shared::fixed(REGISTRY, peers, &home),
+        };
+        let (discovery, cache) = (Discovery::new(registries.len()), self.cache_dir.map(Cache::new));
         if let Some(cache) = cache.clone() {
             home.tasks.spawn(cache.run(home.stop.clone()));
         }
-        let watched_by = Channel::internal(registry.clone());
-        home.tasks.spawn(discovery::run(discovery.clone(), watched_by, cache, home.stop.clone()));
-        Ok(Mesh(Arc::new(Inner { discovery, registry, channels: Mutex::default(), home })))
+        for (index, registry) in registries.iter().enumerate() {
+            let watched_by = Channel::internal(registry.clone());
+            let (discovery, cache, stop) = (discovery.clone(), cache.clone(), home.stop.clone());
+            home.tasks.spawn(discovery::run(discovery, index, watched_by, cache, stop));
+        }
+        Ok(Mesh(Arc::new(Inner { discovery, registries, registry, channels: Mutex::default(), home })))
     }
 }
 
@@ -163,7 +185,18 @@ impl Mesh {
         Channel::keeping(open, inner.clone())
     }
 
-    /// A client of the registry itself: of the first in the list that answers. It stays with that one while it answers.
+    /// A client of each registry of the list, in its order.
+    pub fn registries(&self) -> Vec<RegistryServiceClient<Channel>> {
+        let channel = |registry: &Arc<Shared>| Channel::keeping(registry.clone(), self.0.clone());
+        self.0.registries.iter().map(|registry| RegistryServiceClient::new(channel(registry))).collect()
+    }
+
+    /// How each registry of the list stands, in its order.
+    pub(crate) fn registry_states(&self) -> watch::Receiver<Vec<RegistryState>> {
+        self.0.discovery.registries()
+    }
+
+    /// A client of the registry: of the first in the list that answers. It stays with that one while it answers.
     pub fn registry(&self) -> RegistryServiceClient<Channel> {
         RegistryServiceClient::new(self.to_registry())
     }

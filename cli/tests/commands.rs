@@ -83,9 +83,9 @@ async fn a_policy_is_effective_in_running_clients_and_outlives_the_registry() {
     let wrong = failure(order("policy set order --max-attempts 11").await);
     assert_eq!(wrong, "cannot set the policy: INVALID_ARGUMENT: policy.retry.max_attempts: must be 1-10");
 
-    let before = endpoints.borrow().epoch.clone();
+    let before = endpoints.borrow().revisions.clone();
     fleet.abort_registry().await;
-    let restarted = endpoints.wait_for(|set| !set.epoch.is_empty() && set.epoch != before);
+    let restarted = endpoints.wait_for(|set| set.is_heard() && !set.revisions.keys().eq(before.keys()));
     let restarted = tokio::time::timeout(LIMIT, restarted).await.expect("it is started again").expect("a mesh");
     assert_eq!(*restarted.policy, wanted);
     drop(restarted);

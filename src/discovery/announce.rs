@@ -13,10 +13,14 @@
 //! opened again, and the first renewal on it says whether the lease still stands, so that a registration is repeated
 //! exactly if it must be. It never registers again under an id that somebody else has taken.
 
+mod gate;
 mod worker;
+
+pub(crate) use gate::Gate;
 
 use std::time::Duration;
 
+use futures_util::future::{BoxFuture, join_all, select_all};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Status;
@@ -63,9 +67,74 @@ pub(crate) struct Announced {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goal {
+pub(crate) enum Goal {
     Present(InstanceStatus),
     Absent,
+}
+
+/// Ends when a watch of this process has come to what a registry has confirmed.
+pub(crate) type Seen = Box<dyn Fn(Announced) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The announcing tasks of one instance, one for each registry. Dropped, all stop, and the leases run out.
+pub(crate) struct Announcers(Vec<Announcer>);
+
+impl Announcers {
+    pub(crate) fn new(announcers: Vec<Announcer>) -> Self {
+        Self(announcers)
+    }
+
+    /// What sets the status from anywhere, without waiting for anybody.
+    pub(crate) fn voice(&self) -> Voice {
+        Voice(self.0.iter().map(|announcer| announcer.goal.clone()).collect())
+    }
+
+    /// Changes the status, and hands what each registry has confirmed to `seen`, until that has ended for all; of several only
+    /// for those that hold a lease, if there are some: the others have nobody to tell.
+    pub(crate) async fn set_status(&mut self, status: InstanceStatus, seen: &Seen) {
+        let some_hold = self.0.iter().any(Announcer::holds);
+        let mut told = Vec::new();
+        for announcer in &mut self.0 {
+            let (holds, confirmed) = (announcer.holds(), announcer.set_status(status));
+            if holds || !some_hold {
+                told.push(async move {
+                    if let Some(announced) = confirmed.await {
+                        seen(announced).await;
+                    }
+                });
+            }
+        }
+        join_all(told).await;
+    }
+
+    /// Waits until the instance can no longer be in the registry. Not to be asked again after that.
+    pub(crate) async fn failed(&mut self) -> AnnounceError {
+        select_all(self.0.iter_mut().map(|announcer| Box::pin(announcer.failed()))).await.0
+    }
+
+    /// Leaves all registries, within a second.
+    pub(crate) async fn leave(self) {
+        join_all(self.0.into_iter().map(Announcer::leave)).await;
+    }
+}
+
+/// Sets the status of an instance in all registries.
+#[derive(Clone)]
+pub(crate) struct Voice(Vec<watch::Sender<Goal>>);
+
+impl Voice {
+    /// Changes the status, unless the instance is about to leave.
+    pub(crate) fn say(&self, status: InstanceStatus) {
+        for goal in &self.0 {
+            goal.send_if_modified(|goal| {
+                let may = !matches!(goal, Goal::Absent | Goal::Present(InstanceStatus::Draining));
+                let changed = may && *goal != Goal::Present(status);
+                if changed {
+                    *goal = Goal::Present(status);
+                }
+                changed
+            });
+        }
+    }
 }
 
 /// A handle on the task; dropping it stops the task, and the lease runs out.
@@ -76,23 +145,29 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Starts to announce `instance` with its status. Never waits for the registry.
+    /// Starts to announce `instance` with its status, where the gate lets it. Never waits for the registry.
     pub(crate) fn start<T: Transport>(
         registry: RegistryServiceClient<T>,
+        gate: Gate,
         instance: Instance,
         lease_ttl: Duration,
     ) -> Self {
         let (goal, goal_seen) = watch::channel(Goal::Present(instance.status()));
         let (announced, announced_seen) = watch::channel(None);
-        let work = worker::run(registry, instance, lease_ttl, goal_seen, announced);
+        let work = worker::run(registry, gate, instance, lease_ttl, goal_seen, announced);
         Self { goal, announced: announced_seen, task: AbortOnDropHandle::new(tokio::spawn(work)) }
     }
 
+    /// Whether the registry is there and has given a lease.
+    fn holds(&self) -> bool {
+        self.announced.borrow().is_some()
+    }
+
     /// Changes the status, and waits, maybe for long, until the registry has confirmed it. `None`: it never will.
-    pub(crate) async fn set_status(&mut self, status: InstanceStatus) -> Option<Announced> {
+    pub(crate) fn set_status(&mut self, status: InstanceStatus) -> impl Future<Output = Option<Announced>> {
         self.goal.send_replace(Goal::Present(status));
-        let confirmed = |announced: &Option<Announced>| announced.as_ref().is_some_and(|a| a.status == status);
-        self.announced.wait_for(confirmed).await.ok()?.clone()
+        let confirmed = move |announced: &Option<Announced>| announced.as_ref().is_some_and(|a| a.status == status);
+        async move { self.announced.wait_for(confirmed).await.ok()?.clone() }
     }
 
     /// Waits until the instance can no longer be in the registry. Not to be asked again after that.

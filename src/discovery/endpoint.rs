@@ -10,16 +10,14 @@ pub const DEFAULT_WEIGHT: u32 = 100;
 /// The instances of a service, by id. Cheap to clone.
 pub type Endpoints = Arc<BTreeMap<String, Arc<Instance>>>;
 
-/// The instances of one service, and its policy, as of one revision of the registry.
+/// The instances of one service, and its policy, as the registries of a mesh have told of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSet {
     /// The service's name.
     pub service: Arc<str>,
-    /// The registry's life that `revision` belongs to. Empty: the registry has not spoken yet, and the endpoints, if there
-    /// are any, are those of an earlier run.
-    pub epoch: Arc<str>,
-    /// All changes up to this revision are in.
-    pub revision: u64,
+    /// The revision of each registry, by its life (epoch), up to which all changes are in. Empty: no registry has spoken yet,
+    /// and the endpoints, if there are any, are those of an earlier run.
+    pub revisions: BTreeMap<Arc<str>, u64>,
     /// Whether anybody ever registered the service: known without endpoints is empty, not unknown.
     pub known: bool,
     /// All instances, whatever their status.
@@ -33,8 +31,7 @@ impl EndpointSet {
     pub(crate) fn unknown(service: &str) -> Self {
         Self {
             service: service.into(),
-            epoch: "".into(),
-            revision: 0,
+            revisions: BTreeMap::new(),
             known: false,
             endpoints: Endpoints::default(),
             policy: Arc::default(),
@@ -49,6 +46,11 @@ impl EndpointSet {
 
     /// Whether the registry's revision `revision` of its life `epoch` is in.
     pub fn has_seen(&self, epoch: &str, revision: u64) -> bool {
-        &*self.epoch == epoch && self.revision >= revision
+        self.revisions.get(epoch).is_some_and(|seen| *seen >= revision)
+    }
+
+    /// Whether a registry has spoken.
+    pub fn is_heard(&self) -> bool {
+        !self.revisions.is_empty()
     }
 }

@@ -1,11 +1,13 @@
-//! What a watch has told so far: a pure fold of its responses.
+//! What one registry's watch has told so far: a pure fold of its responses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
 };
 
-use super::endpoint::{EndpointSet, Endpoints};
+use prost_types::Timestamp;
+
+use super::endpoint::Endpoints;
 use crate::{
     contract::meshwork::registry::v1::{
         self as contract, Change, Instance, ResumePoint, Snapshot, WatchResponse, watch_response::Event,
@@ -21,11 +23,18 @@ pub(super) struct View {
     services: BTreeMap<Arc<str>, Service>,
 }
 
+/// What is known of a service.
 #[derive(Debug, Default)]
-struct Service {
-    known: bool,
-    endpoints: Endpoints,
-    policy: Arc<Policy>,
+pub(super) struct Service {
+    pub(super) known: bool,
+    pub(super) endpoints: Endpoints,
+    /// Those of them that an earlier life of the registry has told of, and this one not yet.
+    inherited: BTreeSet<String>,
+    pub(super) policy: Arc<Policy>,
+    /// When it was set. `None`: it was not.
+    pub(super) policy_time: Option<Timestamp>,
+    /// Whether the registry says so itself and completely, in this life.
+    pub(super) settled: bool,
 }
 
 impl View {
@@ -36,6 +45,7 @@ impl View {
         }
         if *self.epoch != *response.epoch {
             self.epoch = response.epoch.into();
+            self.services.values_mut().for_each(Service::inherit);
         }
         self.revision = response.revision;
         match response.event {
@@ -47,8 +57,23 @@ impl View {
 
     /// Takes in what an earlier run knew of a service that nothing was heard of in this one.
     pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints, policy: Policy) {
-        let recalled = Service { known: true, endpoints, policy: Arc::new(policy) };
+        let recalled = Service { known: true, endpoints, policy: Arc::new(policy), ..Service::default() };
         self.services.entry(service.into()).or_insert(recalled);
+    }
+
+    /// Forgets what is only remembered of an instance: unless the registry has told of it in this life, or `anyway`.
+    pub(super) fn forget(&mut self, service: &str, instance_id: &str, anyway: bool) {
+        if let Some(service) = self.services.get_mut(service)
+            && (anyway || service.inherited.contains(instance_id))
+            && service.endpoints.contains_key(instance_id)
+        {
+            Arc::make_mut(&mut service.endpoints).remove(instance_id);
+        }
+    }
+
+    /// Forgets a service.
+    pub(super) fn forget_service(&mut self, service: &str) {
+        self.services.remove(service);
     }
 
     /// Forgets the services that are no longer watched.
@@ -67,16 +92,14 @@ impl View {
         begun.then(|| ResumePoint { epoch: self.epoch.to_string(), revision: self.revision })
     }
 
-    /// The set of a service that something is known of.
-    pub(super) fn set(&self, service: &Arc<str>) -> Option<EndpointSet> {
-        self.services.get(service).map(|Service { known, endpoints, policy }| EndpointSet {
-            service: service.clone(),
-            epoch: self.epoch.clone(),
-            revision: self.revision,
-            known: *known,
-            endpoints: endpoints.clone(),
-            policy: policy.clone(),
-        })
+    /// What is known of a service, if anything.
+    pub(super) fn service(&self, service: &str) -> Option<&Service> {
+        self.services.get(service)
+    }
+
+    /// The life and revision that all is as of; `None` before the first response.
+    pub(super) fn at(&self) -> Option<(&Arc<str>, u64)> {
+        (!self.epoch.is_empty()).then_some((&self.epoch, self.revision))
     }
 
     fn replace(&mut self, snapshot: Snapshot) {
@@ -86,6 +109,7 @@ impl View {
                 service.known |= told.known;
             } else {
                 service.known = told.known;
+                service.settled = true;
                 service.keep_only(&told.instances);
             }
             match told.policy {
@@ -119,7 +143,14 @@ impl View {
 }
 
 impl Service {
+    /// The registry has begun another life, and has not told of anything in it yet.
+    fn inherit(&mut self) {
+        self.inherited = self.endpoints.keys().cloned().collect();
+        self.settled = false;
+    }
+
     fn put(&mut self, instance: Instance) {
+        self.inherited.remove(&instance.instance_id);
         if self.endpoints.get(&instance.instance_id).is_none_or(|now| **now != instance) {
             Arc::make_mut(&mut self.endpoints).insert(instance.instance_id.clone(), Arc::new(instance));
         }
@@ -128,8 +159,12 @@ impl Service {
     /// Acts by a policy from now on; not by one that cannot be understood.
     fn take_on(&mut self, policy: &contract::Policy) {
         match Policy::try_from(policy) {
-            Ok(policy) if policy == *self.policy => {}
-            Ok(policy) => self.policy = Arc::new(policy),
+            Ok(new) => {
+                self.policy_time = policy.update_time;
+                if new != *self.policy {
+                    self.policy = Arc::new(new);
+                }
+            }
             Err(violations) => {
                 tracing::warn!(service = policy.service, %violations, "a policy is left out: the one before stays");
             }
@@ -186,8 +221,12 @@ mod tests {
         view
     }
 
-    fn set(view: &View) -> EndpointSet {
-        view.set(&"order".into()).expect("told of")
+    fn set(view: &View) -> &Service {
+        view.service("order").expect("told of")
+    }
+
+    fn revision(view: &View) -> u64 {
+        view.at().expect("told of").1
     }
 
     fn ids(view: &View) -> Vec<String> {
@@ -199,7 +238,7 @@ mod tests {
         let view = view([snapshot("e", 3, &["a", "b"], false), change(5, &["c"], &["a"])]);
         assert_eq!(ids(&view), ["b", "c"]);
         assert_eq!(view.resume_point(), Some(ResumePoint { epoch: "e".into(), revision: 5 }));
-        assert!(set(&view).has_seen("e", 5) && !set(&view).has_seen("e", 6) && !set(&view).has_seen("f", 1));
+        assert_eq!(view.at(), Some((&"e".into(), 5)));
     }
 
     #[test]
@@ -215,7 +254,7 @@ mod tests {
     #[test]
     fn an_unchanged_snapshot_keeps_every_endpoint_as_it_is() {
         let mut view = view([snapshot("e", 3, &["a", "b"], false)]);
-        let before = set(&view).endpoints;
+        let before = set(&view).endpoints.clone();
         view.apply(snapshot("f", 1, &["a", "b"], false));
         assert!(Arc::ptr_eq(&before, &set(&view).endpoints));
     }
@@ -223,16 +262,16 @@ mod tests {
     #[test]
     fn a_progress_mark_moves_only_the_revision() {
         let mut view = view([snapshot("e", 3, &["a"], false)]);
-        let before = set(&view);
+        let before = set(&view).endpoints.clone();
         view.apply(event("e", 7, Event::Progress(Progress {})));
-        assert_eq!(set(&view).revision, 7);
-        assert!(Arc::ptr_eq(&before.endpoints, &set(&view).endpoints));
+        assert_eq!(revision(&view), 7);
+        assert!(Arc::ptr_eq(&before, &set(&view).endpoints));
     }
 
     #[test]
     fn a_late_response_of_the_same_epoch_changes_nothing() {
         let view = view([snapshot("e", 5, &["a"], false), change(4, &["b"], &["a"])]);
-        assert_eq!((ids(&view), set(&view).revision), (vec!["a".to_owned()], 5));
+        assert_eq!((ids(&view), revision(&view)), (vec!["a".to_owned()], 5));
     }
 
     #[test]
@@ -259,11 +298,11 @@ mod tests {
     #[test]
     fn a_policy_is_followed_and_the_endpoints_stay() {
         let mut view = view([snapshot("e", 1, &["a"], false)]);
-        let before = set(&view);
-        assert_eq!(*before.policy, Policy::default());
+        let before = set(&view).endpoints.clone();
+        assert_eq!(*set(&view).policy, Policy::default());
         view.apply(new_policy(2, timeout_of(2)));
         assert_eq!(timeout(&view), Some(Duration::from_secs(2)));
-        assert!(Arc::ptr_eq(&before.endpoints, &set(&view).endpoints));
+        assert!(Arc::ptr_eq(&before, &set(&view).endpoints));
         view.apply(new_policy(3, contract::Policy { service: "order".into(), ..contract::Policy::default() }));
         assert_eq!(*set(&view).policy, Policy::default(), "it was taken back");
     }
@@ -286,20 +325,6 @@ mod tests {
     #[test]
     fn a_policy_that_cannot_be_understood_leaves_the_one_before() {
         let view = view([snapshot("e", 1, &["a"], false), new_policy(2, timeout_of(2)), new_policy(3, timeout_of(-1))]);
-        assert_eq!((timeout(&view), set(&view).revision), (Some(Duration::from_secs(2)), 3));
-    }
-
-    #[test]
-    fn what_an_earlier_run_left_is_replaced_by_the_first_word_of_the_registry() {
-        let mut view = View::default();
-        let old = Endpoints::new(BTreeMap::from([("old".into(), Arc::new(instance("old")))]));
-        view.recall("order", old.clone(), Policy::default());
-        assert_eq!((ids(&view), view.resume_point()), (vec!["old".to_owned()], None));
-        view.apply(snapshot("e", 1, &["a"], true));
-        assert_eq!(ids(&view), ["a", "old"]);
-        view.apply(snapshot("e", 2, &["a"], false));
-        assert_eq!(ids(&view), ["a"]);
-        view.recall("order", old, Policy::default());
-        assert_eq!(ids(&view), ["a"], "too late");
+        assert_eq!((timeout(&view), revision(&view)), (Some(Duration::from_secs(2)), 3));
     }
 }

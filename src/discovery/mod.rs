@@ -1,49 +1,83 @@
 //! Who is there: the instances of every service, and this one among them.
 //!
 //! ```text
-//!   registry ── Watch, one stream for all services ──> watch (one task) ── fold ──> an EndpointSet per service ──> channels
-//!                                                         └── cache: the last sets on disk, for a cold start
+//!   registry A ── Watch, one stream for all services ──> watch (a task each) ── fold ──┐
+//!   registry B ── ...                                                                  ├─ union ─> an EndpointSet per
+//!                           cache: the last sets on disk, for a cold start ────────────┘           service ─> channels
 //! ```
 //!
-//! A set is only ever replaced by what the registry says: while it is away the last set stays, and nothing is removed on
+//! A set is only ever replaced by what registries say: while one is away its last word stays, and nothing is removed on
 //! the word of a registry that has just started and does not know yet who is coming back.
 
 pub(crate) mod announce;
 mod cache;
 mod endpoint;
 mod fold;
+mod union;
 mod watch;
 
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use tokio::sync::{Notify, watch as latest};
+use tokio::sync::watch as latest;
+
+use union::Union;
 
 pub use endpoint::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
 
 pub(crate) use cache::Cache;
 pub(crate) use watch::run;
 
-/// What channels ask, and the watching task answers. A cheap handle.
-#[derive(Clone, Debug, Default)]
+/// What channels ask, and the watching tasks answer. A cheap handle.
+#[derive(Clone, Debug)]
 pub(crate) struct Discovery(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// The latest set of every service that somebody asked for.
     sets: Mutex<BTreeMap<Arc<str>, latest::Sender<EndpointSet>>>,
+    /// What the registries have told. Locked before `sets` where both are.
+    union: Mutex<Union>,
     /// A service was asked for that was not watched.
-    asked: Notify,
-    /// Why the registry cannot be reached, while it cannot.
-    trouble: Mutex<Option<String>>,
+    asked: latest::Sender<()>,
+    /// Why each registry cannot be reached, while it cannot.
+    trouble: Mutex<Vec<Option<String>>>,
+    /// How each registry stands.
+    registries: latest::Sender<Vec<RegistryState>>,
+    /// Services of which registries tell different policies.
+    differing: Mutex<BTreeSet<Arc<str>>>,
+}
+
+/// How a registry of the list stands, as this process sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RegistryState {
+    /// It cannot be reached.
+    Away,
+    /// It is watched; its life (epoch).
+    There(Arc<str>),
+    /// It is the same store as another that is watched: nothing is to be told to it, or to be heard from it, that is not
+    /// already.
+    Same,
 }
 
 impl Discovery {
+    /// Of so many registries, each of which somebody must [watch](run).
+    pub(crate) fn new(registries: usize) -> Self {
+        Self(Arc::new(Shared {
+            sets: Mutex::default(),
+            union: Mutex::new(Union::new(registries)),
+            asked: latest::Sender::new(()),
+            trouble: Mutex::new(vec![None; registries]),
+            registries: latest::Sender::new(vec![RegistryState::Away; registries]),
+            differing: Mutex::default(),
+        }))
+    }
+
     /// The endpoints of a service, now and as they change. From here on the service is watched, for as long as somebody
     /// holds a receiver.
     pub(crate) fn endpoints(&self, service: &str) -> latest::Receiver<EndpointSet> {
@@ -54,22 +88,44 @@ impl Discovery {
         let (set, endpoints) = latest::channel(EndpointSet::unknown(service));
         sets.insert(service.into(), set);
         drop(sets);
-        self.0.asked.notify_one();
+        self.0.asked.send_replace(());
         endpoints
     }
 
     /// What there is to tell somebody who finds no endpoint.
     pub(crate) fn explain(&self, service: &str) -> Option<String> {
-        let trouble = self.trouble().clone().map(|trouble| format!("the registry does not answer: {trouble}"));
-        trouble.or_else(|| {
-            let sets = self.sets();
-            let set = sets.get(service)?.borrow();
-            match (set.epoch.is_empty(), set.known) {
-                (true, _) => Some("the registry has not answered yet".to_owned()),
-                (false, false) => Some("the registry knows no such service".to_owned()),
-                (false, true) => None,
-            }
-        })
+        let trouble = self.trouble().clone();
+        if let Some(all) = trouble.into_iter().collect::<Option<Vec<_>>>() {
+            return Some(format!("the registry does not answer: {}", all.join("; ")));
+        }
+        let sets = self.sets();
+        let set = sets.get(service)?.borrow();
+        match (set.is_heard(), set.known) {
+            (false, _) => Some("the registry has not answered yet".to_owned()),
+            (true, false) => Some("the registry knows no such service".to_owned()),
+            (true, true) => None,
+        }
+    }
+
+    /// How each registry stands, in the order of their list.
+    pub(crate) fn registries(&self) -> latest::Receiver<Vec<RegistryState>> {
+        self.0.registries.subscribe()
+    }
+
+    /// Notes how a registry stands. Returns whether that could be: not, if another with the same life is watched already.
+    fn stands(&self, index: usize, state: RegistryState) -> bool {
+        let mut accepted = true;
+        self.0.registries.send_if_modified(|registries| {
+            let same = |(other, known): (usize, &RegistryState)| {
+                other != index && matches!(known, RegistryState::There(_)) && *known == state
+            };
+            accepted = !registries.iter().enumerate().any(same);
+            let state = if accepted { state } else { RegistryState::Same };
+            let changed = registries[index] != state;
+            registries[index] = state;
+            changed
+        });
+        accepted
     }
 
     /// The services that somebody wants; the others are forgotten.
@@ -81,36 +137,71 @@ impl Discovery {
 
     /// Ends when somebody asks for a service that is not in `watched`.
     async fn asked_beyond(&self, watched: &[Arc<str>]) {
+        // Before the look, so that nobody asks in between.
+        let mut asked = self.0.asked.subscribe();
         while self.wanted().iter().all(|service| watched.contains(service)) {
-            self.0.asked.notified().await;
+            asked.changed().await.expect("the sender is here");
         }
     }
 
+    /// Takes in what a registry has told, or that it is away, and publishes what follows for these services. Returns the sets
+    /// whose endpoints or policy are news.
+    fn change(&self, services: &[Arc<str>], change: impl FnOnce(&mut Union)) -> Vec<EndpointSet> {
+        let mut union = self.union();
+        change(&mut union);
+        let sets: Vec<_> = services.iter().filter_map(|service| union.set(service)).collect();
+        let mut news = Vec::new();
+        // Under the union's lock, so that an older set never replaces a newer one.
+        for (set, policies_differ) in sets {
+            if self.publish(&set, policies_differ) {
+                news.push(set);
+            }
+        }
+        news
+    }
+
     /// Publishes a set, and says whether its endpoints or its policy are news.
-    fn publish(&self, set: EndpointSet) -> bool {
+    fn publish(&self, set: &EndpointSet, policies_differ: bool) -> bool {
         let mut other_content = false;
         if let Some(latest) = self.sets().get(&set.service) {
             latest.send_if_modified(|now| {
-                other_content = !now.has_same_content(&set);
-                let news = other_content || now.known != set.known || !now.has_seen(&set.epoch, set.revision);
+                other_content = !now.has_same_content(set);
+                let news = other_content || now.known != set.known || now.revisions != set.revisions;
                 if news {
-                    *now = set;
+                    *now = set.clone();
                 }
                 news
             });
         }
+        self.tell_whether_policies(&set.service, policies_differ);
         other_content
     }
 
-    fn note(&self, trouble: Option<String>) {
-        *self.trouble() = trouble;
+    fn tell_whether_policies(&self, service: &Arc<str>, differ: bool) {
+        let mut differing = self.0.differing.lock().expect("no code panics while it holds this lock");
+        let turned = if differ { differing.insert(service.clone()) } else { differing.remove(service) };
+        if turned {
+            metrics::gauge!("meshwork_policies_differ", "service" => service.to_string()).set(u8::from(differ));
+        }
+        if turned && differ {
+            tracing::warn!(%service, "registries tell of different policies: the one that was set last holds");
+        }
+    }
+
+    /// Why the registry at `index` cannot be reached, or that it can.
+    fn note(&self, index: usize, trouble: Option<String>) {
+        self.trouble()[index] = trouble;
+    }
+
+    fn union(&self) -> MutexGuard<'_, Union> {
+        self.0.union.lock().expect("no code panics while it holds this lock")
     }
 
     fn sets(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, latest::Sender<EndpointSet>>> {
         self.0.sets.lock().expect("no code panics while it holds this lock")
     }
 
-    fn trouble(&self) -> MutexGuard<'_, Option<String>> {
+    fn trouble(&self) -> MutexGuard<'_, Vec<Option<String>>> {
         self.0.trouble.lock().expect("no code panics while it holds this lock")
     }
 }

@@ -295,23 +295,83 @@ async fn a_restarted_registry_removes_nobody_until_it_knows_who_has_come_back() 
     assert!(net.attempts() <= attempts + registry_connections, "the instances keep their connections");
 }
 
+/// A mesh of two registries.
+fn mesh_of_two(net: &Net) -> Mesh {
+    let mesh = Mesh::builder().registries(["registry:1", "http://registry:2"]).connector(net.connector());
+    mesh.build().expect("a mesh")
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_falls_silent_is_left_for_the_next_in_the_list() {
+async fn what_registries_know_that_know_nothing_of_each_other_is_one_mesh() {
+    let net = Net::default();
+    let (mut first, mut second) = (Registry::start(&net, "registry:1"), Registry::start(&net, "registry:2"));
+    let mesh = mesh_of_two(&net);
+    let mut endpoints = mesh.endpoints("echo");
+    let (one, other) = (first.watch().await, second.watch().await);
+    one.snapshot("e", 1, &["a"], false);
+    other.snapshot("f", 7, &["b"], false);
+    let set = until(&mut endpoints, &["a", "b"]).await;
+    assert!(set.has_seen("e", 1) && set.has_seen("f", 7));
+
+    first.kill().await;
+    drop(one);
+    let removed = vec![InstanceRef { service: "echo".into(), instance_id: "b".into() }];
+    other.send("f", 8, Event::Change(Change { removed, ..Change::default() }));
+    until(&mut endpoints, &["a"]).await;
+    let mut first = Registry::start(&net, "registry:1");
+    let again = first.watch().await;
+    assert_eq!(again.resumes_from(), Some(("e", 1)));
+    again.snapshot("e2", 1, &["c"], true);
+    until(&mut endpoints, &["a", "c"]).await;
+    again.snapshot("e2", 2, &["c"], false);
+    until(&mut endpoints, &["c"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_falls_silent_is_asked_again_and_the_others_go_on() {
     let net = Net::default();
     let (mut silent, mut second) = (Registry::start(&net, "registry:1"), Registry::start(&net, "registry:2"));
-    let mesh = Mesh::builder().registries(["registry:1", "http://registry:2"]).connector(net.connector());
-    let mesh = mesh.build().expect("a mesh");
+    let mesh = mesh_of_two(&net);
     let mut endpoints = mesh.endpoints("echo");
     let watch = silent.watch().await;
     watch.snapshot("e", 1, &["a"], false);
-    until(&mut endpoints, &["a"]).await;
-    let begin = Instant::now();
-
     let other = second.watch().await;
-
-    assert!((20..25).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
-    other.snapshot("e", 2, &["a", "b"], false);
+    other.snapshot("f", 1, &["b"], false);
     until(&mut endpoints, &["a", "b"]).await;
+    let begin = Instant::now();
+    let marks = async {
+        for revision in 2.. {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            other.send("f", revision, Event::Progress(Progress {}));
+        }
+    };
+    tokio::select! {
+        again = silent.watch() => assert_eq!(again.resumes_from(), Some(("e", 1))),
+        () = marks => {}
+    }
+    assert!((20..25).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+    assert!(second.watches.try_recv().is_err(), "the other was not disturbed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_registries_that_are_one_store_one_is_watched_and_another_once_it_is_away() {
+    let net = Net::default();
+    let (mut first, mut second) = (Registry::start(&net, "registry:1"), Registry::start(&net, "registry:2"));
+    let mesh = mesh_of_two(&net);
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = first.watch().await;
+    watch.snapshot("e", 1, &["a"], false);
+    until(&mut endpoints, &["a"]).await;
+    let same = second.watch().await;
+    same.snapshot("e", 1, &["a"], false);
+    soon(same.responses.closed()).await;
+    watch.send("e", 2, Event::Change(Change { updated: vec![instance("echo", "b")], ..Change::default() }));
+    until(&mut endpoints, &["a", "b"]).await;
+
+    first.kill().await;
+    let watch = second.watch().await;
+    watch.snapshot("e", 3, &["b"], false);
+    until(&mut endpoints, &["b"]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -329,19 +389,16 @@ async fn progress_marks_keep_a_quiet_watch_alive() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_away_at_the_start_is_replaced_by_the_next_which_is_then_kept() {
+async fn a_registry_that_is_away_at_the_start_holds_nothing_up_and_is_heard_when_it_comes() {
     let net = Net::default();
     let mut second = Registry::start(&net, "registry:2");
-    let mesh = Mesh::builder().registries(["registry:1", "registry:2"]).connector(net.connector());
-    let mesh = mesh.build().expect("a mesh");
-    let _endpoints = mesh.endpoints("echo");
-    let watch = second.watch().await;
-    watch.snapshot("e", 1, &["a"], false);
+    let mesh = mesh_of_two(&net);
+    let mut endpoints = mesh.endpoints("echo");
+    second.watch().await.snapshot("f", 1, &["a"], false);
+    until(&mut endpoints, &["a"]).await;
     let mut first = Registry::start(&net, "registry:1");
-    meanwhile().await;
-    watch.responses.send(Err(Status::unavailable("moved"))).expect("watched");
-    second.watch().await;
-    assert!(first.watches.try_recv().is_err(), "the one that answers is kept");
+    first.watch().await.snapshot("e", 1, &["b"], false);
+    until(&mut endpoints, &["a", "b"]).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -365,7 +422,7 @@ async fn a_client_that_starts_without_a_registry_finds_its_services_on_disk() {
     let mut endpoints = mesh.endpoints("echo");
     assert_eq!(ask(&mesh, "echo").await.expect("answered"), "a");
 
-    assert_eq!(&*until(&mut endpoints, &["a", "stale"]).await.epoch, "");
+    assert!(!until(&mut endpoints, &["a", "stale"]).await.is_heard());
     let mut registry = Registry::start(&net, "registry:1");
     let watch = registry.watch().await;
     assert_eq!(watch.resumes_from(), None, "the earlier run's point is of no use");
@@ -400,7 +457,7 @@ async fn a_policy_reaches_running_clients_and_stays_while_the_registry_is_away()
     let mesh = built();
     let mut endpoints = mesh.endpoints("echo");
     until_timeout(&mut endpoints, Some(TIMEOUT)).await;
-    assert_eq!(&*endpoints.borrow().epoch, "", "it was on disk");
+    assert!(!endpoints.borrow().is_heard(), "it was on disk");
 }
 
 #[tokio::test(start_paused = true)]

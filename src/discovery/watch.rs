@@ -1,4 +1,4 @@
-//! The one task that watches the registry, for all services that are asked for.
+//! The task that watches one registry, for all services that are asked for.
 //!
 //! ```text
 //!   nobody asks ──> watching ── silence, error, end ──> waiting (backoff) ──┐
@@ -15,7 +15,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
-use super::{Cache, Discovery, fold::View};
+use super::{Cache, Discovery, EndpointSet, RegistryState};
 use crate::{
     backoff::Backoff,
     channel::Channel,
@@ -29,20 +29,26 @@ const FIRST_WORD: Duration = Duration::from_secs(1);
 /// Between attempts. Capped low: a restarted registry waits for its clients, and there are few of them.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// Watches until `stop`.
-pub(crate) async fn run(discovery: Discovery, registry: Channel, cache: Option<Cache>, stop: CancellationToken) {
+/// Watches the registry at `index` of the list until `stop`.
+pub(crate) async fn run(
+    discovery: Discovery,
+    index: usize,
+    registry: Channel,
+    cache: Option<Cache>,
+    stop: CancellationToken,
+) {
     let client = RegistryServiceClient::new(registry.clone());
-    let mut watcher = Watcher { discovery, registry, client, cache, view: View::default(), complete: Vec::new() };
+    let mut watcher = Watcher { discovery, index, registry, client, cache, complete: Vec::new() };
     stop.run_until_cancelled(watcher.run()).await;
 }
 
 struct Watcher {
     discovery: Discovery,
+    index: usize,
     registry: Channel,
     client: RegistryServiceClient<Channel>,
     cache: Option<Cache>,
-    view: View,
-    /// The services that `view`'s resume point holds for.
+    /// The services that the resume point holds for.
     complete: Vec<Arc<str>>,
 }
 
@@ -52,6 +58,8 @@ enum End {
     MoreServices,
     /// The registry ended it, to move us to another or because it leaves.
     Closed,
+    /// It is the same store as another registry that is watched.
+    SameStore(Arc<str>),
 }
 
 impl Watcher {
@@ -59,19 +67,26 @@ impl Watcher {
         let mut backoff = BACKOFF;
         loop {
             let services = self.discovery.wanted();
-            self.view.retain(&services);
+            self.discovery.union().retain(&services);
             if services.is_empty() {
                 self.discovery.asked_beyond(&services).await;
                 continue;
             }
             match self.watch(&services, &mut backoff).await {
                 Ok(End::MoreServices) => continue,
+                Ok(End::SameStore(epoch)) => {
+                    self.stand_by(&epoch).await;
+                    continue;
+                }
                 Ok(End::Closed) => {}
                 Err(status) => {
                     tracing::debug!(%status, "the registry's watch failed");
-                    self.discovery.note(Some(status.message().to_owned()));
+                    self.discovery.note(self.index, Some(status.message().to_owned()));
                 }
             }
+            self.discovery.stands(self.index, RegistryState::Away);
+            let news = self.discovery.change(&services, |union| union.away(self.index));
+            self.keep(&news);
             self.recall(&services).await;
             tokio::select! {
                 () = sleep(backoff.next(rand::random())) => {}
@@ -104,6 +119,10 @@ impl Watcher {
         let (mut next, mut responses) = opened;
         while let Some(response) = next {
             backoff.reset();
+            let epoch: Arc<str> = response.epoch.as_str().into();
+            if !self.discovery.stands(self.index, RegistryState::There(epoch.clone())) {
+                return Ok(End::SameStore(epoch));
+            }
             self.take_in(response, services);
             next = tokio::select! {
                 next = self.or_silent(responses.message()) => next?,
@@ -113,10 +132,19 @@ impl Watcher {
         Ok(End::Closed)
     }
 
+    /// Waits until the store of this registry is watched through no other.
+    async fn stand_by(&self, epoch: &Arc<str>) {
+        self.discovery.note(self.index, None);
+        let watched = RegistryState::There(epoch.clone());
+        let mut registries = self.discovery.registries();
+        let other = |states: &Vec<RegistryState>| !states.contains(&watched);
+        let _ = registries.wait_for(other).await.expect("the sender is here");
+    }
+
     fn request(&self, services: &[Arc<str>]) -> WatchRequest {
         WatchRequest {
             services: services.iter().map(ToString::to_string).collect(),
-            resume_from: self.view.resume_point().filter(|_| self.complete == services),
+            resume_from: self.discovery.union().resume_point(self.index).filter(|_| self.complete == services),
         }
     }
 
@@ -129,16 +157,18 @@ impl Watcher {
     }
 
     fn take_in(&mut self, response: WatchResponse, services: &[Arc<str>]) {
-        self.discovery.note(None);
-        self.view.apply(response);
+        self.discovery.note(self.index, None);
         if self.complete != services {
             self.complete = services.to_vec();
         }
-        for set in services.iter().filter_map(|service| self.view.set(service)) {
-            let news = self.discovery.publish(set.clone());
-            if let Some(cache) = self.cache.as_ref().filter(|_| news) {
-                cache.store(&set);
-            }
+        let news = self.discovery.change(services, |union| union.apply(self.index, response, services));
+        self.keep(&news);
+    }
+
+    /// Keeps sets for a cold start.
+    fn keep(&self, sets: &[EndpointSet]) {
+        if let Some(cache) = &self.cache {
+            sets.iter().for_each(|set| cache.store(set));
         }
     }
 
@@ -146,13 +176,13 @@ impl Watcher {
     async fn recall(&mut self, services: &[Arc<str>]) {
         let Some(cache) = &self.cache else { return };
         for service in services {
-            if self.view.has(service) {
+            if self.discovery.union().has(service) {
                 continue;
             }
             if let Some((endpoints, policy)) = cache.load(service).await {
                 tracing::info!(%service, endpoints = endpoints.len(), "the registry is away: using the last endpoint set");
-                self.view.recall(service, endpoints, policy);
-                self.view.set(service).map(|set| self.discovery.publish(set));
+                let service = std::slice::from_ref(service);
+                self.discovery.change(service, |union| union.recall(&service[0], endpoints, policy));
             }
         }
     }

@@ -1,13 +1,13 @@
 //! How a server is part of the mesh: announced while it serves, and gone from every client's picks before it closes.
 
-use std::{collections::BTreeSet, pin::Pin, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
 use super::{Config, methods::Methods};
 use crate::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, registry_service_client::RegistryServiceClient},
-    discovery::announce::{AnnounceError, Announced, Announcer},
+    discovery::announce::{AnnounceError, Announced, Announcer, Announcers, Gate, Seen, Voice},
     rpc::Transport,
 };
 
@@ -19,24 +19,25 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// Through whom a server is announced. The transport is forgotten here, so that the server is not generic over it.
 pub(crate) struct Announce {
-    start: Box<dyn FnOnce(Instance, Duration) -> Announcer + Send>,
-    seen: Box<dyn FnOnce(Announced) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>,
+    start: Box<dyn FnOnce(Instance, Duration) -> Announcers + Send>,
+    seen: Seen,
 }
 
 impl Announce {
-    /// `seen` ends when a watch of this process has come to that revision.
+    /// At each of these registries, where its gate lets it. `seen` ends when a watch of this process has come to that revision.
     pub(crate) fn new<T, F>(
-        registry: RegistryServiceClient<T>,
-        seen: impl FnOnce(Announced) -> F + Send + 'static,
+        registries: Vec<(RegistryServiceClient<T>, Gate)>,
+        seen: impl Fn(Announced) -> F + Send + Sync + 'static,
     ) -> Self
     where
         T: Transport,
         F: Future<Output = ()> + Send + 'static,
     {
-        Self {
-            start: Box::new(move |instance, lease_ttl| Announcer::start(registry, instance, lease_ttl)),
-            seen: Box::new(move |announced| Box::pin(seen(announced))),
-        }
+        let start = move |instance: Instance, lease_ttl| {
+            let announcer = |(registry, gate)| Announcer::start(registry, gate, instance.clone(), lease_ttl);
+            Announcers::new(registries.into_iter().map(announcer).collect())
+        };
+        Self { start: Box::new(start), seen: Box::new(move |announced| Box::pin(seen(announced))) }
     }
 }
 
@@ -44,47 +45,48 @@ impl Announce {
 pub(super) struct Membership(Option<Member>);
 
 struct Member {
-    announcer: Announcer,
-    seen: Box<dyn FnOnce(Announced) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>,
+    announcers: Announcers,
+    seen: Seen,
 }
 
 impl Membership {
     /// Begins to announce the server; it takes calls from now on, whether the registry is there or not.
     pub(super) fn join(announce: Option<Announce>, instance: Instance, lease_ttl: Duration) -> Self {
-        Self(announce.map(|Announce { start, seen }| Member { announcer: start(instance, lease_ttl), seen }))
+        Self(announce.map(|Announce { start, seen }| Member { announcers: start(instance, lease_ttl), seen }))
     }
 
     /// Waits until the server can no longer be part of the mesh. Not to be asked again after that.
     pub(super) async fn failed(&mut self) -> AnnounceError {
         match &mut self.0 {
-            Some(member) => member.announcer.failed().await,
+            Some(member) => member.announcers.failed().await,
             None => std::future::pending().await,
         }
     }
 
+    /// What tells the mesh how the server is; in no mesh, nobody.
+    pub(super) fn voice(&self) -> Option<Voice> {
+        self.0.as_ref().map(|member| member.announcers.voice())
+    }
+
     /// Says that the server drains, until all who watch know, and returns what is left to do: to leave.
     pub(super) async fn drain(self) -> Leaving {
-        let Some(Member { mut announcer, seen }) = self.0 else { return Leaving(None) };
-        let told = async {
-            if let Some(announced) = announcer.set_status(InstanceStatus::Draining).await {
-                seen(announced).await;
-            }
-        };
+        let Some(Member { mut announcers, seen }) = self.0 else { return Leaving(None) };
+        let told = announcers.set_status(InstanceStatus::Draining, &seen);
         match timeout(TELL_LIMIT, told).await {
             Ok(()) => sleep(SETTLE).await,
             Err(_) => tracing::warn!("the registry did not confirm that this instance drains: leaving all the same"),
         }
-        Leaving(Some(announcer))
+        Leaving(Some(announcers))
     }
 }
 
 /// A membership that only has to be given back.
-pub(super) struct Leaving(Option<Announcer>);
+pub(super) struct Leaving(Option<Announcers>);
 
 impl Leaving {
     pub(super) async fn leave(self) {
-        if let Some(announcer) = self.0 {
-            announcer.leave().await;
+        if let Some(announcers) = self.0 {
+            announcers.leave().await;
         }
     }
 }

@@ -37,6 +37,7 @@ pub use limits::Limits;
 
 use crate::Mesh;
 pub use crate::discovery::announce::AnnounceError;
+use crate::discovery::announce::Gate;
 
 use infrastructure::Services;
 use membership::Announce;
@@ -95,16 +96,21 @@ impl Server {
         self.draining.clone()
     }
 
-    /// Announces the server in a mesh: others find it for as long as it serves. A registry that is away is waited for
-    /// while the server serves. Without this the server is in no mesh, as the registry itself.
+    /// Announces the server in a mesh, at each of its registries: others find it for as long as it serves. A registry that is
+    /// away is waited for while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]
     pub fn announce(self, mesh: Mesh) -> Self {
-        let (registry, service) = (mesh.registry(), self.config.service.clone());
+        let service = self.config.service.clone();
+        let registries = mesh.registries();
+        let gates = Gate::to_all(registries.len(), &mesh.registry_states());
         // Watched from now on, so that the drain does not begin with a new watch.
         let watched = mesh.endpoints(&service);
-        self.announce_through(Announce::new(registry, async move |announced| {
-            mesh.saw(&service, &announced.epoch, announced.revision).await;
-            drop(watched);
+        self.announce_through(Announce::new(registries.into_iter().zip(gates).collect(), move |announced| {
+            let (mesh, service, watched) = (mesh.clone(), service.clone(), watched.clone());
+            async move {
+                mesh.saw(&service, &announced.epoch, announced.revision).await;
+                drop(watched);
+            }
         }))
     }
 

@@ -88,10 +88,10 @@ async fn no_call_fails_while_the_registry_restarts(engine: Engine) {
     let load = Load::start(&shop, &customer.customer_id);
     load.go_on_for(200).await;
     let mut endpoints = shop.fleet.mesh().endpoints("order");
-    let epoch = endpoints.borrow().epoch.clone();
+    let before = endpoints.borrow().revisions.clone();
     shop.fleet.abort_registry().await;
     // It comes back empty and provisional: nobody is removed on its word, and everybody registers again.
-    let back = endpoints.wait_for(|set| set.epoch != epoch && set.endpoints.len() == 2);
+    let back = endpoints.wait_for(|set| !set.revisions.keys().eq(before.keys()) && set.endpoints.len() == 2);
     let (back, ()) = tokio::join!(back, load.go_on_for(1000));
     drop(back.expect("discovery runs"));
     load.expect_no_failed_call().await;

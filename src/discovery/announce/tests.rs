@@ -8,7 +8,7 @@ use super::{
     fake::{Fake, State, TTL},
     *,
 };
-use crate::contract::meshwork::registry::v1::LeaseState;
+use crate::{contract::meshwork::registry::v1::LeaseState, discovery::RegistryState};
 
 /// What must not be waited for in vain; on a paused clock it costs no time.
 async fn soon<F: Future>(work: F) -> F::Output {
@@ -22,7 +22,7 @@ fn start(registry: &Fake) -> Announcer {
         status: InstanceStatus::Serving.into(),
         ..Instance::default()
     };
-    Announcer::start(registry.client(), instance, TTL)
+    Announcer::start(registry.client(), Gate::default(), instance, TTL)
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,4 +225,75 @@ async fn leaving_a_registry_that_is_away_takes_a_second_at_most() {
         assert!(begin.elapsed() <= Duration::from_secs(1));
         assert_eq!(Arc::strong_count(&registry.0), 1, "the task and its streams are gone");
     }
+}
+
+/// The registries of a list, each with its announcer, and how they stand.
+fn start_at(registries: &[Fake], states: &[RegistryState]) -> (Announcers, watch::Sender<Vec<RegistryState>>) {
+    let states = watch::Sender::new(states.to_vec());
+    let gates = Gate::to_all(registries.len(), &states.subscribe());
+    let instance = Instance {
+        service: "order".into(),
+        instance_id: "a".into(),
+        status: InstanceStatus::Serving.into(),
+        ..Instance::default()
+    };
+    let announcer = |(registry, gate): (&Fake, Gate)| Announcer::start(registry.client(), gate, instance.clone(), TTL);
+    (Announcers::new(registries.iter().zip(gates).map(announcer).collect()), states)
+}
+
+fn there(epoch: &str) -> RegistryState {
+    RegistryState::There(epoch.into())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_registers_at_each_registry_of_the_list_that_is_a_store_of_its_own() {
+    let registries = [(); 3].map(|()| Fake::new(State::default()));
+    let (announcers, states) = start_at(&registries, &[there("e"), RegistryState::Away, RegistryState::Same]);
+    registries[0].until(|state| state.renewals > 3).await;
+    let registrations = || registries.each_ref().map(|registry| registry.0.borrow().registrations);
+    assert_eq!(registrations(), [1, 0, 0], "not where it is unknown whether that is the same store");
+
+    states.send_replace(vec![there("e"), there("f"), RegistryState::Same]);
+    registries[1].until(|state| state.renewals > 3).await;
+    assert_eq!(registrations(), [1, 1, 0]);
+    announcers.leave().await;
+    assert!(registries.iter().all(|registry| registry.0.borrow().leases.is_empty()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_is_told_to_all_registries_and_waits_for_those_that_are_there() {
+    let registries = [(); 2].map(|()| Fake::new(State::default()));
+    let (mut announcers, _states) = start_at(&registries, &[there("e"), there("f")]);
+    for registry in &registries {
+        registry.until(|state| state.renewals > 0).await;
+    }
+    registries[1].change(|state| {
+        state.away = true;
+        state.life += 1;
+    });
+    tokio::time::sleep(TTL).await;
+    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let noted = seen.clone();
+    let note: Seen = Box::new(move |announced| {
+        noted.lock().expect("held for a moment").push(announced.status);
+        Box::pin(std::future::ready(()))
+    });
+    soon(announcers.set_status(InstanceStatus::Draining, &note)).await;
+    assert_eq!(*seen.lock().expect("held for a moment"), [InstanceStatus::Draining]);
+
+    registries[1].change(|state| state.away = false);
+    registries[1].until(|state| state.statuses() == [InstanceStatus::Draining]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_the_instance_itself_has_taken_over_through_another_registry_is_no_end() {
+    let registries = [(); 2].map(|()| Fake::new(State::default()));
+    let (mut announcers, states) = start_at(&registries, &[there("life-0"), RegistryState::Same]);
+    registries[0].until(|state| state.renewals > 0).await;
+    // The first is away for a moment, the second stands for the store, and the first then says what became of its lease.
+    states.send_replace(vec![RegistryState::Away, there("life-0")]);
+    registries[1].until(|state| state.renewals > 0).await;
+    registries[0].change(|state| state.fenced = state.leases.keys().cloned().collect());
+    assert!(timeout(TTL * 3, announcers.failed()).await.is_err(), "nobody else has taken its place");
+    assert_eq!(registries[0].0.borrow().registrations, 1, "and it is not fought over");
 }

@@ -9,7 +9,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::{AnnounceError, Announced, Goal, LEAVE_LIMIT};
+use super::{AnnounceError, Announced, Gate, Goal, LEAVE_LIMIT};
 use crate::{
     backoff::Backoff,
     contract::meshwork::registry::v1::{
@@ -29,12 +29,13 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// Keeps `instance` in the registry until the goal is to be absent.
 pub(super) async fn run<T: Transport>(
     registry: RegistryServiceClient<T>,
+    gate: Gate,
     instance: Instance,
     lease_ttl: Duration,
     goal: watch::Receiver<Goal>,
     announced: watch::Sender<Option<Announced>>,
 ) -> Result<(), AnnounceError> {
-    Worker { registry, instance, lease_ttl, goal, announced, away: BACKOFF, lost: BACKOFF }.run().await
+    Worker { registry, gate, instance, lease_ttl, goal, announced, away: BACKOFF, lost: BACKOFF }.run().await
 }
 
 /// How a lease was held.
@@ -47,6 +48,7 @@ enum Held {
 
 struct Worker<T> {
     registry: RegistryServiceClient<T>,
+    gate: Gate,
     /// With the status that was registered last.
     instance: Instance,
     lease_ttl: Duration,
@@ -64,6 +66,7 @@ impl<T: Transport> Worker<T> {
             tracing::info!(service = self.instance.service, instance = self.instance.instance_id, "registered");
             match self.hold(lease).await? {
                 Held::Lost => {
+                    self.announced.send_replace(None);
                     tracing::warn!("the registry does not know this instance any more: registering again");
                     // Two registries without a common state behind one address would lose every lease at once.
                     let wait = self.lost.next(rand::random());
@@ -79,12 +82,19 @@ impl<T: Transport> Worker<T> {
     async fn join(&mut self) -> Result<Option<Lease>, AnnounceError> {
         let mut warned = false;
         loop {
+            let leaves = |goal: &Goal| *goal == Goal::Absent;
+            // Both arms are cancel-safe.
+            tokio::select! {
+                () = self.gate.open() => {}
+                _ = self.goal.wait_for(leaves) => return Ok(None),
+            }
             match *self.goal.borrow_and_update() {
                 Goal::Absent => return Ok(None),
                 Goal::Present(status) => self.instance.set_status(status),
             }
             match self.register().await {
                 Ok(lease) => {
+                    self.gate.hold(&lease.epoch);
                     self.confirm(&lease);
                     return Ok(Some(lease));
                 }
@@ -112,11 +122,15 @@ impl<T: Transport> Worker<T> {
     async fn hold(&mut self, lease: Lease) -> Result<Held, AnnounceError> {
         let granted = lease.lease_ttl.and_then(|ttl| Duration::try_from(ttl).ok());
         let every = granted.unwrap_or(self.lease_ttl) / 3;
-        let mut hold = Hold { lease_id: lease.lease_id, every, told: self.instance.status() };
+        let mut hold =
+            Hold { lease_id: lease.lease_id, epoch: lease.epoch, every, told: self.instance.status(), confirmed: None };
         loop {
             match self.hold_on_a_stream(&mut hold).await? {
                 Some(held) => return Ok(held),
-                None => self.pause_away().await,
+                None => {
+                    hold.confirmed = self.announced.send_replace(None).or(hold.confirmed);
+                    self.pause_away().await;
+                }
             }
         }
     }
@@ -138,8 +152,14 @@ impl<T: Transport> Worker<T> {
                 answer = answers.message() => match answer.ok().flatten().map(|answer| answer.state()) {
                     Some(LeaseState::Renewed) => {
                         unanswered = false;
+                        if let Some(confirmed) = hold.confirmed.take() {
+                            self.announced.send_replace(Some(confirmed));
+                        }
                         self.away.reset();
                         self.lost.reset();
+                    }
+                    Some(LeaseState::Fenced) if self.gate.was_taken_by_ourselves(&hold.epoch) => {
+                        return Ok(Some(Held::Lost));
                     }
                     Some(LeaseState::Fenced) => return Err(self.fenced()),
                     Some(LeaseState::Unknown) => return Ok(Some(Held::Lost)),
@@ -188,6 +208,7 @@ impl<T: Transport> Worker<T> {
         let request = SetStatusRequest { lease_id: hold.lease_id.clone(), status: status.into() };
         let lease = answer(hold.limit(), self.registry.set_status(request)).await?;
         hold.told = status;
+        hold.confirmed = None;
         self.instance.set_status(status);
         self.confirm(&lease);
         Ok(())
@@ -235,10 +256,14 @@ impl<T: Transport> Worker<T> {
 /// A lease that is being held.
 struct Hold {
     lease_id: String,
+    /// The registry's life that gave it.
+    epoch: String,
     /// Between renewals.
     every: Duration,
     /// The status that the registry has.
     told: InstanceStatus,
+    /// What it has confirmed, while it is away.
+    confirmed: Option<Announced>,
 }
 
 impl Hold {

@@ -152,7 +152,10 @@ mod in_a_mesh {
     fn run_in(registry: &Fake, seen: &Arc<Notify>) -> Running {
         let (client, seen) = (registry.client(), seen.clone());
         run(config(), |server| {
-            server.announce_through(Announce::new(client, move |_| async move { seen.notified().await }))
+            server.announce_through(Announce::new(vec![(client, Gate::default())], move |_| {
+                let seen = seen.clone();
+                async move { seen.notified().await }
+            }))
         })
     }
 

@@ -1,0 +1,54 @@
+//! Where an instance of a list of registries may register: at each that is a store of its own, and only once at each store.
+//!
+//! Registries of one epoch are one store behind several addresses. To register at a second of them would fence the lease that
+//! the first has given, because it is the same instance of the same store.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+use crate::discovery::RegistryState;
+
+/// What the announcing task of one registry asks before it registers. Those of one instance share what they hold.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Gate {
+    index: usize,
+    /// How the registries stand. `None`: there is one alone, where nothing has to be known before.
+    states: Option<watch::Receiver<Vec<RegistryState>>>,
+    /// Epoch => through which registry the instance is in that store.
+    holders: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Gate {
+    /// Gates to so many registries, which stand as `states` says.
+    pub(crate) fn to_all(registries: usize, states: &watch::Receiver<Vec<RegistryState>>) -> Vec<Self> {
+        let holders = Arc::default();
+        let gate =
+            |index| Self { index, states: (registries > 1).then(|| states.clone()), holders: Arc::clone(&holders) };
+        (0..registries).map(gate).collect()
+    }
+
+    /// Waits until it is known that the registry is a store that the instance is not in through another. Cancel-safe.
+    pub(super) async fn open(&mut self) {
+        let (index, Some(states)) = (self.index, &mut self.states) else { return };
+        let is_there = |states: &Vec<RegistryState>| matches!(states.get(index), Some(RegistryState::There(_)));
+        if states.wait_for(is_there).await.is_err() {
+            // Discovery has ended.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// The instance is in the store of this epoch through this registry.
+    pub(super) fn hold(&self, epoch: &str) {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner).insert(epoch.to_owned(), self.index);
+    }
+
+    /// Whether it is this instance itself that has taken a lease away from this registry's task: through another registry.
+    pub(super) fn was_taken_by_ourselves(&self, epoch: &str) -> bool {
+        let holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        holders.get(epoch).is_some_and(|holder| *holder != self.index)
+    }
+}

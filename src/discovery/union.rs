@@ -1,0 +1,346 @@
+//! What several registries tell, as one: the union of their instances, by id.
+//!
+//! Registries of one epoch are one store behind several addresses, and tell the same. Those of different epochs know nothing of
+//! each other: an instance registers at each that it reaches, and is there while one of them says so. Pure.
+//!
+//! - A registry that is away keeps its last word, but not against one that is there: an instance that another says has left,
+//!   has left.
+//! - What a registry has not confirmed since its restart (it is provisional, or says nothing yet) counts like the word of one
+//!   that is away.
+//! - Of the policies the one that was set last holds; that they differ is told.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use prost_types::Timestamp;
+
+use super::{
+    endpoint::{EndpointSet, Endpoints},
+    fold::{Service, View},
+};
+use crate::{
+    contract::meshwork::registry::v1::{Instance, InstanceStatus, ResumePoint, WatchResponse},
+    policy::Policy,
+};
+
+/// What is known from all registries, and from an earlier run.
+#[derive(Debug, Default)]
+pub(super) struct Union {
+    registries: Vec<Registry>,
+    /// What an earlier run has left on disk, until a registry has told all of it.
+    earlier: View,
+}
+
+#[derive(Debug, Default)]
+struct Registry {
+    view: View,
+    /// Whether its watch stands.
+    there: bool,
+}
+
+impl Union {
+    /// So many registries, of which none has spoken.
+    pub(super) fn new(registries: usize) -> Self {
+        Self { registries: (0..registries).map(|_| Registry::default()).collect(), earlier: View::default() }
+    }
+
+    /// Takes in a response of the registry at `index`.
+    pub(super) fn apply(&mut self, index: usize, response: WatchResponse, services: &[Arc<str>]) {
+        let before = services.iter().map(|service| self.endpoints(index, service)).collect::<Vec<_>>();
+        let registry = &mut self.registries[index];
+        registry.there = true;
+        registry.view.apply(response);
+        self.succeed(index);
+        for (service, before) in services.iter().zip(before) {
+            let now = self.endpoints(index, service);
+            if !Arc::ptr_eq(&before, &now) {
+                before.keys().filter(|id| !now.contains_key(*id)).for_each(|id| self.has_left(index, service, id));
+            }
+            if self.registries[index].view.service(service).is_some_and(|service| service.settled) {
+                self.earlier.forget_service(service);
+            }
+        }
+    }
+
+    /// The watch of the registry at `index` has ended.
+    pub(super) fn away(&mut self, index: usize) {
+        self.registries[index].there = false;
+    }
+
+    /// Takes in what an earlier run knew of a service that nothing was heard of in this one.
+    pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints, policy: Policy) {
+        if !self.has(service) {
+            self.earlier.recall(service, endpoints, policy);
+        }
+    }
+
+    /// Forgets the services that are no longer watched.
+    pub(super) fn retain(&mut self, services: &[Arc<str>]) {
+        let views = self.registries.iter_mut().map(|registry| &mut registry.view);
+        views.chain([&mut self.earlier]).for_each(|view| view.retain(services));
+    }
+
+    /// Whether anything is known of a service.
+    pub(super) fn has(&self, service: &str) -> bool {
+        self.views().any(|(view, _)| view.has(service))
+    }
+
+    /// Where the watch of the registry at `index` goes on.
+    pub(super) fn resume_point(&self, index: usize) -> Option<ResumePoint> {
+        self.registries[index].view.resume_point()
+    }
+
+    /// The set of a service that something is known of, and whether the policies that it was told differ.
+    pub(super) fn set(&self, service: &Arc<str>) -> Option<(EndpointSet, bool)> {
+        let told: Vec<(&Service, bool)> =
+            self.views().filter_map(|(view, there)| Some((view.service(service)?, there))).collect();
+        let (policy, differ) = policy(&told);
+        if told.is_empty() {
+            return None;
+        }
+        let mut revisions: BTreeMap<Arc<str>, u64> = BTreeMap::new();
+        for (epoch, revision) in self.registries.iter().filter_map(|registry| registry.view.at()) {
+            let seen = revisions.entry(epoch.clone()).or_default();
+            *seen = revision.max(*seen);
+        }
+        let set = EndpointSet {
+            service: service.clone(),
+            revisions,
+            known: told.iter().any(|(service, _)| service.known),
+            endpoints: endpoints(&told),
+            policy,
+        };
+        Some((set, differ))
+    }
+
+    /// What another registry of the same store has told, and is away, is an earlier word of the one at `index`.
+    fn succeed(&mut self, index: usize) {
+        let epoch = self.registries[index].view.at().map(|(epoch, _)| epoch.clone());
+        let is_same = |registry: &Registry| registry.view.at().map(|(epoch, _)| epoch) == epoch.as_ref();
+        for (other, registry) in self.registries.iter_mut().enumerate() {
+            if other != index && !registry.there && is_same(registry) {
+                registry.view = View::default();
+            }
+        }
+    }
+
+    fn views(&self) -> impl Iterator<Item = (&View, bool)> {
+        self.registries.iter().map(|registry| (&registry.view, registry.there)).chain([(&self.earlier, false)])
+    }
+
+    fn endpoints(&self, index: usize, service: &str) -> Endpoints {
+        self.registries[index].view.service(service).map(|service| service.endpoints.clone()).unwrap_or_default()
+    }
+
+    /// The registry at `index` says that an instance has left.
+    fn has_left(&mut self, index: usize, service: &str, instance_id: &str) {
+        for (other, registry) in self.registries.iter_mut().enumerate() {
+            if other != index {
+                registry.view.forget(service, instance_id, !registry.there);
+            }
+        }
+        self.earlier.forget(service, instance_id, true);
+    }
+}
+
+/// All instances; of one that several tell of, the word of a registry that is there, and among those the most cautious.
+fn endpoints(told: &[(&Service, bool)]) -> Endpoints {
+    if let [(service, _)] = told {
+        return service.endpoints.clone();
+    }
+    let mut all: BTreeMap<String, (bool, &Arc<Instance>)> = BTreeMap::new();
+    for (service, there) in told {
+        for (id, instance) in service.endpoints.iter() {
+            let word = (*there, caution(instance));
+            if all.get(id).is_none_or(|(there, known)| (*there, caution(known)) < word) {
+                all.insert(id.clone(), (*there, instance));
+            }
+        }
+    }
+    Arc::new(all.into_iter().map(|(id, (_, instance))| (id, instance.clone())).collect())
+}
+
+/// Of two words on one instance the one that keeps calls away was said for a reason, and has yet to reach the other registry.
+fn caution(instance: &Instance) -> u8 {
+    match instance.status() {
+        InstanceStatus::Unspecified => 0,
+        InstanceStatus::Serving => 1,
+        InstanceStatus::Starting => 2,
+        InstanceStatus::NotServing => 3,
+        InstanceStatus::Draining => 4,
+    }
+}
+
+/// The policy that was set last, and whether registries that are there tell of different ones.
+fn policy(told: &[(&Service, bool)]) -> (Arc<Policy>, bool) {
+    let time = |service: &Service| service.policy_time.as_ref().map(|Timestamp { seconds, nanos }| (*seconds, *nanos));
+    // Of those that were set at the same time, or never, the word of one that is there.
+    let latest = told.iter().max_by_key(|(service, there)| (time(service), *there));
+    let latest = latest.map(|(service, _)| service.policy.clone()).unwrap_or_default();
+    let settled = |(service, there): &&(&Service, bool)| *there && service.settled;
+    let differ = told.iter().filter(settled).any(|(service, _)| service.policy != latest);
+    (latest, differ)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::contract::meshwork::registry::v1::{
+        self as contract, Change, InstanceRef, ServiceInstances, Snapshot, watch_response::Event,
+    };
+
+    const A: usize = 0;
+    const B: usize = 1;
+
+    fn instance(id: &str, status: InstanceStatus) -> Instance {
+        Instance {
+            service: "order".into(),
+            instance_id: id.into(),
+            address: format!("{id}:1"),
+            status: status.into(),
+            ..Instance::default()
+        }
+    }
+
+    /// Two registries, and what they have told.
+    struct Told(Union);
+
+    impl Told {
+        fn nothing() -> Self {
+            Self(Union::new(2))
+        }
+
+        fn event(&mut self, index: usize, epoch: &str, revision: u64, event: Event) {
+            let response = WatchResponse { epoch: epoch.into(), revision, event: Some(event) };
+            self.0.apply(index, response, &["order".into()]);
+        }
+
+        fn snapshot(&mut self, index: usize, epoch: &str, ids: &[&str], provisional: bool) {
+            self.snapshot_with(index, epoch, ids, provisional, None);
+        }
+
+        fn snapshot_with(
+            &mut self,
+            index: usize,
+            epoch: &str,
+            ids: &[&str],
+            provisional: bool,
+            policy: Option<contract::Policy>,
+        ) {
+            let instances = ids.iter().map(|id| instance(id, InstanceStatus::Serving)).collect();
+            let services = vec![ServiceInstances { service: "order".into(), known: true, instances, policy }];
+            self.event(index, epoch, 1, Event::Snapshot(Snapshot { services, provisional }));
+        }
+
+        fn removed(&mut self, index: usize, epoch: &str, id: &str) {
+            let removed = vec![InstanceRef { service: "order".into(), instance_id: id.into() }];
+            self.event(index, epoch, 2, Event::Change(Change { removed, ..Change::default() }));
+        }
+
+        fn set(&self) -> EndpointSet {
+            self.0.set(&"order".into()).expect("told of").0
+        }
+
+        fn ids(&self) -> String {
+            self.set().endpoints.keys().cloned().collect::<Vec<_>>().join(" ")
+        }
+    }
+
+    #[test]
+    fn an_instance_is_there_while_one_registry_says_so() {
+        let mut told = Told::nothing();
+        told.snapshot(A, "a", &["1", "2"], false);
+        told.snapshot(B, "b", &["2", "3"], false);
+        assert_eq!(told.ids(), "1 2 3");
+        assert!(told.set().has_seen("a", 1) && told.set().has_seen("b", 1) && !told.set().has_seen("b", 2));
+        told.removed(A, "a", "2");
+        assert_eq!(told.ids(), "1 2 3", "it cannot reach A");
+        told.removed(B, "b", "2");
+        assert_eq!(told.ids(), "1 3");
+    }
+
+    #[test]
+    fn a_registry_that_is_away_keeps_its_word_but_not_against_one_that_is_there() {
+        let mut told = Told::nothing();
+        told.snapshot(A, "a", &["1", "2", "only at a"], false);
+        told.snapshot(B, "b", &["1", "2"], false);
+        told.0.away(A);
+        assert_eq!(told.ids(), "1 2 only at a");
+        told.removed(B, "b", "1");
+        assert_eq!(told.ids(), "2 only at a", "it left while A was away");
+
+        told.snapshot(A, "a2", &["3"], true);
+        assert_eq!(told.ids(), "2 3 only at a", "A has restarted: a newcomer, and nobody is removed");
+        told.removed(B, "b", "2");
+        assert_eq!(told.ids(), "3 only at a", "A had only remembered it");
+        told.snapshot(A, "a2", &["3"], false);
+        assert_eq!(told.ids(), "3");
+    }
+
+    #[test]
+    fn two_registries_of_which_one_was_away_are_one_mesh_again() {
+        let mut told = Told::nothing();
+        told.snapshot(B, "b", &["old"], false);
+        told.snapshot(A, "a2", &["new"], true);
+        assert_eq!(told.ids(), "new old", "a newcomer sees both");
+        told.snapshot(A, "a2", &["new", "old"], false);
+        assert_eq!(told.ids(), "new old");
+    }
+
+    #[test]
+    fn the_word_that_keeps_calls_away_counts() {
+        for (first, second) in [(A, B), (B, A)] {
+            let mut told = Told::nothing();
+            told.snapshot(first, "e1", &["1"], false);
+            told.snapshot(second, "e2", &["1"], false);
+            let updated = vec![instance("1", InstanceStatus::Draining)];
+            told.event(first, "e1", 2, Event::Change(Change { updated, ..Change::default() }));
+            assert_eq!(told.set().endpoints["1"].status(), InstanceStatus::Draining);
+            told.0.away(first);
+            assert_eq!(told.set().endpoints["1"].status(), InstanceStatus::Serving, "the word of one that is there");
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_run_left_stays_until_a_registry_has_told_all() {
+        let mut told = Told::nothing();
+        let earlier = ["gone", "here"].map(|id| (id.to_owned(), Arc::new(instance(id, InstanceStatus::Serving))));
+        told.0.recall("order", Arc::new(BTreeMap::from(earlier.clone())), Policy::default());
+        assert_eq!(told.ids(), "gone here");
+        assert!(!told.set().is_heard());
+        told.snapshot(A, "a", &["new"], true);
+        assert_eq!(told.ids(), "gone here new");
+        told.snapshot(B, "b", &["here"], false);
+        assert_eq!(told.ids(), "here new");
+        told.0.recall("order", Arc::new(BTreeMap::from(earlier)), Policy::default());
+        assert_eq!(told.ids(), "here new", "too late");
+    }
+
+    #[test]
+    fn of_policies_that_differ_the_one_that_was_set_last_holds_and_it_is_told() {
+        let policy = |seconds: i64, update_time: i64| contract::Policy {
+            service: "order".into(),
+            timeout: Some(prost_types::Duration { seconds, nanos: 0 }),
+            update_time: Some(Timestamp { seconds: update_time, nanos: 0 }),
+            ..contract::Policy::default()
+        };
+        let timeout = |told: &Told| {
+            let (set, differ) = told.0.set(&"order".into()).expect("told of");
+            (set.policy.timeout.map(|timeout| Duration::as_secs(&timeout)), differ)
+        };
+        let mut told = Told::nothing();
+        told.snapshot_with(A, "a", &[], false, Some(policy(1, 100)));
+        assert_eq!(timeout(&told), (Some(1), false));
+        told.snapshot_with(B, "b", &[], true, None);
+        assert_eq!(timeout(&told), (Some(1), false), "it has just started");
+        told.snapshot_with(B, "b", &[], false, None);
+        assert_eq!(timeout(&told), (Some(1), true), "it has none");
+        told.snapshot_with(B, "b", &[], false, Some(policy(2, 200)));
+        assert_eq!(timeout(&told), (Some(2), true));
+        told.0.away(A);
+        assert_eq!(timeout(&told), (Some(2), false));
+        told.snapshot_with(A, "a", &[], false, Some(policy(2, 150)));
+        assert_eq!(timeout(&told), (Some(2), false), "they are the same");
+    }
+}
