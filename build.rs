@@ -7,9 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const FILES: [&str; 9] = [
+const FILES: [&str; 10] = [
     "meshwork/registry/v1/policy.proto",
     "meshwork/registry/v1/registry.proto",
+    "meshwork/registry/v1/store.proto",
     "meshwork/event/v1/event.proto",
     "shop/type/v1/money.proto",
     "shop/customer/v1/customer.proto",

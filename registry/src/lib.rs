@@ -9,6 +9,7 @@ mod mount;
 mod policy_service;
 mod request;
 mod service;
+mod store_service;
 
 pub mod backend;
 pub mod policies;
@@ -23,7 +24,9 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use meshwork::{
-    contract::meshwork::registry::v1::policy_service_server::PolicyServiceServer,
+    contract::meshwork::registry::v1::{
+        policy_service_server::PolicyServiceServer, store_service_server::StoreServiceServer,
+    },
     rpc::Domain,
     server::{self, Server},
 };
@@ -84,8 +87,10 @@ where
     let memory = Memory::new(config.grace, config.policies);
     let server = Server::new(config.server);
     let registry = Registry::new(Arc::new(memory.clone()), server.draining());
-    let server =
-        server.add_service(RegistryServer::new(registry.clone())).add_service(PolicyServiceServer::new(registry));
+    let server = server
+        .add_service(RegistryServer::new(registry.clone()))
+        .add_service(PolicyServiceServer::new(registry.clone()));
+    let server = server.add_service(StoreServiceServer::new(registry));
     tokio::select! {
         result = server.serve(incoming, shutdown) => result,
         never = memory.keep_time() => match never {},

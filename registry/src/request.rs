@@ -8,8 +8,8 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use meshwork::{
     channel::parse_address,
     contract::meshwork::registry::v1::{
-        IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, Policy, RegisterRequest, SetPolicyRequest,
-        WatchRequest,
+        AdoptStoreRequest, IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, Policy, RegisterRequest,
+        SetPolicyRequest, StoreScope, WatchRequest,
     },
     discovery::DEFAULT_WEIGHT,
     policy,
@@ -98,6 +98,15 @@ pub(crate) fn page(
     Some((page.size, violations.check("page_token", after.map_err(|_| meshwork::rpc::InvalidToken))?))
 }
 
+/// A service, and the store that it is to adopt.
+pub(crate) fn adoption(request: AdoptStoreRequest) -> Result<(String, String), Status> {
+    let mut violations = Violations::default();
+    violations.check("service", service_name(&request.service));
+    violations.check("store_id", visible(&request.store_id));
+    violations.into_result(DOMAIN)?;
+    Ok((request.service, request.store_id))
+}
+
 /// A policy that can be set.
 pub(crate) fn new_policy(request: SetPolicyRequest) -> Result<Policy, Status> {
     let mut violations = Violations::default();
@@ -159,6 +168,12 @@ fn check_instance(instance: &Instance, violations: &mut Violations) {
     }
     if InstanceStatus::try_from(instance.status).is_err() {
         violations.add("instance.status", "is not a status");
+    }
+    if !instance.store_id.is_empty() {
+        violations.check("instance.store_id", visible(&instance.store_id));
+    }
+    if StoreScope::try_from(instance.store_scope).is_err() {
+        violations.add("instance.store_scope", "is not a scope");
     }
     violations.check("instance.labels", labels(&instance.labels));
     let services = &instance.grpc_services;

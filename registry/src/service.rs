@@ -29,7 +29,7 @@ use crate::{
     backend::{Backend, BackendError},
     policies::PolicyError,
     request,
-    table::{Granted, Registration, Renewal},
+    table::{Granted, NotAdmitted, Registration, Renewal},
     wire,
 };
 
@@ -91,7 +91,13 @@ impl RegistryService for Registry {
         let (mut instance, lease_ttl) = request::registration(request.into_inner())?;
         instance.create_time = Some(SystemTime::now().into());
         let registration = Registration { instance, lease_ttl, nonce: Uuid::new_v4() };
-        let granted = self.backend.register(registration).await.map_err(status)?;
+        let named = (registration.instance.service.clone(), registration.instance.instance_id.clone());
+        let granted = self.backend.register(registration).await.map_err(|error| {
+            if matches!(error, BackendError::NotAdmitted(NotAdmitted::OtherStore(_))) {
+                tracing::warn!(service = named.0, instance_id = named.1, %error, "an instance was refused");
+            }
+            status(error)
+        })?;
         tracing::info!(lease = %granted.lease_id, revision = granted.revision, "registered");
         Ok(Response::new(self.lease(granted)))
     }
@@ -246,9 +252,11 @@ pub(crate) fn next_page_token<T>(filter: &str, entries: &mut Vec<T>, size: usize
     Page::token_after(filter.as_bytes(), key(last).as_bytes())
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn status(error: BackendError) -> Status {
-    let (code, reason) = match error {
-        BackendError::Full(_) => (Code::ResourceExhausted, "REGISTRY_FULL"),
+    let (code, reason) = match &error {
+        BackendError::NotAdmitted(NotAdmitted::Full(_)) => (Code::ResourceExhausted, "REGISTRY_FULL"),
+        BackendError::NotAdmitted(NotAdmitted::OtherStore(_)) => (Code::FailedPrecondition, "STORE_CONFLICT"),
         BackendError::TooManyWatches => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         BackendError::UnknownLease => (Code::NotFound, "UNKNOWN_LEASE"),
         BackendError::UnknownService => (Code::NotFound, "UNKNOWN_SERVICE"),

@@ -211,7 +211,7 @@ impl Entry {
                 })
                 .collect(),
             status: InstanceStatus::try_from(self.status).unwrap_or_default().into(),
-            create_time: None,
+            ..Instance::default()
         }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, convert::Infallible};
 
 use http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{Builder, Error};
 use tower::Service;
 
@@ -31,12 +31,14 @@ impl Services {
         Self { routes: routes.add_service(service), names }
     }
 
-    /// Adds health, and reflection in the version that clients ask for first and in the one that older ones know. `descriptors` are those of
-    /// all services, these included.
-    pub(super) fn with_infrastructure(self, descriptors: &[&'static [u8]]) -> Result<(Self, Health), Error> {
-        let reporter = HealthReporter::new();
-        let health = Health { services: self.names.iter().cloned().chain([String::new()]).collect(), reporter };
-        let service = tonic_health::server::HealthService::from_health_reporter(health.reporter.clone());
+    /// Adds health, as `reporter` is told of it, and reflection in the version that clients ask for first and in the one that
+    /// older ones know. `descriptors` are those of all services, these included.
+    pub(super) fn with_infrastructure(
+        self,
+        descriptors: &[&'static [u8]],
+        reporter: HealthReporter,
+    ) -> Result<Self, Error> {
+        let service = tonic_health::server::HealthService::from_health_reporter(reporter);
         let service = tonic_health::pb::health_server::HealthServer::new(service);
         let described = |names: &BTreeSet<String>| {
             let sets = descriptors.iter().copied();
@@ -48,7 +50,7 @@ impl Services {
         let mut names = with_health.names.clone();
         names.extend(REFLECTION.map(str::to_owned));
         let (v1, v1alpha) = (described(&names).build_v1()?, described(&names).build_v1alpha()?);
-        Ok((with_health.add(v1).add(v1alpha), health))
+        Ok(with_health.add(v1).add(v1alpha))
     }
 }
 
@@ -61,17 +63,3 @@ pub(super) const DESCRIPTORS: [&[u8]; 3] = [
 
 /// What reflection calls itself.
 const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
-
-/// The gRPC health of every service of a server, and of the server as a whole (the empty name).
-pub(super) struct Health {
-    services: Vec<String>,
-    reporter: HealthReporter,
-}
-
-impl Health {
-    pub(super) async fn set(&self, status: ServingStatus) {
-        for service in &self.services {
-            self.reporter.set_service_status(service, status).await;
-        }
-    }
-}

@@ -4,9 +4,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
-use super::{Config, methods::Methods};
+use super::{Config, ServedStore, StoreScope, methods::Methods};
 use crate::{
-    contract::meshwork::registry::v1::{Instance, InstanceStatus, registry_service_client::RegistryServiceClient},
+    contract::meshwork::registry::v1::{
+        Instance, InstanceStatus, StoreScope as ContractScope, registry_service_client::RegistryServiceClient,
+    },
     discovery::announce::{AnnounceError, Announced, Announcer, Announcers, Gate, Seen, Voice},
     rpc::Transport,
 };
@@ -92,7 +94,19 @@ impl Leaving {
 }
 
 /// The server as the registry is to know it.
-pub(super) fn instance(config: &Config, services: &BTreeSet<String>, methods: &Methods) -> Instance {
+pub(super) fn instance(
+    config: &Config,
+    services: &BTreeSet<String>,
+    methods: &Methods,
+    store: Option<ServedStore>,
+) -> Instance {
+    let (store_id, scope) = store.map_or((String::new(), ContractScope::Unspecified), |store| {
+        let scope = match store.scope {
+            StoreScope::Service => ContractScope::Service,
+            StoreScope::Instance => ContractScope::Instance,
+        };
+        (store.store_id, scope)
+    });
     Instance {
         service: config.service.clone(),
         instance_id: config.instance_id.clone(),
@@ -105,5 +119,7 @@ pub(super) fn instance(config: &Config, services: &BTreeSet<String>, methods: &M
         idempotent_methods: methods.idempotent(),
         status: InstanceStatus::Serving.into(),
         create_time: None,
+        store_id,
+        store_scope: scope.into(),
     }
 }

@@ -12,6 +12,7 @@ mod call;
 mod config;
 mod connection;
 mod fault;
+mod health;
 mod infrastructure;
 mod limits;
 mod membership;
@@ -39,8 +40,29 @@ use crate::Mesh;
 pub use crate::discovery::announce::AnnounceError;
 use crate::discovery::announce::Gate;
 
+use crate::health::Condition;
+
+use health::Conditions;
 use infrastructure::Services;
 use membership::Announce;
+
+/// The store that a server serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedStore {
+    /// Its id.
+    pub store_id: String,
+    /// Whose it is.
+    pub scope: StoreScope,
+}
+
+/// Whose a store is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreScope {
+    /// Of the whole service: all instances serve the same, and others read its log.
+    Service,
+    /// Of one instance, as a private view.
+    Instance,
+}
 
 /// A server of one or more tonic services, as one instance of a mesh service.
 pub struct Server {
@@ -49,6 +71,8 @@ pub struct Server {
     descriptors: Vec<&'static [u8]>,
     draining: CancellationToken,
     announce: Option<Announce>,
+    conditions: Conditions,
+    store: Option<ServedStore>,
 }
 
 impl Server {
@@ -60,6 +84,8 @@ impl Server {
             descriptors: vec![crate::contract::DESCRIPTORS, tonic_types::pb::FILE_DESCRIPTOR_SET],
             draining: CancellationToken::new(),
             announce: None,
+            conditions: Conditions::default(),
+            store: None,
         }
     }
 
@@ -87,6 +113,29 @@ impl Server {
     #[must_use]
     pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
         self.descriptors.push(encoded);
+        self
+    }
+
+    /// Calls cannot be answered truthfully unless this is well: then the health of the server and of its services is NOT_SERVING,
+    /// and so is its status in the registry, so that clients go elsewhere.
+    #[must_use]
+    pub fn depends_on(mut self, condition: Condition) -> Self {
+        self.conditions.essential.push(condition);
+        self
+    }
+
+    /// Reports a condition under a health name of its own, such as `events/order`. It takes no calls away.
+    #[must_use]
+    pub fn reports(mut self, name: impl Into<String>, condition: Condition) -> Self {
+        self.conditions.reported.push((name.into(), condition));
+        self
+    }
+
+    /// Says in the registry which store the server serves: a second store for the service is refused there while this one is
+    /// served, unless every instance has one of its own.
+    #[must_use]
+    pub fn serves_store(mut self, store: ServedStore) -> Self {
+        self.store = Some(store);
         self
     }
 

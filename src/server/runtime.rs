@@ -10,12 +10,15 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use crate::contract::meshwork::registry::v1::Instance;
 
 use super::{
     Error, Server,
     call::Stack,
     connection::{self, CallTasks},
+    health::{self, Health},
     infrastructure, instance_header,
     membership::{self, Membership},
     methods::Methods,
@@ -35,11 +38,13 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let Server { config, services, mut descriptors, draining, announce } = server;
+    let Server { config, services, mut descriptors, draining, announce, conditions, store } = server;
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
     let own = services.names.clone();
-    let (services, health) = services.with_infrastructure(&descriptors).map_err(|error| unreadable(error.into()))?;
+    let reporter = HealthReporter::new();
+    let mut health = Health::new(reporter.clone(), own.iter().cloned(), conditions, &config);
+    let services = services.with_infrastructure(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
     let methods = Methods::read(&descriptors, &services.names).map_err(|error| unreadable(error.into()))?;
     for service in methods.undeclared(&own) {
         tracing::warn!(
@@ -48,7 +53,7 @@ where
              give its file descriptor set to Server::descriptors"
         );
     }
-    let instance = membership::instance(&config, &own, &methods);
+    let instance = membership::instance(&config, &own, &methods, store);
     let mut connections = Connections::new(Stack {
         routes: services.routes.prepare(),
         services: services.names,
@@ -62,16 +67,18 @@ where
     // Boxed, so that it can be closed before the server ends.
     let mut incoming = Box::pin(incoming.fuse());
 
-    health.set(ServingStatus::Serving).await;
-    let mut membership = Membership::join(announce, instance, config.lease_ttl);
+    let status = health::status(health.begin().await);
+    let mut membership = Membership::join(announce, Instance { status: status.into(), ..instance }, config.lease_ttl);
+    let voice = membership.voice();
     let end = async {
         tokio::select! {
             () = shutdown => Ok(()),
             error = membership.failed() => Err(Error::from(error)),
+            never = health.follow(voice) => match never {},
         }
     };
     let end = connections.accept_until(&mut incoming, end).await;
-    health.set(ServingStatus::NotServing).await;
+    health.end().await;
     let leaving = match &end {
         Ok(()) => Some(connections.accept_until(&mut incoming, membership.drain()).await),
         // Whoever has taken our place is the one to be found; nobody is to be told anything by us.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{Backend, BackendError, Resume, Updates, wakers::Wakers, watcher::Watcher};
 use crate::{
     policies::{PolicyError, PolicyStore, Turn},
-    table::{Granted, Interest, LeaseId, Record, Registration, Renewal, Table},
+    table::{Granted, InstanceKey, Interest, LeaseId, Record, Registration, Renewal, Table},
 };
 
 /// Leases in memory; clones share them.
@@ -72,12 +72,24 @@ impl Shared {
 
     /// Makes one step, and wakes those whom it concerns.
     fn change<R>(&self, step: impl FnOnce(&mut Table, Duration) -> R) -> R {
-        let (result, touched, expired) = {
+        let (result, touched, expired, conflicts) = {
             let mut table = self.table();
             // Read under the lock, so that the table sees time in order.
             let now = self.start.elapsed();
-            (step(&mut table, now), table.take_touched(), table.take_expired())
+            let before = table.store_conflicts();
+            let result = step(&mut table, now);
+            let after = table.store_conflicts();
+            (result, table.take_touched(), table.take_expired(), (after != before).then_some((before, after)))
         };
+        if let Some((before, after)) = conflicts {
+            metrics::gauge!("meshwork_registry_store_conflicts").set(after as f64);
+            if after > before {
+                tracing::warn!(
+                    services = after,
+                    "instances of a service serve different stores: see `meshwork instances`"
+                );
+            }
+        }
         self.wakers.wake(&touched);
         for (service, instance_id) in expired {
             tracing::warn!(%service, %instance_id, "a lease ran out");
@@ -127,6 +139,10 @@ impl Backend for Memory {
 
     async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError> {
         self.shared.table().instances(service, after, size).ok_or(BackendError::UnknownService)
+    }
+
+    async fn adopt(&self, service: &str, store_id: &str) -> Result<(Vec<InstanceKey>, Vec<InstanceKey>), BackendError> {
+        Ok(self.shared.change(|table, now| table.adopt(now, service, store_id)))
     }
 
     async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError> {

@@ -17,7 +17,7 @@ pub use watcher::PROGRESS_INTERVAL;
 
 use crate::{
     policies::PolicyError,
-    table::{Delta, Full, Granted, Interest, LeaseId, Record, Registration, Renewal, ServiceState},
+    table::{Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, ServiceState},
 };
 
 /// Keeps the leases and the policies of one mesh.
@@ -43,6 +43,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Up to `size` instances of a service after the id `after`, by id.
     async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError>;
+
+    /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not.
+    async fn adopt(&self, service: &str, store_id: &str) -> Result<(Vec<InstanceKey>, Vec<InstanceKey>), BackendError>;
 
     /// Sets a policy that was checked, and returns it as it is now. It is in effect when it is durable.
     async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError>;
@@ -96,11 +99,11 @@ pub enum Event {
 }
 
 /// Why a backend did not do what it was asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// No room for another instance or service.
+    /// No room for another instance or service, or another store is served.
     #[error(transparent)]
-    Full(#[from] Full),
+    NotAdmitted(#[from] NotAdmitted),
     /// No room for another watch.
     #[error("the registry serves its most watches, {MAX_WATCHES}")]
     TooManyWatches,

@@ -15,6 +15,7 @@ mod lease_id;
 mod outcome;
 mod policy;
 mod service;
+mod stores;
 
 #[cfg(test)]
 mod model_tests;
@@ -31,10 +32,12 @@ pub use clock::{Clock, PULSE};
 pub use interest::Interest;
 pub use lease_id::LeaseId;
 use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy};
-pub use outcome::{Delta, Full, Granted, Renewal, ServiceState, Touched};
+pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceState, Touched};
 use policy::PolicyIndex;
 use service::{Lease, ServiceIndex};
 pub use service::{MAX_TOMBSTONES, Record};
+use stores::Adopted;
+pub use stores::StoreConflict;
 
 /// How many instances may hold a lease. A mesh of this size costs the registry tens of megabytes; beyond it, something is
 /// registering in a loop.
@@ -63,6 +66,8 @@ pub struct Table {
     touched: Touched,
     /// Whose lease ran out, for [`take_expired`](Table::take_expired).
     expired: Vec<InstanceKey>,
+    adopted: Adopted,
+    conflicts: usize,
 }
 
 /// Names an instance: its service, and its id within it.
@@ -93,14 +98,26 @@ impl Table {
             deadlines: BTreeSet::new(),
             touched: Touched::default(),
             expired: Vec::new(),
+            adopted: Adopted::default(),
+            conflicts: 0,
         }
     }
 
-    /// Gives an instance a lease; whoever held this instance before is fenced.
-    pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, Full> {
+    /// Gives an instance a lease; whoever held this instance before is fenced. Where its store was adopted, those of another
+    /// store leave.
+    pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, NotAdmitted> {
         self.expire(now);
         let Registration { instance, lease_ttl, nonce } = registration;
+        if !self.provisional()
+            && let Some(service) = self.services.get(instance.service.as_str())
+            && service.stores().any(|store| store != instance.store_id)
+        {
+            stores::check(&instance, service.instances(), &self.adopted)?;
+        }
         let key = self.admit(&instance)?;
+        if self.adopted.is_adopted(&instance) {
+            self.remove_other_stores(&instance);
+        }
         let deadline = self.clock.now() + lease_ttl;
         let id = LeaseId::new(&key.0, &key.1, nonce);
         let lease = Lease { id, ttl: lease_ttl, deadline, revision: 0, record: Record::new(instance) };
@@ -150,6 +167,36 @@ impl Table {
         lease.record = Record::new(instance);
         let (granted, _) = self.change(&key.0, |service, revision| service.put(&key.1, lease, revision));
         Some(granted)
+    }
+
+    /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not.
+    pub fn adopt(&mut self, now: Duration, service: &str, store_id: &str) -> (Vec<InstanceKey>, Vec<InstanceKey>) {
+        self.expire(now);
+        self.adopted.adopt(service.into(), store_id.to_owned());
+        let any = Instance { service: service.to_owned(), store_id: store_id.to_owned(), ..Instance::default() };
+        let removed = self.remove_other_stores(&any);
+        let Some((name, index)) = self.services.get_key_value(service) else { return (Vec::new(), removed) };
+        let kept = index.instances().filter(|instance| instance.store_id == store_id);
+        (kept.map(|instance| (name.clone(), instance.instance_id.as_str().into())).collect(), removed)
+    }
+
+    /// How many services have instances that serve different stores.
+    pub fn store_conflicts(&self) -> usize {
+        self.conflicts
+    }
+
+    fn remove_other_stores(&mut self, adopted: &Instance) -> Vec<InstanceKey> {
+        let Some((name, service)) = self.services.get_key_value(adopted.service.as_str()) else { return Vec::new() };
+        let other = service.instances().filter(|instance| stores::differ(adopted, instance));
+        let others: Vec<InstanceKey> =
+            other.map(|instance| (name.clone(), instance.instance_id.as_str().into())).collect();
+        for key in &others {
+            let lease = self.services.get(&key.0).and_then(|service| service.lease(&key.1));
+            let deadline = lease.expect("just seen").deadline;
+            self.deadlines.remove(&(deadline, key.clone()));
+            self.remove(key);
+        }
+        others
     }
 
     /// Puts a policy, which says itself whether it is set, in the place of its service's.
@@ -297,7 +344,13 @@ impl Table {
         self.revision += 1;
         let service = self.services.entry(name.clone()).or_default();
         self.recent.remove(&service.last_change());
+        let conflicted = service.stores().nth(1).is_some();
         let result = change(service, self.revision);
+        match (conflicted, service.stores().nth(1).is_some()) {
+            (false, true) => self.conflicts += 1,
+            (true, false) => self.conflicts -= 1,
+            (true, true) | (false, false) => {}
+        }
         self.recent.insert(self.revision, name.clone());
         self.touch(name);
         result

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use meshwork::contract::meshwork::registry::v1::Policy;
 
-use super::{InstanceKey, LeaseId, MAX_INSTANCES, MAX_SERVICES, Record};
+use super::{InstanceKey, LeaseId, MAX_INSTANCES, MAX_SERVICES, Record, StoreConflict};
 
 /// A lease as its holder sees it.
 #[derive(Clone, Debug)]
@@ -39,6 +39,17 @@ pub enum Full {
     /// [`MAX_SERVICES`].
     #[error("the registry knows its most services, {MAX_SERVICES}")]
     Services,
+}
+
+/// Why an instance got no lease.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAdmitted {
+    /// There is no room.
+    #[error(transparent)]
+    Full(#[from] Full),
+    /// Its service is served from another store.
+    #[error(transparent)]
+    OtherStore(#[from] StoreConflict),
 }
 
 /// One watched service, whole.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use meshwork::contract::meshwork::registry::v1::Instance;
 use prost::Message;
 
-use super::{Delta, Granted, LeaseId};
+use super::{Delta, Granted, LeaseId, stores};
 
 /// How many departures a service remembers. A watcher that is further behind gets a snapshot, which is then the smaller
 /// answer for most services anyway.
@@ -73,6 +73,8 @@ pub(super) struct ServiceIndex {
     /// Departures that are remembered, both ways; an instance that comes back is taken out.
     gone: BTreeMap<u64, Arc<str>>,
     gone_at: HashMap<Arc<str>, u64>,
+    /// How many instances serve each store that is the whole service's: more than one store is a conflict.
+    stores: BTreeMap<String, usize>,
     /// Departures up to here are forgotten.
     floor: u64,
     last_change: u64,
@@ -99,6 +101,22 @@ impl ServiceIndex {
         Some((id, self.leases.get_mut(instance_id)?))
     }
 
+    /// The stores that are the whole service's.
+    pub(super) fn stores(&self) -> impl Iterator<Item = &str> {
+        self.stores.keys().map(String::as_str)
+    }
+
+    fn count_store(&mut self, instance: &Instance, joins: bool) {
+        if !stores::is_shared(instance) {
+            return;
+        }
+        let count = self.stores.entry(instance.store_id.clone()).or_default();
+        *count = if joins { *count + 1 } else { *count - 1 };
+        if *count == 0 {
+            self.stores.remove(&instance.store_id);
+        }
+    }
+
     /// Puts an instance in its place at `revision`; returns what its holder has now, and the lease that was there.
     pub(super) fn put(&mut self, instance_id: &Arc<str>, mut lease: Lease, revision: u64) -> (Granted, Option<Lease>) {
         lease.revision = revision;
@@ -106,9 +124,11 @@ impl ServiceIndex {
         if let Some(gone_at) = self.gone_at.remove(instance_id) {
             self.gone.remove(&gone_at);
         }
+        self.count_store(granted.record.instance(), true);
         let before = self.leases.insert(instance_id.clone(), lease);
         if let Some(before) = &before {
             self.live.remove(&before.revision);
+            self.count_store(before.record.instance(), false);
         }
         self.live.insert(revision, instance_id.clone());
         self.last_change = revision;
@@ -119,6 +139,7 @@ impl ServiceIndex {
     pub(super) fn remove(&mut self, instance_id: &Arc<str>, revision: u64) {
         let lease = self.leases.remove(instance_id).expect("an instance is removed once");
         self.live.remove(&lease.revision);
+        self.count_store(lease.record.instance(), false);
         self.last_change = revision;
         self.gone.insert(revision, instance_id.clone());
         self.gone_at.insert(instance_id.clone(), revision);
@@ -127,6 +148,11 @@ impl ServiceIndex {
             self.gone_at.remove(&forgotten);
             self.floor = oldest;
         }
+    }
+
+    /// The instances, in the order of their ids.
+    pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
+        self.leases.values().map(|lease| lease.record.instance())
     }
 
     /// The instances after an id, in the order of their ids.

@@ -203,7 +203,7 @@ fn a_full_registry_refuses_new_instances_but_not_replacements() {
         table.register(Duration::ZERO, registration("order", &n.to_string())).expect("there is room");
     }
     let refused = table.register(Duration::ZERO, registration("order", "one-too-many"));
-    assert_eq!(refused.expect_err("it is full"), Full::Instances);
+    assert_eq!(refused.expect_err("it is full"), Full::Instances.into());
     assert!(table.register(Duration::ZERO, registration("order", "0")).is_ok());
 }
 
@@ -215,7 +215,7 @@ fn a_refused_service_is_not_known_afterwards() {
         running.table.deregister(running.now, &lease);
     }
     let refused = running.table.register(running.now, registration("one-too-many", "a"));
-    assert_eq!(refused.expect_err("it is full"), Full::Services);
+    assert_eq!(refused.expect_err("it is full"), Full::Services.into());
     assert!(running.table.instances("one-too-many", None, 1).is_none());
 }
 

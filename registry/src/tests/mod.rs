@@ -4,6 +4,7 @@ mod leases;
 mod network;
 mod policies;
 mod requests;
+mod stores;
 mod watch;
 
 use std::{sync::Arc, time::Duration};
@@ -13,7 +14,8 @@ use meshwork::contract::meshwork::registry::v1::{
     Change, DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
     RegisterRequest, ResumePoint, SetStatusRequest, Snapshot, WatchRequest, WatchResponse,
     policy_service_client::PolicyServiceClient, policy_service_server::PolicyServiceServer,
-    registry_service_client::RegistryServiceClient, watch_response::Event,
+    registry_service_client::RegistryServiceClient, store_service_client::StoreServiceClient,
+    store_service_server::StoreServiceServer, watch_response::Event,
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -26,12 +28,14 @@ use crate::{Registry, RegistryServer, backend::Memory, policies::PolicyStore};
 const LIMIT: Duration = Duration::from_secs(3600);
 
 type Client = RegistryServiceClient<RegistryServer>;
+type StoreClient = StoreServiceClient<StoreServiceServer<Registry>>;
 type PolicyClient = PolicyServiceClient<PolicyServiceServer<Registry>>;
 
 /// A registry in this process.
 struct Mesh {
     client: Client,
     policies: PolicyClient,
+    stores: StoreClient,
     draining: CancellationToken,
     time: JoinHandle<std::convert::Infallible>,
 }
@@ -57,7 +61,8 @@ impl Mesh {
         let registry = Registry::new(Arc::new(memory.clone()), draining.clone());
         let time = tokio::spawn(async move { memory.keep_time().await });
         let policies = PolicyClient::new(PolicyServiceServer::new(registry.clone()));
-        Self { client: Client::new(RegistryServer::new(registry)), policies, draining, time }
+        let stores = StoreClient::new(StoreServiceServer::new(registry.clone()));
+        Self { client: Client::new(RegistryServer::new(registry)), policies, stores, draining, time }
     }
 
     /// Ends it, and returns when nothing of it is left.

@@ -1,0 +1,23 @@
+//! The rpc that settles which store a service serves.
+
+use meshwork::contract::meshwork::registry::v1::{
+    AdoptStoreRequest, AdoptStoreResponse, InstanceRef, store_service_server::StoreService,
+};
+use tonic::{Request, Response, Status};
+
+use crate::{Registry, request, service::status, table::InstanceKey};
+
+#[tonic::async_trait]
+impl StoreService for Registry {
+    async fn adopt_store(&self, request: Request<AdoptStoreRequest>) -> Result<Response<AdoptStoreResponse>, Status> {
+        let (service, store_id) = request::adoption(request.into_inner())?;
+        let (kept, removed) = self.backend().adopt(&service, &store_id).await.map_err(status)?;
+        tracing::info!(service, store_id, kept = kept.len(), removed = removed.len(), "a store was adopted");
+        let refs = |keys: Vec<InstanceKey>| keys.into_iter().map(reference).collect();
+        Ok(Response::new(AdoptStoreResponse { kept: refs(kept), removed: refs(removed) }))
+    }
+}
+
+fn reference((service, instance_id): InstanceKey) -> InstanceRef {
+    InstanceRef { service: service.to_string(), instance_id: instance_id.to_string() }
+}

@@ -1,0 +1,117 @@
+//! Which store a service serves. Pure, as the table that it belongs to.
+//!
+//! Two stores of one service halve its data: clients see either, readers of the log lose their place. So whoever serves another
+//! store than those that serve is refused, while that is certain: not in the grace period, when nobody knows yet who was first.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, StoreScope};
+
+/// Another store is served.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{service} is served from store {served} by instance {instance_id}, and this instance has store {refused}: give it the same \
+     database, or `meshwork store adopt {service} {refused}`"
+)]
+pub struct StoreConflict {
+    /// The service.
+    pub service: String,
+    /// The store that it is served from.
+    pub served: String,
+    /// By which instance.
+    pub instance_id: String,
+    /// The store of whoever was refused.
+    pub refused: String,
+}
+
+/// The stores that were adopted, by service.
+#[derive(Debug, Default)]
+pub(super) struct Adopted(BTreeMap<Arc<str>, String>);
+
+impl Adopted {
+    pub(super) fn adopt(&mut self, service: Arc<str>, store_id: String) {
+        self.0.insert(service, store_id);
+    }
+
+    /// Whether this instance's store is the one that was adopted for its service.
+    pub(super) fn is_adopted(&self, instance: &Instance) -> bool {
+        self.0.get(instance.service.as_str()).is_some_and(|store_id| *store_id == instance.store_id)
+    }
+}
+
+/// Whether an instance serves a store that its siblings must serve as well.
+pub(super) fn is_shared(instance: &Instance) -> bool {
+    instance.store_scope() != StoreScope::Instance && !instance.store_id.is_empty()
+}
+
+/// Whether two instances of a service cannot both be right.
+pub(super) fn differ(one: &Instance, other: &Instance) -> bool {
+    is_shared(one) && is_shared(other) && one.store_id != other.store_id
+}
+
+/// Whether an instance may join those of its service.
+pub(super) fn check<'a>(
+    newcomer: &Instance,
+    others: impl Iterator<Item = &'a Instance>,
+    adopted: &Adopted,
+) -> Result<(), StoreConflict> {
+    if adopted.is_adopted(newcomer) {
+        return Ok(());
+    }
+    let conflicts = |other: &&Instance| {
+        other.status() == InstanceStatus::Serving
+            && other.instance_id != newcomer.instance_id
+            && differ(newcomer, other)
+    };
+    match { others }.find(conflicts) {
+        None => Ok(()),
+        Some(other) => Err(StoreConflict {
+            service: newcomer.service.clone(),
+            served: other.store_id.clone(),
+            instance_id: other.instance_id.clone(),
+            refused: newcomer.store_id.clone(),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn instance(id: &str, store_id: &str, scope: StoreScope, status: InstanceStatus) -> Instance {
+        Instance {
+            service: "order".into(),
+            instance_id: id.into(),
+            store_id: store_id.into(),
+            store_scope: scope.into(),
+            status: status.into(),
+            ..Instance::default()
+        }
+    }
+
+    #[test]
+    fn only_another_store_of_the_whole_service_that_is_served_keeps_an_instance_out() {
+        use InstanceStatus::{Draining, NotServing, Serving};
+        use StoreScope::{Instance as Own, Service, Unspecified};
+        let newcomer = instance("new", "b", Service, Serving);
+        for (other, conflicts) in [
+            (instance("old", "a", Service, Serving), true),
+            (instance("old", "a", Unspecified, Serving), true),
+            (instance("old", "b", Service, Serving), false),
+            (instance("old", "", Service, Serving), false),
+            (instance("old", "a", Own, Serving), false),
+            (instance("old", "a", Service, Draining), false),
+            (instance("old", "a", Service, NotServing), false),
+            (instance("new", "a", Service, Serving), false),
+        ] {
+            let mut adopted = Adopted::default();
+            let checked = check(&newcomer, std::iter::once(&other), &adopted);
+            assert_eq!(checked.is_err(), conflicts, "{other:?}");
+            adopted.adopt("order".into(), "b".into());
+            assert!(check(&newcomer, std::iter::once(&other), &adopted).is_ok());
+        }
+        let view = instance("new", "b", Own, Serving);
+        let other = instance("old", "a", Own, Serving);
+        assert!(check(&view, std::iter::once(&other), &Adopted::default()).is_ok());
+    }
+}

@@ -1,0 +1,89 @@
+//! Which store a service serves.
+
+use meshwork::contract::meshwork::registry::v1::{AdoptStoreRequest, StoreScope};
+use tonic::Code;
+
+use super::*;
+
+fn request_with(id: &str, store_id: &str, scope: StoreScope) -> RegisterRequest {
+    let RegisterRequest { instance, .. } = request("order", id);
+    let instance = Instance { store_id: store_id.into(), store_scope: scope.into(), ..instance.expect("given") };
+    RegisterRequest { instance: Some(instance), lease_ttl: None }
+}
+
+async fn register(mesh: &mut Mesh, id: &str, store_id: &str) -> Result<Lease, Status> {
+    Ok(mesh.client.register(request_with(id, store_id, StoreScope::Service)).await?.into_inner())
+}
+
+async fn adopt(mesh: &mut Mesh, store_id: &str) -> (Vec<String>, Vec<String>) {
+    let request = AdoptStoreRequest { service: "order".into(), store_id: store_id.into() };
+    let adopted = mesh.stores.adopt_store(request).await.expect("adopted").into_inner();
+    let ids = |refs: Vec<meshwork::contract::meshwork::registry::v1::InstanceRef>| {
+        refs.into_iter().map(|instance| instance.instance_id).collect()
+    };
+    (ids(adopted.kept), ids(adopted.removed))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_store_of_a_service_is_refused_while_the_first_is_served() {
+    let mut mesh = Mesh::start();
+    let first = register(&mut mesh, "a", "one").await.expect("the first");
+    register(&mut mesh, "b", "one").await.expect("the same store");
+    let refused = register(&mut mesh, "c", "two").await.expect_err("another store");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    for part in ["one", "two", "instance a", "meshwork store adopt order two"] {
+        assert!(refused.message().contains(part), "{part} in {}", refused.message());
+    }
+    let again = register(&mut mesh, "a", "one").await.expect("a restart");
+    assert_ne!(again.lease_id, first.lease_id);
+
+    mesh.set_status(&again, InstanceStatus::Draining).await.expect("held");
+    register(&mut mesh, "c", "two").await.expect_err("b serves");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    register(&mut mesh, "c", "two").await.expect("nobody is there any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_with_stores_of_their_own_and_such_as_say_none_do_not_meet() {
+    let mut mesh = Mesh::start();
+    for (id, store_id) in [("a", "one"), ("b", "two")] {
+        mesh.client.register(request_with(id, store_id, StoreScope::Instance)).await.expect("a view of its own");
+    }
+    register(&mut mesh, "c", "").await.expect("of 0.1");
+    register(&mut mesh, "d", "three").await.expect("the first that says one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_has_just_started_refuses_no_store_because_it_does_not_know_who_was_first() {
+    let mut mesh = Mesh::with_grace(Duration::from_secs(15));
+    register(&mut mesh, "a", "one").await.expect("who comes first need not be who was first");
+    register(&mut mesh, "b", "two").await.expect("provisional");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    for id in ["a", "b"] {
+        let store = if id == "a" { "one" } else { "two" };
+        register(&mut mesh, id, store).await.expect("again");
+    }
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    register(&mut mesh, "c", "three").await.expect("their leases have run out");
+    register(&mut mesh, "d", "four").await.expect_err("it knows now");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_adopted_takes_the_place_of_the_other() {
+    let mut mesh = Mesh::start();
+    let old = register(&mut mesh, "a", "one").await.expect("the first");
+    let mut watch = mesh.watch(&["order"]).await;
+    watch.snapshot().await;
+    assert_eq!(adopt(&mut mesh, "two").await, (vec![], vec!["a".to_owned()]));
+    assert_eq!(watch.change().await, (vec![], vec!["a".to_owned()]));
+    let mut renewals = mesh.keep_alive().await;
+    assert_eq!(renewals.renew(&old).await, LeaseState::Unknown, "it registers again");
+    register(&mut mesh, "a", "one").await.expect("nobody serves the other yet, and calls go on");
+    register(&mut mesh, "b", "two").await.expect("adopted");
+    assert_eq!(watch.change().await.1, ["a"], "both are never there");
+    register(&mut mesh, "a", "one").await.expect_err("it is served");
+    assert_eq!(adopt(&mut mesh, "two").await, (vec!["b".to_owned()], vec![]), "again");
+
+    let bad = AdoptStoreRequest { service: "Order".into(), store_id: String::new() };
+    assert_eq!(mesh.stores.adopt_store(bad).await.expect_err("malformed").code(), Code::InvalidArgument);
+}

@@ -1,0 +1,123 @@
+//! What a server says of itself when it is asked for its health (grpc.health.v1), and what it tells the registry of it.
+//!
+//! | name | SERVING while |
+//! |---|---|
+//! | empty, and each gRPC service | the server accepts calls, and what they depend on is well: see [`Server::depends_on`] |
+//! | what [`Server::reports`] adds, such as `events/order` | that condition is well |
+//!
+//! What is only reported takes no calls away: a service whose events are late answers as before. docs/health.md is the page for
+//! operators.
+//!
+//! [`Server::depends_on`]: super::Server::depends_on
+//! [`Server::reports`]: super::Server::reports
+
+use std::convert::Infallible;
+
+use futures_util::future::select_all;
+use tonic_health::{ServingStatus, server::HealthReporter};
+
+use super::Config;
+use crate::{contract::meshwork::registry::v1::InstanceStatus, discovery::announce::Voice, health::Condition};
+
+/// The conditions of a server.
+#[derive(Default)]
+pub(super) struct Conditions {
+    /// What calls depend on.
+    pub(super) essential: Vec<Condition>,
+    /// What is only reported, each under a name of its own.
+    pub(super) reported: Vec<(String, Condition)>,
+}
+
+/// The health of a server, and whoever wants to know of it.
+pub(super) struct Health {
+    reporter: HealthReporter,
+    /// The empty name, and those of all services.
+    names: Vec<String>,
+    conditions: Conditions,
+    service: String,
+    instance_id: String,
+}
+
+impl Health {
+    /// Of a server with these services, which reporter tells.
+    pub(super) fn new(
+        reporter: HealthReporter,
+        services: impl Iterator<Item = String>,
+        conditions: Conditions,
+        config: &Config,
+    ) -> Self {
+        let names = services.chain([String::new()]).collect();
+        let (service, instance_id) = (config.service.clone(), config.instance_id.clone());
+        Self { reporter, names, conditions, service, instance_id }
+    }
+
+    /// The server accepts calls. Returns whether they can be answered.
+    pub(super) async fn begin(&self) -> bool {
+        for (name, condition) in &self.conditions.reported {
+            self.tell(name, condition.problem().is_none()).await;
+        }
+        let well = self.is_well();
+        self.tell_all(well).await;
+        well
+    }
+
+    /// Tells of every change, also to the mesh, until it is dropped.
+    pub(super) async fn follow(&mut self, voice: Option<Voice>) -> Infallible {
+        let mut was = self.is_well();
+        loop {
+            self.changed().await;
+            for (name, condition) in &self.conditions.reported {
+                self.tell(name, condition.problem().is_none()).await;
+            }
+            let well = self.is_well();
+            if well != was {
+                was = well;
+                self.tell_all(well).await;
+                if let Some(voice) = &voice {
+                    voice.say(status(well));
+                }
+            }
+        }
+    }
+
+    /// The server leaves.
+    pub(super) async fn end(&self) {
+        self.tell_all(false).await;
+    }
+
+    fn is_well(&self) -> bool {
+        self.conditions.essential.iter().all(|condition| condition.problem().is_none())
+    }
+
+    async fn changed(&mut self) {
+        let Conditions { essential, reported } = &mut self.conditions;
+        let all = essential.iter_mut().chain(reported.iter_mut().map(|(_, condition)| condition));
+        let changes: Vec<_> = all.map(|condition| Box::pin(condition.changed())).collect();
+        if changes.is_empty() {
+            return std::future::pending().await;
+        }
+        select_all(changes).await;
+    }
+
+    async fn tell_all(&self, well: bool) {
+        for name in &self.names {
+            self.tell(name, well).await;
+        }
+    }
+
+    async fn tell(&self, name: &str, well: bool) {
+        let status = if well { ServingStatus::Serving } else { ServingStatus::NotServing };
+        self.reporter.set_service_status(name, status).await;
+        let labels = [
+            metrics::Label::new("service", self.service.clone()),
+            metrics::Label::new("instance", self.instance_id.clone()),
+            metrics::Label::new("name", name.to_owned()),
+        ];
+        metrics::gauge!("meshwork_health_serving", labels.iter()).set(u8::from(well));
+    }
+}
+
+/// What the registry is to know of a server.
+pub(super) fn status(well: bool) -> InstanceStatus {
+    if well { InstanceStatus::Serving } else { InstanceStatus::NotServing }
+}
