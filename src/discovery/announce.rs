@@ -9,6 +9,9 @@
 //!    └── INVALID_ARGUMENT ──> fails
 //! ```
 //!
+//! The backoff is also for FAILED_PRECONDITION: another store is served for the service, and the instance is not well until
+//! it is admitted.
+//!
 //! The task works towards a goal and tells what it has reached; nobody waits for it unless he asks. A lost stream is
 //! opened again, and the first renewal on it says whether the lease still stands, so that a registration is repeated
 //! exactly if it must be. It never registers again under an id that somebody else has taken.
@@ -27,6 +30,7 @@ use tonic::Status;
 
 use crate::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, registry_service_client::RegistryServiceClient},
+    health::{Condition, Conditioner},
     rpc::Transport,
 };
 
@@ -88,6 +92,11 @@ impl Announcers {
         Voice(self.0.iter().map(|announcer| announcer.goal.clone()).collect())
     }
 
+    /// Whether each registry admits the instance, or is away: none has refused it.
+    pub(crate) fn admissions(&self) -> impl Iterator<Item = Condition> {
+        self.0.iter().map(|announcer| announcer.admission.clone())
+    }
+
     /// Changes the status, and hands what each registry has confirmed to `seen`, until that has ended for all; of several only
     /// for those that hold a lease, if there are some: the others have nobody to tell.
     pub(crate) async fn set_status(&mut self, status: InstanceStatus, seen: &Seen) {
@@ -141,6 +150,7 @@ impl Voice {
 pub(crate) struct Announcer {
     goal: watch::Sender<Goal>,
     announced: watch::Receiver<Option<Announced>>,
+    admission: Condition,
     task: AbortOnDropHandle<Result<(), AnnounceError>>,
 }
 
@@ -154,8 +164,10 @@ impl Announcer {
     ) -> Self {
         let (goal, goal_seen) = watch::channel(Goal::Present(instance.status()));
         let (announced, announced_seen) = watch::channel(None);
-        let work = worker::run(registry, gate, instance, lease_ttl, goal_seen, announced);
-        Self { goal, announced: announced_seen, task: AbortOnDropHandle::new(tokio::spawn(work)) }
+        let conditioner = Conditioner::new();
+        let admission = conditioner.condition();
+        let work = worker::run(registry, gate, instance, lease_ttl, goal_seen, announced, conditioner);
+        Self { goal, announced: announced_seen, admission, task: AbortOnDropHandle::new(tokio::spawn(work)) }
     }
 
     /// Whether the registry is there and has given a lease.

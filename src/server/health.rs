@@ -2,7 +2,7 @@
 //!
 //! | name | SERVING while |
 //! |---|---|
-//! | empty, and each gRPC service | the server accepts calls, and what they depend on is well: see [`Server::depends_on`] |
+//! | empty, and each gRPC service | the server accepts calls, no registry refuses it, and what they depend on is well: see [`Server::depends_on`] |
 //! | what [`Server::reports`] adds, such as `events/order` | that condition is well |
 //!
 //! What is only reported takes no calls away: a service whose events are late answers as before. docs/health.md is the page for
@@ -34,6 +34,8 @@ pub(super) struct Health {
     /// The empty name, and those of all services.
     names: Vec<String>,
     conditions: Conditions,
+    /// What was told last.
+    well: bool,
     service: String,
     instance_id: String,
 }
@@ -48,35 +50,35 @@ impl Health {
     ) -> Self {
         let names = services.chain([String::new()]).collect();
         let (service, instance_id) = (config.service.clone(), config.instance_id.clone());
-        Self { reporter, names, conditions, service, instance_id }
+        Self { reporter, names, conditions, well: false, service, instance_id }
     }
 
-    /// The server accepts calls. Returns whether they can be answered.
-    pub(super) async fn begin(&self) -> bool {
-        for (name, condition) in &self.conditions.reported {
-            self.tell(name, condition.problem().is_none()).await;
-        }
-        let well = self.is_well();
-        self.tell_all(well).await;
-        well
+    /// The server accepts calls. Returns what the registry is to know of it.
+    pub(super) async fn begin(&mut self) -> InstanceStatus {
+        self.well = self.is_well();
+        self.tell_reported().await;
+        self.tell_all(self.well).await;
+        status(self.well)
+    }
+
+    /// Calls depend on these as well.
+    pub(super) fn depends_on(&mut self, conditions: impl Iterator<Item = Condition>) {
+        self.conditions.essential.extend(conditions);
     }
 
     /// Tells of every change, also to the mesh, until it is dropped.
     pub(super) async fn follow(&mut self, voice: Option<Voice>) -> Infallible {
-        let mut was = self.is_well();
         loop {
-            self.changed().await;
-            for (name, condition) in &self.conditions.reported {
-                self.tell(name, condition.problem().is_none()).await;
-            }
+            self.tell_reported().await;
             let well = self.is_well();
-            if well != was {
-                was = well;
+            if well != self.well {
+                self.well = well;
                 self.tell_all(well).await;
                 if let Some(voice) = &voice {
                     voice.say(status(well));
                 }
             }
+            self.changed().await;
         }
     }
 
@@ -99,6 +101,12 @@ impl Health {
         select_all(changes).await;
     }
 
+    async fn tell_reported(&self) {
+        for (name, condition) in &self.conditions.reported {
+            self.tell(name, condition.problem().is_none()).await;
+        }
+    }
+
     async fn tell_all(&self, well: bool) {
         for name in &self.names {
             self.tell(name, well).await;
@@ -118,6 +126,6 @@ impl Health {
 }
 
 /// What the registry is to know of a server.
-pub(super) fn status(well: bool) -> InstanceStatus {
+fn status(well: bool) -> InstanceStatus {
     if well { InstanceStatus::Serving } else { InstanceStatus::NotServing }
 }

@@ -10,6 +10,7 @@ use crate::{
         Instance, InstanceStatus, StoreScope as ContractScope, registry_service_client::RegistryServiceClient,
     },
     discovery::announce::{AnnounceError, Announced, Announcer, Announcers, Gate, Seen, Voice},
+    health::Condition,
     rpc::Transport,
 };
 
@@ -63,6 +64,11 @@ impl Membership {
             Some(member) => member.announcers.failed().await,
             None => std::future::pending().await,
         }
+    }
+
+    /// Whether registries admit the server.
+    pub(super) fn admissions(&self) -> impl Iterator<Item = Condition> {
+        self.0.iter().flat_map(|member| member.announcers.admissions())
     }
 
     /// What tells the mesh how the server is; in no mesh, nobody.

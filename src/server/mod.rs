@@ -36,11 +36,8 @@ pub use config::Config;
 pub use fault::draining_status;
 pub use limits::Limits;
 
-use crate::Mesh;
 pub use crate::discovery::announce::AnnounceError;
-use crate::discovery::announce::Gate;
-
-use crate::health::Condition;
+use crate::{Mesh, discovery::announce::Gate, health::Condition};
 
 use health::Conditions;
 use infrastructure::Services;

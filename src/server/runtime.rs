@@ -12,18 +12,17 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::HealthReporter;
 
-use crate::contract::meshwork::registry::v1::Instance;
-
 use super::{
     Error, Server,
     call::Stack,
     connection::{self, CallTasks},
-    health::{self, Health},
+    health::Health,
     infrastructure, instance_header,
     membership::{self, Membership},
     methods::Methods,
     places::Places,
 };
+use crate::contract::meshwork::registry::v1::Instance;
 
 /// After an error of accepting, which mostly says that files ran out: long enough not to spin, short enough not to be felt.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
@@ -67,8 +66,9 @@ where
     // Boxed, so that it can be closed before the server ends.
     let mut incoming = Box::pin(incoming.fuse());
 
-    let status = health::status(health.begin().await);
-    let mut membership = Membership::join(announce, Instance { status: status.into(), ..instance }, config.lease_ttl);
+    let instance = Instance { status: health.begin().await.into(), ..instance };
+    let mut membership = Membership::join(announce, instance, config.lease_ttl);
+    health.depends_on(membership.admissions());
     let voice = membership.voice();
     let end = async {
         tokio::select! {

@@ -22,11 +22,14 @@ pub(crate) struct State {
     /// Answers no renewal.
     pub(crate) silent: bool,
     pub(crate) refuses: bool,
+    /// Says that the service is served from another store.
+    pub(crate) serves_another_store: bool,
     /// Answers every renewal with this number instead, such as `Unknown` or one of a later contract.
     pub(crate) answers: Option<i32>,
     pub(crate) leases: BTreeMap<String, Instance>,
     pub(crate) fenced: Vec<String>,
     pub(crate) registrations: u64,
+    pub(crate) refusals: u64,
     pub(crate) streams: u64,
     pub(crate) renewals: u64,
     pub(crate) revision: u64,
@@ -91,6 +94,10 @@ impl RegistryService for Fake {
         self.check()?;
         if self.0.borrow().refuses {
             return Err(Status::invalid_argument("service: must be a name"));
+        }
+        if self.0.borrow().serves_another_store {
+            self.change(|state| state.refusals += 1);
+            return Err(Status::failed_precondition("order is served from store a"));
         }
         let instance = request.into_inner().instance.expect("given");
         let mut lease = Lease { lease_ttl: Some(TTL.try_into().expect("short")), ..Lease::default() };

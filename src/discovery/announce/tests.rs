@@ -209,6 +209,27 @@ async fn an_instance_that_the_registry_refuses_says_why() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_with_another_store_says_so_and_joins_as_soon_as_it_is_admitted() {
+    let registry = Fake::new(State { serves_another_store: true, ..State::default() });
+    let announcer = start(&registry);
+    registry.until(|state| state.refusals == 3).await;
+    let problem = announcer.admission.problem().expect("it is refused");
+    assert!(problem.contains("order is served from store a"), "{problem}");
+
+    registry.change(|state| state.serves_another_store = false);
+
+    registry.until(|state| state.registrations == 1).await;
+    let mut admission = announcer.admission.clone();
+    soon(async {
+        while admission.problem().is_some() {
+            admission.changed().await
+        }
+    })
+    .await;
+    announcer.leave().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn leaving_a_registry_that_is_away_takes_a_second_at_most() {
     for away_from_the_start in [true, false] {
         let registry = Fake::new(State { away: away_from_the_start, ..State::default() });

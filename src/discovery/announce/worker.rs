@@ -16,6 +16,7 @@ use crate::{
         DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
         RegisterRequest, SetStatusRequest, registry_service_client::RegistryServiceClient,
     },
+    health::Conditioner,
     rpc::Transport,
 };
 
@@ -34,8 +35,9 @@ pub(super) async fn run<T: Transport>(
     lease_ttl: Duration,
     goal: watch::Receiver<Goal>,
     announced: watch::Sender<Option<Announced>>,
+    admission: Conditioner,
 ) -> Result<(), AnnounceError> {
-    Worker { registry, gate, instance, lease_ttl, goal, announced, away: BACKOFF, lost: BACKOFF }.run().await
+    Worker { registry, gate, instance, lease_ttl, goal, announced, admission, away: BACKOFF, lost: BACKOFF }.run().await
 }
 
 /// How a lease was held.
@@ -54,6 +56,8 @@ struct Worker<T> {
     lease_ttl: Duration,
     goal: watch::Receiver<Goal>,
     announced: watch::Sender<Option<Announced>>,
+    /// Whether the registry takes the instance among its service's others.
+    admission: Conditioner,
     /// The waits while the registry is away.
     away: Backoff,
     /// The waits between leases that are lost.
@@ -95,10 +99,12 @@ impl<T: Transport> Worker<T> {
             match self.register().await {
                 Ok(lease) => {
                     self.gate.hold(&lease.epoch);
+                    self.admission.set(Ok(()));
                     self.confirm(&lease);
                     return Ok(Some(lease));
                 }
                 Err(status) if status.code() == Code::InvalidArgument => return Err(self.refused(status)),
+                Err(status) if status.code() == Code::FailedPrecondition => self.not_admitted(&status),
                 Err(status) if warned => tracing::debug!(error = status.message(), "the registry is still away"),
                 Err(status) => {
                     warned = true;
@@ -109,6 +115,15 @@ impl<T: Transport> Worker<T> {
                 }
             }
             self.pause_away().await;
+        }
+    }
+
+    /// The registry is there, and does not take the instance as things are: another store is served for its service. That may
+    /// change, by the others' end or an operator's word.
+    fn not_admitted(&self, status: &Status) {
+        let problem = format!("the registry does not admit this instance: {}", status.message());
+        if self.admission.set(Err(problem.clone())) {
+            tracing::error!(problem, "calls are not answered; it is tried again");
         }
     }
 

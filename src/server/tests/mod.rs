@@ -3,6 +3,7 @@
 mod calls;
 mod drain;
 mod floods;
+mod health;
 mod limits;
 mod metrics;
 mod probe;

@@ -1,0 +1,99 @@
+//! What a server says of itself: to those who ask for its health, and to the registry.
+
+use tokio_stream::StreamExt as _;
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use super::*;
+use crate::{
+    contract::meshwork::registry::v1::InstanceStatus::{NotServing, Serving},
+    discovery::announce::fake::{Fake, State},
+    health::Conditioner,
+};
+
+const PROBE: &str = "meshwork.registry.v1.RegistryService";
+
+/// Waits until the health of a name is said to be this.
+async fn until(running: &Running, name: &str, status: ServingStatus) {
+    let connection = running.connect().await.expect("the server answers");
+    let mut health = HealthClient::with_origin(connection, http::Uri::from_static("http://probe"));
+    let request = HealthCheckRequest { service: name.to_owned() };
+    let mut told = health.watch(request).await.expect("a known name").into_inner();
+    let is_told = async { while told.next().await.expect("no end").expect("no error").status() != status {} };
+    soon(is_told).await;
+}
+
+fn announced(server: Server, registry: &Fake) -> Server {
+    server.announce_through(Announce::new(vec![(registry.client(), Gate::default())], |_| std::future::ready(())))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_calls_depend_on_is_told_to_those_who_ask_and_to_the_registry() {
+    let (registry, store) = (Fake::new(State::default()), Conditioner::new());
+    store.set(Err("the file was removed".into()));
+    let running = run(config(), |server| announced(server.depends_on(store.condition()), &registry));
+    registry.until(|state| state.statuses() == [NotServing]).await;
+    for name in ["", PROBE] {
+        until(&running, name, ServingStatus::NotServing).await;
+    }
+
+    store.set(Ok(()));
+    registry.until(|state| state.statuses() == [Serving]).await;
+    for name in ["", PROBE] {
+        until(&running, name, ServingStatus::Serving).await;
+    }
+
+    store.set(Err("the disk is full".into()));
+    registry.until(|state| state.statuses() == [NotServing]).await;
+    until(&running, "", ServingStatus::NotServing).await;
+    assert_eq!(registry.0.borrow().registrations, 1, "it stays in the mesh");
+    running.stop().await.expect("it left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_only_reported_has_its_own_name_and_takes_no_calls_away() {
+    let (registry, events) = (Fake::new(State::default()), Conditioner::new());
+    let running = run(config(), |server| announced(server.reports("events/order", events.condition()), &registry));
+    until(&running, "events/order", ServingStatus::Serving).await;
+    events.set(Err("event 7 cannot be decoded".into()));
+    until(&running, "events/order", ServingStatus::NotServing).await;
+    until(&running, "", ServingStatus::Serving).await;
+    assert_eq!(registry.until(|state| state.registrations == 1).await.statuses(), [Serving]);
+    events.set(Ok(()));
+    until(&running, "events/order", ServingStatus::Serving).await;
+    running.stop().await.expect("it left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_not_admitted_with_its_store_is_not_well_until_it_is() {
+    let registry = Fake::new(State { serves_another_store: true, ..State::default() });
+    let store = ServedStore { store_id: "b".into(), scope: StoreScope::Service };
+    let running = run(config(), |server| announced(server.serves_store(store), &registry));
+    until(&running, "", ServingStatus::NotServing).await;
+    until(&running, PROBE, ServingStatus::NotServing).await;
+
+    registry.change(|state| state.serves_another_store = false);
+
+    until(&running, "", ServingStatus::Serving).await;
+    let state = registry.until(|state| state.statuses() == [Serving]).await;
+    assert_eq!(state.leases.values().next().expect("registered").store_id, "b");
+    running.stop().await.expect("it left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_leaves_does_not_come_back_when_its_store_does() {
+    let (registry, store) = (Fake::new(State::default()), Conditioner::new());
+    let running = run(config(), |server| {
+        let never = |_| std::future::pending();
+        let server = server.depends_on(store.condition());
+        server.announce_through(Announce::new(vec![(registry.client(), Gate::default())], never))
+    });
+    registry.until(|state| state.statuses() == [Serving]).await;
+    store.set(Err("the store is away".into()));
+    registry.until(|state| state.statuses() == [NotServing]).await;
+    running.shutdown.cancel();
+    let draining = [crate::contract::meshwork::registry::v1::InstanceStatus::Draining];
+    registry.until(|state| state.statuses() == draining).await;
+    store.set(Ok(()));
+    soon(running.server).await.expect("no panic").expect("it left");
+    assert!(registry.0.borrow().leases.is_empty());
+}
