@@ -7,11 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const FILES: [&str; 10] = [
+const FILES: [&str; 11] = [
     "meshwork/registry/v1/policy.proto",
     "meshwork/registry/v1/registry.proto",
     "meshwork/registry/v1/store.proto",
     "meshwork/event/v1/event.proto",
+    "meshwork/event/v1/operations.proto",
     "shop/type/v1/money.proto",
     "shop/customer/v1/customer.proto",
     "shop/customer/v1/events.proto",

@@ -10,12 +10,14 @@ mod cursor;
 mod feed;
 mod group;
 mod membership;
+mod operations;
 mod outbox;
 mod owner;
 mod past;
 mod position;
 mod progress;
 mod reader;
+mod reconcile;
 mod report;
 mod row;
 mod schema;
@@ -26,10 +28,12 @@ mod tail;
 mod unread;
 
 pub use feed::Feed;
+pub use operations::Operations;
 pub use outbox::{Outbox, OutboxError};
 pub use past::{NotThePast, Past};
 pub use position::{LogPoint, PARTITIONS, Position, PositionToken, partition_of};
 pub use progress::{EventName, Progress, Snapshot, Stuck, SubscriptionState};
+pub use reconcile::{Fork, Undo, Undone};
 pub use report::MAX_UNREAD_AGE;
 pub use subscription::{MalformedEvent, Source, Subscription};
 

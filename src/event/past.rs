@@ -9,8 +9,9 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 
-use super::{Position, PositionToken, Progress};
+use super::{Position, PositionToken, Progress, session::CURSOR_EXPIRED};
 use crate::{
     contract::meshwork::event::v1::{GetPositionRequest, LogPosition, event_service_client::EventServiceClient},
     rpc::Transport,
@@ -24,6 +25,22 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 pub struct Past {
     progress: Progress,
     ask: Arc<dyn Fn(Position) -> BoxFuture<'static, Result<LogPosition, Status>> + Send + Sync>,
+}
+
+/// What stands at a position of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    /// An event.
+    Event {
+        /// The log's store.
+        store_id: String,
+        /// The event; empty before the first.
+        event_id: String,
+    },
+    /// None yet.
+    Beyond,
+    /// One that is no longer there.
+    Pruned,
 }
 
 /// Why a token says nothing about what was read.
@@ -58,6 +75,20 @@ impl Past {
         &self.progress
     }
 
+    /// What stands at a position of the source's log.
+    pub(super) async fn look(&self, at: Position) -> Result<There, Status> {
+        let answer = timeout(ANSWER_LIMIT, (self.ask)(at)).await;
+        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it is silent"))) {
+            Ok(LogPosition { store_id, event_id, .. }) => Ok(There::Event { store_id, event_id }),
+            Err(status) if status.code() == Code::OutOfRange => {
+                let details = status.get_error_details();
+                let pruned = details.error_info().is_some_and(|info| info.reason == CURSOR_EXPIRED);
+                Ok(if pruned { There::Pruned } else { There::Beyond })
+            }
+            Err(status) => Err(status),
+        }
+    }
+
     /// Whether the event that a token names stands where the token says. Tokens of Meshwork 0.1 name none, and are believed.
     ///
     /// # Errors
@@ -73,17 +104,13 @@ impl Past {
         if let Some(known) = self.progress.recent(at).and_then(|point| point.event_id) {
             return if known.to_string() == token.event_id { Ok(()) } else { Err(NotThePast::Lost) };
         }
-        let answer = timeout(ANSWER_LIMIT, (self.ask)(at)).await;
-        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it is silent"))) {
-            Ok(there) if there.event_id == token.event_id => Ok(()),
-            Ok(_) => Err(NotThePast::Lost),
-            Err(status) => match status.code() {
-                // Nothing stands there, or it cannot be checked any more.
-                Code::OutOfRange => Err(NotThePast::Lost),
-                // Meshwork 0.1.
-                Code::Unimplemented => Ok(()),
-                _ => Err(NotThePast::Unknown(status.message().to_owned())),
-            },
+        match self.look(at).await {
+            Ok(There::Event { event_id, .. }) if event_id == token.event_id => Ok(()),
+            // Also where it cannot be checked any more.
+            Ok(There::Event { .. } | There::Beyond | There::Pruned) => Err(NotThePast::Lost),
+            // Meshwork 0.1.
+            Err(status) if status.code() == Code::Unimplemented => Ok(()),
+            Err(status) => Err(NotThePast::Unknown(status.message().to_owned())),
         }
     }
 }

@@ -21,7 +21,9 @@ use crate::{
     store::StoreError,
 };
 
-const DOMAIN: Domain = Domain::new("event.meshwork");
+pub(super) const DOMAIN: Domain = Domain::new("event.meshwork");
+/// The reason of the error that what stood at a position was pruned.
+pub(super) const CURSOR_EXPIRED: &str = "CURSOR_EXPIRED";
 /// Events of one batch: a write batch of the consumer, some 300 KiB.
 pub(super) const MAX_BATCH_EVENTS: usize = 512;
 /// The credit that is kept, as the contract says.
@@ -237,14 +239,14 @@ fn response(event: subscribe_response::Event) -> SubscribeResponse {
 
 fn expired(partition: u32, position: u64) -> Status {
     let message = format!("what stood at or behind position {position} of partition {partition} is no longer there");
-    DOMAIN.error(Code::OutOfRange, "CURSOR_EXPIRED", message)
+    DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, message)
 }
 
 fn protocol(message: &str) -> Status {
     DOMAIN.error(Code::InvalidArgument, "PROTOCOL_BROKEN", message)
 }
 
-fn unavailable(error: &StoreError) -> Status {
+pub(super) fn unavailable(error: &StoreError) -> Status {
     tracing::warn!(%error, "the log could not be read");
     DOMAIN.retry_later("STORE_UNAVAILABLE", "the event log cannot be read at the moment", Duration::from_secs(1))
 }

@@ -129,14 +129,24 @@ impl Subscription {
         self.condition.clone()
     }
 
+    /// The name under which a server reports its condition: `events/<source>`.
+    pub fn health_name(&self) -> String {
+        format!("events/{}", self.source)
+    }
+
     /// The partitions that this instance reads at the moment; its siblings read the others.
     pub fn partitions(&self) -> BTreeSet<u32> {
         self.partitions.borrow().clone()
     }
 
-    /// Reads again from its cursors, at once, whatever it is waiting for.
-    pub fn read_again(&self) {
-        self.again.notify_one();
+    /// The partitions that this instance reads, as they change.
+    pub(super) fn watch_partitions(&self) -> watch::Receiver<BTreeSet<u32>> {
+        self.partitions.clone()
+    }
+
+    /// What makes it read again from its cursors, at once, whatever it is waiting for.
+    pub(super) fn again(&self) -> Arc<Notify> {
+        self.again.clone()
     }
 
     /// Stops reading, and leaves its partitions to the other instances.

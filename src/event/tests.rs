@@ -29,6 +29,7 @@ use crate::{
 
 mod groups;
 mod past;
+mod reconcile;
 mod shared;
 mod stuck;
 

@@ -111,7 +111,7 @@ impl NewEvent {
 }
 
 /// The rows that a batch touches, as they are after the inputs decided so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Rows<K, R> {
     rows: HashMap<K, R>,
 }

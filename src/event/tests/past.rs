@@ -14,16 +14,16 @@ on_both_stores!(
 );
 
 /// Copies of a log's tables, to be put back later.
-const BACKUP: [&str; 2] =
+pub(super) const BACKUP: [&str; 2] =
     ["create table outbox_backup as select * from outbox", "create table head_backup as select * from outbox_head"];
-const RESTORE: [&str; 4] = [
+pub(super) const RESTORE: [&str; 4] = [
     "delete from outbox",
     "insert into outbox select * from outbox_backup",
     "delete from outbox_head",
     "insert into outbox_head select * from head_backup",
 ];
 
-async fn run(outbox: &Outbox, statements: &[&'static str]) {
+pub(super) async fn run(outbox: &Outbox, statements: &[&'static str]) {
     let mut tx = outbox.database().begin().await.expect("begun");
     for sql in statements {
         tx.execute(Sql::new(*sql)).await.expect(sql);
@@ -32,12 +32,12 @@ async fn run(outbox: &Outbox, statements: &[&'static str]) {
 }
 
 /// The same store after its process has started again.
-async fn reopened(outbox: &Outbox) -> Outbox {
+pub(super) async fn reopened(outbox: &Outbox) -> Outbox {
     Outbox::open(outbox.database().clone(), SOURCE).await.expect("a log")
 }
 
 /// 100 events are read, the source is set back to the first 50, and has written `since` others.
-async fn set_back(engine: &Engine, since: u128) -> (Fixture, Outbox) {
+pub(super) async fn set_back(engine: &Engine, since: u128) -> (Fixture, Outbox) {
     let fixture = Fixture::new(engine).await;
     produce(&fixture.producer, 0..50, "").await;
     run(&fixture.producer, &BACKUP).await;

@@ -84,7 +84,7 @@ async fn an_event_that_the_rules_refuse_stops_its_partition_until_they_accept_it
     let fixture = Fixture::new(&engine).await;
     let subscription = expect_poison(&fixture, FORBIDDEN, "it is forbidden").await;
     fixture.operate("insert into seen (partition, position) values (99, 99)").await;
-    subscription.read_again();
+    subscription.again().notify_one();
     until(&subscription, |snapshot| snapshot.stuck.is_empty() && snapshot.state == SubscriptionState::Running).await;
     fixture.expect_all_applied().await;
     let mut condition = subscription.condition();
