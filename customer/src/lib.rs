@@ -9,6 +9,7 @@ pub mod domain;
 pub mod process;
 mod service;
 mod store;
+mod undo;
 
 pub use decider::Customers;
 
@@ -19,13 +20,18 @@ use meshwork::{
     Mesh,
     contract::{
         meshwork::event::v1::event_service_client::EventServiceClient,
-        shop::customer::v1::customer_service_server::CustomerServiceServer,
+        shop::{
+            customer::v1::customer_service_server::CustomerServiceServer,
+            order::v1::order_service_client::OrderServiceClient,
+        },
     },
-    event::{Feed, Subscription},
-    server::{self, Server},
+    event::{Feed, Operations, Subscription},
+    server::{self, Server, StoreScope},
 };
 use meshwork_shop::{OpenError, WriteSide};
 use tokio::io::{AsyncRead, AsyncWrite};
+
+use undo::LostOrders;
 
 /// The service's name in the mesh.
 pub const SERVICE: &str = "customer";
@@ -70,9 +76,13 @@ where
         store.writer().clone(),
         consume::orders(),
     );
-    let server = server
+    let undo = LostOrders { store: store.clone(), orders: OrderServiceClient::new(mesh.channel("order")) };
+    let server = store
+        .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
         .add_service(Feed::service(store.outbox().clone(), draining))
+        .add_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
+        .reports(orders.health_name(), orders.condition())
         .announce(mesh);
     let served = server.serve(incoming, shutdown).await;
     orders.stop().await;

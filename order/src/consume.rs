@@ -4,7 +4,7 @@ use meshwork::{
     contract::{
         meshwork::event::v1::{Event, GroupLifetime},
         shop::{
-            customer::v1::{CreditRefused, CreditReserved, RefusalReason},
+            customer::v1::{CreditRefused, CreditReleased, CreditReserved, RefusalReason},
             order::v1::RejectionReason,
         },
     },
@@ -21,7 +21,7 @@ pub(crate) fn credit() -> Source<Orders> {
         name: "customer",
         group: SERVICE.into(),
         lifetime: GroupLifetime::Durable,
-        types: vec![CreditReserved::full_name(), CreditRefused::full_name()],
+        types: vec![CreditReserved::full_name(), CreditReleased::full_name(), CreditRefused::full_name()],
         decode: input,
     }
 }
@@ -31,6 +31,10 @@ fn input(event: &Event) -> Result<Input, MalformedEvent> {
     if event.r#type == CreditReserved::full_name() {
         let reserved: CreditReserved = decode_event(event)?;
         return Ok(Input::CreditReserved { order_id: event_id(&reserved.order_id)?, now_ms });
+    }
+    if event.r#type == CreditReleased::full_name() {
+        let released: CreditReleased = decode_event(event)?;
+        return Ok(Input::CreditReleased { order_id: event_id(&released.order_id)?, now_ms });
     }
     let refused: CreditRefused = decode_event(event)?;
     let reason = match refused.reason() {
@@ -66,6 +70,10 @@ mod tests {
         let reserved = event(&CreditReserved { order_id: ORDER.to_string(), ..CreditReserved::default() });
         let settles = input(&reserved).expect("understood");
         assert!(matches!(settles, Input::CreditReserved { order_id: ORDER, .. }));
+
+        let released = event(&CreditReleased { order_id: ORDER.to_string(), ..CreditReleased::default() });
+        let ends = input(&released).expect("understood");
+        assert!(matches!(ends, Input::CreditReleased { order_id: ORDER, .. }));
 
         for (given, expected) in [
             (RefusalReason::InsufficientCredit, RejectionReason::InsufficientCredit),

@@ -23,8 +23,8 @@ use meshwork::{
         meshwork::event::v1::event_service_client::EventServiceClient,
         shop::order::v1::order_service_server::OrderServiceServer,
     },
-    event::{Feed, Subscription},
-    server::{self, Server},
+    event::{Feed, Operations, Subscription},
+    server::{self, Server, StoreScope},
 };
 use meshwork_shop::{OpenError, WriteSide};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -81,9 +81,13 @@ where
         store.writer().clone(),
         consume::credit(),
     );
-    let server = server
+    let server = store
+        .served_by(server, StoreScope::Service)
         .add_service(OrderServiceServer::new(service::Rpcs::new(store.clone(), saga_deadline, draining.clone())))
         .add_service(Feed::service(store.outbox().clone(), draining))
+        // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
+        .add_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())
+        .reports(credit.health_name(), credit.condition())
         .announce(mesh);
     let served = tokio::select! {
         served = server.serve(incoming, shutdown) => served,

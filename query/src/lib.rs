@@ -6,6 +6,7 @@
 mod consume;
 pub mod domain;
 mod store;
+mod undo;
 mod view;
 
 mod watch;
@@ -30,8 +31,8 @@ use meshwork::{
         meshwork::event::v1::event_service_client::EventServiceClient,
         shop::query::v1::query_service_server::QueryServiceServer,
     },
-    event::Subscription,
-    server::{self, Server},
+    event::{Operations, Subscription},
+    server::{self, Server, StoreScope},
 };
 use meshwork_shop::{OpenError, WriteSide};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -39,6 +40,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use view::View;
 
 use service::Service;
+use undo::{Rows, ThrowAway};
 
 /// The service's name in the mesh.
 pub const SERVICE: &str = "query";
@@ -88,23 +90,32 @@ where
 {
     let Config { server, mesh, store } = config;
     let view_id = store.outbox().store_id();
-    let subscriptions = [consume::orders(view_id), consume::customers(view_id)].map(|source| {
+    let [orders, customers] = [consume::orders(view_id), consume::customers(view_id)].map(|source| {
         let client = EventServiceClient::new(mesh.channel(source.name));
-        (source.name, Subscription::start(client, store.outbox().clone(), store.writer().clone(), source))
+        Subscription::start(client, store.outbox().clone(), store.writer().clone(), source)
     });
-    let sources = subscriptions.iter().map(|(name, subscription)| (*name, subscription.past().clone())).collect();
+    let throw_away = |rows| ThrowAway { database: store.database().clone(), rows };
+    let operations = Operations::new(store.outbox().clone())
+        .with(&orders, throw_away(Rows::Orders))
+        .with(&customers, throw_away(Rows::Customers));
 
-    let orders = subscriptions[0].1.progress().clone();
-
-    let server = Server::new(server).announce(mesh);
-    let service = Service::new(&store, sources, &server.draining());
+    let server = Server::new(server);
+    let sources = [&orders, &customers].map(|subscription| (subscription.source(), subscription.past().clone()));
+    let service = Service::new(&store, sources.to_vec(), &server.draining());
+    let server = store
+        .served_by(server, StoreScope::Instance)
+        .add_service(QueryServiceServer::new(service))
+        .add_service(operations.service())
+        .reports(orders.health_name(), orders.condition())
+        .reports(customers.health_name(), customers.condition())
+        .announce(mesh);
     let hub = store.decider().hub();
-    let followed = watch::follow(store.database(), &hub, &orders);
+    let followed = watch::follow(store.database(), &hub, orders.progress());
     let result = tokio::select! {
-        result = server.add_service(QueryServiceServer::new(service)).serve(incoming, shutdown) => result,
+        result = server.serve(incoming, shutdown) => result,
         never = followed => match never {}
     };
-    for (_, subscription) in subscriptions {
+    for subscription in [orders, customers] {
         subscription.stop().await;
     }
     result

@@ -1,5 +1,7 @@
 //! Rows as messages of the contract.
 
+use std::time::Duration;
+
 use meshwork::{
     contract::shop::query::v1 as proto,
     event::{Snapshot, SubscriptionState},
@@ -15,6 +17,9 @@ use crate::{
 
 /// The domain of this service's errors.
 pub(crate) const DOMAIN: Domain = Domain::new("query.shop");
+
+/// When to try again: a view that is behind is not a matter of milliseconds.
+pub(crate) const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// An order of the view.
 pub(crate) fn order_message(order_id: Uuid, row: &OrderRow, customer_name: &str) -> proto::Order {

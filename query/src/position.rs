@@ -12,15 +12,12 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use crate::message::DOMAIN;
+use crate::message::{DOMAIN, RETRY_DELAY};
 
 /// How long a call without a deadline waits.
 const DEFAULT_WAIT: Duration = Duration::from_secs(5);
 /// The share of the time left that a call with a deadline waits, in percent: the rest is for the answer's way back.
 const WAIT_PERCENT: u32 = 90;
-/// When to try again: a view that is this far behind is not a matter of milliseconds.
-const RETRY_DELAY: Duration = Duration::from_millis(500);
-
 /// The services whose events the view folds, and how far it has come with each.
 pub(crate) struct Sources {
     sources: Vec<(&'static str, Past)>,
@@ -36,6 +33,15 @@ impl Sources {
     /// Every source.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, &Progress)> {
         self.sources.iter().map(|(name, past)| (*name, past.progress()))
+    }
+
+    /// Whether what is in the view is the past of its sources.
+    ///
+    /// # Errors
+    /// UNAVAILABLE/VIEW_DIVERGED with RetryInfo: it is not.
+    pub(crate) fn check(&self) -> Result<(), Status> {
+        let diverged = self.iter().find(|(_, progress)| progress.snapshot().diverged);
+        diverged.map_or(Ok(()), |(name, _)| Err(not_the_past(name, &NotThePast::Diverged)))
     }
 
     /// Waits until all that `token` stands for is in the view.

@@ -114,6 +114,7 @@ impl QueryService for Service {
         let (customer_id, position) = checked(violations, customer_id.zip(position))?;
 
         self.wait_for(position).await?;
+        self.sources.check()?;
         Ok(Response::new(Box::pin(self.watches.watch(customer_id))))
     }
 

@@ -7,6 +7,7 @@ use std::{error::Error, sync::Arc};
 use meshwork::{
     event::{Outbox, OutboxError},
     process::Failure,
+    server::{ServedStore, Server, StoreScope},
     store::{self, Database, Migration, StoreError},
     write::{Decider, Writer},
 };
@@ -72,6 +73,13 @@ impl<D: Decider> WriteSide<D> {
     /// The rules.
     pub fn decider(&self) -> &D {
         &self.decider
+    }
+
+    /// The server as one of this store: in the registry it says so, and it is well only while the store is.
+    #[must_use]
+    pub fn served_by(&self, server: Server, scope: StoreScope) -> Server {
+        let store_id = self.outbox.store_id().to_owned();
+        server.serves_store(ServedStore { store_id, scope }).depends_on(self.outbox.condition())
     }
 
     /// Commits what is under way, and takes no more: for whoever opened it, once all instances have ended.

@@ -1,13 +1,15 @@
 //! Both halves of the saga together, without I/O: whatever is repeated, delayed or reordered between them, when all has
 //! arrived every order is settled, and exactly the approved orders hold credit.
 
+mod restored;
+
 use std::collections::BTreeSet;
 
 use meshwork::{
     contract::{
         meshwork::event::v1::Event,
         shop::{
-            customer::v1::{CreditRefused, CreditReserved},
+            customer::v1::{CreditRefused, CreditReleased, CreditReserved},
             order::v1::{OrderCreated, RejectionReason},
         },
     },
@@ -164,29 +166,14 @@ impl Saga {
     }
 
     fn hear_as_customer(&mut self, event: &NewEvent) {
-        let order_id: Uuid = event.aggregate_id.parse().expect("an id");
-        let customer_id = Uuid::from_bytes(event.partition_key);
-        let now_ms = 3;
-        let input = match event.event_type.rsplit('.').next() {
-            Some("OrderCreated") => {
-                let created: OrderCreated = decode_event(&received(event)).expect("an order");
-                let total = Amount::try_from(&created.total.expect("set")).expect("money");
-                credit::Input::OrderCreated { order_id, customer_id, total, now_ms }
-            }
-            Some("OrderCancelled" | "OrderRejected") => credit::Input::OrderEnded { order_id, customer_id, now_ms },
-            _ => return,
-        };
-        self.decide_credit(&input);
+        if let Some(input) = credit_input(event) {
+            self.decide_credit(&input);
+        }
     }
 
     fn hear_as_order(&mut self, event: &NewEvent) {
-        let Ok(order_id) = event.aggregate_id.parse() else { return };
-        let now_ms = 4;
-        if event.event_type == CreditReserved::full_name() {
-            self.decide_order(&orders::Input::CreditReserved { order_id, now_ms });
-        } else if event.event_type == CreditRefused::full_name() {
-            let reason = RejectionReason::InsufficientCredit;
-            self.decide_order(&orders::Input::CreditRefused { order_id, reason, now_ms });
+        if let Some(input) = order_input(event) {
+            self.decide_order(&input);
         }
     }
 
@@ -206,19 +193,51 @@ impl Saga {
         }
         self.credit_log.append(events);
     }
+}
 
-    fn reserved(&self, customer_id: Uuid) -> i64 {
-        match self.credit.get(&credit::Key::Customer(customer_id)) {
-            Some(credit::Row::Customer(customer)) => customer.reserved.minor(),
-            other => panic!("no customer: {other:?}"),
+/// What an order event means to the customer service.
+fn credit_input(event: &NewEvent) -> Option<credit::Input> {
+    let order_id: Uuid = event.aggregate_id.parse().expect("an id");
+    let customer_id = Uuid::from_bytes(event.partition_key);
+    let now_ms = 3;
+    match event.event_type.rsplit('.').next() {
+        Some("OrderCreated") => {
+            let created: OrderCreated = decode_event(&received(event)).expect("an order");
+            let total = Amount::try_from(&created.total.expect("set")).expect("money");
+            Some(credit::Input::OrderCreated { order_id, customer_id, total, now_ms })
         }
+        Some("OrderCancelled" | "OrderRejected") => Some(credit::Input::OrderEnded { order_id, customer_id, now_ms }),
+        _ => None,
     }
+}
 
-    fn state(&self, number: u8) -> orders::State {
-        match self.orders.get(&orders::Key::Order(order_id(number))) {
-            Some(orders::Row::Order(order)) => order.state,
-            other => panic!("no order: {other:?}"),
-        }
+/// What a customer event means to the order service.
+fn order_input(event: &NewEvent) -> Option<orders::Input> {
+    let order_id = event.aggregate_id.parse().expect("an id");
+    let now_ms = 4;
+    if event.event_type == CreditReserved::full_name() {
+        Some(orders::Input::CreditReserved { order_id, now_ms })
+    } else if event.event_type == CreditReleased::full_name() {
+        Some(orders::Input::CreditReleased { order_id, now_ms })
+    } else if event.event_type == CreditRefused::full_name() {
+        let reason = RejectionReason::InsufficientCredit;
+        Some(orders::Input::CreditRefused { order_id, reason, now_ms })
+    } else {
+        None
+    }
+}
+
+fn reserved(rows: &Rows<credit::Key, credit::Row>, customer_id: Uuid) -> i64 {
+    match rows.get(&credit::Key::Customer(customer_id)) {
+        Some(credit::Row::Customer(customer)) => customer.reserved.minor(),
+        other => panic!("no customer: {other:?}"),
+    }
+}
+
+fn state(rows: &Rows<orders::Key, orders::Row>, number: u8) -> orders::State {
+    match rows.get(&orders::Key::Order(order_id(number))) {
+        Some(orders::Row::Order(order)) => order.state,
+        other => panic!("no order: {other:?}"),
     }
 }
 
@@ -234,18 +253,18 @@ proptest! {
         for step in &steps {
             saga.step(step);
             for customer in CUSTOMERS {
-                prop_assert!(saga.reserved(customer) <= LIMIT);
+                prop_assert!(reserved(&saga.credit, customer) <= LIMIT);
             }
         }
         saga.settle();
         for customer in CUSTOMERS {
             let approved = saga.created.iter().filter(|order| customer_of(**order) == customer).filter(|order| {
-                matches!(saga.state(**order), orders::State::Approved)
+                matches!(state(&saga.orders, **order), orders::State::Approved)
             });
-            prop_assert_eq!(saga.reserved(customer), approved.map(|order| total_of(*order).minor()).sum::<i64>());
+            prop_assert_eq!(reserved(&saga.credit, customer), approved.map(|order| total_of(*order).minor()).sum::<i64>());
         }
         for order in &saga.created {
-            prop_assert!(saga.state(*order).is_terminal());
+            prop_assert!(state(&saga.orders, *order).is_terminal());
         }
     }
 }

@@ -21,7 +21,8 @@ use crate::{
     store,
 };
 
-const DOMAIN: Domain = Domain::new("customer.shop");
+/// The domain of this service's errors.
+pub(crate) const DOMAIN: Domain = Domain::new("customer.shop");
 /// Longest name, in characters.
 const MAX_NAME_CHARS: usize = 200;
 /// The filter of ListCustomers' page tokens: there is none.

@@ -4,14 +4,14 @@ mod read;
 mod schema;
 mod write;
 
-pub(crate) use read::{get, list};
+pub(crate) use read::{get, list, reserved_after};
 pub(crate) use schema::MIGRATIONS;
 pub(crate) use write::{load, save};
 
 use meshwork::store::{Row, StoreError};
 use meshwork_shop::{Amount, Currency, RequestKey};
 
-use crate::domain::Customer;
+use crate::domain::{Customer, Reservation, ReservationState};
 
 /// The columns of [`customer`], in its order.
 const CUSTOMER_COLUMNS: &str = "customer.customer_id, name, currency, limit_minor, reserved_minor, version, request_id, \
@@ -40,4 +40,34 @@ fn customer(row: &Row) -> Result<Customer, StoreError> {
         create_time_ms: row.int(8)?,
         update_time_ms: row.int(9)?,
     })
+}
+
+/// The columns of [`reservation`], in its order.
+const RESERVATION_COLUMNS: &str = "order_id, customer_id, state, amount_minor";
+
+/// Reads [`RESERVATION_COLUMNS`].
+fn reservation(row: &Row) -> Result<Reservation, StoreError> {
+    Ok(Reservation {
+        order_id: row.uuid(0)?,
+        customer_id: row.uuid(1)?,
+        state: state_of(row.int(2)?).ok_or(StoreError::Decode { column: 2, expected: "a reservation's state" })?,
+        amount_minor: row.int(3)?,
+    })
+}
+
+fn state_number(state: ReservationState) -> i64 {
+    match state {
+        ReservationState::Reserved => 1,
+        ReservationState::Refused => 2,
+        ReservationState::Released => 3,
+    }
+}
+
+fn state_of(number: i64) -> Option<ReservationState> {
+    match number {
+        1 => Some(ReservationState::Reserved),
+        2 => Some(ReservationState::Refused),
+        3 => Some(ReservationState::Released),
+        _ => None,
+    }
 }

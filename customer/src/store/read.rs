@@ -8,8 +8,8 @@ use meshwork::{
 use meshwork_shop::HEAD_COLUMNS;
 use uuid::Uuid;
 
-use super::{CUSTOMER_COLUMNS, CUSTOMER_WIDTH, customer};
-use crate::domain::Customer;
+use super::{CUSTOMER_COLUMNS, CUSTOMER_WIDTH, RESERVATION_COLUMNS, customer, reservation, state_number};
+use crate::domain::{Customer, Reservation, ReservationState};
 
 /// A customer, if there is one.
 pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Customer, LogPoint)>, StoreError> {
@@ -32,6 +32,21 @@ pub(crate) async fn list(
         sql.push(" order by customer_id limit ").arg(limit)
     })
     .await
+}
+
+/// At most `limit` reservations that hold credit, by order and so by age, after the order `after`.
+pub(crate) async fn reserved_after(
+    database: &Database,
+    after: Uuid,
+    limit: usize,
+) -> Result<Vec<Reservation>, StoreError> {
+    let select = Sql::new(format!("select {RESERVATION_COLUMNS} from reservation where order_id > "))
+        .arg(after)
+        .push(" and state = ")
+        .arg(state_number(ReservationState::Reserved))
+        .push(" order by order_id limit ")
+        .arg(i64::try_from(limit).unwrap_or(i64::MAX));
+    database.read(select).await?.iter().map(reservation).collect()
 }
 
 async fn select(

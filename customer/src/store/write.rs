@@ -3,13 +3,13 @@
 
 use meshwork::{
     event::partition_of,
-    store::{self, Sql, StoreError, Transaction, Value},
+    store::{Sql, StoreError, Transaction, Value},
 };
 use meshwork_shop::MAX_ROWS_PER_STATEMENT;
 use uuid::Uuid;
 
-use super::{CUSTOMER_COLUMNS, customer};
-use crate::domain::{Customer, Key, Reservation, ReservationState, Row};
+use super::{CUSTOMER_COLUMNS, RESERVATION_COLUMNS, customer, reservation, state_number};
+use crate::domain::{Customer, Key, Reservation, Row};
 
 /// Loads the rows of `keys`, which are sorted, and locks them in that order.
 pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
@@ -30,7 +30,7 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
 
     let orders = ids(|key| if let Key::Reservation(id) = key { Some(*id) } else { None });
     for ids in orders.chunks(MAX_ROWS_PER_STATEMENT) {
-        let sql = Sql::new("select order_id, customer_id, state, amount_minor from reservation where order_id in ")
+        let sql = Sql::new(format!("select {RESERVATION_COLUMNS} from reservation where order_id in "))
             .list(ids.iter().copied())
             .push(" order by order_id")
             .push(tx.for_update());
@@ -110,38 +110,13 @@ fn reservation_values(reservation: &Reservation) -> [Value; 4] {
     ]
 }
 
-fn reservation(row: &store::Row) -> Result<Reservation, StoreError> {
-    Ok(Reservation {
-        order_id: row.uuid(0)?,
-        customer_id: row.uuid(1)?,
-        state: state_of(row.int(2)?).ok_or(StoreError::Decode { column: 2, expected: "a reservation's state" })?,
-        amount_minor: row.int(3)?,
-    })
-}
-
-fn state_number(state: ReservationState) -> i64 {
-    match state {
-        ReservationState::Reserved => 1,
-        ReservationState::Refused => 2,
-        ReservationState::Released => 3,
-    }
-}
-
-fn state_of(number: i64) -> Option<ReservationState> {
-    match number {
-        1 => Some(ReservationState::Reserved),
-        2 => Some(ReservationState::Refused),
-        3 => Some(ReservationState::Released),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use meshwork_fixture::Engine;
     use meshwork_shop::{Amount, Currency, RequestKey};
 
     use super::*;
+    use crate::domain::ReservationState;
 
     /// Generous: only a promise that is broken takes this long.
     const SOON: std::time::Duration = std::time::Duration::from_secs(20);

@@ -19,6 +19,7 @@ pub fn keys(input: &Input, keys: &mut Vec<Key>) {
         Input::CancelOrder { order_id, .. }
         | Input::TimeOut { order_id, .. }
         | Input::CreditReserved { order_id, .. }
+        | Input::CreditReleased { order_id, .. }
         | Input::CreditRefused { order_id, .. } => keys.push(Key::Order(*order_id)),
     }
 }
@@ -43,15 +44,14 @@ pub fn decide(rows: &Rows<Key, Row>, input: &Input) -> Decision {
             create(rows, order)
         }
         Input::CancelOrder { order_id, now_ms } => cancel(rows, order_id, now_ms),
-        Input::TimeOut { order_id, now_ms } => match order(rows, order_id) {
-            Some(order) if order.deadline_ms <= now_ms => {
-                settle(Some(order), State::Rejected(RejectionReason::TimedOut), now_ms)
-            }
-            Some(_) | None => unchanged(Reply::Settled),
-        },
-        Input::CreditReserved { order_id, now_ms } => settle(order(rows, order_id), State::Approved, now_ms),
+        Input::TimeOut { order_id, now_ms } => {
+            let overdue = waiting(order(rows, order_id)).filter(|order| order.deadline_ms <= now_ms);
+            move_to(overdue, State::Rejected(RejectionReason::TimedOut), now_ms)
+        }
+        Input::CreditReserved { order_id, now_ms } => move_to(waiting(order(rows, order_id)), State::Approved, now_ms),
+        Input::CreditReleased { order_id, now_ms } => move_to(open(order(rows, order_id)), State::Cancelled, now_ms),
         Input::CreditRefused { order_id, reason, now_ms } => {
-            settle(order(rows, order_id), State::Rejected(reason), now_ms)
+            move_to(open(order(rows, order_id)), State::Rejected(reason), now_ms)
         }
     }
 }
@@ -80,12 +80,19 @@ fn cancel(rows: &Rows<Key, Row>, order_id: Uuid, now_ms: i64) -> Decision {
     }
 }
 
-/// Moves an order on if it still waits for credit.
-fn settle(order: Option<&Order>, state: State, now_ms: i64) -> Decision {
-    match order {
-        Some(order) if order.state == State::Pending => Ok(put(order.moved_to(state, now_ms))),
-        Some(_) | None => unchanged(Reply::Settled),
-    }
+/// The order, if it still waits for credit.
+fn waiting(order: Option<&Order>) -> Option<&Order> {
+    order.filter(|order| order.state == State::Pending)
+}
+
+/// The order, if it waits for credit or has it.
+fn open(order: Option<&Order>) -> Option<&Order> {
+    order.filter(|order| matches!(order.state, State::Pending | State::Approved))
+}
+
+/// Moves an order on, if there is one to be moved.
+fn move_to(order: Option<&Order>, state: State, now_ms: i64) -> Decision {
+    order.map_or_else(|| unchanged(Reply::Settled), |order| Ok(put(order.moved_to(state, now_ms))))
 }
 
 fn put(order: Order) -> (Vec<(Key, Row)>, Vec<NewEvent>, Reply) {

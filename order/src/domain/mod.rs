@@ -3,15 +3,21 @@
 //! ```text
 //!              CreditReserved
 //!    PENDING ------------------> APPROVED
-//!     |  |  \                       |
-//!     |  |   \ CancelOrder          | CancelOrder
-//!     |  |    \----> CANCELLED <----/
-//!     |  | CreditRefused, deadline passed
-//!     |  \---------> REJECTED (reason)
+//!     |  |  \                    |   |
+//!     |  |   \ CancelOrder       |   | CancelOrder, CreditReleased
+//!     |  |    \----> CANCELLED <-----/
+//!     |  |  CreditReleased       |
+//!     |  |                       | CreditRefused
+//!     |  | CreditRefused,        v
+//!     |  \ deadline passed --> REJECTED (reason)
 //! ```
 //!
-//! Only PENDING listens to credit: late, repeated and reordered events change nothing. OrderCancelled and OrderRejected
-//! release the credit, so an order that ended before its CreditReserved arrived needs to do nothing more.
+//! Late, repeated and reordered events change nothing: what an order's end has caused comes after that end. OrderCancelled and
+//! OrderRejected release the credit, so an order that ended before its CreditReserved arrived needs to do nothing more.
+//!
+//! Only a store that was set back to a backup hears of an APPROVED order's credit again. CreditReleased says that the order had
+//! ended, which this store has forgotten; CreditRefused, that the customer's store has forgotten the reservation and can give
+//! it no more. Either way the order goes without credit, and so it ends.
 
 mod decide;
 mod events;
@@ -138,6 +144,13 @@ pub enum Input {
     },
     /// `CreditReserved` was consumed.
     CreditReserved {
+        /// For which order.
+        order_id: Uuid,
+        /// Now.
+        now_ms: i64,
+    },
+    /// `CreditReleased` was consumed.
+    CreditReleased {
         /// For which order.
         order_id: Uuid,
         /// Now.

@@ -25,6 +25,7 @@ fn create(order_id: Uuid, request: Option<RequestKey>) -> Input {
 
 const CANCEL: Input = Input::CancelOrder { order_id: ORDER, now_ms: 10 };
 const RESERVED: Input = Input::CreditReserved { order_id: ORDER, now_ms: 10 };
+const RELEASED: Input = Input::CreditReleased { order_id: ORDER, now_ms: 10 };
 const CREDIT_REFUSED: Input =
     Input::CreditRefused { order_id: ORDER, reason: RejectionReason::InsufficientCredit, now_ms: 10 };
 const DEADLINE: Input = Input::TimeOut { order_id: ORDER, now_ms: DEADLINE_MS };
@@ -67,6 +68,7 @@ fn a_pending_order_goes_where_the_first_input_sends_it() {
         (CREDIT_REFUSED, REFUSED, "OrderRejected"),
         (DEADLINE, TIMED_OUT, "OrderRejected"),
         (CANCEL, State::Cancelled, "OrderCancelled"),
+        (RELEASED, State::Cancelled, "OrderCancelled"),
     ] {
         let mut orders = Orders::with_a_pending_order();
         let (events, _) = orders.apply(&input).expect("accepted");
@@ -77,14 +79,20 @@ fn a_pending_order_goes_where_the_first_input_sends_it() {
 }
 
 #[test]
-fn only_cancelling_moves_an_approved_order() {
-    let mut orders = Orders::with_a_pending_order();
-    orders.apply(&RESERVED).expect("approved");
-    for input in [RESERVED, CREDIT_REFUSED, DEADLINE] {
-        assert_eq!(kinds(&orders.apply(&input).expect("ignored").0), [""; 0], "{input:?}");
+fn an_approved_order_ends_when_it_is_cancelled_or_its_credit_is_gone() {
+    for (input, state, event) in [
+        (CANCEL, State::Cancelled, "OrderCancelled"),
+        (RELEASED, State::Cancelled, "OrderCancelled"),
+        (CREDIT_REFUSED, REFUSED, "OrderRejected"),
+    ] {
+        let mut orders = Orders::with_a_pending_order();
+        orders.apply(&RESERVED).expect("approved");
+        for ignored in [RESERVED, DEADLINE] {
+            assert_eq!(kinds(&orders.apply(&ignored).expect("ignored").0), [""; 0], "{ignored:?}");
+        }
+        assert_eq!(kinds(&orders.apply(&input).expect("ended").0), [event]);
+        assert_eq!(orders.order().state, state);
     }
-    assert_eq!(kinds(&orders.apply(&CANCEL).expect("cancelled").0), ["OrderCancelled"]);
-    assert_eq!(orders.order().state, State::Cancelled);
 }
 
 #[test]
@@ -92,7 +100,7 @@ fn credit_that_comes_after_the_end_changes_nothing() {
     for (end, state) in [(CANCEL, State::Cancelled), (DEADLINE, TIMED_OUT)] {
         let mut orders = Orders::with_a_pending_order();
         orders.apply(&end).expect("ended");
-        for input in [RESERVED, CREDIT_REFUSED, DEADLINE] {
+        for input in [RESERVED, RELEASED, CREDIT_REFUSED, DEADLINE] {
             assert_eq!(kinds(&orders.apply(&input).expect("ignored").0), [""; 0], "{input:?}");
         }
         assert_eq!(orders.order().state, state);
@@ -123,7 +131,7 @@ fn the_deadline_counts_from_its_own_time() {
 
 #[test]
 fn events_about_an_unknown_order_change_nothing() {
-    for input in [RESERVED, CREDIT_REFUSED, DEADLINE] {
+    for input in [RESERVED, RELEASED, CREDIT_REFUSED, DEADLINE] {
         assert_eq!(Orders::default().apply(&input), Ok((vec![], Reply::Settled)));
     }
 }
@@ -142,7 +150,7 @@ proptest! {
     #[test]
     fn any_mix_of_inputs_follows_the_diagram_and_tells_every_step_once(
         inputs in prop::collection::vec(
-            prop::sample::select(vec![RESERVED, CREDIT_REFUSED, DEADLINE, CANCEL]), 0..20),
+            prop::sample::select(vec![RESERVED, RELEASED, CREDIT_REFUSED, DEADLINE, CANCEL]), 0..20),
     ) {
         let mut orders = Orders::with_a_pending_order();
         let mut told = 1;
@@ -155,7 +163,7 @@ proptest! {
             prop_assert_eq!(before.state == after.state, events.is_empty());
             let follows = match (before.state, after.state) {
                 (State::Pending, _) => after.state.is_terminal(),
-                (State::Approved, after) => matches!(after, State::Approved | State::Cancelled),
+                (State::Approved, after) => after.is_terminal(),
                 (before, after) => before == after,
             };
             prop_assert!(follows, "{:?} -> {:?}", before.state, after.state);

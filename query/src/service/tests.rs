@@ -6,7 +6,7 @@ use meshwork::{
     contract::shop::{
         customer::v1::{CreditReserved, CustomerCreated},
         order::v1::{OrderApproved, OrderCreated, OrderRejected, RejectionReason},
-        query::v1::ProjectionState,
+        query::v1::{Projection, ProjectionState},
     },
     deadline::{self, Deadline},
 };
@@ -53,6 +53,20 @@ impl Shop {
 
     async fn history(&self, request: GetCustomerHistoryRequest) -> Result<GetCustomerHistoryResponse, Status> {
         self.service.get_customer_history(Request::new(request)).await.map(Response::into_inner)
+    }
+
+    /// The projection of orders, once it is in this state.
+    async fn projection_in(&self, state: ProjectionState) -> Projection {
+        let reached = async {
+            loop {
+                let projection = self.status("").await.unwrap().projections.remove(0);
+                if projection.state() == state {
+                    return projection;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reached).await.expect("it gets there")
     }
 
     async fn status(&self, position_token: &str) -> Result<GetProjectionStatusResponse, Status> {
@@ -278,6 +292,7 @@ async fn the_status_says_how_far_each_source_was_folded() {
     let position_token = shop.create_order(1, 11).await;
     let folded = PositionToken::parse(&position_token).unwrap();
 
+    shop.projection_in(ProjectionState::Running).await;
     let status = shop.status(&position_token).await.unwrap();
 
     assert!(!status.view_id.is_empty());
@@ -296,17 +311,7 @@ async fn an_event_that_makes_no_sense_stops_its_projection_loudly_and_loses_noth
     shop.get(10, &position_token).await.unwrap();
     shop.orders.emit(id(1), &OrderApproved { order_id: "?".into(), customer_id: id(1).to_string() }).await;
 
-    let stopped = async {
-        loop {
-            let status = shop.status("").await.unwrap();
-            let projection = status.projections[0].clone();
-            if projection.state() == ProjectionState::Stopped {
-                return projection;
-            }
-            tokio::task::yield_now().await;
-        }
-    };
-    let projection = tokio::time::timeout(Duration::from_secs(10), stopped).await.expect("it stops");
+    let projection = shop.projection_in(ProjectionState::Stopped).await;
     assert!(projection.error.contains("must be a UUID"), "{}", projection.error);
     assert_eq!(projection.partitions.iter().map(|partition| partition.applied).sum::<u64>(), 1);
     assert_eq!(shop.get(10, "").await.unwrap().state(), OrderState::Pending, "reads go on");

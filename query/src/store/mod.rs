@@ -9,7 +9,7 @@ mod write;
 pub(crate) use read::{
     Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, folded, order, orders,
 };
-pub(crate) use write::{load, save};
+pub(crate) use write::{delete_later_customers, delete_later_orders, load, save};
 
 use meshwork::store::Migration;
 

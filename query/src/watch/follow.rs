@@ -1,6 +1,7 @@
-//! Changes of a view that several processes share, whichever process has folded them.
+//! What the watches learn from the progress of the fold: changes of a view that several processes share, whichever process has
+//! folded them; and, of any view, that it has begun anew, because what it had folded was not its source's past.
 
-use std::{convert::Infallible, future::pending, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use meshwork::{
     event::Progress,
@@ -16,19 +17,27 @@ const MAX_ORDERS_PER_READ: usize = 256;
 /// After a read that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Publishes what is folded into a shared view, as `progress` of the order service's events shows it, until it is dropped.
+/// Tells `hub` what is folded into the view, as `progress` of the order service's events shows it, until it is dropped.
 pub(crate) async fn follow(database: &Database, hub: &Hub, progress: &Progress) -> Infallible {
-    if database.peers().is_none() {
-        return pending().await;
-    }
+    let is_shared = database.peers().is_some();
     let mut progress = progress.watch();
+    let mut was_diverged = false;
     loop {
-        let folded = progress.borrow_and_update().applied.clone();
-        let spans = hub.behind(&folded);
-        if let Err(error) = publish(database, hub, &spans).await {
-            tracing::warn!(%error, "changes of the view could not be read; it is tried again");
-            sleep(RETRY_PAUSE).await;
-            continue;
+        let (diverged, folded) = {
+            let snapshot = progress.borrow_and_update();
+            (snapshot.diverged, is_shared.then(|| snapshot.applied.clone()))
+        };
+        if diverged != was_diverged {
+            was_diverged = diverged;
+            hub.begin_anew(folded.as_deref());
+        }
+        if let Some(folded) = folded.filter(|_| !diverged) {
+            let spans = hub.behind(&folded);
+            if let Err(error) = publish(database, hub, &spans).await {
+                tracing::warn!(%error, "changes of the view could not be read; it is tried again");
+                sleep(RETRY_PAUSE).await;
+                continue;
+            }
         }
         progress.changed().await.expect("the subscription outlives its followers");
     }

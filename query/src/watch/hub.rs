@@ -35,6 +35,8 @@ pub(super) struct Changes {
     pub(super) orders: Vec<(Uuid, OrderRow)>,
     /// All changes up to here were published by now.
     pub(super) through: Positions,
+    /// Of the view in which they were made.
+    generation: u64,
 }
 
 /// Publishes changes to any number of watchers.
@@ -52,6 +54,8 @@ struct Published {
     last: Positions,
     /// Commits are not published, but what is read from a shared view.
     shared: bool,
+    /// How often the view has begun anew.
+    generation: u64,
 }
 
 /// A watcher's place in the ring.
@@ -59,6 +63,8 @@ pub(super) struct Subscription {
     ring: broadcast::Receiver<Arc<Changes>>,
     /// All changes up to here were received.
     seen: Positions,
+    /// Of the view that is watched.
+    generation: u64,
 }
 
 /// What the ring has for a watcher.
@@ -67,6 +73,8 @@ pub(super) enum Received {
     Changes(Arc<Changes>),
     /// The watcher was too slow: what it missed is in the view, in these spans; the ring goes on behind them.
     Missed(Vec<Span>),
+    /// The view has begun anew: positions mean something else.
+    Ended,
 }
 
 impl Default for Hub {
@@ -79,7 +87,17 @@ impl Hub {
     /// The view is shared, and stands at `folded`, which is no news.
     pub(crate) fn share(&self, folded: Positions) {
         let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
-        *published = Published { first: folded, last: folded, shared: true };
+        *published = Published { first: folded, last: folded, shared: true, ..*published };
+    }
+
+    /// The view begins anew: all watches end. A shared one stands at `folded`, which is no news.
+    pub(super) fn begin_anew(&self, folded: Option<&[u64]>) {
+        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let folded: Positions = folded.and_then(|folded| folded.try_into().ok()).unwrap_or_default();
+        let generation = published.generation + 1;
+        *published = Published { first: folded, last: folded, generation, ..*published };
+        // Wakes them. An error says that there are none.
+        let _ = self.ring.send(Arc::new(Changes { orders: Vec::new(), through: folded, generation }));
     }
 
     /// What is between the last changes and `folded`, where the view stands now.
@@ -109,8 +127,9 @@ impl Hub {
         while let Some(orders) = chunks.next() {
             // All is published with the last chunk only.
             let through = if chunks.peek().is_none() { through } else { last };
+            let generation = published.generation;
             // An error says that the last watcher has just gone.
-            let _ = self.ring.send(Arc::new(Changes { orders: orders.to_vec(), through }));
+            let _ = self.ring.send(Arc::new(Changes { orders: orders.to_vec(), through, generation }));
         }
     }
 
@@ -133,8 +152,9 @@ impl Hub {
             }
         }
         if !batch.is_empty() {
+            let Published { last: through, generation, .. } = *published;
             // An error says that the last watcher has just gone.
-            let _ = self.ring.send(Arc::new(Changes { orders: batch, through: published.last }));
+            let _ = self.ring.send(Arc::new(Changes { orders: batch, through, generation }));
         }
     }
 
@@ -144,7 +164,7 @@ impl Hub {
     }
 
     fn subscribe_at(&self, published: &Published) -> Subscription {
-        Subscription { ring: self.ring.subscribe(), seen: published.last }
+        Subscription { ring: self.ring.subscribe(), seen: published.last, generation: published.generation }
     }
 }
 
@@ -178,6 +198,9 @@ impl Subscription {
     }
 
     fn take(&mut self, changes: Arc<Changes>) -> Received {
+        if changes.generation != self.generation {
+            return Received::Ended;
+        }
         self.seen = changes.through;
         Received::Changes(changes)
     }
@@ -186,6 +209,9 @@ impl Subscription {
     /// by its last change, or still to come.
     fn begin_again(&mut self, hub: &Hub) -> Received {
         let published = hub.published.lock().unwrap_or_else(PoisonError::into_inner);
+        if published.generation != self.generation {
+            return Received::Ended;
+        }
         let before = std::mem::replace(self, hub.subscribe_at(&published)).seen;
         let spans = (0..PARTITIONS).map(|partition| {
             let at = partition as usize;

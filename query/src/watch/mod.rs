@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::{
     domain::OrderRow,
-    message::{DOMAIN, order_message},
+    message::{DOMAIN, RETRY_DELAY, order_message},
     store::{self, Span},
 };
 use hub::{Changes, Received, Subscription};
@@ -56,6 +56,7 @@ struct Watcher {
     /// Changes to be sent, each order once, as it is now.
     pending: BTreeMap<Uuid, OrderRow>,
     missed: Option<Missed>,
+    ended: bool,
 }
 
 /// Changes that are to be read from the view, after those that are pending and before those of the ring.
@@ -77,8 +78,14 @@ impl Watches {
         customer_id: Option<Uuid>,
     ) -> impl Stream<Item = Result<WatchOrdersResponse, Status>> + Send + use<> {
         let subscription = self.hub.subscribe();
-        let watcher =
-            Watcher { shared: self.clone(), customer_id, subscription, pending: BTreeMap::new(), missed: None };
+        let watcher = Watcher {
+            shared: self.clone(),
+            customer_id,
+            subscription,
+            pending: BTreeMap::new(),
+            missed: None,
+            ended: false,
+        };
         let begun = stream::once(async { Ok(WatchOrdersResponse::default()) });
         begun.chain(stream::try_unfold(watcher, |mut watcher| async move {
             let orders = watcher.next().await?;
@@ -93,6 +100,9 @@ impl Watcher {
         loop {
             if self.shared.draining.is_cancelled() {
                 return Err(draining_status());
+            }
+            if self.ended {
+                return Err(begun_anew());
             }
             if !self.pending.is_empty() {
                 return self.pending_messages().await.map_err(|error| store_status(DOMAIN, &error));
@@ -116,7 +126,7 @@ impl Watcher {
             () = shared.draining.cancelled() => return,
         };
         self.take(first);
-        while self.missed.is_none() && self.pending.len() < MAX_ORDERS_PER_MESSAGE {
+        while self.missed.is_none() && !self.ended && self.pending.len() < MAX_ORDERS_PER_MESSAGE {
             let Some(received) = self.subscription.try_next(&shared.hub) else { break };
             self.take(received);
         }
@@ -127,6 +137,7 @@ impl Watcher {
             Received::Changes(changes) => self.pending.extend(self.wanted(&changes)),
             Received::Missed(spans) if spans.is_empty() => {}
             Received::Missed(spans) => self.missed = Some(Missed { spans, after: None }),
+            Received::Ended => self.ended = true,
         }
     }
 
@@ -156,6 +167,12 @@ impl Watcher {
         }
         Ok(orders.iter().map(|order| order_message(order.order_id, &order.row, &order.customer_name)).collect())
     }
+}
+
+/// What was watched is no more: its source has lost events, and was, or is to be, reconciled.
+fn begun_anew() -> Status {
+    let message = "the view begins anew, because its source has lost events: watch again";
+    DOMAIN.retry_later("VIEW_DIVERGED", message, RETRY_DELAY)
 }
 
 #[cfg(test)]
