@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc, time::Duration};
 
 use futures_util::{Stream, StreamExt as _};
 use tokio::{sync::watch, time::timeout};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::contract::meshwork::registry::v1::{
     registry_service_client::RegistryServiceClient,
@@ -21,9 +21,8 @@ pub(crate) struct State {
     pub(crate) away: bool,
     /// Answers no renewal.
     pub(crate) silent: bool,
-    pub(crate) refuses: bool,
-    /// Says that the service is served from another store.
-    pub(crate) serves_another_store: bool,
+    /// Refuses every registration with this.
+    pub(crate) refuses: Option<(Code, &'static str)>,
     /// Answers every renewal with this number instead, such as `Unknown` or one of a later contract.
     pub(crate) answers: Option<i32>,
     pub(crate) leases: BTreeMap<String, Instance>,
@@ -92,12 +91,10 @@ impl RegistryService for Fake {
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
         self.check()?;
-        if self.0.borrow().refuses {
-            return Err(Status::invalid_argument("service: must be a name"));
-        }
-        if self.0.borrow().serves_another_store {
+        let refuses = self.0.borrow().refuses;
+        if let Some((code, why)) = refuses {
             self.change(|state| state.refusals += 1);
-            return Err(Status::failed_precondition("order is served from store a"));
+            return Err(Status::new(code, why));
         }
         let instance = request.into_inner().instance.expect("given");
         let mut lease = Lease { lease_ttl: Some(TTL.try_into().expect("short")), ..Lease::default() };

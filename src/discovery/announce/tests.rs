@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::time::{Instant, sleep};
+use tonic::Code;
 
 use super::{
     fake::{Fake, State, TTL},
@@ -200,7 +201,8 @@ async fn a_status_told_under_a_lost_lease_does_not_take_the_id_back_from_another
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_that_the_registry_refuses_says_why() {
-    let registry = Fake::new(State { refuses: true, ..State::default() });
+    let registry =
+        Fake::new(State { refuses: Some((Code::InvalidArgument, "service: must be a name")), ..State::default() });
     let error = soon(start(&registry).failed()).await;
     assert!(
         matches!(&error, AnnounceError::Refused { source, .. } if source.message().contains("must be a name")),
@@ -210,19 +212,20 @@ async fn an_instance_that_the_registry_refuses_says_why() {
 
 #[tokio::test(start_paused = true)]
 async fn an_instance_with_another_store_says_so_and_joins_as_soon_as_it_is_admitted() {
-    let registry = Fake::new(State { serves_another_store: true, ..State::default() });
+    let refuses = Some((Code::FailedPrecondition, "order is served from store a"));
+    let registry = Fake::new(State { refuses, ..State::default() });
     let announcer = start(&registry);
     registry.until(|state| state.refusals == 3).await;
     let problem = announcer.admission.problem().expect("it is refused");
     assert!(problem.contains("order is served from store a"), "{problem}");
 
-    registry.change(|state| state.serves_another_store = false);
+    registry.change(|state| state.refuses = None);
 
     registry.until(|state| state.registrations == 1).await;
     let mut admission = announcer.admission.clone();
     soon(async {
         while admission.problem().is_some() {
-            admission.changed().await
+            admission.changed().await;
         }
     })
     .await;
