@@ -185,10 +185,9 @@ impl Mesh {
         Channel::keeping(open, inner.clone())
     }
 
-    /// A client of each registry of the list, in its order.
-    pub fn registries(&self) -> Vec<RegistryServiceClient<Channel>> {
-        let channel = |registry: &Arc<Shared>| Channel::keeping(registry.clone(), self.0.clone());
-        self.0.registries.iter().map(|registry| RegistryServiceClient::new(channel(registry))).collect()
+    /// A channel to each registry of the list, in its order.
+    pub fn registries(&self) -> Vec<Channel> {
+        self.0.registries.iter().map(|registry| Channel::keeping(registry.clone(), self.0.clone())).collect()
     }
 
     /// How each registry of the list stands, in its order.
@@ -196,17 +195,18 @@ impl Mesh {
         self.0.discovery.registries()
     }
 
-    /// A client of the registry: of the first in the list that answers. It stays with that one while it answers.
+    /// A client of the first registry of the list that answers.
     pub fn registry(&self) -> RegistryServiceClient<Channel> {
         RegistryServiceClient::new(self.to_registry())
     }
 
-    /// A client of the registry's policies.
+    /// A client of the policies of the first registry of the list that answers.
     pub fn policies(&self) -> PolicyServiceClient<Channel> {
         PolicyServiceClient::new(self.to_registry())
     }
 
-    fn to_registry(&self) -> Channel {
+    /// A channel to the first registry of the list that answers. It stays with that one while it answers.
+    pub fn to_registry(&self) -> Channel {
         Channel::keeping(self.0.registry.clone(), self.0.clone())
     }
 

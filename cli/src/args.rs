@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 use meshwork::process::{HostPort, LogArgs, TelemetryArgs};
+use prost_types::Timestamp;
 
 pub use policy::{
     PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
@@ -24,6 +25,7 @@ Examples:
   meshwork instances order          who serves `order`
   meshwork split order v1=95 v2=5   a canary: version v2 gets 5 % of the calls, at once
   meshwork watch --json | jq .      what changes, as it changes
+  meshwork reconcile order          after a restore of `order`: what its readers have to undo
 
 Exit codes:
   0    done; for up and watch: ended in order by SIGINT or SIGTERM
@@ -69,8 +71,40 @@ Examples:
   meshwork instances order --stats
   meshwork instances order --json | jq -r '.instances[] | select(.status == \"INSTANCE_STATUS_SERVING\") | .address'
 
---json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A service that nobody ever registered, or no
-registry within 3 s: exit code 1.";
+STATUS is what the registry says, HEALTH what the instance itself answers, EVENTS how its subscriptions stand: the worst of
+them. Below the table is said what is wrong. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A
+service that nobody ever registered, or no registry within 3 s: exit code 1.";
+
+const RECONCILE_HELP: &str = "\
+Examples:
+  meshwork reconcile order          what would be done
+  meshwork reconcile order --yes    does it
+  meshwork reconcile order --yes --backup-time 2026-11-29T02:00:00Z
+
+After the store of SERVICE was set back to a backup, others have read events that it has lost, and stop. This finds the last
+event that both know, in each partition; undoes what the lost ones had done (credit of lost orders is released, views fold
+again); and lets them read on from there. Nothing is changed without --yes. It can be repeated at any time: whoever has read
+nothing that is lost is left alone. Somebody who cannot be asked, or cannot do it now: exit code 1; run it again.";
+
+const STORE_HELP: &str = "\
+Examples:
+  meshwork store backup sqlite:///var/lib/meshwork/order.db /backup/order-2026-11-29.db
+  meshwork store adopt order 01a22508-6bcd-72ee-9524-d291df4a401d";
+
+const STORE_BACKUP_HELP: &str = "\
+Examples:
+  meshwork store backup sqlite:///var/lib/meshwork/order.db /backup/order-2026-11-29.db
+
+A copy of one moment, also while the service runs and writes: never copy the file alone, which is not all there is. A target
+that is there already, or a database that is not: exit code 2, and nothing is written.";
+
+const STORE_ADOPT_HELP: &str = "\
+Examples:
+  meshwork store adopt order 01a22508-6bcd-72ee-9524-d291df4a401d
+
+A service has one store. Instances that come with another one are refused while that one is served; `meshwork instances` shows
+it, and the instance's log names both. This is the way over, after a move to another database: instances of this store are
+taken from now on, those of the other leave, at every registry of the list. Afterwards run `meshwork reconcile SERVICE`.";
 
 const HEALTH_HELP: &str = "\
 Examples:
@@ -111,6 +145,8 @@ impl Cli {
             Command::Split(args) => (&args.source.log).into(),
             Command::Watch(args) => (&args.source.log).into(),
             Command::Health(args) => (&args.log).into(),
+            Command::Store(args) => (&args.command.log()).into(),
+            Command::Reconcile(args) => (&args.source.log).into(),
         }
     }
 }
@@ -134,6 +170,10 @@ pub enum Command {
     Watch(WatchArgs),
     /// Ask one server whether it serves
     Health(HealthArgs),
+    /// Back up a store, and say which one is a service's
+    Store(StoreArgs),
+    /// After a restore: bring back whoever has read what a service has lost
+    Reconcile(ReconcileArgs),
 }
 
 /// `meshwork up`.
@@ -167,7 +207,7 @@ pub struct UpArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DEMO_HELP, mut_arg("log_level", |arg| arg.default_value("off")))]
 pub struct DemoArgs {
-    /// The registries of the mesh to play in; the first that answers is used [default: see below]
+    /// The registries of the mesh to play in, which are used together [default: see below]
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
     pub registry: Vec<String>,
     /// How many orders are placed, 1-1000000
@@ -191,7 +231,7 @@ pub struct DemoArgs {
 #[derive(Args, Clone, Debug)]
 #[command(mut_arg("log_level", |arg| arg.default_value("off")))]
 pub struct SourceArgs {
-    /// The registries of the mesh; the first that answers is used
+    /// The registries of the mesh, which are used together
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
     #[arg(default_value = DEFAULT_REGISTRY)]
     pub registry: Vec<String>,
@@ -221,6 +261,79 @@ pub struct InstancesArgs {
     /// Connect to the instances, call them, and show how they look to a client: state, latency, load, failures
     #[arg(long)]
     pub stats: bool,
+    /// Where from, and how it is printed.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `meshwork reconcile`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = RECONCILE_HELP)]
+pub struct ReconcileArgs {
+    /// The service whose store was set back
+    pub service: String,
+    /// Do it; without this only what would be done is shown
+    #[arg(long)]
+    pub yes: bool,
+    /// When its backup was made, or any time before it, as in 2026-11-29T02:00:00Z: for a service whose clock went back,
+    /// so that its new events seem older than the lost ones
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub backup_time: Option<Timestamp>,
+    /// Where from, and how it is printed.
+    #[command(flatten)]
+    pub source: SourceArgs,
+}
+
+/// `meshwork store`.
+#[derive(Args, Clone, Debug)]
+#[command(after_help = STORE_HELP)]
+pub struct StoreArgs {
+    /// What is wanted.
+    #[command(subcommand)]
+    pub command: StoreCommand,
+}
+
+/// What is wanted of a store.
+#[derive(Subcommand, Clone, Debug)]
+pub enum StoreCommand {
+    /// Copy an SQLite database as it is at one moment, while it is used
+    #[command(after_help = STORE_BACKUP_HELP)]
+    Backup(StoreBackupArgs),
+    /// Make a store the one of its service
+    #[command(after_help = STORE_ADOPT_HELP)]
+    Adopt(StoreAdoptArgs),
+}
+
+impl StoreCommand {
+    fn log(&self) -> LogArgs {
+        match self {
+            Self::Backup(args) => args.log.clone(),
+            Self::Adopt(args) => args.source.log.clone(),
+        }
+    }
+}
+
+/// `meshwork store backup`.
+#[derive(Args, Clone, Debug)]
+#[command(mut_arg("log_level", |arg| arg.default_value("off")))]
+pub struct StoreBackupArgs {
+    /// The database, as in --database-url; of PostgreSQL use pg_dump
+    #[arg(value_name = "URL")]
+    pub database_url: String,
+    /// The file to be made
+    pub target: PathBuf,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// `meshwork store adopt`.
+#[derive(Args, Clone, Debug)]
+pub struct StoreAdoptArgs {
+    /// The service
+    pub service: String,
+    /// The store's id, which the refused instance's log names
+    pub store_id: String,
     /// Where from, and how it is printed.
     #[command(flatten)]
     pub source: SourceArgs,
@@ -256,6 +369,11 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
         .parse()
         .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7600, or localhost:PORT")?;
     if address.ip().is_loopback() { Ok(address) } else { Err("must be a loopback address, such as 127.0.0.1:7600") }
+}
+
+/// Reads a time.
+fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
+    text.parse().map_err(|_| "must be a time as in 2026-11-29T02:00:00Z")
 }
 
 /// Reads the address of a registry: `http://HOST:PORT`, where `http://` may be left out.

@@ -1,18 +1,19 @@
-//! What a registry knows, read page by page: `services` and `instances`.
+//! What the registries of a mesh know, read page by page: `services` and `instances`.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     io::{self, Write as _},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use console::{StyledObject, style};
+use futures_util::future::join_all;
 use meshwork::{
     Mesh,
     channel::Channel,
     contract::meshwork::registry::v1::{
-        Instance, InstanceStatus, ListInstancesRequest, ListInstancesResponse, ListServicesRequest,
-        ListServicesResponse, Service, policy_service_client::PolicyServiceClient,
+        Instance, InstanceStatus, ListInstancesRequest, ListServicesRequest, ListServicesResponse, Service,
         registry_service_client::RegistryServiceClient,
     },
     rpc::ProtobufJson,
@@ -20,7 +21,7 @@ use meshwork::{
 use tonic::{Code, Response, Status};
 
 use crate::{
-    args::{InstancesArgs, ServicesArgs},
+    args::ServicesArgs,
     error::Error,
     table::{Align, Table, printable},
 };
@@ -32,21 +33,23 @@ const ANSWER_LIMIT: Duration = Duration::from_millis(3300);
 /// How many entries are asked for at once: the most that the contract allows.
 pub(crate) const PAGE_SIZE: i32 = 1000;
 
-/// A registry, or a list of them of which the first that answers is asked.
+/// The registries of a mesh: all that answer are asked, and what they know is put together.
 #[derive(Clone)]
 pub(crate) struct Directory {
-    addresses: String,
-    client: RegistryServiceClient<Channel>,
-    policy_client: PolicyServiceClient<Channel>,
+    addresses: Vec<String>,
+    /// One for each address.
+    registries: Vec<Channel>,
+    /// To the first that answers.
+    first: Channel,
 }
 
 impl Directory {
-    /// The registry of a mesh; `addresses` is what errors call it.
+    /// The registries of a mesh; `addresses` is what errors call them.
     pub(crate) fn new(mesh: &Mesh, addresses: &[String]) -> Self {
-        Self { addresses: addresses.join(","), client: mesh.registry(), policy_client: mesh.policies() }
+        Self { addresses: addresses.to_vec(), registries: mesh.registries(), first: mesh.to_registry() }
     }
 
-    /// The registry at these addresses.
+    /// The registries at these addresses.
     pub(crate) fn open(addresses: &[String]) -> Result<Self, Error> {
         let mesh = Mesh::builder().registries(addresses).build().map_err(Error::bad_registry(addresses))?;
         Ok(Self::new(&mesh, addresses))
@@ -54,57 +57,136 @@ impl Directory {
 
     /// All services, by name.
     pub(crate) async fn services(&self) -> Result<Vec<Service>, Error> {
-        all_pages(|page_token| async move {
-            let request = ListServicesRequest { page_size: PAGE_SIZE, page_token };
-            let page = self.answer("list the services", self.client().list_services(request)).await?;
-            Ok((page.services, page.next_page_token))
-        })
-        .await
+        let told = self.all(services_of).await?;
+        let several = told.len() > 1;
+        let mut services: BTreeMap<String, Service> = BTreeMap::new();
+        for service in told.into_iter().flatten() {
+            services.entry(service.name.clone()).or_insert(service);
+        }
+        if several {
+            for service in services.values_mut() {
+                let instances = self.instances(&service.name).await?.len();
+                service.instance_count = u32::try_from(instances).unwrap_or(u32::MAX);
+            }
+        }
+        Ok(services.into_values().collect())
     }
 
     /// All instances of a service, by instance id.
     pub(crate) async fn instances(&self, service: &str) -> Result<Vec<Instance>, Error> {
-        all_pages(|page_token| async move {
-            let request = ListInstancesRequest { service: service.to_owned(), page_size: PAGE_SIZE, page_token };
-            let page = self.answer("list the instances", self.client().list_instances(request)).await;
-            let page = page.map_err(|error| match error {
-                Error::Call { status, .. } if status.code() == Code::NotFound => {
-                    Error::UnknownService(service.to_owned())
-                }
-                error => error,
-            })?;
-            Ok((page.instances, page.next_page_token))
-        })
-        .await
+        let told = self.all(|registry| instances_of(registry, service)).await?;
+        if told.iter().all(Option::is_none) {
+            return Err(Error::UnknownService(service.to_owned()));
+        }
+        let instances = told.into_iter().flatten().flatten();
+        let by_id: BTreeMap<String, Instance> = instances.map(|i| (i.instance_id.clone(), i)).collect();
+        Ok(by_id.into_values().collect())
     }
 
-    /// The client, for calls of other kinds.
+    /// The client of the first that answers, for calls of which one is enough.
     pub(crate) fn client(&self) -> RegistryServiceClient<Channel> {
-        self.client.clone()
+        RegistryServiceClient::new(self.first.clone())
     }
 
-    /// The client of its policies.
-    pub(crate) fn policy_client(&self) -> PolicyServiceClient<Channel> {
-        self.policy_client.clone()
-    }
-
-    /// Waits for the answer to a call, but no longer than a person would.
+    /// Waits for the answer of the first that answers, but no longer than a person would.
     pub(crate) async fn answer<T>(
         &self,
         what: &'static str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        match tokio::time::timeout(ANSWER_LIMIT, call).await {
-            Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) if status.code() == Code::Unavailable => {
-                Err(Error::NoRegistry { registry: self.addresses.clone(), problem: status.message().to_owned() })
-            }
-            Ok(Err(status)) => Err(Error::call(what)(status)),
-            Err(_) => {
-                let problem = format!("no answer for {:.1} s", ANSWER_LIMIT.as_secs_f64());
-                Err(Error::NoRegistry { registry: self.addresses.clone(), problem })
+        answer(&self.addresses.join(","), what, call).await
+    }
+
+    /// What those that answer say. Says aloud who does not.
+    ///
+    /// # Errors
+    /// The first error of one that answers; or none does.
+    pub(crate) async fn all<T, F>(&self, ask: impl Fn(Registry) -> F) -> Result<Vec<T>, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let registries = self.addresses.iter().cloned().zip(self.registries.iter().cloned());
+        let told = join_all(registries.map(|(address, channel)| ask(Registry { address, channel }))).await;
+        let (mut answers, mut silent) = (Vec::new(), Vec::new());
+        for told in told {
+            match told {
+                Ok(answer) => answers.push(answer),
+                Err(Error::NoRegistry { registry, problem }) => silent.push((registry, problem)),
+                Err(error) => return Err(error),
             }
         }
+        if answers.is_empty() {
+            let problem = silent.first().map(|(_, problem)| problem.clone()).unwrap_or_default();
+            return Err(Error::NoRegistry { registry: self.addresses.join(","), problem });
+        }
+        for (registry, problem) in silent {
+            eprintln!("the registry at {registry} does not answer ({problem}): it was left out");
+        }
+        Ok(answers)
+    }
+}
+
+/// One registry of the list.
+#[derive(Clone)]
+pub(crate) struct Registry {
+    address: String,
+    pub(crate) channel: Channel,
+}
+
+impl Registry {
+    /// Waits for its answer, but no longer than a person would.
+    pub(crate) async fn answer<T>(
+        &self,
+        what: &'static str,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Error> {
+        answer(&self.address, what, call).await
+    }
+}
+
+async fn answer<T>(
+    registry: &str,
+    what: &'static str,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<T, Error> {
+    let silent = |problem| Error::NoRegistry { registry: registry.to_owned(), problem };
+    match tokio::time::timeout(ANSWER_LIMIT, call).await {
+        Ok(Ok(answer)) => Ok(answer.into_inner()),
+        Ok(Err(status)) if status.code() == Code::Unavailable => Err(silent(status.message().to_owned())),
+        Ok(Err(status)) => Err(Error::call(what)(status)),
+        Err(_) => Err(silent(format!("no answer for {:.1} s", ANSWER_LIMIT.as_secs_f64()))),
+    }
+}
+
+async fn services_of(registry: Registry) -> Result<Vec<Service>, Error> {
+    all_pages(|page_token| {
+        let registry = registry.clone();
+        async move {
+            let request = ListServicesRequest { page_size: PAGE_SIZE, page_token };
+            let mut client = RegistryServiceClient::new(registry.channel.clone());
+            let page = registry.answer("list the services", client.list_services(request)).await?;
+            Ok((page.services, page.next_page_token))
+        }
+    })
+    .await
+}
+
+/// `None`: nobody ever registered this service there.
+async fn instances_of(registry: Registry, service: &str) -> Result<Option<Vec<Instance>>, Error> {
+    let pages = all_pages(|page_token| {
+        let registry = registry.clone();
+        async move {
+            let request = ListInstancesRequest { service: service.to_owned(), page_size: PAGE_SIZE, page_token };
+            let mut client = RegistryServiceClient::new(registry.channel.clone());
+            let page = registry.answer("list the instances", client.list_instances(request)).await?;
+            Ok((page.instances, page.next_page_token))
+        }
+    })
+    .await;
+    match pages {
+        Ok(instances) => Ok(Some(instances)),
+        Err(Error::Call { status, .. }) if status.code() == Code::NotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -141,47 +223,6 @@ pub(crate) async fn services(args: ServicesArgs) -> Result<(), Error> {
     Ok(())
 }
 
-/// `meshwork instances SERVICE`.
-pub(crate) async fn instances(args: InstancesArgs) -> Result<(), Error> {
-    let instances = Directory::open(&args.source.registry)?.instances(&args.service).await?;
-    let mut out = io::stdout().lock();
-    if args.source.json {
-        let all = ListInstancesResponse { instances, next_page_token: String::new() };
-        writeln!(out, "{}", ProtobufJson::new().line(&all))?;
-        return Ok(());
-    }
-    write!(out, "{}", instance_table(&instances, SystemTime::now()))?;
-    Ok(())
-}
-
-fn instance_table(instances: &[Instance], now: SystemTime) -> Table<7> {
-    let left = |title| (title, Align::Left);
-    let right = |title| (title, Align::Right);
-    let mut table = Table::new([
-        left("INSTANCE"),
-        left("ADDRESS"),
-        left("STATUS"),
-        left("ZONE"),
-        left("VERSION"),
-        right("WEIGHT"),
-        right("AGE"),
-    ]);
-    for instance in instances {
-        let created = instance.create_time.and_then(|time| SystemTime::try_from(time).ok());
-        table.row([
-            printable(&instance.instance_id),
-            printable(&instance.address),
-            status_name(instance.status()).to_string(),
-            or_dash(&instance.zone),
-            or_dash(&instance.version),
-            instance.weight.to_string(),
-            // A clock that is behind the registry's shows as an age of 0.
-            created.map_or_else(|| "-".into(), |created| age(now.duration_since(created).unwrap_or_default())),
-        ]);
-    }
-    table
-}
-
 /// A status without its enum's prefix; on a terminal in the colour that says how it is.
 pub(crate) fn status_name(status: InstanceStatus) -> StyledObject<&'static str> {
     match status {
@@ -198,17 +239,6 @@ pub(crate) fn or_dash(text: &str) -> String {
     if text.is_empty() { "-".to_owned() } else { printable(text) }
 }
 
-/// A duration in its one largest unit, as in `3h`.
-fn age(age: Duration) -> String {
-    let seconds = age.as_secs();
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m", seconds / 60),
-        3600..86400 => format!("{}h", seconds / 3600),
-        _ => format!("{}d", seconds / 86400),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -223,30 +253,5 @@ mod tests {
             }
         };
         assert_eq!(all_pages(page).await.expect("pages"), [1, 2, 3, 4]);
-    }
-
-    #[test]
-    fn ages_are_in_their_largest_unit() {
-        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7199, "1h"), (86400, "1d"), (864_000, "10d")] {
-            assert_eq!(age(Duration::from_secs(seconds)), text);
-        }
-    }
-
-    #[test]
-    fn instances_with_the_longest_values_fit_their_table() {
-        let instance = Instance {
-            instance_id: "i".repeat(128),
-            address: format!("{}:65535", "h".repeat(249)),
-            version: "v".repeat(128),
-            zone: "\u{1b}[31mz".into(),
-            weight: 1000,
-            status: InstanceStatus::NotServing.into(),
-            ..Instance::default()
-        };
-        let text = console::strip_ansi_codes(&instance_table(&[instance], SystemTime::now()).to_string()).into_owned();
-        for line in text.lines() {
-            assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
-        }
-        assert!(text.contains("NOT_SERVING") && !text.contains('\u{1b}'), "{text}");
     }
 }

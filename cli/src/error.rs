@@ -59,6 +59,12 @@ pub(crate) enum Error {
         /// What it says, or what happened instead.
         problem: String,
     },
+    /// Nobody reads the events of this service.
+    #[error("no instance reads the events of {0:?}")]
+    NoReader(String),
+    /// Stores could not be reconciled; each was named before.
+    #[error("{0} could not be asked, or could not do it: run it again when they can")]
+    NotReconciled(usize),
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]
     Broken(usize),
@@ -131,6 +137,8 @@ impl From<Error> for Failure {
             | Error::NoInstance { .. }
             | Error::Call { .. }
             | Error::NotServing { .. }
+            | Error::NoReader(_)
+            | Error::NotReconciled(_)
             | Error::Broken(_)
             | Error::Interrupted
             | Error::TempDir(_)

@@ -9,15 +9,11 @@ use std::{
     time::Duration,
 };
 
-use http::Uri;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use meshwork::{process::HostPort, rpc::code_name};
-use tokio::{net::TcpStream, task::JoinSet, time::timeout};
-use tonic::body::Body;
+use tokio::time::timeout;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{args::HealthArgs, error::Error};
+use crate::{args::HealthArgs, direct::Direct, error::Error};
 
 /// How long a server may take to answer: it does so from memory, and who asks for it every few seconds must not pile up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
@@ -35,14 +31,8 @@ pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
 
 /// Asks about the server as a whole, which has the empty name.
 async fn ask(address: &HostPort) -> Result<ServingStatus, Box<dyn error::Error + Send + Sync>> {
-    let origin = Uri::try_from(format!("http://{address}"))?;
-    let stream = TcpStream::connect(address.to_string()).await?;
-    let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
-    // Dropped with this future, and with it the connection.
-    let mut tasks = JoinSet::new();
-    tasks.spawn(connection);
-    let send = tower::service_fn(move |request: http::Request<Body>| sender.clone().send_request(request));
-    let answer = HealthClient::with_origin(send, origin).check(HealthCheckRequest::default()).await;
+    let Direct { transport, origin } = Direct::connect(&address.to_string()).await?;
+    let answer = HealthClient::with_origin(transport, origin).check(HealthCheckRequest::default()).await;
     let answer = answer.map_err(|status| format!("{}: {}", code_name(status.code()), status.message()))?;
     Ok(answer.into_inner().status())
 }
@@ -50,7 +40,10 @@ async fn ask(address: &HostPort) -> Result<ServingStatus, Box<dyn error::Error +
 #[cfg(test)]
 mod tests {
     use hyper::server;
-    use hyper_util::service::TowerToHyperService;
+    use hyper_util::{
+        rt::{TokioExecutor, TokioIo},
+        service::TowerToHyperService,
+    };
     use meshwork::process::LogArgs;
     use tokio::net::TcpListener;
     use tonic_health::{

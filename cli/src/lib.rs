@@ -13,10 +13,14 @@ mod up;
 pub mod audit;
 mod demo;
 
+pub mod direct;
 mod directory;
 mod health;
+mod instances;
 mod policy;
+mod reconcile;
 mod stats;
+mod store;
 mod watch;
 
 mod error;
@@ -39,11 +43,13 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
         Command::Demo(args) => demo::run(args, shutdown).await,
         Command::Services(args) => directory::services(args).await,
         Command::Instances(args) if args.stats => stats::run(&args).await,
-        Command::Instances(args) => directory::instances(args).await,
+        Command::Instances(args) => instances::run(args).await,
         Command::Policy(args) => policy::run(args.command).await,
         Command::Split(args) => policy::split(args).await,
         Command::Watch(args) => watch::run(args, shutdown).await,
         Command::Health(args) => health::run(args).await,
+        Command::Store(args) => store::run(args.command).await,
+        Command::Reconcile(args) => reconcile::run(args).await,
     };
     match result {
         // Whoever reads has had enough, as in `meshwork watch | head`.

@@ -8,7 +8,7 @@ use std::fmt;
 pub(crate) const MAX_WIDTH: usize = 100;
 
 /// No column is made narrower than this for the sake of others: statuses and addresses stay whole.
-const MIN_SHRUNK_WIDTH: usize = 13;
+const MIN_SHRUNK_WIDTH: usize = 12;
 
 /// Between two columns.
 const GAP: &str = "  ";

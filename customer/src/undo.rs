@@ -63,10 +63,7 @@ impl<T: Transport> Undo for LostOrders<T> {
             let counts: Vec<u64> = stream::iter(questions).buffer_unordered(QUESTIONS).try_collect().await?;
             released += counts.iter().sum::<u64>();
         }
-        Ok(Undone {
-            effects: vec![("reservations released, of orders that are lost", released)],
-            from_the_beginning: false,
-        })
+        Ok(Undone { effects: vec![("reservations of lost orders", released)], from_the_beginning: false })
     }
 }
 

@@ -32,8 +32,8 @@ impl Undo for ThrowAway {
         let kept: Vec<Position> = forks.iter().map(|fork| fork.common.at).collect();
         let count = self.delete(&kept, validate_only).await.map_err(|error| store_status(DOMAIN, &error))?;
         let what = match self.rows {
-            Rows::Orders => "orders of the view that are folded again, or are lost",
-            Rows::Customers => "customers of the view that are folded again, or are lost",
+            Rows::Orders => "orders of the view that lost events had changed",
+            Rows::Customers => "customers of the view that lost events had changed",
         };
         Ok(Undone { effects: vec![(what, count)], from_the_beginning: true })
     }

@@ -78,7 +78,9 @@ impl OperationsService for Operations {
         _: Request<ListSubscriptionsRequest>,
     ) -> Result<Response<ListSubscriptionsResponse>, Status> {
         let subscriptions = self.subscriptions.iter().map(Followed::status).collect();
-        Ok(Response::new(ListSubscriptionsResponse { store_id: self.outbox.store_id().to_owned(), subscriptions }))
+        let store_problem = self.outbox.condition().problem().as_deref().unwrap_or_default().to_owned();
+        let store_id = self.outbox.store_id().to_owned();
+        Ok(Response::new(ListSubscriptionsResponse { store_id, store_problem, subscriptions }))
     }
 
     async fn reconcile_subscription(
@@ -146,7 +148,7 @@ impl Followed {
                 tracing::warn!(source, group, partition = fork.partition(), read, common, "a cursor was set back");
             }
             for (what, count) in &undone.effects {
-                tracing::warn!(source, group, count, "{what}");
+                tracing::warn!(source, group, count, what, "what lost events had done was undone");
             }
             self.again.notify_one();
         }

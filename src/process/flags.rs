@@ -54,7 +54,7 @@ pub struct StoreArgs {
 /// An instance of a service, and its place in the mesh.
 #[derive(Args, Clone, Debug)]
 pub struct InstanceArgs {
-    /// The registries of the mesh; the first that answers is used
+    /// The registries of the mesh, up to 8, which are used together: this instance registers at each, and sees what any knows
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', default_value = "http://127.0.0.1:7600")]
     pub registry: Vec<String>,
     /// Where the last known addresses are kept, for a start while the registry is away: a folder of this mesh alone, which

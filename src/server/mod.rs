@@ -37,7 +37,10 @@ pub use fault::draining_status;
 pub use limits::Limits;
 
 pub use crate::discovery::announce::AnnounceError;
-use crate::{Mesh, discovery::announce::Gate, health::Condition};
+use crate::{
+    Mesh, contract::meshwork::registry::v1::registry_service_client::RegistryServiceClient, discovery::announce::Gate,
+    health::Condition,
+};
 
 use health::Conditions;
 use infrastructure::Services;
@@ -147,7 +150,7 @@ impl Server {
     #[must_use]
     pub fn announce(self, mesh: Mesh) -> Self {
         let service = self.config.service.clone();
-        let registries = mesh.registries();
+        let registries: Vec<_> = mesh.registries().into_iter().map(RegistryServiceClient::new).collect();
         let gates = Gate::to_all(registries.len(), &mesh.registry_states());
         // Watched from now on, so that the drain does not begin with a new watch.
         let watched = mesh.endpoints(&service);

@@ -20,6 +20,7 @@ pub use migration::Migration;
 use migration::PROGRAM;
 pub use peers::{Peers, Topic};
 pub use sql::{Row, Sql, Value};
+pub use sqlite::BackupError;
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -40,10 +41,26 @@ pub type Database = Arc<dyn Store>;
 /// # Errors
 /// [`StoreError::UnsupportedUrl`], [`StoreError::Open`], [`StoreError::InUse`].
 pub async fn open(url: &str) -> Result<Database, StoreError> {
-    let unsupported = || StoreError::UnsupportedUrl { url: shown(url) };
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
         return Ok(Arc::new(postgres::Postgres::open(url).await?));
     }
+    let (path, synchronous) = sqlite_file(url)?;
+    Ok(Arc::new(sqlite::Sqlite::open(path, synchronous).await?))
+}
+
+/// Copies a SQLite database, as it is at one moment, into the new file `target`; the database may be in use. A copy of its file
+/// alone would lack what is in its log.
+///
+/// # Errors
+/// [`BackupError`]; then there is nothing at `target` that was not there before.
+pub async fn backup(url: &str, target: PathBuf) -> Result<(), BackupError> {
+    let (path, _) = sqlite_file(url)?;
+    let copy = move || sqlite::backup(&path, &target);
+    tokio::task::spawn_blocking(copy).await.map_err(|error| StoreError::Unavailable(error.into()))?
+}
+
+fn sqlite_file(url: &str) -> Result<(PathBuf, sqlite::Synchronous), StoreError> {
+    let unsupported = || StoreError::UnsupportedUrl { url: shown(url) };
     let rest = url.strip_prefix("sqlite:").ok_or_else(unsupported)?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, synchronous) = match rest.split_once('?') {
@@ -55,7 +72,7 @@ pub async fn open(url: &str) -> Result<Database, StoreError> {
     if path.is_empty() || path.starts_with(':') {
         return Err(unsupported());
     }
-    Ok(Arc::new(sqlite::Sqlite::open(PathBuf::from(path), synchronous).await?))
+    Ok((PathBuf::from(path), synchronous))
 }
 
 /// A URL as it may be shown, in errors and logs: of one that is not `sqlite:`, the scheme alone. A password may stand

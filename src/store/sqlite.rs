@@ -22,8 +22,11 @@ use rusqlite::{
 };
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+mod backup;
 mod files;
 
+pub use backup::BackupError;
+pub(super) use backup::backup;
 use files::Files;
 
 use super::{FileLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};

@@ -11,7 +11,7 @@ use super::{
     evidence::{Customer, Order, View},
     reads::{Reads, money},
 };
-use crate::direct::Direct;
+use meshwork_cli::direct::Transport;
 
 /// The most orders that the contract gives in a page.
 const PAGE_SIZE: i32 = 1000;
@@ -20,7 +20,7 @@ const AT_A_TIME: usize = 16;
 
 /// All orders, and the customers of these ids.
 pub(super) async fn view(
-    client: &QueryServiceClient<Direct>,
+    client: &QueryServiceClient<Transport>,
     reads: &Reads,
     name: &str,
     customers: &[String],
@@ -30,7 +30,7 @@ pub(super) async fn view(
     Ok(View { name: name.to_owned(), orders, customers })
 }
 
-async fn orders(client: &QueryServiceClient<Direct>, reads: &Reads) -> Result<Vec<Order>, Status> {
+async fn orders(client: &QueryServiceClient<Transport>, reads: &Reads) -> Result<Vec<Order>, Status> {
     let (mut orders, mut page_token) = (Vec::new(), String::new());
     loop {
         let list = || {
@@ -50,7 +50,7 @@ async fn orders(client: &QueryServiceClient<Direct>, reads: &Reads) -> Result<Ve
 }
 
 async fn customers_of(
-    client: &QueryServiceClient<Direct>,
+    client: &QueryServiceClient<Transport>,
     reads: &Reads,
     ids: &[String],
 ) -> Result<Vec<Customer>, Status> {

@@ -15,13 +15,14 @@ use std::{
 use meshwork::{
     contract::meshwork::registry::v1::{
         GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest, SplitPolicy,
+        policy_service_client::PolicyServiceClient,
     },
     rpc::ProtobufJson,
 };
 
 use crate::{
     args::{PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, SplitArgs},
-    directory::{Directory, PAGE_SIZE, all_pages},
+    directory::{Directory, PAGE_SIZE, Registry, all_pages},
     error::Error,
     table::{Align, Table, printable},
 };
@@ -87,24 +88,70 @@ async fn clear(args: PolicyClearArgs) -> Result<(), Error> {
 }
 
 impl Directory {
+    /// The policy that holds: of those that the registries have, the one that was set last.
     async fn policy(&self, service: String) -> Result<Policy, Error> {
-        self.answer("get the policy", self.policy_client().get_policy(GetPolicyRequest { service })).await
+        let policies = self.all(|registry| policy_of(registry, service.clone())).await?;
+        let latest = latest(&policies);
+        if policies.iter().any(|policy| policy.etag != latest.etag) {
+            eprintln!(
+                "the registries have different policies for {service}: of these, the one that was set last holds"
+            );
+        }
+        Ok(latest.clone())
     }
 
+    /// Sets a policy at every registry that answers. Its etag is checked against the policy that holds.
     async fn set_policy(&self, policy: Policy) -> Result<Policy, Error> {
-        let request = SetPolicyRequest { policy: Some(policy) };
-        self.answer("set the policy", self.policy_client().set_policy(request)).await
+        let holds = self.policy(policy.service.clone()).await?;
+        let set = self.all(|registry| {
+            let (mut policy, holds) = (policy.clone(), &holds);
+            async move {
+                let there = policy_of(registry.clone(), policy.service.clone()).await?;
+                // A registry that was away is behind the others, and no reason to refuse.
+                if !policy.etag.is_empty() && there.etag != holds.etag {
+                    policy.etag = there.etag;
+                }
+                let request = SetPolicyRequest { policy: Some(policy) };
+                let mut client = PolicyServiceClient::new(registry.channel.clone());
+                registry.answer("set the policy", client.set_policy(request)).await
+            }
+        });
+        Ok(latest(&set.await?).clone())
     }
 
     /// All that are set, by service.
     async fn policies(&self) -> Result<Vec<Policy>, Error> {
-        all_pages(|page_token| async move {
-            let request = ListPoliciesRequest { page_size: PAGE_SIZE, page_token };
-            let page = self.answer("list the policies", self.policy_client().list_policies(request)).await?;
-            Ok((page.policies, page.next_page_token))
-        })
-        .await
+        let told = self.all(policies_of).await?;
+        let mut by_service: BTreeMap<String, Vec<Policy>> = BTreeMap::new();
+        for policy in told.into_iter().flatten() {
+            by_service.entry(policy.service.clone()).or_default().push(policy);
+        }
+        Ok(by_service.values().map(|policies| latest(policies).clone()).collect())
     }
+}
+
+async fn policy_of(registry: Registry, service: String) -> Result<Policy, Error> {
+    let mut client = PolicyServiceClient::new(registry.channel.clone());
+    registry.answer("get the policy", client.get_policy(GetPolicyRequest { service })).await
+}
+
+async fn policies_of(registry: Registry) -> Result<Vec<Policy>, Error> {
+    all_pages(|page_token| {
+        let registry = registry.clone();
+        async move {
+            let request = ListPoliciesRequest { page_size: PAGE_SIZE, page_token };
+            let mut client = PolicyServiceClient::new(registry.channel.clone());
+            let page = registry.answer("list the policies", client.list_policies(request)).await?;
+            Ok((page.policies, page.next_page_token))
+        }
+    })
+    .await
+}
+
+/// Of at least one policy, the one that was set last.
+fn latest(policies: &[Policy]) -> &Policy {
+    let set_at = |policy: &&Policy| policy.update_time.map(|time| (time.seconds, time.nanos));
+    policies.iter().max_by_key(set_at).expect("at least one registry answers")
 }
 
 /// The weights of a split; `None`: no version is named.

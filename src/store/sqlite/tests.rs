@@ -254,3 +254,47 @@ async fn a_schema_that_is_newer_is_refused_unless_it_says_that_it_suits_the_prog
     let error = database.migrate("thing", MIGRATIONS).await.expect_err("nobody says that it suits");
     assert!(error.to_string().contains("version 99, made by an unknown program"), "{error}");
 }
+
+#[tokio::test]
+async fn a_backup_is_whole_and_of_one_moment_while_the_database_is_used() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let target = folder.path().join("backup.db");
+    let mut tx = database.begin().await.expect("begun");
+    insert(&mut *tx, 1, "kept").await.expect("inserted");
+    tx.commit().await.expect("committed");
+    // What is in the log alone, and what is not committed.
+    let mut later = database.begin().await.expect("begun");
+    insert(&mut *later, 2, "later").await.expect("inserted");
+
+    let url = format!("sqlite://{}", folder.path().join("things.db").display());
+    crate::store::backup(&url, target.clone()).await.expect("backed up");
+
+    later.commit().await.expect("committed, since nothing was held");
+    database.check().await.expect("well");
+    let copy = open(&format!("sqlite://{}", target.display())).await.expect("opened");
+    assert_eq!(names(&copy).await, ["kept"]);
+    assert_eq!(names(&database).await, ["kept", "later"]);
+}
+
+#[tokio::test]
+async fn a_backup_that_cannot_be_made_leaves_nothing_and_replaces_nothing() {
+    let folder = folder();
+    let _database = database(&folder).await;
+    let url = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
+    let target = folder.path().join("backup.db");
+
+    let missing = crate::store::backup(&url("thigns.db"), target.clone()).await;
+    assert!(matches!(missing, Err(BackupError::Database(StoreError::Open { .. }))), "{missing:?}");
+    assert!(!target.exists() && !folder.path().join("thigns.db").exists());
+
+    std::fs::write(&target, "an older backup").expect("written");
+    let taken = crate::store::backup(&url("things.db"), target.clone()).await;
+    assert!(matches!(&taken, Err(BackupError::Target(error)) if error.kind() == std::io::ErrorKind::AlreadyExists));
+    assert_eq!(std::fs::read(&target).expect("readable"), b"an older backup");
+
+    let elsewhere = crate::store::backup(&url("things.db"), folder.path().join("nowhere/backup.db")).await;
+    assert!(matches!(elsewhere, Err(BackupError::Target(_))), "{elsewhere:?}");
+    let postgres = crate::store::backup("postgres://host/order", target).await;
+    assert!(matches!(postgres, Err(BackupError::Database(StoreError::UnsupportedUrl { .. }))));
+}

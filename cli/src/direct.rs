@@ -1,0 +1,44 @@
+//! A plain gRPC connection to one process: no discovery, no balancing, nothing repeated, so that what it says is about that
+//! process at that moment.
+
+use std::io;
+
+use http::{Request, Response, Uri};
+use hyper::{body::Incoming, client::conn::http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tonic::body::Body;
+use tower::util::BoxCloneSyncService;
+
+/// What a generated client stands on, with [`Direct::origin`]. The connection ends with its last clone.
+pub type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, hyper::Error>;
+
+/// A connection to one process.
+#[derive(Clone, Debug)]
+pub struct Direct {
+    /// What calls go through.
+    pub transport: Transport,
+    /// Whom they name.
+    pub origin: Uri,
+}
+
+impl Direct {
+    /// Connects to `HOST:PORT`. Set a limit: a host that is silent is waited for as long as the kernel does.
+    ///
+    /// # Errors
+    /// It cannot be connected to, or does not speak HTTP/2.
+    pub async fn connect(address: &str) -> io::Result<Self> {
+        let origin = Uri::try_from(format!("http://{address}")).map_err(io::Error::other)?;
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+        let (sender, connection) = handshake.map_err(io::Error::other)?;
+        // Ends with the last sender; its error is that of the calls.
+        tokio::spawn(connection);
+        let transport = BoxCloneSyncService::new(tower::service_fn(move |request| {
+            let mut sender = sender.clone();
+            async move { sender.send_request(request).await }
+        }));
+        Ok(Self { transport, origin })
+    }
+}

@@ -1,0 +1,317 @@
+//! `meshwork instances`: what the registry knows of a service's instances, and what each says of itself.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    time::{Duration, SystemTime},
+};
+
+use console::{StyledObject, style};
+use futures_util::future::join_all;
+use meshwork::{
+    contract::meshwork::{
+        event::v1::{
+            ListSubscriptionsRequest, ListSubscriptionsResponse, SubscriptionState, SubscriptionStatus,
+            operations_service_client::OperationsServiceClient,
+        },
+        registry::v1::{Instance, ListInstancesResponse, StoreScope},
+    },
+    rpc::{ProtobufJson, code_name},
+};
+use tokio::time::timeout;
+use tonic::{Code, Status};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+use crate::{
+    args::InstancesArgs,
+    direct::Direct,
+    directory::{Directory, or_dash, status_name},
+    error::Error,
+    table::{Align, Table, printable},
+};
+
+/// How long an instance may take to answer: it does so from memory, and one that hangs must not hold up the table.
+const ANSWER_LIMIT: Duration = Duration::from_secs(1);
+
+/// `meshwork instances SERVICE`.
+pub(crate) async fn run(args: InstancesArgs) -> Result<(), Error> {
+    let instances = Directory::open(&args.source.registry)?.instances(&args.service).await?;
+    if args.source.json {
+        let all = ListInstancesResponse { instances, next_page_token: String::new() };
+        return Ok(writeln!(io::stdout(), "{}", ProtobufJson::new().line(&all))?);
+    }
+    let told = join_all(instances.iter().map(|instance| Told::by(&instance.address))).await;
+    let mut out = io::stdout().lock();
+    write!(out, "{}", table(&instances, &told, SystemTime::now()))?;
+    for problem in problems(&args.service, &instances, &told) {
+        writeln!(out, "{}", printable(&problem))?;
+    }
+    Ok(())
+}
+
+/// What an instance says of itself.
+#[derive(Debug)]
+struct Told {
+    /// Its overall health, or why it does not answer.
+    health: Result<ServingStatus, String>,
+    /// What it reads from others; nothing, if it reads nothing.
+    operations: ListSubscriptionsResponse,
+}
+
+impl Told {
+    async fn by(address: &str) -> Self {
+        let asked = timeout(ANSWER_LIMIT, Self::ask(address)).await;
+        let silent = |problem| Self { health: Err(problem), operations: ListSubscriptionsResponse::default() };
+        match asked {
+            Ok(Ok(told)) => told,
+            Ok(Err(problem)) => silent(problem),
+            Err(_) => silent(format!("no answer for {} s", ANSWER_LIMIT.as_secs())),
+        }
+    }
+
+    async fn ask(address: &str) -> Result<Self, String> {
+        let said = |status: Status| format!("{}: {}", code_name(status.code()), status.message());
+        let Direct { transport, origin } = Direct::connect(address).await.map_err(|error| error.to_string())?;
+        let mut health = HealthClient::with_origin(transport.clone(), origin.clone());
+        let health = health.check(HealthCheckRequest::default()).await.map_err(said)?.into_inner().status();
+        let mut operations = OperationsServiceClient::with_origin(transport, origin);
+        let operations = match operations.list_subscriptions(ListSubscriptionsRequest {}).await {
+            Ok(told) => told.into_inner(),
+            Err(status) if status.code() == Code::Unimplemented => ListSubscriptionsResponse::default(),
+            Err(status) => return Err(said(status)),
+        };
+        Ok(Self { health: Ok(health), operations })
+    }
+
+    fn health(&self) -> StyledObject<&'static str> {
+        match &self.health {
+            Ok(ServingStatus::Serving) => style("SERVING").green(),
+            Ok(status) => style(status.as_str_name()).red(),
+            Err(_) => style("silent").red(),
+        }
+    }
+
+    /// The worst of its subscriptions.
+    fn events(&self) -> StyledObject<&'static str> {
+        let worst = self.operations.subscriptions.iter().map(standing).max();
+        match worst {
+            None => style("-"),
+            Some(Standing::Running) => style("running").green(),
+            Some(Standing::Connecting) => style("connecting").yellow(),
+            Some(Standing::Retrying) => style("retrying").yellow(),
+            Some(Standing::Late) => style("late").red(),
+            Some(Standing::Stopped) => style("stopped").red(),
+        }
+    }
+}
+
+/// How a subscription stands, in a word. The worst comes last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Running,
+    Connecting,
+    Retrying,
+    Late,
+    Stopped,
+}
+
+fn standing(subscription: &SubscriptionStatus) -> Standing {
+    match subscription.state() {
+        SubscriptionState::Stopped => Standing::Stopped,
+        _ if subscription.unwell => Standing::Late,
+        SubscriptionState::Retrying => Standing::Retrying,
+        SubscriptionState::Connecting => Standing::Connecting,
+        SubscriptionState::Running | SubscriptionState::Unspecified => Standing::Running,
+    }
+}
+
+/// What is wrong, a line for each.
+fn problems(service: &str, instances: &[Instance], told: &[Told]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (Instance { instance_id, .. }, told) in instances.iter().zip(told) {
+        if let Err(problem) = &told.health {
+            problems.push(format!("{instance_id} does not answer: {problem}"));
+        }
+        let ListSubscriptionsResponse { store_problem, subscriptions, .. } = &told.operations;
+        if !store_problem.is_empty() {
+            problems.push(format!("{instance_id} answers no calls: {store_problem}"));
+        }
+        for subscription in subscriptions {
+            let SubscriptionStatus { source, problem, stuck, .. } = subscription;
+            let stands = standing(subscription);
+            if stands == Standing::Running || (stuck.is_empty() && problem.is_empty()) {
+                continue;
+            }
+            let stands = format!("{stands:?}").to_lowercase();
+            let of_partition = |stuck: &meshwork::contract::meshwork::event::v1::StuckPartition| {
+                let event = format!(
+                    "event {} ({} of {} {})",
+                    stuck.event_id, stuck.event_type, stuck.aggregate_type, stuck.aggregate_id
+                );
+                let what = if stuck.event_id.is_empty() { "the cursor".to_owned() } else { event };
+                format!("partition {}, position {}: {what}: {}", stuck.partition, stuck.position, stuck.reason)
+            };
+            let all: Vec<String> =
+                if stuck.is_empty() { vec![problem.clone()] } else { stuck.iter().map(of_partition).collect() };
+            problems.extend(all.into_iter().map(|what| format!("{instance_id} events/{source} {stands}: {what}")));
+        }
+    }
+    let mut stores: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let shared = instances.iter().filter(|i| i.store_scope() != StoreScope::Instance && !i.store_id.is_empty());
+    for Instance { instance_id, store_id, .. } in shared {
+        stores.entry(store_id).or_default().push(instance_id);
+    }
+    if stores.len() > 1 {
+        problems.push(format!(
+            "{service} is served from {} stores, and should be from one: see `meshwork store adopt --help`",
+            stores.len()
+        ));
+        problems.extend(stores.iter().map(|(store_id, ids)| format!("store {store_id}: {}", ids.join(" "))));
+    }
+    problems
+}
+
+fn table(instances: &[Instance], told: &[Told], now: SystemTime) -> Table<9> {
+    let left = |title| (title, Align::Left);
+    let right = |title| (title, Align::Right);
+    let mut table = Table::new([
+        left("INSTANCE"),
+        left("ADDRESS"),
+        left("STATUS"),
+        left("HEALTH"),
+        left("EVENTS"),
+        left("ZONE"),
+        left("VERSION"),
+        right("WEIGHT"),
+        right("AGE"),
+    ]);
+    for (instance, told) in instances.iter().zip(told) {
+        let created = instance.create_time.and_then(|time| SystemTime::try_from(time).ok());
+        table.row([
+            printable(&instance.instance_id),
+            printable(&instance.address),
+            status_name(instance.status()).to_string(),
+            told.health().to_string(),
+            told.events().to_string(),
+            or_dash(&instance.zone),
+            or_dash(&instance.version),
+            instance.weight.to_string(),
+            // A clock that is behind the registry's shows as an age of 0.
+            created.map_or_else(|| "-".into(), |created| age(now.duration_since(created).unwrap_or_default())),
+        ]);
+    }
+    table
+}
+
+/// A duration in its one largest unit, as in `3h`.
+fn age(age: Duration) -> String {
+    let seconds = age.as_secs();
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h", seconds / 3600),
+        _ => format!("{}d", seconds / 86400),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork::contract::meshwork::{event::v1::StuckPartition, registry::v1::InstanceStatus};
+
+    use super::*;
+
+    fn told(subscriptions: Vec<SubscriptionStatus>) -> Told {
+        let operations = ListSubscriptionsResponse { subscriptions, ..ListSubscriptionsResponse::default() };
+        Told { health: Ok(ServingStatus::Serving), operations }
+    }
+
+    fn subscription(state: SubscriptionState, unwell: bool) -> SubscriptionStatus {
+        let problem = if state == SubscriptionState::Running && !unwell { "" } else { "why" };
+        let (source, problem) = ("order".to_owned(), problem.to_owned());
+        SubscriptionStatus { source, state: state.into(), unwell, problem, ..SubscriptionStatus::default() }
+    }
+
+    #[test]
+    fn ages_are_in_their_largest_unit() {
+        for (seconds, text) in [(0, "0s"), (59, "59s"), (60, "1m"), (7199, "1h"), (86400, "1d"), (864_000, "10d")] {
+            assert_eq!(age(Duration::from_secs(seconds)), text);
+        }
+    }
+
+    #[test]
+    fn instances_with_the_longest_values_fit_their_table() {
+        let instance = Instance {
+            instance_id: "i".repeat(128),
+            address: format!("{}:65535", "h".repeat(249)),
+            version: "v".repeat(128),
+            zone: "\u{1b}[31mz".into(),
+            weight: 1000,
+            status: InstanceStatus::NotServing.into(),
+            ..Instance::default()
+        };
+        let told = Told {
+            health: Ok(ServingStatus::NotServing),
+            ..told(vec![subscription(SubscriptionState::Connecting, false)])
+        };
+        let text = table(&[instance], &[told], SystemTime::now()).to_string();
+        let text = console::strip_ansi_codes(&text).into_owned();
+        for line in text.lines() {
+            assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
+        }
+        assert!(text.contains("NOT_SERVING") && text.contains("connecting") && !text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn the_worst_of_an_instances_subscriptions_is_shown() {
+        use SubscriptionState::{Connecting, Retrying, Running, Stopped};
+        for (subscriptions, shown) in [
+            (vec![], "-"),
+            (vec![subscription(Running, false), subscription(Running, false)], "running"),
+            (vec![subscription(Running, true), subscription(Retrying, false)], "late"),
+            (vec![subscription(Connecting, false), subscription(Running, false)], "connecting"),
+            (vec![subscription(Stopped, true), subscription(Connecting, false)], "stopped"),
+        ] {
+            assert_eq!(console::strip_ansi_codes(&told(subscriptions).events().to_string()), shown);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_below_the_table() {
+        let instance = |id: &str, store_id: &str| Instance {
+            instance_id: id.into(),
+            store_id: store_id.into(),
+            ..Instance::default()
+        };
+        let instances = [instance("a", "one"), instance("b", "one"), instance("c", "two"), instance("d", "one")];
+        let stuck = StuckPartition {
+            partition: 3,
+            position: 7,
+            event_id: "e".into(),
+            event_type: "shop.order.v1.OrderCreated".into(),
+            aggregate_type: "order".into(),
+            aggregate_id: "o".into(),
+            reason: "total is missing".into(),
+            poison: true,
+        };
+        let stopped = SubscriptionStatus { stuck: vec![stuck], ..subscription(SubscriptionState::Stopped, true) };
+        let unwell = Told {
+            operations: ListSubscriptionsResponse { store_problem: "it was removed".into(), ..Default::default() },
+            ..told(vec![])
+        };
+        let silent = Told { health: Err("refused".into()), ..told(vec![]) };
+        let well = told(vec![subscription(SubscriptionState::Running, false)]);
+        let problems = problems("order", &instances, &[told(vec![stopped]), unwell, silent, well]);
+        assert_eq!(
+            problems,
+            [
+                "a events/order stopped: partition 3, position 7: event e (shop.order.v1.OrderCreated of order o): \
+                 total is missing",
+                "b answers no calls: it was removed",
+                "c does not answer: refused",
+                "order is served from 2 stores, and should be from one: see `meshwork store adopt --help`",
+                "store one: a b d",
+                "store two: c",
+            ]
+        );
+    }
+}

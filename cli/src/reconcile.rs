@@ -1,0 +1,215 @@
+//! `meshwork reconcile`: after the store of a service was set back, brings back whoever has read what it has lost.
+//!
+//! Each reader knows what to undo, and does it (meshwork.event.v1.OperationsService); here they are found, asked one after
+//! the other, and what they say is put together.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use meshwork::{
+    contract::meshwork::event::v1::{
+        Fork, ListSubscriptionsRequest, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
+        operations_service_client::OperationsServiceClient,
+    },
+    rpc::{ProtobufJson, code_name},
+};
+use prost_types::Timestamp;
+use tokio::time::timeout;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use crate::{
+    args::ReconcileArgs,
+    direct::{Direct, Transport},
+    directory::Directory,
+    error::Error,
+    table::{Align, Table, printable},
+};
+
+/// How long an instance may take to say what it reads.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// How long it may take to reconcile: a little more than a server allows a call.
+const RECONCILE_LIMIT: Duration = Duration::from_secs(65);
+
+/// An instance that reads the service's events.
+struct Reader {
+    service: String,
+    instance_id: String,
+    store_id: String,
+    client: OperationsServiceClient<Transport>,
+}
+
+/// What became of one store that is read into.
+struct Outcome {
+    service: String,
+    store_id: String,
+    result: Result<ReconcileSubscriptionResponse, String>,
+}
+
+/// `meshwork reconcile SERVICE`.
+pub(crate) async fn run(args: ReconcileArgs) -> Result<(), Error> {
+    let (readers, silent) = readers(&Directory::open(&args.source.registry)?, &args.service).await?;
+    for problem in &silent {
+        eprintln!("{}", printable(problem));
+    }
+    let request = ReconcileSubscriptionRequest {
+        source: args.service.clone(),
+        validate_only: !args.yes,
+        backup_time: args.backup_time,
+    };
+    let mut stores: BTreeMap<(String, String), Vec<Reader>> = BTreeMap::new();
+    for reader in readers {
+        stores.entry((reader.service.clone(), reader.store_id.clone())).or_default().push(reader);
+    }
+    if stores.is_empty() && silent.is_empty() {
+        return Err(Error::NoReader(args.service));
+    }
+    let mut outcomes = Vec::new();
+    for ((service, store_id), readers) in stores {
+        let result = reconcile(readers, &request).await;
+        outcomes.push(Outcome { service, store_id, result });
+    }
+    let mut out = io::stdout().lock();
+    if args.source.json {
+        writeln!(out, "{}", json(&args, &outcomes))?;
+    } else {
+        write!(out, "{}", text(&args, &outcomes))?;
+    }
+    match silent.len() + outcomes.iter().filter(|outcome| outcome.result.is_err()).count() {
+        0 => Ok(()),
+        left => Err(Error::NotReconciled(left)),
+    }
+}
+
+/// Who reads the events of a service, and what is wrong with those who may, and do not say.
+async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Vec<String>), Error> {
+    let mut instances = Vec::new();
+    for service in directory.services().await?.into_iter().filter(|service| service.instance_count > 0) {
+        match directory.instances(&service.name).await {
+            Ok(of_service) => instances.extend(of_service),
+            // The last one has left meanwhile.
+            Err(Error::UnknownService(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let ask = |address: String| async move {
+        let asked = async {
+            let Direct { transport, origin } = Direct::connect(&address).await.map_err(|error| error.to_string())?;
+            let mut client = OperationsServiceClient::with_origin(transport, origin);
+            match client.list_subscriptions(ListSubscriptionsRequest {}).await {
+                Ok(told) => Ok(Some((client, told.into_inner()))),
+                Err(status) if status.code() == Code::Unimplemented => Ok(None),
+                Err(status) => Err(said(&status)),
+            }
+        };
+        timeout(ANSWER_LIMIT, asked)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer for {} s", ANSWER_LIMIT.as_secs())))
+    };
+    let told = join_all(instances.iter().map(|instance| ask(instance.address.clone()))).await;
+    let (mut readers, mut silent) = (Vec::new(), Vec::new());
+    for (instance, told) in instances.into_iter().zip(told) {
+        let (service, instance_id) = (instance.service, instance.instance_id);
+        match told {
+            Ok(Some((client, told))) if told.subscriptions.iter().any(|reads| reads.source == source) => {
+                readers.push(Reader { service, instance_id, store_id: told.store_id, client });
+            }
+            Ok(_) => {}
+            Err(problem) => silent.push(format!("{service} {instance_id} cannot be asked: {problem}")),
+        }
+    }
+    Ok((readers, silent))
+}
+
+/// One of those who share a store does the work. The others are asked as well, so that they read on at once.
+async fn reconcile(
+    readers: Vec<Reader>,
+    request: &ReconcileSubscriptionRequest,
+) -> Result<ReconcileSubscriptionResponse, String> {
+    let mut first = None;
+    for Reader { instance_id, mut client, .. } in readers {
+        let answer = timeout(RECONCILE_LIMIT, client.reconcile_subscription(request.clone())).await;
+        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
+        let answer = answer.map_err(|status| format!("{instance_id}: {}", said(&status)))?.into_inner();
+        first.get_or_insert(answer);
+        if request.validate_only {
+            break;
+        }
+    }
+    Ok(first.expect("a store has a reader"))
+}
+
+fn said(status: &Status) -> String {
+    format!("{}: {}", code_name(status.code()), status.message())
+}
+
+fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
+    let mut text = String::new();
+    let mut lost = false;
+    for Outcome { service, store_id, result } in outcomes {
+        match result {
+            Err(problem) => text += &format!("{service}, store {store_id}: {}\n\n", printable(problem)),
+            Ok(told) if told.forks.is_empty() => {}
+            Ok(told) => {
+                lost = true;
+                text += &format!("{service}, store {store_id}, has read what {} has lost:\n", args.service);
+                text += &table(&told.forks).to_string();
+                for undone in &told.undone {
+                    let tense = if args.yes { "undone" } else { "to be undone" };
+                    text += &format!("{tense}: {} {}\n", undone.count, printable(&undone.what));
+                }
+                text.push('\n');
+            }
+        }
+    }
+    let stores = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
+    text += &match (lost, args.yes) {
+        (false, _) => format!("{} has lost nothing that is in the {stores} stores that read it\n", args.service),
+        (true, true) => format!("what was lost is undone; events are read on from there ({stores} stores asked)\n"),
+        (true, false) => format!("nothing was changed; `meshwork reconcile {} --yes` does it\n", args.service),
+    };
+    text
+}
+
+fn table(forks: &[Fork]) -> Table<6> {
+    let right = |title| (title, Align::Right);
+    let left = |title| (title, Align::Left);
+    let mut table =
+        Table::new([right("PARTITION"), right("READ TO"), left("OF"), right("KNOWN TO"), left("OF"), right("LOST")]);
+    for fork in forks {
+        table.row([
+            fork.partition.to_string(),
+            fork.read_position.to_string(),
+            time(&fork.read_event_id),
+            fork.common_position.to_string(),
+            time(&fork.common_event_id),
+            (fork.read_position - fork.common_position.min(fork.read_position)).to_string(),
+        ]);
+    }
+    table
+}
+
+/// When an event was written, as its id says.
+fn time(event_id: &str) -> String {
+    let written = Uuid::try_parse(event_id).ok().and_then(|id| id.get_timestamp()).and_then(|time| {
+        let (seconds, nanos) = time.to_unix();
+        Some(Timestamp { seconds: i64::try_from(seconds).ok()?, nanos: i32::try_from(nanos).ok()? })
+    });
+    written.map_or_else(|| "-".to_owned(), |time| time.to_string())
+}
+
+fn json(args: &ReconcileArgs, outcomes: &[Outcome]) -> serde_json::Value {
+    let protobuf = ProtobufJson::new();
+    let stores = outcomes.iter().map(|Outcome { service, store_id, result }| match result {
+        Ok(told) => {
+            let told: serde_json::Value = serde_json::from_str(&protobuf.line(told)).expect("protobuf JSON is JSON");
+            serde_json::json!({ "service": service, "storeId": store_id, "reconciled": told })
+        }
+        Err(problem) => serde_json::json!({ "service": service, "storeId": store_id, "problem": problem }),
+    });
+    serde_json::json!({ "source": args.service, "changed": args.yes, "stores": stores.collect::<Vec<_>>() })
+}
