@@ -56,9 +56,6 @@ impl Sources {
         let (name, past) = source.ok_or_else(unknown_position)?;
         let (progress, at) = (past.progress(), Position { partition: token.partition, position: token.position });
         check_store(progress, token)?;
-        if progress.snapshot().diverged {
-            return Err(not_the_past(name, &NotThePast::Diverged));
-        }
         let limit = deadline::current().map_or(DEFAULT_WAIT, |deadline| deadline.remaining() * WAIT_PERCENT / 100);
         tokio::select! {
             reached = timeout(limit, progress.wait_for(at)) => {
@@ -66,7 +63,7 @@ impl Sources {
                 check_store(progress, token)?;
                 match past.check(token).await {
                     // Why it is not reached is of no interest if it never will be.
-                    Err(lost @ NotThePast::Lost) => Err(not_the_past(name, &lost)),
+                    Err(lost @ (NotThePast::Lost | NotThePast::Diverged)) => Err(not_the_past(name, &lost)),
                     checked if reached.is_ok() => checked.map_err(|error| not_the_past(name, &error)),
                     _ => Err(behind(name)),
                 }

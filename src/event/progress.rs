@@ -147,11 +147,13 @@ impl Progress {
         self.0.snapshot.borrow().clone()
     }
 
-    /// Waits until all up to `position` has had its effects. Waits for ever if the source never gets there: bound it.
-    pub async fn wait_for(&self, at: Position) {
+    /// Waits until all up to `position` has had its effects; `false`: what was read is not the source's past, so that it says
+    /// nothing. Waits for ever if the source never gets there: bound it.
+    pub async fn wait_for(&self, at: Position) -> bool {
         let mut receiver = self.0.snapshot.subscribe();
-        let reached = receiver.wait_for(|s| s.applied.get(at.partition as usize).is_some_and(|p| *p >= at.position));
-        reached.await.expect("this handle holds a sender");
+        let is_reached = |s: &Snapshot| s.applied.get(at.partition as usize).is_some_and(|p| *p >= at.position);
+        let seen = receiver.wait_for(|s| s.diverged || is_reached(s)).await;
+        !seen.expect("this handle holds a sender").diverged
     }
 
     /// How far it has come, and each time that has changed.

@@ -9,6 +9,7 @@ mod late_client;
 mod partition;
 mod read_side;
 mod restart;
+mod restore;
 mod saga;
 mod shop;
 mod trace;

@@ -12,7 +12,9 @@ use meshwork::{
             CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order, OrderState, WatchOrderRequest,
             order_service_client::OrderServiceClient,
         },
-        query::v1::query_service_client::QueryServiceClient,
+        query::v1::{
+            GetOrderRequest as GetViewedOrderRequest, Order as ViewedOrder, query_service_client::QueryServiceClient,
+        },
         r#type::v1::Money,
     },
 };
@@ -38,7 +40,7 @@ pub(crate) struct Home {
     folder: TempDir,
     databases: Databases,
     /// What the databases are named after, and deleted with.
-    _place: Place,
+    place: Place,
 }
 
 impl Home {
@@ -50,11 +52,22 @@ impl Home {
                 Databases::Postgres { url: place.url.parse().expect("a database"), views: Views::Private }
             }
         };
-        Self { folder: TempDir::new().expect("a temporary folder"), databases, _place: place }
+        Self { folder: TempDir::new().expect("a temporary folder"), databases, place }
     }
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// Where a service, not query, has its data.
+    pub(crate) fn database_url(&self, service: &str) -> String {
+        match &self.databases {
+            Databases::Sqlite => format!("sqlite://{}", self.folder().join(format!("{service}.db")).display()),
+            Databases::Postgres { .. } => {
+                let (name, parameters) = self.place.url.split_once('?').unwrap_or((&self.place.url, ""));
+                format!("{name}_{service}?{parameters}")
+            }
+        }
     }
 }
 
@@ -146,6 +159,13 @@ impl Shop {
     /// The instances of a service that run at the moment.
     pub(crate) fn instances(&self, service: &str) -> Vec<Instance> {
         self.fleet.instances().into_iter().filter(|instance| instance.service == service).collect()
+    }
+
+    /// What the view shows of an order, once it is as new as this token.
+    pub(crate) async fn viewed(&self, order_id: &str, position_token: &str) -> Result<ViewedOrder, Status> {
+        let request =
+            GetViewedOrderRequest { order_id: order_id.to_owned(), position_token: position_token.to_owned() };
+        self.queries.clone().get_order(request).await.map(tonic::Response::into_inner)
     }
 
     /// Waits until a customer has this much credit left.

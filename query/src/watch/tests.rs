@@ -242,3 +242,26 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn a_watch_of_a_view_that_begins_anew_ends_and_the_next_one_sees_what_comes() {
+    let mut world = World::open().await;
+    let (mut stream, mut slow) = (world.watch(None).await, world.watch(None).await);
+    world.create(1).await;
+    assert_eq!(states(&stream.next().await.unwrap().unwrap()), [(1, OrderState::Pending)]);
+    for _ in 0..TOO_MANY {
+        world.create(2).await;
+    }
+    world.store.decider().hub().begin_anew(None);
+    for stream in [&mut stream, &mut slow] {
+        let ended = async { while stream.next().await.expect("an error comes first").is_ok() {} };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it ends");
+        assert!(stream.next().await.is_none());
+    }
+
+    // The same positions again.
+    world.position = 0;
+    let mut stream = world.watch(None).await;
+    world.create(3).await;
+    assert_eq!(states(&stream.next().await.unwrap().unwrap()), [(3, OrderState::Pending)]);
+}
