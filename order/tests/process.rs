@@ -1,6 +1,10 @@
 //! The service as a real process: what it says, and how it ends.
 
-use meshwork::process::Listener;
+use meshwork::{
+    event::Outbox,
+    process::Listener,
+    store::{self, Migration},
+};
 use meshwork_fixture::{EarlyService, expect_refused_flags};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_meshwork-order");
@@ -26,4 +30,20 @@ fn a_second_signal_ends_it_at_once() {
 fn a_flag_that_cannot_be_used_is_one_line_and_exit_code_2() {
     expect_refused_flags(PROGRAM, &["--database-url", "mysql://me:secret@host"], "--database-url mysql://...: ");
     expect_refused_flags(PROGRAM, &["--database-url", "sqlite://x.db", "--listen", "x"], "'x' for '--listen");
+}
+
+#[tokio::test]
+async fn a_database_of_another_service_or_of_a_newer_program_is_refused_before_anything_is_served() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let url = |name: &str| format!("sqlite://{}", folder.path().join(name).display());
+    let another = store::open(&url("another.db")).await.expect("a database");
+    Outbox::open(another, "customer").await.expect("a log");
+    let newer = store::open(&url("newer.db")).await.expect("a database");
+    let later = Migration { version: 1000, suits: 999, sql: "create table later (id bigint primary key)" };
+    newer.migrate("order", &[later]).await.expect("the schema");
+    drop(newer);
+
+    let says = "belongs to the service \"customer\"";
+    expect_refused_flags(PROGRAM, &["--database-url", &url("another.db")], says);
+    expect_refused_flags(PROGRAM, &["--database-url", &url("newer.db")], "schema version 1000");
 }
