@@ -89,7 +89,8 @@ impl Past {
         }
     }
 
-    /// Whether the event that a token names stands where the token says. Tokens of Meshwork 0.1 name none, and are believed.
+    /// Whether the event that a token names stands where the token says, in what was read. Tokens of Meshwork 0.1 name none,
+    /// and are believed.
     ///
     /// # Errors
     /// [`NotThePast`].
@@ -101,11 +102,17 @@ impl Past {
         if token.event_id.is_empty() {
             return Ok(());
         }
-        if let Some(known) = self.progress.recent(at).and_then(|point| point.event_id) {
-            return if known.to_string() == token.event_id { Ok(()) } else { Err(NotThePast::Lost) };
+        let read = self.progress.recent(at).and_then(|point| point.event_id).map(|event_id| event_id.to_string());
+        if read.as_ref() == Some(&token.event_id) {
+            return Ok(());
         }
         match self.look(at).await {
-            Ok(There::Event { event_id, .. }) if event_id == token.event_id => Ok(()),
+            Ok(There::Event { event_id, .. }) if event_id == token.event_id => match read {
+                // The token is right, and what was read is not: the subscription has yet to notice.
+                Some(_) => Err(NotThePast::Diverged),
+                None if self.progress.is_confirmed() => Ok(()),
+                None => Err(NotThePast::Unknown("the subscription is being opened".to_owned())),
+            },
             // Also where it cannot be checked any more.
             Ok(There::Event { .. } | There::Beyond | There::Pruned) => Err(NotThePast::Lost),
             // Meshwork 0.1.

@@ -172,6 +172,11 @@ impl Progress {
         lock(&self.0.unread).since().map(|since| since.elapsed())
     }
 
+    /// Whether the source stands connected, and has confirmed that what was read is its past.
+    pub(super) fn is_confirmed(&self) -> bool {
+        lock(&self.0.readers).values().any(|state| *state == SubscriptionState::Running)
+    }
+
     /// Another reader of the group in this process.
     pub(super) fn reader(&self) -> ReaderProgress {
         let id = self.0.next_reader.fetch_add(1, Ordering::Relaxed);

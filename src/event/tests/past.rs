@@ -11,6 +11,7 @@ on_both_stores!(
     what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_has_expired,
     a_position_is_told_with_its_event,
     a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so,
+    a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed,
 );
 
 /// Copies of a log's tables, to be put back later.
@@ -231,4 +232,47 @@ async fn a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so(engin
 
     run(&fixture.producer, &["update store set store_id = 'another'"]).await;
     assert!(matches!(fixture.producer.check().await, Err(StoreError::Replaced { .. })));
+}
+
+async fn a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let partition = partition_of(Uuid::from_u128(7));
+    let token_at = async |outbox: &Outbox, position: u64| {
+        let event = outbox.read(Position { partition, position: position - 1 }, 1).await.expect("readable")[0].clone();
+        PositionToken {
+            event_id: event.event_id.clone(),
+            source: SOURCE.into(),
+            partition,
+            position,
+            ..PositionToken::default()
+        }
+    };
+    produce(&fixture.producer, [7; 5], "").await;
+    run(&fixture.producer, &BACKUP).await;
+    produce(&fixture.producer, [7; 5], "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    while subscription.progress().snapshot().state != SubscriptionState::Running {
+        tokio::task::yield_now().await;
+    }
+    let (kept, lost) = (token_at(&fixture.producer, 3).await, token_at(&fixture.producer, 8).await);
+    for token in [&kept, &lost] {
+        assert_eq!(subscription.past().check(token).await, Ok(()));
+    }
+
+    // The stream to what was there before still stands.
+    run(&fixture.producer, &RESTORE).await;
+    let restored = reopened(&fixture.producer).await;
+    produce(&restored, [7; 5], "").await;
+    let new = token_at(&restored, 8).await;
+    let past = Past::new(subscription.progress().clone(), &client(&restored, &CancellationToken::new()));
+    assert_eq!(past.check(&kept).await, Ok(()));
+    assert_eq!(past.check(&new).await, Err(NotThePast::Diverged));
+    assert_eq!(past.check(&lost).await, Ok(()), "it was read, and nobody has noticed that it is lost");
+
+    // A reader that has just started remembers nothing, and does not vouch for what it has yet to compare.
+    let unconfirmed = Past::new(Progress::default(), &client(&restored, &CancellationToken::new()));
+    assert!(matches!(unconfirmed.check(&new).await, Err(NotThePast::Unknown(_))));
+    assert_eq!(unconfirmed.check(&lost).await, Err(NotThePast::Lost));
+    subscription.stop().await;
 }
