@@ -1,7 +1,7 @@
 //! The store of a service is set back to a backup, as README's runbook says, and the mesh is brought back: whoever has read
 //! what is lost notices, and after `meshwork reconcile` all agree again.
 
-use std::{fs, path::PathBuf};
+use std::{fs, io, path::PathBuf};
 
 use clap::Parser as _;
 use meshwork::{
@@ -40,10 +40,16 @@ impl Backup {
     /// While the service runs. `None`, said aloud: the programs for it are not there.
     async fn of(home: &Home, service: &str) -> Option<Self> {
         let url = home.database_url(service);
-        let Some(of) = url.strip_prefix("sqlite://").map(PathBuf::from) else {
-            return Some(Self::Postgres { dump: Dump::of(&url)?, url });
-        };
         let copy = home.folder().join(format!("{service}.backup"));
+        let Some(of) = url.strip_prefix("sqlite://").map(PathBuf::from) else {
+            return match Dump::of(&url, copy) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    eprintln!("SKIPPED: pg_dump is not installed (Debian: apt-get install postgresql-client)");
+                    None
+                }
+                dump => Some(Self::Postgres { dump: dump.expect("dumped"), url }),
+            };
+        };
         store::backup(&url, copy.clone()).await.expect("backed up");
         Some(Self::Sqlite { copy, of })
     }
@@ -51,7 +57,7 @@ impl Backup {
     /// While it does not run.
     fn restore(&self) {
         match self {
-            Self::Postgres { dump, url } => dump.restore(url),
+            Self::Postgres { dump, url } => dump.restore(url).expect("put back"),
             Self::Sqlite { copy, of } => {
                 for suffix in ["", "-wal", "-shm"] {
                     let mut file = of.clone().into_os_string();

@@ -4,9 +4,11 @@
 //! 2. Each log has every position once, each aggregate every version once, and no event twice.
 //! 3. The logs tell what the services remember: no event is lost, no credit reserved twice for an order, none beyond the
 //!    limit at any time.
-//! 4. Every view equals the write side.
+//! 4. Every view equals the write side, and says so if it is asked for what a restore has lost.
+//! 5. Every subscription moves, and every registry lists the instances that run, and no other.
 
 mod ledger;
+mod rest;
 mod stream;
 mod view;
 
@@ -34,11 +36,23 @@ pub(super) enum Kind {
     Credit,
     /// A view does not show what the write side has.
     View,
+    /// A subscription does not move.
+    Frozen,
+    /// A registry does not list what runs, or lists what does not.
+    Listing,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Lost, Self::Doubled, Self::OverLimit, Self::Stuck, Self::Credit, Self::View];
+    pub(super) const ALL: [Self; 8] = [
+        Self::Lost,
+        Self::Doubled,
+        Self::OverLimit,
+        Self::Stuck,
+        Self::Credit,
+        Self::View,
+        Self::Frozen,
+        Self::Listing,
+    ];
 
     /// The name of its figure.
     pub(super) fn figure(self) -> &'static str {
@@ -49,6 +63,8 @@ impl Kind {
             Self::Stuck => "stuck",
             Self::Credit => "credit_differences",
             Self::View => "view_differences",
+            Self::Frozen => "frozen",
+            Self::Listing => "listing_differences",
         }
     }
 }
@@ -77,7 +93,8 @@ impl fmt::Display for Finding {
 pub(super) fn check(evidence: &Evidence) -> Vec<Finding> {
     let broken = audit(&evidence.promises, &credit_lines(evidence)).into_iter().map(Finding::from);
     let streams = evidence.logs.iter().flat_map(stream::check);
-    broken.chain(streams).chain(ledger::check(evidence)).chain(view::check(evidence)).collect()
+    let ledger = ledger::check(evidence).into_iter();
+    broken.chain(streams).chain(ledger).chain(view::check(evidence)).chain(rest::check(evidence)).collect()
 }
 
 /// Every customer with its orders; one that is not known has no credit.

@@ -1,6 +1,8 @@
 //! What is known after a run: what the mesh has acknowledged, and what each of its parts remembers. Only facts; what is
 //! wrong with them is for [`check`](super::check).
 
+use std::collections::BTreeSet;
+
 use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
 use meshwork_cli::audit::Promise;
 
@@ -17,6 +19,41 @@ pub(super) struct Evidence {
     pub(super) logs: Vec<Log>,
     /// What each instance of query shows.
     pub(super) views: Vec<View>,
+    /// What each instance of query answers to the position tokens of orders that a restore has lost.
+    pub(super) lost_tokens: Vec<LostToken>,
+    /// How the subscriptions of each instance stand.
+    pub(super) subscriptions: Vec<Subscription>,
+    /// What each registry lists.
+    pub(super) listings: Vec<Listing>,
+}
+
+/// A view's answer to the token of an order that is lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LostToken {
+    /// The view's instance.
+    pub(super) view: String,
+    pub(super) order_id: String,
+    /// `POSITION_LOST`, or what was answered instead.
+    pub(super) answer: String,
+}
+
+/// A subscription of one instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subscription {
+    pub(super) instance: String,
+    pub(super) source: String,
+    /// Why it does not move; empty: it does.
+    pub(super) problem: String,
+}
+
+/// The instances of all services as one registry lists them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Listing {
+    pub(super) registry: String,
+    /// Their addresses.
+    pub(super) listed: BTreeSet<String>,
+    /// Those of the processes that run.
+    pub(super) running: BTreeSet<String>,
 }
 
 /// An order as one side remembers it.

@@ -1,25 +1,39 @@
 //! Carries a plan of faults out. A target's faults come one after another, each some time after the one before is over: a
 //! machine that is slower than planned makes faults late, and not the shop's life shorter.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
+use futures_util::future::try_join_all;
 use meshwork_fixture::Server;
 use tokio::{
-    sync::Mutex,
+    sync::{Mutex, MutexGuard},
     task::{JoinSet, spawn_blocking},
     time::{Instant, sleep, sleep_until},
 };
 
-use super::plan::{Fault, Planned, Target};
+use super::{
+    load::Load,
+    plan::{Fault, Planned, Release, Target},
+};
 use crate::{
     report::Failures,
-    shop_processes::{Error, Instance, ShopProcesses},
+    shop_processes::{Error, Instance, Programs, ShopProcesses, move_files},
 };
 
 /// Between the end of a fault and the next one of the same target.
 const REST: Duration = Duration::from_secs(1);
 /// The same for the database server, which all others wait for.
 const DATABASE_REST: Duration = Duration::from_secs(5);
+/// How old a backup is at least when it is put back, and how many orders were acknowledged since.
+const BACKUP_AGE: Duration = Duration::from_secs(10);
+const BACKUP_ORDERS: usize = 1_000;
+/// How long those are waited for.
+const BACKUP_LIMIT: Duration = Duration::from_secs(40);
+/// From a restore to its reconciliation: new orders take the positions of lost ones meanwhile.
+const OPERATOR_COMES_AFTER: Duration = Duration::from_secs(3);
+/// How long the operator tries, and how often: others suffer meanwhile, and cannot be asked.
+const OPERATOR_LIMIT: Duration = Duration::from_secs(90);
+const OPERATOR_PAUSE: Duration = Duration::from_secs(2);
 
 /// What was done to a shop.
 #[derive(Debug, Default)]
@@ -30,20 +44,38 @@ pub(super) struct Done {
     pub(super) failures: Failures,
 }
 
+/// The programs that processes are moved between.
+#[derive(Clone, Debug)]
+pub(super) struct Releases {
+    pub(super) new: Programs,
+    pub(super) old: Programs,
+}
+
 /// Who can be made to suffer, each with whoever makes it suffer at the moment.
 struct Victims {
-    registry: Mutex<Arc<Instance>>,
+    registries: Vec<Mutex<Arc<Instance>>>,
     services: Vec<Mutex<Arc<Instance>>>,
     postgres: Option<Mutex<Arc<Server>>>,
+    shop: Arc<ShopProcesses>,
+    load: Arc<Load>,
+    releases: Releases,
 }
 
 /// Carries out a plan from now on, until all processes are back.
-pub(super) async fn carry_out(plan: Vec<Planned>, shop: &ShopProcesses) -> Done {
+pub(super) async fn carry_out(
+    plan: Vec<Planned>,
+    shop: &Arc<ShopProcesses>,
+    load: &Arc<Load>,
+    releases: Releases,
+) -> Done {
     let begin = Instant::now();
     let victims = Arc::new(Victims {
-        registry: Mutex::new(shop.registry().clone()),
+        registries: shop.registries().iter().cloned().map(Mutex::new).collect(),
         services: shop.services().iter().cloned().map(Mutex::new).collect(),
         postgres: shop.postgres().cloned().map(Mutex::new),
+        shop: shop.clone(),
+        load: load.clone(),
+        releases,
     });
     let (mut done, mut faults) = (Done::default(), JoinSet::new());
     for planned in plan {
@@ -61,35 +93,105 @@ pub(super) async fn carry_out(plan: Vec<Planned>, shop: &ShopProcesses) -> Done 
     done
 }
 
-impl Victims {
-    async fn suffer(&self, Planned { target, fault, .. }: Planned) -> Result<(), Error> {
-        match target {
-            Target::Registry => suffer(&self.registry, fault).await,
-            Target::Service(index) => suffer(&self.services[index], fault).await,
-            Target::Postgres => match &self.postgres {
-                Some(server) => crash(server).await,
-                None => Ok(()),
-            },
+/// The operator brings back whoever has read what the orders' store has lost, however often it takes.
+pub(super) async fn reconcile(shop: &ShopProcesses) -> Result<(), Error> {
+    let end = Instant::now() + OPERATOR_LIMIT;
+    loop {
+        match shop.command().run(&["reconcile", "order", "--yes"]).await {
+            Err(_) if Instant::now() < end => sleep(OPERATOR_PAUSE).await,
+            reconciled => return reconciled,
         }
     }
 }
 
-async fn suffer(instance: &Mutex<Arc<Instance>>, fault: Fault) -> Result<(), Error> {
-    let instance = instance.lock().await;
-    let suffered = strike(&instance, fault).await;
-    sleep(REST).await;
-    suffered
+impl Victims {
+    async fn suffer(&self, Planned { target, fault, .. }: Planned) -> Result<(), Error> {
+        match target {
+            Target::Registry(index) => self.strike(&self.registries[index], fault).await,
+            Target::Service(index) => self.strike(&self.services[index], fault).await,
+            Target::Postgres => match &self.postgres {
+                Some(server) => break_server(server, fault).await,
+                None => Ok(()),
+            },
+            Target::Orders => self.restore().await,
+        }
+    }
+
+    async fn strike(&self, instance: &Mutex<Arc<Instance>>, fault: Fault) -> Result<(), Error> {
+        let instance = instance.lock().await;
+        let suffered = strike(&instance, fault, &self.releases).await;
+        sleep(REST).await;
+        suffered
+    }
+
+    /// Sets the orders back to a backup, and lets the operator reconcile the mesh.
+    async fn restore(&self) -> Result<(), Error> {
+        let (from, acknowledged) = (Instant::now(), self.load.acknowledged());
+        let backup = {
+            let _held = self.hold_orders().await;
+            self.shop.backups().make("order", self.shop.command()).await?
+        };
+        let enough = || from.elapsed() >= BACKUP_AGE && self.load.acknowledged() >= acknowledged + BACKUP_ORDERS;
+        while !enough() {
+            if from.elapsed() > BACKUP_LIMIT {
+                let few = self.load.acknowledged() - acknowledged;
+                return Err(Error::Copy("order", io::Error::other(format!("{few} orders were taken since"))));
+            }
+            sleep(REST / 10).await;
+        }
+        let held = self.hold_orders().await;
+        for instance in &held.instances {
+            instance.kill();
+        }
+        backup.restore("order").await?;
+        self.load.restored(from, Instant::now());
+        try_join_all(held.instances.iter().map(|instance| instance.start())).await?;
+        drop(held);
+        sleep(OPERATOR_COMES_AFTER).await;
+        reconcile(&self.shop).await
+    }
+
+    /// Nobody else makes the orders' processes or the database server suffer, as long as this is held. In the order of their
+    /// indices, and each fault holds one, so that nobody waits in a circle.
+    async fn hold_orders(&self) -> Held<'_> {
+        let mut instances = Vec::new();
+        for instance in &self.services {
+            let held = instance.lock().await;
+            if held.service() == "order" {
+                instances.push(held);
+            }
+        }
+        let postgres = match &self.postgres {
+            Some(server) => Some(server.lock().await),
+            None => None,
+        };
+        Held { instances, _postgres: postgres }
+    }
 }
 
-async fn crash(server: &Mutex<Arc<Server>>) -> Result<(), Error> {
+struct Held<'a> {
+    instances: Vec<MutexGuard<'a, Arc<Instance>>>,
+    _postgres: Option<MutexGuard<'a, Arc<Server>>>,
+}
+
+async fn break_server(server: &Mutex<Arc<Server>>, fault: Fault) -> Result<(), Error> {
     let server = server.lock().await;
-    let crashed = server.clone();
-    let restarted = spawn_blocking(move || crashed.crash_and_restart()).await;
+    let on_server = async |work: fn(&Server) -> Result<(), meshwork_fixture::ServerError>| {
+        let server = server.clone();
+        spawn_blocking(move || work(&server)).await.expect("it does not panic, and the runtime lives on")
+    };
+    if let Fault::ReadOnly(time) = fault {
+        on_server(|server| server.set_read_only(true)).await?;
+        sleep(time).await;
+        on_server(|server| server.set_read_only(false)).await?;
+    } else {
+        on_server(Server::crash_and_restart).await?;
+    }
     sleep(DATABASE_REST).await;
-    Ok(restarted.expect("it does not panic, and the runtime lives on")?)
+    Ok(())
 }
 
-async fn strike(instance: &Instance, fault: Fault) -> Result<(), Error> {
+async fn strike(instance: &Instance, fault: Fault, releases: &Releases) -> Result<(), Error> {
     instance.lives()?;
     match fault {
         Fault::Kill(down) => {
@@ -106,13 +208,30 @@ async fn strike(instance: &Instance, fault: Fault) -> Result<(), Error> {
             instance.terminate().await?;
             instance.start().await?;
         }
+        Fault::Move(release) => {
+            instance.move_to(match release {
+                Release::New => &releases.new,
+                Release::Old => &releases.old,
+            });
+            instance.terminate().await?;
+            instance.start().await?;
+        }
         Fault::Cut => instance.cut(),
         Fault::Stall(time) => {
             instance.stall(true);
             sleep(time).await;
             instance.stall(false);
         }
-        Fault::Crash => {}
+        Fault::Remove(time) => {
+            let Some(database) = instance.database_file() else { return Ok(()) };
+            let moved = |away| move_files(&database, away).map_err(|error| Error::Copy(instance.service(), error));
+            moved(true)?;
+            sleep(time).await;
+            instance.kill();
+            moved(false)?;
+            instance.start().await?;
+        }
+        Fault::Crash | Fault::ReadOnly(_) | Fault::Restore => {}
     }
     Ok(())
 }

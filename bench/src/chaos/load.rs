@@ -22,7 +22,8 @@ use meshwork_shop::{Amount, Currency};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::TaskTracker;
-use tonic::Code;
+use tonic::{Code, Status};
+use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
 use super::calls::{Calls, request};
@@ -55,7 +56,20 @@ pub(super) struct Load {
 #[derive(Default)]
 struct Books {
     customers: Mutex<Vec<Known>>,
-    promises: Mutex<Vec<Promise>>,
+    promises: Mutex<Vec<Acknowledged>>,
+    /// When the orders' store was set back: from before the backup until nothing older could be acknowledged any more.
+    restores: Mutex<Vec<(Instant, Instant)>>,
+    /// Orders, by their place among the promises, that were said not to be there, and what was asked.
+    missed: Mutex<Vec<(usize, String)>>,
+}
+
+/// An order that was acknowledged.
+#[derive(Clone)]
+struct Acknowledged {
+    promise: Promise,
+    at: Instant,
+    position_token: String,
+    cancelled_at: Option<Instant>,
 }
 
 /// A customer who was acknowledged.
@@ -129,9 +143,51 @@ impl Load {
         self.errands.wait().await;
     }
 
-    /// The orders that were acknowledged.
-    pub(super) fn promises(&self) -> Vec<Promise> {
-        self.books.promises().clone()
+    /// How many orders were acknowledged.
+    pub(super) fn acknowledged(&self) -> usize {
+        self.books.promises().len()
+    }
+
+    /// The orders' store was set back to a backup that was begun at `from`; from `until` on it acknowledges again.
+    pub(super) fn restored(&self, from: Instant, until: Instant) {
+        self.books.restores().push((from, until));
+    }
+
+    /// Whether the orders' store was ever set back.
+    pub(super) fn was_restored(&self) -> bool {
+        !self.books.restores().is_empty()
+    }
+
+    /// The orders that were acknowledged: those that must be there, and those that may have been lost in a restore, each with its
+    /// position token.
+    pub(super) fn promises(&self) -> (Vec<Promise>, Vec<(Promise, String)>) {
+        let restores = self.books.restores().clone();
+        let in_lost_time = |at: Instant| restores.iter().any(|(from, until)| (*from..*until).contains(&at));
+        let (mut kept, mut doubtful) = (Vec::new(), Vec::new());
+        for acknowledged in self.books.promises().iter() {
+            let mut promise = acknowledged.promise.clone();
+            // The order may be older, and its end be lost.
+            promise.cancelled &= !acknowledged.cancelled_at.is_some_and(in_lost_time);
+            if in_lost_time(acknowledged.at) {
+                doubtful.push((promise, acknowledged.position_token.clone()));
+            } else {
+                kept.push(promise);
+            }
+        }
+        (kept, doubtful)
+    }
+
+    /// Orders that were said not to be there although no restore can have lost them.
+    pub(super) fn wrongly_missed(&self) -> Vec<String> {
+        let restores = self.books.restores().clone();
+        let promises = self.books.promises();
+        let is_wrong = |(index, _): &&(usize, String)| {
+            let at = promises[*index].at;
+            !restores.iter().any(|(from, until)| (*from..*until).contains(&at))
+        };
+        let missed = self.books.missed();
+        let say = |(index, what): &(usize, String)| format!("{what}: order {}", promises[*index].promise.order_id);
+        missed.iter().filter(is_wrong).map(say).collect()
     }
 
     /// The customers who were acknowledged.
@@ -168,8 +224,21 @@ impl Books {
         self.customers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn promises(&self) -> MutexGuard<'_, Vec<Promise>> {
+    fn promises(&self) -> MutexGuard<'_, Vec<Acknowledged>> {
         self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn restores(&self) -> MutexGuard<'_, Vec<(Instant, Instant)>> {
+        self.restores.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn missed(&self) -> MutexGuard<'_, Vec<(usize, String)>> {
+        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An acknowledged order is said not to be there: whether that can be is known when all restores are.
+    fn miss(&self, index: usize, what: &str) {
+        self.missed().push((index, what.to_owned()));
     }
 }
 
@@ -191,35 +260,35 @@ impl Errand {
         };
         self.compare(calls, "CreateOrder", &order.customer_id, order.total.as_ref());
         let order_id = order.order_id.clone();
-        let mut promise = Promise {
+        let promise = Promise {
             order_id: order.order_id.clone(),
             customer_id: self.customer_id.clone(),
             cents: self.total.minor(),
             cancelled: false,
         };
+        let (at, position_token) = (Instant::now(), order.position_token.clone());
         // Before anything else, which may fail: what was acknowledged is promised.
         let index = {
             let mut promises = books.promises();
-            promises.push(promise.clone());
+            promises.push(Acknowledged { promise, at, position_token, cancelled_at: None });
             promises.len() - 1
         };
         match self.then {
             Then::Nothing => {}
             Then::Cancel(after) => {
                 sleep(after).await;
-                promise.cancelled = cancel(calls, order_id).await;
-                books.promises()[index] = promise;
+                cancel(calls, books, index, order_id).await;
             }
-            Then::Get => self.get(calls, order_id).await,
-            Then::Query => self.query(calls, order_id, order.position_token).await,
-            Then::Watch => watch(calls, order_id).await,
+            Then::Get => self.get(calls, books, index, order_id).await,
+            Then::Query => self.query(calls, books, index, order).await,
+            Then::Watch => watch(calls, books, index, order_id).await,
         }
     }
 
-    async fn get(&self, calls: &Calls, order_id: String) {
+    async fn get(&self, calls: &Calls, books: &Books, index: usize, order_id: String) {
         let mut client = calls.order.clone();
         match client.get_order(request(order::GetOrderRequest { order_id })).await {
-            Err(status) if status.code() == Code::NotFound => calls.wrong("GetOrder: an acknowledged order is unknown"),
+            Err(status) if status.code() == Code::NotFound => books.miss(index, "GetOrder: not found"),
             answer => {
                 if let Some(order) = calls.attempt("GetOrder", async { answer }).await {
                     self.compare(calls, "GetOrder", &order.customer_id, order.total.as_ref());
@@ -229,12 +298,15 @@ impl Errand {
     }
 
     /// Reads its own write.
-    async fn query(&self, calls: &Calls, order_id: String, position_token: String) {
+    async fn query(&self, calls: &Calls, books: &Books, index: usize, order: order::Order) {
+        let order::Order { order_id, position_token, .. } = order;
         let mut client = calls.query.clone();
         match client.get_order(request(query::GetOrderRequest { order_id, position_token })).await {
+            // Not for an order that a restore has lost, either: that must be said.
             Err(status) if status.code() == Code::NotFound => {
                 calls.wrong("query.GetOrder: an order is unknown at its own position");
             }
+            Err(status) if is_position_lost(&status) => books.miss(index, "query.GetOrder: position lost"),
             answer => {
                 if let Some(order) = calls.attempt("query.GetOrder", async { answer }).await {
                     self.compare(calls, "query.GetOrder", &order.customer_id, order.total.as_ref());
@@ -250,30 +322,40 @@ impl Errand {
     }
 }
 
-/// Whether the order could be cancelled; one that was rejected meanwhile cannot.
-async fn cancel(calls: &Calls, order_id: String) -> bool {
+/// Whether a view says that its source has lost what stood at a position.
+pub(super) fn is_position_lost(status: &Status) -> bool {
+    let details = status.get_error_details();
+    let reason = details.error_info().map(|info| info.reason.as_str());
+    status.code() == Code::FailedPrecondition && reason == Some("POSITION_LOST")
+}
+
+/// Cancels an order, unless it was rejected meanwhile.
+async fn cancel(calls: &Calls, books: &Books, index: usize, order_id: String) {
     let call = || {
         let (mut client, cancel) = (calls.order.clone(), CancelOrderRequest { order_id: order_id.clone() });
         async move { client.cancel_order(request(cancel)).await }
     };
     match calls.insist("CancelOrder", call).await {
-        Some(Ok(_)) => true,
-        Some(Err(status)) if status.code() == Code::NotFound => {
-            calls.wrong("CancelOrder: an acknowledged order is unknown");
-            false
+        Some(Ok(_)) => {
+            let acknowledged = &mut books.promises()[index];
+            acknowledged.promise.cancelled = true;
+            acknowledged.cancelled_at = Some(Instant::now());
         }
-        Some(Err(_)) | None => false,
+        Some(Err(status)) if status.code() == Code::NotFound => books.miss(index, "CancelOrder: not found"),
+        Some(Err(_)) | None => {}
     }
 }
 
 /// Sees an order's end on one stream, or the end of the stream.
-async fn watch(calls: &Calls, order_id: String) {
+async fn watch(calls: &Calls, books: &Books, index: usize, order_id: String) {
     let mut client = calls.order.clone();
     let watched = async {
-        let Some(mut orders) = calls.attempt("WatchOrder", client.watch_order(WatchOrderRequest { order_id })).await
-        else {
+        let answer = client.watch_order(WatchOrderRequest { order_id }).await;
+        if answer.as_ref().is_err_and(|status| status.code() == Code::NotFound) {
+            books.miss(index, "WatchOrder: not found");
             return;
-        };
+        }
+        let Some(mut orders) = calls.attempt("WatchOrder", async { answer }).await else { return };
         let mut last = None;
         loop {
             match orders.message().await {

@@ -14,6 +14,7 @@ mod settle;
 
 mod event_log;
 mod reads;
+mod standing;
 mod view_side;
 mod write_side;
 
@@ -24,7 +25,12 @@ mod check;
 #[cfg(test)]
 mod tests;
 
-use std::{fs, io, path::Path, time::Duration};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use meshwork_cli::fleet::Replicas;
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -37,20 +43,23 @@ use crate::{
 };
 
 use check::{Finding, Kind};
-use faults::Done;
+use faults::{Done, Releases};
 use load::Load;
-use plan::Planned;
+use plan::{Planned, Shape};
 use settle::Settled;
 
 /// Findings that are shown one by one; all of them are in the report.
 const SHOWN: usize = 20;
 
-const SETUP: &str = "Real processes on one machine: the registry, two or three of each service (SQLite: one customer and one order), all \
-    reached through TCP proxies. An open loop of orders, each with a request_id and repeated until it is answered; some are \
+const SETUP: &str = "Real processes on one machine: two registries that know nothing of each other, two or three of each service \
+    (SQLite: one customer and one order), all reached through TCP proxies. An open loop of orders, each with a request_id and repeated until it is answered; some are \
     cancelled, some over the limit, some of unknown customers or in another currency. Meanwhile faults drawn from the seed: \
-    SIGKILL and a new start, SIGSTOP and SIGCONT, SIGTERM and a new start, connections cut or stalled, PostgreSQL restarted \
-    at once. Then everything is checked: orders, credit, both event logs from position 0, and every view. failed_calls are \
-    attempts that failed under faults with a code that says so; settle_s is from the end of the last fault and the last \
+    SIGKILL and a new start, SIGSTOP and SIGCONT, SIGTERM and a new start, connections cut or stalled, a database's files moved \
+    away, PostgreSQL restarted at once or read-only, and the orders' database set back to a backup that is 10 s and 1,000 orders \
+    old, and brought back by `meshwork reconcile`. Then everything is checked: orders, credit, both event logs from position 0, \
+    every view, every subscription, and what each registry lists; what was acknowledged between a backup and its restore may be \
+    lost. With --old there are no faults: each process becomes one of this release, one after the other, and then one of the old \
+    again, with one registry. failed_calls are attempts that failed under faults with a code that says so; settle_s is from the end of the last fault and the last \
     call until no order is pending.";
 
 /// What to run.
@@ -59,7 +68,8 @@ const SETUP: &str = "Real processes on one machine: the registry, two or three o
 Examples:
   cargo bench-mesh chaos                                        two minutes on SQLite, with a seed of its own
   cargo bench-mesh chaos --minutes 10 --store postgres          ten on a PostgreSQL server that it starts and breaks
-  cargo bench-mesh chaos --minutes 3 --seed 7 --store sqlite    the faults of seed 7 again")]
+  cargo bench-mesh chaos --minutes 3 --seed 7 --store sqlite    the faults of seed 7 again
+  cargo bench-mesh chaos --minutes 3 --old $(bench/build-old)   an upgrade of each process under load, and the way back")]
 pub(crate) struct Args {
     /// How long there are load and faults
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1440))]
@@ -73,6 +83,10 @@ pub(crate) struct Args {
     /// Orders a second
     #[arg(long, default_value_t = 150, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=2000))]
     pub(crate) orders_per_s: u64,
+    /// Instead of faults: start with the programs of this folder, which bench/build-old has built, move each process to this
+    /// release, and back
+    #[arg(long, value_name = "DIR")]
+    pub(crate) old: Option<PathBuf>,
 }
 
 /// Why there was no run, or nothing to judge after it.
@@ -97,23 +111,32 @@ pub(crate) enum Error {
 /// Runs the shop, with its data under `scratch`.
 pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
+    let old = args.old.as_ref().map(|folder| format!(" --old {}", folder.display())).unwrap_or_default();
     let replay = format!(
-        "cargo bench-mesh chaos --minutes {} --seed {seed} --store {} --orders-per-s {}",
+        "cargo bench-mesh chaos --minutes {} --seed {seed} --store {} --orders-per-s {}{old}",
         args.minutes,
         args.store.name(),
         args.orders_per_s
     );
     eprintln!("{replay}");
-    let programs = Programs::build().await?;
+    let new = Programs::build().await?;
+    let old = args.old.clone().map(Programs::Built);
+    // Meshwork 0.1 uses the first registry of a list that answers.
+    let registries = if old.is_some() { 1 } else { 2 };
     let replicas = match args.store {
         Store::Sqlite => Replicas { customer: 1, order: 1, query: 2 },
         Store::Postgres => Replicas { customer: 2, order: 3, query: 2 },
     };
-    let config = Config { folder: scratch.to_path_buf(), store: args.store, replicas, fronted: true };
-    let shop = ShopProcesses::start(&programs, &config).await?;
+    let (folder, store) = (scratch.to_path_buf(), args.store);
+    let config = Config { folder, store, replicas, fronted: true, registries };
+    let shop = ShopProcesses::start(old.as_ref().unwrap_or(&new), &config).await?;
     let length = Duration::from_secs(60 * args.minutes);
-    let plan = plan::plan(seed, length, args.store, shop.services().len());
-    let outcome = Run { seed, length, orders_per_s: args.orders_per_s, plan }.on(shop).await?;
+    let shape = Shape { store, registries, services: shop.services().iter().map(|i| i.service()).collect() };
+    let (plan, releases) = match old {
+        Some(old) => (plan::moves(length, &shape), Releases { new, old }),
+        None => (plan::plan(seed, length, &shape), Releases { old: new.clone(), new }),
+    };
+    let outcome = Run { seed, length, orders_per_s: args.orders_per_s, plan, releases }.on(shop).await?;
     if !outcome.failures.is_empty() {
         eprintln!("to replay: {replay}");
     }
@@ -126,27 +149,31 @@ struct Run {
     length: Duration,
     orders_per_s: u64,
     plan: Vec<Planned>,
+    releases: Releases,
 }
 
 impl Run {
     async fn on(self, shop: ShopProcesses) -> Result<Outcome, Error> {
-        let load = Load::begin(shop.mesh(), &mut StdRng::seed_from_u64(self.seed)).await;
-        let (left_out, done) =
-            tokio::join!(load.run(self.seed, self.orders_per_s, self.length), faults::carry_out(self.plan, &shop));
-        eprintln!("load and faults are over, {} orders are acknowledged", load.promises().len());
+        let shop = Arc::new(shop);
+        let load = Arc::new(Load::begin(shop.mesh(), &mut StdRng::seed_from_u64(self.seed)).await);
+        let faults = faults::carry_out(self.plan, &shop, &load, self.releases);
+        let (left_out, done) = tokio::join!(load.run(self.seed, self.orders_per_s, self.length), faults);
+        eprintln!("load and faults are over, {} orders are acknowledged", load.acknowledged());
         load.done().await;
-        eprintln!("every call is answered, {} orders are acknowledged", load.promises().len());
+        eprintln!("every call is answered, {} orders are acknowledged", load.acknowledged());
         let quiet = Instant::now();
         let settled = settle::settle(&shop, &load).await;
         let Done { faults, failures: mut broken } = done;
         let calls = load.calls().take_tally();
         broken.merge(calls.wrong);
-        for instance in shop.services().iter().chain([shop.registry()]) {
+        load.wrongly_missed().into_iter().for_each(|missed| broken.add(missed));
+        for instance in shop.all() {
             if let Err(error) = instance.lives() {
                 broken.add(error.to_string());
             }
         }
-        let logs: Vec<_> = shop.services().iter().chain([shop.registry()]).map(|i| i.log().to_path_buf()).collect();
+        let logs: Vec<PathBuf> = shop.all().map(|instance| instance.log().to_path_buf()).collect();
+        let shop = Arc::into_inner(shop).expect("all faults are over");
         if let Err(error) = shop.close().await {
             broken.add(format!("at the end: {error}"));
         }
@@ -164,7 +191,8 @@ impl Run {
         for (name, count) in &faults {
             figures.add(*name, *count as f64);
         }
-        figures.add("orders", load.promises().len() as f64);
+        figures.add("orders", load.acknowledged() as f64);
+        figures.add("restored_away", settled.restored_away as f64);
         figures.add("left_out", left_out as f64);
         figures.add("failed_calls", calls.failed.values().sum::<u64>() as f64);
         settled.report(quiet, &mut figures, &mut broken);

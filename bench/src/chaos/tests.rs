@@ -18,9 +18,10 @@ fn at(ms: u64, target: Target, fault: Fault) -> Planned {
 async fn run(plan: Vec<Planned>, length: Duration) -> Outcome {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
-    let config = Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true };
+    let config = Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true, registries: 2 };
     let shop = ShopProcesses::start(&programs(), &config).await.expect("started");
-    Run { seed: 1, length, orders_per_s: 50, plan }.on(shop).await.expect("judged")
+    let releases = Releases { new: programs(), old: programs() };
+    Run { seed: 1, length, orders_per_s: 50, plan, releases }.on(shop).await.expect("judged")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -30,11 +31,13 @@ async fn processes_that_are_killed_stopped_and_cut_off_lose_and_double_nothing()
         at(300, CUSTOMER, Fault::Kill(down)),
         at(600, QUERY, Fault::Kill(down)),
         at(900, ORDER, Fault::Kill(down)),
-        at(1_400, Target::Registry, Fault::Kill(down)),
+        at(1_400, Target::Registry(0), Fault::Kill(down)),
         at(1_600, CUSTOMER, Fault::Cut),
         at(1_700, ORDER, Fault::Stall(down)),
         at(2_000, CUSTOMER, Fault::Pause(down)),
         at(2_200, ORDER, Fault::Replace),
+        at(2_400, QUERY, Fault::Remove(down)),
+        at(2_600, CUSTOMER, Fault::Remove(down)),
     ];
     let faults = plan.len() as f64;
     let Outcome { figures, failures, .. } = run(plan, Duration::from_secs(3)).await;

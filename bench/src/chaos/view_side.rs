@@ -2,13 +2,15 @@
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use meshwork::contract::shop::query::v1::{
-    self as query, GetCustomerHistoryRequest, ListOrdersRequest, query_service_client::QueryServiceClient,
+    self as query, GetCustomerHistoryRequest, GetOrderRequest, ListOrdersRequest,
+    query_service_client::QueryServiceClient,
 };
 use tonic::Status;
 
 use super::{
     calls::request,
-    evidence::{Customer, Order, View},
+    evidence::{Customer, LostToken, Order, View},
+    load::is_position_lost,
     reads::{Reads, money},
 };
 use meshwork_cli::direct::Transport;
@@ -28,6 +30,25 @@ pub(super) async fn view(
     let orders = orders(client, reads).await?;
     let customers = customers_of(client, reads, customers).await?;
     Ok(View { name: name.to_owned(), orders, customers })
+}
+
+/// What is answered to the position tokens of orders that a restore has lost, which are given with their ids.
+pub(super) async fn lost_tokens(
+    client: &QueryServiceClient<Transport>,
+    name: &str,
+    lost: &[(String, String)],
+) -> Vec<LostToken> {
+    let ask = async |(order_id, position_token): &(String, String)| {
+        let (mut client, order_id) = (client.clone(), order_id.clone());
+        let get = GetOrderRequest { order_id: order_id.clone(), position_token: position_token.clone() };
+        let answer = match client.get_order(request(get)).await {
+            Ok(_) => "an order".to_owned(),
+            Err(status) if is_position_lost(&status) => "POSITION_LOST".to_owned(),
+            Err(status) => format!("{:?}: {}", status.code(), status.message()),
+        };
+        LostToken { view: name.to_owned(), order_id, answer }
+    };
+    stream::iter(lost).map(ask).buffer_unordered(AT_A_TIME).collect().await
 }
 
 async fn orders(client: &QueryServiceClient<Transport>, reads: &Reads) -> Result<Vec<Order>, Status> {

@@ -68,9 +68,11 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
             eprintln!("round {round} of {}: query instances: {instances}", args.rounds);
             let folder = scratch.join(format!("{round}-{instances}"));
             let replicas = Replicas { query: instances, ..Replicas::all(1) };
-            let shop =
-                ShopProcesses::start(&programs, &Config { folder, store: Store::Sqlite, replicas, fronted: false })
-                    .await?;
+            let shop = ShopProcesses::start(
+                &programs,
+                &Config { folder, store: Store::Sqlite, replicas, fronted: false, registries: 1 },
+            )
+            .await?;
             let mut stage = measure(args, &shop, instances).await?;
             shop.close().await?;
             failures.merge(std::mem::take(&mut stage.failures));

@@ -60,7 +60,13 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
     for round in 1..=args.rounds {
         let config = |store, customer| {
             let replicas = Replicas { customer, ..Replicas::all(1) };
-            Config { folder: scratch.join(format!("{round}-{store:?}")), store, replicas, fronted: false }
+            Config {
+                folder: scratch.join(format!("{round}-{store:?}")),
+                store,
+                replicas,
+                fronted: false,
+                registries: 1,
+            }
         };
         let mut figures = Figures::default();
         eprintln!("round {round} of {}: the only customer process is killed and started again", args.rounds);

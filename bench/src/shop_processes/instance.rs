@@ -26,8 +26,9 @@ const END_LIMIT: Duration = Duration::from_secs(40);
 pub(crate) struct Instance {
     service: &'static str,
     name: String,
-    program: PathBuf,
-    args: Vec<String>,
+    /// What is run, and what comes before its flags.
+    program: Mutex<(PathBuf, Vec<String>)>,
+    flags: Vec<String>,
     log: PathBuf,
     fronted: bool,
     running: Mutex<Option<Running>>,
@@ -48,11 +49,15 @@ impl Instance {
         flags: Vec<String>,
         logs: &Path,
     ) -> Self {
-        let (program, mut args) = programs.of(service);
-        args.extend(flags);
+        let program = Mutex::new(programs.of(service));
         let name = format!("{service}-{number}");
         let log = logs.join(format!("{name}.log"));
-        Self { service, name, program, args, log, fronted: false, running: Mutex::default() }
+        Self { service, name, program, flags, log, fronted: false, running: Mutex::default() }
+    }
+
+    /// From its next start on it is one of these programs.
+    pub(crate) fn move_to(&self, programs: &Programs) {
+        *self.program.lock().unwrap_or_else(PoisonError::into_inner) = programs.of(self.service);
     }
 
     /// Others reach it through an address whose connections can be [cut](Self::cut) and [stalled](Self::stall).
@@ -80,6 +85,19 @@ impl Instance {
         self.with(|running| running.as_ref().map(|running| running.address))
     }
 
+    /// Where others reach it in this life.
+    pub(crate) fn advertised(&self) -> Option<SocketAddr> {
+        self.with(|running| {
+            running.as_ref().map(|running| running.front.as_ref().map_or(running.address, Front::address))
+        })
+    }
+
+    /// The file of its database, if that is one.
+    pub(crate) fn database_file(&self) -> Option<PathBuf> {
+        let urls = self.flags.iter().filter_map(|flag| flag.strip_prefix("sqlite://"));
+        urls.map(|url| PathBuf::from(url.split('?').next().unwrap_or(url))).next()
+    }
+
     /// CPU time that it has used in this life.
     pub(crate) fn cpu_time(&self) -> Result<Duration, Error> {
         self.with(|running| match running {
@@ -103,10 +121,11 @@ impl Instance {
         let log = log.map_err(|source: io::Error| Error::Folder { path: self.log.clone(), source })?;
         let listened = async { Ok(if self.fronted { Some(Front::listen().await?) } else { None }) };
         let front = listened.await.map_err(Error::Port)?;
+        let (program, before) = self.program.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let advertise = front.as_ref().map(|front| front.address().to_string());
         let advertise = advertise.iter().flat_map(|address| ["--advertise", address]);
-        let args: Vec<&str> = self.args.iter().map(String::as_str).chain(advertise).collect();
-        let mut process = Process::start_logged(&self.program, &args, log)?;
+        let args: Vec<&str> = before.iter().chain(&self.flags).map(String::as_str).chain(advertise).collect();
+        let mut process = Process::start_logged(&program, &args, log)?;
         let ready = spawn_blocking(move || process.wait_for_line(READY, READY_LIMIT).map(|ready| (process, ready)));
         let (process, (took, line)) = ready.await.expect("it does not panic, and the runtime lives on")?;
         let address = line.rsplit(' ').next().and_then(|address| address.parse().ok());

@@ -3,6 +3,8 @@
 //! Databases outlive their processes, ports do not: only the registry comes back where it was. Every process is this
 //! one's child, and is gone when its [`Instance`] is dropped.
 
+mod backups;
+mod command;
 mod front;
 mod instance;
 mod programs;
@@ -19,6 +21,8 @@ use meshwork_fixture::{Server, ServerError, restart_port};
 
 use crate::process;
 
+pub(crate) use backups::{Backups, move_files};
+pub(crate) use command::Command;
 pub(crate) use instance::Instance;
 pub(crate) use programs::Programs;
 
@@ -53,6 +57,8 @@ pub(crate) struct Config {
     /// Whether the instances of services are reached through addresses whose connections can be cut and stalled, or where
     /// they listen.
     pub(crate) fronted: bool,
+    /// How many registries, which know nothing of each other.
+    pub(crate) registries: usize,
 }
 
 /// Why there is no shop.
@@ -90,13 +96,21 @@ pub(crate) enum Error {
     /// A ready process that does not say where.
     #[error("{0} is ready, but not at an address: {1:?}")]
     NoAddress(String, String),
+    /// The command line has failed.
+    #[error("`meshwork {0}` has failed; meshwork.log says why")]
+    Command(String),
+    /// A database could not be copied, or put back.
+    #[error("the database of {0} could not be copied, or put back: {1}")]
+    Copy(&'static str, io::Error),
 }
 
 /// The processes of a shop. Dropped, all of them are killed; [`close`](Self::close) ends them in order.
 pub(crate) struct ShopProcesses {
-    registry: Arc<Instance>,
+    registries: Vec<Arc<Instance>>,
     services: Vec<Arc<Instance>>,
     mesh: Mesh,
+    backups: Backups,
+    command: Command,
     // Last, so that the server outlives its clients.
     postgres: Option<Arc<Server>>,
 }
@@ -115,11 +129,16 @@ impl ShopProcesses {
         let data = folder(config.folder.join("data"))?;
         let logs = folder(config.folder.join("logs"))?;
 
-        let address = format!("127.0.0.1:{}", restart_port().map_err(Error::Port)?);
-        let registry_url = format!("http://{address}");
-        let args = vec!["--listen".to_owned(), address];
-        let registry = Arc::new(Instance::new(programs, "registry", 1, args, &logs));
-        registry.start().await?;
+        let mut registries = Vec::new();
+        let mut urls = Vec::new();
+        for number in 1..=config.registries {
+            let address = format!("127.0.0.1:{}", restart_port().map_err(Error::Port)?);
+            urls.push(format!("http://{address}"));
+            let args = vec!["--listen".to_owned(), address];
+            registries.push(Arc::new(Instance::new(programs, "registry", number, args, &logs)));
+        }
+        try_join_all(registries.iter().map(|registry| registry.start())).await?;
+        let registry_urls = urls.join(",");
 
         let replicas = [
             ("customer", config.replicas.customer),
@@ -138,15 +157,17 @@ impl ShopProcesses {
                     None => file(&format!("{service}.db")),
                 };
                 let cache_dir = config.folder.join("endpoints").join(format!("{service}-{number}"));
-                let args = ["--registry", &registry_url, "--database-url", &database_url, "--cache-dir"];
+                let args = ["--registry", &registry_urls, "--database-url", &database_url, "--cache-dir"];
                 let args = args.into_iter().map(str::to_owned).chain([cache_dir.to_string_lossy().into_owned()]);
                 let instance = Instance::new(programs, service, number, args.collect(), &logs);
                 Arc::new(if config.fronted { instance.fronted() } else { instance })
             })
             .collect();
         try_join_all(services.iter().map(|instance| instance.start())).await?;
-        let mesh = Mesh::connect(registry_url)?;
-        Ok(Self { registry, services, mesh, postgres })
+        let mesh = Mesh::builder().registries(&urls).build()?;
+        let command = Command::new(programs, &registry_urls, &logs);
+        let backups = Backups::new(folder(config.folder.join("backups"))?, data, postgres.clone());
+        Ok(Self { registries, services, mesh, backups, command, postgres })
     }
 
     /// This process's own handle on the mesh: it finds and reaches the services as any other process would.
@@ -154,9 +175,24 @@ impl ShopProcesses {
         &self.mesh
     }
 
-    /// The registry's process.
-    pub(crate) fn registry(&self) -> &Arc<Instance> {
-        &self.registry
+    /// The processes of the registries.
+    pub(crate) fn registries(&self) -> &[Arc<Instance>] {
+        &self.registries
+    }
+
+    /// All processes.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.services.iter().chain(&self.registries)
+    }
+
+    /// Copies of its databases.
+    pub(crate) fn backups(&self) -> &Backups {
+        &self.backups
+    }
+
+    /// Its operator's command line.
+    pub(crate) fn command(&self) -> &Command {
+        &self.command
     }
 
     /// The processes of all services.
@@ -178,6 +214,6 @@ impl ShopProcesses {
     pub(crate) async fn close(self) -> Result<(), Error> {
         self.mesh.close().await;
         try_join_all(self.services.iter().map(|instance| instance.terminate())).await?;
-        self.registry.terminate().await
+        try_join_all(self.registries.iter().map(|registry| registry.terminate())).await.map(drop)
     }
 }

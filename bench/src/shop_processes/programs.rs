@@ -6,8 +6,9 @@ use tokio::task::spawn_blocking;
 
 use crate::process;
 
-/// The packages that they are built from; each names its binary.
-const PACKAGES: [&str; 4] = ["meshwork-registry", "meshwork-customer", "meshwork-order", "meshwork-query"];
+/// The packages that they are built from; each names its binary, but for the last, which is `meshwork`.
+const PACKAGES: [&str; 5] =
+    ["meshwork-registry", "meshwork-customer", "meshwork-order", "meshwork-query", "meshwork-cli"];
 
 /// How the services of a shop are run.
 #[derive(Clone, Debug)]
@@ -28,11 +29,20 @@ impl Programs {
 
     /// What to run for a service, and which arguments come before its flags.
     pub(super) fn of(&self, service: &str) -> (PathBuf, Vec<String>) {
+        self.named(&format!("meshwork-{service}"))
+    }
+
+    /// The same for the command line.
+    pub(super) fn command(&self) -> (PathBuf, Vec<String>) {
+        self.named("meshwork")
+    }
+
+    fn named(&self, name: &str) -> (PathBuf, Vec<String>) {
         match self {
-            Self::Built(folder) => (folder.join(format!("meshwork-{service}")), Vec::new()),
+            Self::Built(folder) => (folder.join(name), Vec::new()),
             #[cfg(test)]
             Self::Test { path, test } => {
-                (path.clone(), ["--exact", test, "--nocapture", "--", service].map(str::to_owned).to_vec())
+                (path.clone(), ["--exact", test, "--nocapture", "--", name].map(str::to_owned).to_vec())
             }
         }
     }

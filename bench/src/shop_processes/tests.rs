@@ -26,7 +26,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 #[tokio::test(flavor = "multi_thread")]
 async fn service_process() -> ExitCode {
     let mut args = std::env::args().skip_while(|arg| arg != "--").skip(1);
-    let Some(service) = args.next() else { return ExitCode::SUCCESS };
+    let Some(program) = args.next() else { return ExitCode::SUCCESS };
     telemetry::init(LogFormat::default(), "info", None, "test").expect("the only one of this process");
     let shutdown = CancellationToken::new();
     let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
@@ -35,15 +35,21 @@ async fn service_process() -> ExitCode {
         terminated.recv().await;
         cancel.cancel();
     });
-    let flags = [service.clone()].into_iter().chain(args);
-    let served = match service.as_str() {
-        "registry" => serve_registry(meshwork_registry::Args::parse_from(flags), shutdown).await,
-        "customer" => meshwork_customer::process::Args::parse_from(flags).serve(shutdown).await,
-        "order" => meshwork_order::process::Args::parse_from(flags).serve(shutdown).await,
-        _ => meshwork_query::process::Args::parse_from(flags).serve(shutdown).await,
+    let flags = [program.clone()].into_iter().chain(args);
+    let ended = match program.as_str() {
+        "meshwork-registry" => serve_registry(meshwork_registry::Args::parse_from(flags), shutdown).await,
+        "meshwork-customer" => meshwork_customer::process::Args::parse_from(flags).serve(shutdown).await,
+        "meshwork-order" => meshwork_order::process::Args::parse_from(flags).serve(shutdown).await,
+        "meshwork-query" => meshwork_query::process::Args::parse_from(flags).serve(shutdown).await,
+        _ => meshwork_cli::run(meshwork_cli::args::Cli::parse_from(flags), shutdown).await,
     };
-    served.expect("it drains");
-    ExitCode::SUCCESS
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 async fn serve_registry(args: meshwork_registry::Args, shutdown: CancellationToken) -> Result<(), Failure> {
@@ -60,12 +66,12 @@ pub(crate) fn programs() -> Programs {
 
 async fn sqlite(folder: &Path) -> ShopProcesses {
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
-    let config = Config { folder: folder.to_path_buf(), store, replicas, fronted: false };
+    let config = Config { folder: folder.to_path_buf(), store, replicas, fronted: false, registries: 1 };
     timeout(LIMIT, ShopProcesses::start(&programs(), &config)).await.expect("in time").expect("started")
 }
 
 fn pids(shop: &ShopProcesses) -> Vec<u32> {
-    [&shop.registry].into_iter().chain(&shop.services).filter_map(|instance| instance.pid()).collect()
+    shop.registries.iter().chain(&shop.services).filter_map(|instance| instance.pid()).collect()
 }
 
 fn lives(pid: u32) -> bool {

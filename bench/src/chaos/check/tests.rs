@@ -4,7 +4,9 @@ use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
 use meshwork_cli::audit::Promise;
 
 use super::*;
-use crate::chaos::evidence::{Batch, Customer, Event, Fact, Log, Order, View};
+use std::collections::BTreeSet;
+
+use crate::chaos::evidence::{Batch, Customer, Event, Fact, Listing, Log, LostToken, Order, Subscription, View};
 
 fn order(order_id: &str, cents: i64, state: OrderState) -> Order {
     let reason = match state {
@@ -79,6 +81,7 @@ fn honest() -> Evidence {
         customers: vec![customer.clone()],
         logs: vec![orders, customers],
         views: vec![View { name: "query-1".into(), orders: remembered, customers: vec![customer] }],
+        ..Evidence::default()
     }
 }
 
@@ -203,5 +206,31 @@ fn a_view_that_differs_is_found() {
     ];
     for change in changes {
         assert_eq!(found(|evidence| change(&mut evidence.views[0])), [Kind::View]);
+    }
+}
+
+#[test]
+fn a_lost_order_that_is_denied_a_subscription_that_stands_and_a_registry_that_knows_not_all_are_found() {
+    let token = |answer: &str| LostToken { view: "query-1".into(), order_id: "lost".into(), answer: answer.into() };
+    let well = |evidence: &mut Evidence| {
+        evidence.lost_tokens.push(token("POSITION_LOST"));
+        let (instance, source) = ("query-1".to_owned(), "order".to_owned());
+        evidence.subscriptions.push(Subscription { instance, source, problem: String::new() });
+        let both = BTreeSet::from(["a:1".to_owned(), "b:1".to_owned()]);
+        evidence.listings.push(Listing { registry: "registry-1".into(), listed: both.clone(), running: both });
+    };
+    assert_eq!(found(well), []);
+    let changes: [(fn(&mut Evidence), Kind); 4] = [
+        (|evidence| evidence.lost_tokens[0].answer = "NOT_FOUND".into(), Kind::View),
+        (|evidence| evidence.subscriptions[0].problem = "stopped".into(), Kind::Frozen),
+        (|evidence| drop(evidence.listings[0].listed.pop_first()), Kind::Listing),
+        (|evidence| drop(evidence.listings[0].running.pop_first()), Kind::Listing),
+    ];
+    for (change, kind) in changes {
+        let after = |evidence: &mut Evidence| {
+            well(evidence);
+            change(evidence);
+        };
+        assert_eq!(found(after), [kind]);
     }
 }
