@@ -174,10 +174,12 @@ impl Instance {
         self.signal(Signal::CONT)
     }
 
-    /// Ends it by SIGTERM, and waits until it has ended with code 0.
+    /// Ends it by SIGTERM, and waits until it has ended with code 0. Others reach it until then.
     pub(crate) async fn terminate(&self) -> Result<(), Error> {
-        let Running { process, .. } = self.with(Option::take).ok_or_else(|| Error::RunsNot(self.name.clone()))?;
+        let Running { process, front, .. } =
+            self.with(Option::take).ok_or_else(|| Error::RunsNot(self.name.clone()))?;
         let ended = spawn_blocking(move || process.terminate(END_LIMIT)).await;
+        drop(front);
         Ok(ended.expect("it does not panic, and the runtime lives on")?)
     }
 
