@@ -6,6 +6,7 @@ mod credit;
 mod failures;
 mod fuzz;
 mod late_client;
+mod mixed_versions;
 mod partition;
 mod read_side;
 mod registries;

@@ -44,7 +44,7 @@ pub(crate) struct Home {
 }
 
 impl Home {
-    fn new(engine: &Engine) -> Self {
+    pub(crate) fn new(engine: &Engine) -> Self {
         let place = engine.place();
         let databases = match engine {
             Engine::Sqlite => Databases::Sqlite,
@@ -57,6 +57,11 @@ impl Home {
 
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// What its databases are named after.
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Where a service, not query, has its data.
