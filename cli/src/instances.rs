@@ -14,7 +14,10 @@ use meshwork::{
             ListSubscriptionsRequest, ListSubscriptionsResponse, SubscriptionState, SubscriptionStatus,
             operations_service_client::OperationsServiceClient,
         },
-        registry::v1::{Instance, ListInstancesResponse, StoreScope},
+        registry::v1::{
+            Instance, ListInstancesResponse, ListRefusedInstancesRequest, RefusedInstance, StoreScope,
+            store_service_client::StoreServiceClient,
+        },
     },
     rpc::{ProtobufJson, code_name},
 };
@@ -25,7 +28,7 @@ use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus,
 use crate::{
     args::InstancesArgs,
     direct::Direct,
-    directory::{Directory, or_dash, status_name},
+    directory::{Directory, Registry, or_dash, status_name},
     error::Error,
     table::{Align, Table, printable},
 };
@@ -35,18 +38,31 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// `meshwork instances SERVICE`.
 pub(crate) async fn run(args: InstancesArgs) -> Result<(), Error> {
-    let instances = Directory::open(&args.source.registry)?.instances(&args.service).await?;
+    let directory = Directory::open(&args.source.registry)?;
+    let instances = directory.instances(&args.service).await?;
     if args.source.json {
         let all = ListInstancesResponse { instances, next_page_token: String::new() };
         return Ok(writeln!(io::stdout(), "{}", ProtobufJson::new().line(&all))?);
     }
     let told = join_all(instances.iter().map(|instance| Told::by(&instance.address))).await;
+    let refused = directory.all(|registry| refused_by(registry, args.service.clone())).await?.concat();
     let mut out = io::stdout().lock();
     write!(out, "{}", table(&instances, &told, SystemTime::now()))?;
-    for problem in problems(&args.service, &instances, &told) {
+    for problem in problems(&args.service, &instances, &told, &refused) {
         writeln!(out, "{}", printable(&problem))?;
     }
     Ok(())
+}
+
+/// The instances that a registry has refused lately because of their store; one of Meshwork 0.1 refuses none.
+async fn refused_by(registry: Registry, service: String) -> Result<Vec<RefusedInstance>, Error> {
+    let mut client = StoreServiceClient::new(registry.channel.clone());
+    let request = ListRefusedInstancesRequest { service };
+    match registry.answer("list refused instances", client.list_refused_instances(request)).await {
+        Ok(listed) => Ok(listed.instances),
+        Err(Error::Call { status, .. }) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 /// What an instance says of itself.
@@ -126,7 +142,7 @@ fn standing(subscription: &SubscriptionStatus) -> Standing {
 }
 
 /// What is wrong, a line for each.
-fn problems(service: &str, instances: &[Instance], told: &[Told]) -> Vec<String> {
+fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[RefusedInstance]) -> Vec<String> {
     let mut problems = Vec::new();
     for (Instance { instance_id, .. }, told) in instances.iter().zip(told) {
         if let Err(problem) = &told.health {
@@ -160,6 +176,14 @@ fn problems(service: &str, instances: &[Instance], told: &[Told]) -> Vec<String>
     let shared = instances.iter().filter(|i| i.store_scope() != StoreScope::Instance && !i.store_id.is_empty());
     for Instance { instance_id, store_id, .. } in shared {
         stores.entry(store_id).or_default().push(instance_id);
+    }
+    // Each registry of a list has refused it.
+    let refused: BTreeMap<&str, &RefusedInstance> = refused.iter().map(|r| (r.instance_id.as_str(), r)).collect();
+    for RefusedInstance { instance_id, address, store_id, served_store_id } in refused.into_values() {
+        problems.push(format!(
+            "{instance_id} at {address} is refused: it has store {store_id}, and {service} is served from store \
+             {served_store_id}; see `meshwork store adopt --help`"
+        ));
     }
     if stores.len() > 1 {
         problems.push(format!(
@@ -300,7 +324,14 @@ mod tests {
         };
         let silent = Told { health: Err("refused".into()), ..told(vec![]) };
         let well = told(vec![subscription(SubscriptionState::Running, false)]);
-        let problems = problems("order", &instances, &[told(vec![stopped]), unwell, silent, well]);
+        let refused = RefusedInstance {
+            instance_id: "e".into(),
+            address: "host:1".into(),
+            store_id: "three".into(),
+            served_store_id: "one".into(),
+        };
+        let told = [told(vec![stopped]), unwell, silent, well];
+        let problems = problems("order", &instances, &told, &[refused.clone(), refused]);
         assert_eq!(
             problems,
             [
@@ -308,6 +339,8 @@ mod tests {
                  total is missing",
                 "b answers no calls: it was removed",
                 "c does not answer: refused",
+                "e at host:1 is refused: it has store three, and order is served from store one; see `meshwork store adopt \
+                 --help`",
                 "order is served from 2 stores, and should be from one: see `meshwork store adopt --help`",
                 "store one: a b d",
                 "store two: c",

@@ -107,6 +107,14 @@ pub(crate) fn adoption(request: AdoptStoreRequest) -> Result<(String, String), S
     Ok((request.service, request.store_id))
 }
 
+/// A service's name.
+pub(crate) fn service(name: String) -> Result<String, Status> {
+    let mut violations = Violations::default();
+    violations.check("service", service_name(&name));
+    violations.into_result(DOMAIN)?;
+    Ok(name)
+}
+
 /// A policy that can be set.
 pub(crate) fn new_policy(request: SetPolicyRequest) -> Result<Policy, Status> {
     let mut violations = Violations::default();

@@ -29,7 +29,7 @@ use crate::{
     backend::{Backend, BackendError},
     policies::PolicyError,
     request,
-    table::{Granted, NotAdmitted, Registration, Renewal},
+    table::{Granted, NotAdmitted, Registration, Renewal, StoreConflict},
     wire,
 };
 
@@ -93,7 +93,7 @@ impl RegistryService for Registry {
         let registration = Registration { instance, lease_ttl, nonce: Uuid::new_v4() };
         let named = (registration.instance.service.clone(), registration.instance.instance_id.clone());
         let granted = self.backend.register(registration).await.map_err(|error| {
-            if matches!(error, BackendError::NotAdmitted(NotAdmitted::OtherStore(_))) {
+            if let BackendError::NotAdmitted(NotAdmitted::OtherStore(StoreConflict { again: false, .. })) = error {
                 tracing::warn!(service = named.0, instance_id = named.1, %error, "an instance was refused");
             }
             status(error)

@@ -1,7 +1,8 @@
-//! The rpc that settles which store a service serves.
+//! The rpcs that settle which store a service serves.
 
 use meshwork::contract::meshwork::registry::v1::{
-    AdoptStoreRequest, AdoptStoreResponse, InstanceRef, store_service_server::StoreService,
+    AdoptStoreRequest, AdoptStoreResponse, InstanceRef, ListRefusedInstancesRequest, ListRefusedInstancesResponse,
+    store_service_server::StoreService,
 };
 use tonic::{Request, Response, Status};
 
@@ -15,6 +16,15 @@ impl StoreService for Registry {
         tracing::info!(service, store_id, kept = kept.len(), removed = removed.len(), "a store was adopted");
         let refs = |keys: Vec<InstanceKey>| keys.into_iter().map(reference).collect();
         Ok(Response::new(AdoptStoreResponse { kept: refs(kept), removed: refs(removed) }))
+    }
+
+    async fn list_refused_instances(
+        &self,
+        request: Request<ListRefusedInstancesRequest>,
+    ) -> Result<Response<ListRefusedInstancesResponse>, Status> {
+        let service = request::service(request.into_inner().service)?;
+        let instances = self.backend().refused(&service).await.map_err(status)?;
+        Ok(Response::new(ListRefusedInstancesResponse { instances }))
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy};
+use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, RefusedInstance};
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until},
@@ -72,22 +72,18 @@ impl Shared {
 
     /// Makes one step, and wakes those whom it concerns.
     fn change<R>(&self, step: impl FnOnce(&mut Table, Duration) -> R) -> R {
-        let (result, touched, expired, conflicts) = {
+        let (result, touched, expired, before, after) = {
             let mut table = self.table();
             // Read under the lock, so that the table sees time in order.
             let now = self.start.elapsed();
             let before = table.store_conflicts();
             let result = step(&mut table, now);
-            let after = table.store_conflicts();
-            (result, table.take_touched(), table.take_expired(), (after != before).then_some((before, after)))
+            (result, table.take_touched(), table.take_expired(), before, table.store_conflicts())
         };
-        if let Some((before, after)) = conflicts {
-            metrics::gauge!("meshwork_registry_store_conflicts").set(after as f64);
-            if after > before {
-                tracing::warn!(
-                    services = after,
-                    "instances of a service serve different stores: see `meshwork instances`"
-                );
+        if before != after {
+            metrics::gauge!("meshwork_registry_store_conflicts").set(after.len() as f64);
+            for service in after.difference(&before) {
+                tracing::warn!(%service, "instances of the service have different stores: see `meshwork instances`");
             }
         }
         self.wakers.wake(&touched);
@@ -143,6 +139,10 @@ impl Backend for Memory {
 
     async fn adopt(&self, service: &str, store_id: &str) -> Result<(Vec<InstanceKey>, Vec<InstanceKey>), BackendError> {
         Ok(self.shared.change(|table, now| table.adopt(now, service, store_id)))
+    }
+
+    async fn refused(&self, service: &str) -> Result<Vec<RefusedInstance>, BackendError> {
+        Ok(self.shared.table().refused(service))
     }
 
     async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError> {

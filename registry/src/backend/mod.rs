@@ -11,7 +11,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 pub use memory::Memory;
-use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy};
+use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, RefusedInstance};
 pub use wakers::MAX_WATCHES;
 pub use watcher::PROGRESS_INTERVAL;
 
@@ -46,6 +46,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not.
     async fn adopt(&self, service: &str, store_id: &str) -> Result<(Vec<InstanceKey>, Vec<InstanceKey>), BackendError>;
+
+    /// The instances of a service that were refused lately because of their store.
+    async fn refused(&self, service: &str) -> Result<Vec<RefusedInstance>, BackendError>;
 
     /// Sets a policy that was checked, and returns it as it is now. It is in effect when it is durable.
     async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError>;

@@ -31,13 +31,13 @@ use std::{
 pub use clock::{Clock, PULSE};
 pub use interest::Interest;
 pub use lease_id::LeaseId;
-use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy};
+use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance};
 pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceState, Touched};
 use policy::PolicyIndex;
 use service::{Lease, ServiceIndex};
 pub use service::{MAX_TOMBSTONES, Record};
-use stores::Adopted;
 pub use stores::StoreConflict;
+use stores::{Adopted, Refused};
 
 /// How many instances may hold a lease. A mesh of this size costs the registry tens of megabytes; beyond it, something is
 /// registering in a loop.
@@ -67,7 +67,9 @@ pub struct Table {
     /// Whose lease ran out, for [`take_expired`](Table::take_expired).
     expired: Vec<InstanceKey>,
     adopted: Adopted,
-    conflicts: usize,
+    refused: Refused,
+    /// Services that are served from several stores.
+    conflicts: BTreeSet<Arc<str>>,
 }
 
 /// Names an instance: its service, and its id within it.
@@ -99,7 +101,8 @@ impl Table {
             touched: Touched::default(),
             expired: Vec::new(),
             adopted: Adopted::default(),
-            conflicts: 0,
+            refused: Refused::default(),
+            conflicts: BTreeSet::new(),
         }
     }
 
@@ -112,9 +115,11 @@ impl Table {
             && let Some(service) = self.services.get(instance.service.as_str())
             && service.stores().any(|store| store != instance.store_id)
         {
-            stores::check(&instance, service.instances(), &self.adopted)?;
+            stores::check(&instance, service.instances(), &self.adopted)
+                .map_err(|conflict| self.refused.note(self.clock.now(), &instance, conflict))?;
         }
         let key = self.admit(&instance)?;
+        self.refused.forget(&instance);
         if self.adopted.is_adopted(&instance) {
             self.remove_other_stores(&instance);
         }
@@ -180,9 +185,15 @@ impl Table {
         (kept.map(|instance| (name.clone(), instance.instance_id.as_str().into())).collect(), removed)
     }
 
-    /// How many services have instances that serve different stores.
-    pub fn store_conflicts(&self) -> usize {
-        self.conflicts
+    /// The services that are served from different stores, or of which an instance came with another one and was refused.
+    pub fn store_conflicts(&self) -> BTreeSet<Arc<str>> {
+        let refused = self.refused.services();
+        self.conflicts.iter().chain(refused).cloned().collect()
+    }
+
+    /// The instances of a service that were refused lately because of their store.
+    pub fn refused(&self, service: &str) -> Vec<RefusedInstance> {
+        self.refused.of(service)
     }
 
     fn remove_other_stores(&mut self, adopted: &Instance) -> Vec<InstanceKey> {
@@ -217,6 +228,7 @@ impl Table {
             self.remove(&key);
             self.expired.push(key);
         }
+        self.refused.expire(now);
         if self.grace_end.is_some_and(|end| end <= now) {
             self.grace_end = None;
             self.revision += 1;
@@ -347,8 +359,8 @@ impl Table {
         let conflicted = service.stores().nth(1).is_some();
         let result = change(service, self.revision);
         match (conflicted, service.stores().nth(1).is_some()) {
-            (false, true) => self.conflicts += 1,
-            (true, false) => self.conflicts -= 1,
+            (false, true) => _ = self.conflicts.insert(name.clone()),
+            (true, false) => _ = self.conflicts.remove(name),
             (true, true) | (false, false) => {}
         }
         self.recent.insert(self.revision, name.clone());

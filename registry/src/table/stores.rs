@@ -3,9 +3,16 @@
 //! Two stores of one service halve its data: clients see either, readers of the log lose their place. So whoever serves another
 //! store than those that serve is refused, while that is certain: not in the grace period, when nobody knows yet who was first.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, StoreScope};
+use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, RefusedInstance, StoreScope};
+
+use super::InstanceKey;
+
+/// How long an instance that was refused is remembered: several of its attempts.
+const REMEMBERED: Duration = Duration::from_secs(30);
+/// How many are, at most.
+const MAX_REMEMBERED: usize = 256;
 
 /// Another store is served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -22,6 +29,8 @@ pub struct StoreConflict {
     pub instance_id: String,
     /// The store of whoever was refused.
     pub refused: String,
+    /// It was refused before, and tries again.
+    pub again: bool,
 }
 
 /// The stores that were adopted, by service.
@@ -37,6 +46,54 @@ impl Adopted {
     pub(super) fn is_adopted(&self, instance: &Instance) -> bool {
         self.0.get(instance.service.as_str()).is_some_and(|store_id| *store_id == instance.store_id)
     }
+}
+
+/// The instances that were refused lately.
+#[derive(Debug, Default)]
+pub(super) struct Refused(BTreeMap<InstanceKey, (Duration, RefusedInstance)>);
+
+impl Refused {
+    /// An instance is refused at `now`. Returns why, with whether it was before.
+    pub(super) fn note(&mut self, now: Duration, instance: &Instance, conflict: StoreConflict) -> StoreConflict {
+        let refused = RefusedInstance {
+            instance_id: instance.instance_id.clone(),
+            address: instance.address.clone(),
+            store_id: instance.store_id.clone(),
+            served_store_id: conflict.served.clone(),
+        };
+        let again = self.0.insert(key(instance), (now, refused)).is_some();
+        if self.0.len() > MAX_REMEMBERED {
+            let oldest = self.0.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
+            oldest.and_then(|oldest| self.0.remove(&oldest));
+        }
+        StoreConflict { again, ..conflict }
+    }
+
+    /// An instance is admitted.
+    pub(super) fn forget(&mut self, instance: &Instance) {
+        if !self.0.is_empty() {
+            self.0.remove(&key(instance));
+        }
+    }
+
+    pub(super) fn expire(&mut self, now: Duration) {
+        self.0.retain(|_, (at, _)| now.saturating_sub(*at) < REMEMBERED);
+    }
+
+    /// Those of a service.
+    pub(super) fn of(&self, service: &str) -> Vec<RefusedInstance> {
+        let of_service = self.0.iter().filter(|((name, _), _)| **name == *service);
+        of_service.map(|(_, (_, refused))| refused.clone()).collect()
+    }
+
+    /// The services of which some were refused.
+    pub(super) fn services(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.0.keys().map(|(service, _)| service)
+    }
+}
+
+fn key(instance: &Instance) -> InstanceKey {
+    (instance.service.as_str().into(), instance.instance_id.as_str().into())
 }
 
 /// Whether an instance serves a store that its siblings must serve as well.
@@ -70,6 +127,7 @@ pub(super) fn check<'a>(
             served: other.store_id.clone(),
             instance_id: other.instance_id.clone(),
             refused: newcomer.store_id.clone(),
+            again: false,
         }),
     }
 }

@@ -1,6 +1,6 @@
 //! Which store a service serves.
 
-use meshwork::contract::meshwork::registry::v1::{AdoptStoreRequest, StoreScope};
+use meshwork::contract::meshwork::registry::v1::{AdoptStoreRequest, ListRefusedInstancesRequest, StoreScope};
 use tonic::Code;
 
 use super::*;
@@ -41,6 +41,36 @@ async fn a_second_store_of_a_service_is_refused_while_the_first_is_served() {
     register(&mut mesh, "c", "two").await.expect_err("b serves");
     tokio::time::sleep(Duration::from_secs(11)).await;
     register(&mut mesh, "c", "two").await.expect("nobody is there any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_refused_is_listed_for_as_long_as_it_tries() {
+    let mut mesh = Mesh::start();
+    let listed = async |mesh: &mut Mesh| {
+        let request = ListRefusedInstancesRequest { service: "order".into() };
+        let listed = mesh.stores.list_refused_instances(request).await.expect("listed").into_inner().instances;
+        listed
+            .into_iter()
+            .map(|refused| (refused.instance_id, refused.store_id, refused.served_store_id))
+            .collect::<Vec<_>>()
+    };
+    let first = register(&mut mesh, "a", "one").await.expect("the first");
+    assert_eq!(listed(&mut mesh).await, []);
+    for _ in 0..3 {
+        register(&mut mesh, "b", "two").await.expect_err("another store");
+    }
+    assert_eq!(listed(&mut mesh).await, [("b".into(), "two".into(), "one".into())]);
+
+    mesh.set_status(&first, InstanceStatus::Draining).await.expect("held");
+    register(&mut mesh, "b", "two").await.expect("nobody serves the other");
+    assert_eq!(listed(&mut mesh).await, [], "it is admitted");
+
+    register(&mut mesh, "c", "three").await.expect_err("another store");
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    register(&mut mesh, "d", "four").await.expect("all leases have run out");
+    assert_eq!(listed(&mut mesh).await, [], "it has not tried for long");
+    let bad = ListRefusedInstancesRequest { service: "Order".into() };
+    assert_eq!(mesh.stores.list_refused_instances(bad).await.expect_err("no name").code(), Code::InvalidArgument);
 }
 
 #[tokio::test(start_paused = true)]
