@@ -59,7 +59,7 @@ pub enum MeshError {
     #[error("no registry address was given")]
     NoRegistry,
     /// More than [`MAX_REGISTRIES`] were given.
-    #[error("{0} registry addresses were given, and {MAX_REGISTRIES} are the most")]
+    #[error("{0} registry addresses were given; at most {MAX_REGISTRIES} are allowed")]
     TooManyRegistries(usize),
     /// There is no Tokio runtime to run its tasks.
     #[error("a mesh must be built within a Tokio runtime")]

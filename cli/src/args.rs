@@ -81,10 +81,10 @@ Examples:
   meshwork reconcile order --yes    does it
   meshwork reconcile order --yes --backup-time 2026-11-29T02:00:00Z
 
-After the store of SERVICE was set back to a backup, others have read events that it has lost, and stop. This finds the last
-event that both know, in each partition; undoes what the lost ones had done (credit of lost orders is released, views fold
-again); and lets them read on from there. Nothing is changed without --yes. It can be repeated at any time: whoever has read
-nothing that is lost is left alone. Somebody who cannot be asked, or cannot do it now: exit code 1; run it again.";
+After the store of SERVICE was restored from a backup, its readers have read events that it has lost, and stop. For each reader
+and partition this finds the last event that both have, undoes the effects of the lost ones (credit of lost orders is released,
+views are rebuilt), and lets the reader go on from there. Without --yes it changes nothing. It is safe to repeat: readers that
+have lost nothing are left alone. If a reader does not answer, or cannot do it now, it exits with code 1; run it again.";
 
 const STORE_HELP: &str = "\
 Examples:
@@ -95,16 +95,16 @@ const STORE_BACKUP_HELP: &str = "\
 Examples:
   meshwork store backup sqlite:///var/lib/meshwork/order.db /backup/order-2026-11-29.db
 
-A copy of one moment, also while the service runs and writes: never copy the file alone, which is not all there is. A target
-that is there already, or a database that is not: exit code 2, and nothing is written.";
+A consistent copy, also while the service is running and writing. Do not copy the file itself: it lacks what is still in the
+write-ahead log. If TARGET exists, or the database does not, it exits with code 2 and writes nothing.";
 
 const STORE_ADOPT_HELP: &str = "\
 Examples:
   meshwork store adopt order 01a22508-6bcd-72ee-9524-d291df4a401d
 
-A service has one store. Instances that come with another one are refused while that one is served; `meshwork instances` shows
-it, and the instance's log names both. This is the way over, after a move to another database: instances of this store are
-taken from now on, those of the other leave, at every registry of the list. Afterwards run `meshwork reconcile SERVICE`.";
+A service has one store: an instance with another one is refused while the first is being served (`meshwork instances` shows it,
+and its log names both stores). Use this after moving a service to another database: from now on, at every registry of the
+list, instances with this store are accepted and those with another one are removed. Then run `meshwork reconcile SERVICE`.";
 
 const HEALTH_HELP: &str = "\
 Examples:
@@ -170,9 +170,9 @@ pub enum Command {
     Watch(WatchArgs),
     /// Ask one server whether it serves
     Health(HealthArgs),
-    /// Back up a store, and say which one is a service's
+    /// Back up a store, or make it the one of its service
     Store(StoreArgs),
-    /// After a restore: bring back whoever has read what a service has lost
+    /// After a restore: undo what its readers did with events that the service has lost
     Reconcile(ReconcileArgs),
 }
 
@@ -270,13 +270,13 @@ pub struct InstancesArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = RECONCILE_HELP)]
 pub struct ReconcileArgs {
-    /// The service whose store was set back
+    /// The service whose store was restored
     pub service: String,
-    /// Do it; without this only what would be done is shown
+    /// Do it; the default is a dry run
     #[arg(long)]
     pub yes: bool,
-    /// When its backup was made, or any time before it, as in 2026-11-29T02:00:00Z: for a service whose clock went back,
-    /// so that its new events seem older than the lost ones
+    /// When its backup was made, or any time before, as in 2026-11-29T02:00:00Z; needed only if the service's clock went back
+    /// since, so that its new events look older than the lost ones
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub backup_time: Option<Timestamp>,
     /// Where from, and how it is printed.
@@ -296,7 +296,7 @@ pub struct StoreArgs {
 /// What is wanted of a store.
 #[derive(Subcommand, Clone, Debug)]
 pub enum StoreCommand {
-    /// Copy an SQLite database as it is at one moment, while it is used
+    /// Make a consistent copy of an SQLite database, also while it is in use
     #[command(after_help = STORE_BACKUP_HELP)]
     Backup(StoreBackupArgs),
     /// Make a store the one of its service

@@ -120,7 +120,7 @@ impl Directory {
             return Err(Error::NoRegistry { registry: self.addresses.join(","), problem });
         }
         for (registry, problem) in silent {
-            eprintln!("the registry at {registry} does not answer ({problem}): it was left out");
+            eprintln!("no answer from the registry at {registry}: {problem}");
         }
         Ok(answers)
     }

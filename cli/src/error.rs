@@ -63,7 +63,7 @@ pub(crate) enum Error {
     #[error("no instance reads the events of {0:?}")]
     NoReader(String),
     /// Stores could not be reconciled; each was named before.
-    #[error("{0} could not be asked, or could not do it: run it again when they can")]
+    #[error("{0} stores or instances could not be reconciled: run it again once they answer")]
     NotReconciled(usize),
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]

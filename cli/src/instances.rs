@@ -134,7 +134,7 @@ enum Standing {
 fn standing(subscription: &SubscriptionStatus) -> Standing {
     match subscription.state() {
         SubscriptionState::Stopped => Standing::Stopped,
-        _ if subscription.unwell => Standing::Late,
+        _ if subscription.unhealthy => Standing::Late,
         SubscriptionState::Retrying => Standing::Retrying,
         SubscriptionState::Connecting => Standing::Connecting,
         SubscriptionState::Running | SubscriptionState::Unspecified => Standing::Running,
@@ -249,10 +249,10 @@ mod tests {
         Told { health: Ok(ServingStatus::Serving), operations }
     }
 
-    fn subscription(state: SubscriptionState, unwell: bool) -> SubscriptionStatus {
-        let problem = if state == SubscriptionState::Running && !unwell { "" } else { "why" };
+    fn subscription(state: SubscriptionState, unhealthy: bool) -> SubscriptionStatus {
+        let problem = if state == SubscriptionState::Running && !unhealthy { "" } else { "why" };
         let (source, problem) = ("order".to_owned(), problem.to_owned());
-        SubscriptionStatus { source, state: state.into(), unwell, problem, ..SubscriptionStatus::default() }
+        SubscriptionStatus { source, state: state.into(), unhealthy, problem, ..SubscriptionStatus::default() }
     }
 
     #[test]
@@ -318,7 +318,7 @@ mod tests {
             poison: true,
         };
         let stopped = SubscriptionStatus { stuck: vec![stuck], ..subscription(SubscriptionState::Stopped, true) };
-        let unwell = Told {
+        let unhealthy = Told {
             operations: ListSubscriptionsResponse { store_problem: "it was removed".into(), ..Default::default() },
             ..told(vec![])
         };
@@ -330,7 +330,7 @@ mod tests {
             store_id: "three".into(),
             served_store_id: "one".into(),
         };
-        let told = [told(vec![stopped]), unwell, silent, well];
+        let told = [told(vec![stopped]), unhealthy, silent, well];
         let problems = problems("order", &instances, &told, &[refused.clone(), refused]);
         assert_eq!(
             problems,

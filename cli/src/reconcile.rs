@@ -156,7 +156,7 @@ fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
             Ok(told) if told.forks.is_empty() => {}
             Ok(told) => {
                 lost = true;
-                text += &format!("{service}, store {store_id}, has read what {} has lost:\n", args.service);
+                text += &format!("{service}, store {store_id}, has read events that {} has lost:\n", args.service);
                 text += &table(&told.forks).to_string();
                 for undone in &told.undone {
                     let tense = if args.yes { "undone" } else { "to be undone" };
@@ -168,9 +168,11 @@ fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
     }
     let stores = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
     text += &match (lost, args.yes) {
-        (false, _) => format!("{} has lost nothing that is in the {stores} stores that read it\n", args.service),
-        (true, true) => format!("what was lost is undone; events are read on from there ({stores} stores asked)\n"),
-        (true, false) => format!("nothing was changed; `meshwork reconcile {} --yes` does it\n", args.service),
+        (false, _) => format!("{} has lost no event that its {stores} readers have read\n", args.service),
+        (true, true) => {
+            format!("done; {stores} stores read on from the last events that they share with {}\n", args.service)
+        }
+        (true, false) => format!("dry run, nothing was changed; to do it: meshwork reconcile {} --yes\n", args.service),
     };
     text
 }
@@ -178,8 +180,14 @@ fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
 fn table(forks: &[Fork]) -> Table<6> {
     let right = |title| (title, Align::Right);
     let left = |title| (title, Align::Left);
-    let mut table =
-        Table::new([right("PARTITION"), right("READ TO"), left("OF"), right("KNOWN TO"), left("OF"), right("LOST")]);
+    let mut table = Table::new([
+        right("PARTITION"),
+        right("READ UP TO"),
+        left("WRITTEN"),
+        right("SHARED UP TO"),
+        left("WRITTEN"),
+        right("LOST"),
+    ]);
     for fork in forks {
         table.row([
             fork.partition.to_string(),

@@ -184,7 +184,7 @@ impl Discovery {
             metrics::gauge!("meshwork_policies_differ", "service" => service.to_string()).set(u8::from(differ));
         }
         if turned && differ {
-            tracing::warn!(%service, "registries tell of different policies: the one that was set last holds");
+            tracing::warn!(%service, "registries have different policies: the one set last is used");
         }
     }
 

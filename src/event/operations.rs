@@ -113,13 +113,13 @@ impl Followed {
             SubscriptionState::Retrying(problem) => (proto::SubscriptionState::Retrying, Some(problem.clone())),
             SubscriptionState::Stopped(problem) => (proto::SubscriptionState::Stopped, Some(problem.clone())),
         };
-        let unwell = self.condition.problem();
+        let unhealthy = self.condition.problem();
         SubscriptionStatus {
             source: self.source.to_owned(),
             group: self.group.clone(),
             state: state.into(),
-            problem: own_problem.or_else(|| unwell.as_deref().map(str::to_owned)).unwrap_or_default(),
-            unwell: unwell.is_some(),
+            problem: own_problem.or_else(|| unhealthy.as_deref().map(str::to_owned)).unwrap_or_default(),
+            unhealthy: unhealthy.is_some(),
             diverged: snapshot.diverged,
             lag: snapshot.lag(),
             oldest_unread: progress.oldest_unread().and_then(|age| age.try_into().ok()),
@@ -148,7 +148,7 @@ impl Followed {
                 tracing::warn!(source, group, partition = fork.partition(), read, common, "a cursor was set back");
             }
             for (what, count) in &undone.effects {
-                tracing::warn!(source, group, count, what, "what lost events had done was undone");
+                tracing::warn!(source, group, count, what, "undid the effects of lost events");
             }
             self.again.notify_one();
         }

@@ -391,8 +391,8 @@ async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
         let problem = condition.clone().err();
         if conditioner.set(condition) {
             match problem {
-                Some(problem) => tracing::error!(problem, "the store is not well: calls are not answered"),
-                None => tracing::info!("the store is well again"),
+                Some(problem) => tracing::error!(problem, "the store is unhealthy: no calls are answered"),
+                None => tracing::info!("the store is healthy again"),
             }
         }
     }

@@ -27,7 +27,7 @@ pub(super) async fn claim(database: &Database, owner: &str) -> Result<String, St
     let (store_id, recorded) = (row.text(0)?.to_owned(), row.text(1)?.to_owned());
     check(&recorded, &components(&mut *tx).await?, owner)?;
     if recorded.is_empty() {
-        tracing::info!(owner, "a database of Meshwork 0.1 has got its owner");
+        tracing::info!(owner, "recorded the owner of a database of Meshwork 0.1");
         tx.execute(Sql::new("update store set owner = ").arg(owner)).await?;
     }
     tx.commit().await?;

@@ -47,10 +47,10 @@ pub(super) enum There {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotThePast {
     /// Its event is not there: the source has lost it.
-    #[error("the source has lost what stood there")]
+    #[error("the source has lost the event at this position")]
     Lost,
     /// What was read is itself not the source's past: the subscription is stopped.
-    #[error("what was read is not the source's past")]
+    #[error("the source has lost events that were read from it")]
     Diverged,
     /// The source, which alone can tell, does not answer.
     #[error("the source cannot be asked: {0}")]

@@ -309,7 +309,7 @@ impl<D: Decider> Connection<'_, D> {
         if cursor.event_id.is_empty() && !event_id.is_empty() {
             cursor::pin(self.outbox.database(), self.cursor, partition, cursor.position, event_id).await?;
             let (source, position) = (self.source.name, cursor.position);
-            tracing::info!(source, partition, position, event_id, "a cursor of Meshwork 0.1 has got its event");
+            tracing::info!(source, partition, position, event_id, "recorded the event at a cursor of Meshwork 0.1");
         }
         if self.unconfirmed.is_empty() {
             self.progress.set_diverged(false);
@@ -419,7 +419,7 @@ impl<D: Decider> Connection<'_, D> {
         }
         self.failing.remove(&partition);
         if self.own.unstuck(partition).is_some() {
-            tracing::info!(source = self.source.name, partition, position = through, "a partition goes on");
+            tracing::info!(source = self.source.name, partition, position = through, "a partition has recovered");
         }
     }
 
@@ -450,7 +450,7 @@ impl<D: Decider> Connection<'_, D> {
                 partition,
                 position,
                 reason,
-                "an event cannot be processed: its partition is stopped, and tried again now and then"
+                "cannot process an event: its partition is stopped, and retried every 30 s"
             );
         } else {
             tracing::warn!(
@@ -462,7 +462,7 @@ impl<D: Decider> Connection<'_, D> {
                 partition,
                 position,
                 reason,
-                "the store refuses an event; it is tried again"
+                "the store rejected an event; retrying"
             );
         }
     }

@@ -45,8 +45,8 @@ pub(super) async fn run(
         let problem = condition.clone().err();
         if conditioner.set(condition) {
             match problem {
-                Some(problem) => tracing::error!(source, group, problem, "the subscription is not well"),
-                None => tracing::info!(source, group, "the subscription is well again"),
+                Some(problem) => tracing::error!(source, group, problem, "the subscription is unhealthy"),
+                None => tracing::info!(source, group, "the subscription is healthy again"),
             }
         }
     }

@@ -226,7 +226,7 @@ pub(super) async fn position(outbox: &Outbox, request: &GetPositionRequest) -> R
             Ok(LogPosition { store_id: outbox.store_id().to_owned(), partition, position, event_id })
         }
         Standing::Beyond { head } => {
-            let message = format!("partition {partition} has come to {head}");
+            let message = format!("the head of partition {partition} is {head}");
             Err(DOMAIN.error(Code::OutOfRange, "BEYOND_HEAD", message))
         }
         Standing::Pruned => Err(expired(partition, position)),
@@ -238,7 +238,7 @@ fn response(event: subscribe_response::Event) -> SubscribeResponse {
 }
 
 fn expired(partition: u32, position: u64) -> Status {
-    let message = format!("what stood at or behind position {position} of partition {partition} is no longer there");
+    let message = format!("events around position {position} of partition {partition} were pruned");
     DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, message)
 }
 

@@ -270,7 +270,7 @@ where
                         source,
                         group,
                         error,
-                        "what was read is not the source's past: the subscription is stopped; `meshwork reconcile` brings it back"
+                        "the source has lost events that this service has read: the subscription is stopped; run `meshwork reconcile`"
                     );
                 }
                 reader.progress.set_diverged(true);

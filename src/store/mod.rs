@@ -146,7 +146,7 @@ pub enum StoreError {
     CommitUnknown(#[source] Cause),
     /// The files at the database's path are not the open ones: what is written now would be lost. Nothing is acknowledged
     /// until they are back; a commit that found out may have been made in the files that are gone.
-    #[error("{path} is not the open file any more: it was removed, replaced or cut; nothing is acknowledged")]
+    #[error("{path} was removed, replaced or truncated while it was open: nothing is acknowledged until it is back")]
     Replaced {
         /// The file.
         path: String,

@@ -28,7 +28,7 @@ pub(super) async fn subscriptions(shop: &ShopProcesses) -> Result<Vec<Subscripti
             Err(status) => return Err(status),
         };
         for subscription in told.subscriptions {
-            let moves = subscription.state() == SubscriptionState::Running && !subscription.unwell;
+            let moves = subscription.state() == SubscriptionState::Running && !subscription.unhealthy;
             let state = subscription.state().as_str_name();
             let problem = if moves { String::new() } else { format!("{state}: {}", subscription.problem) };
             let (instance, source) = (instance.name().to_owned(), subscription.source);

@@ -93,9 +93,7 @@ impl Directory {
         let policies = self.all(|registry| policy_of(registry, service.clone())).await?;
         let latest = latest(&policies);
         if policies.iter().any(|policy| policy.etag != latest.etag) {
-            eprintln!(
-                "the registries have different policies for {service}: of these, the one that was set last holds"
-            );
+            eprintln!("the registries have different policies for {service}: the one set last is used");
         }
         Ok(latest.clone())
     }

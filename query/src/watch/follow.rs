@@ -34,7 +34,7 @@ pub(crate) async fn follow(database: &Database, hub: &Hub, progress: &Progress) 
         if let Some(folded) = folded.filter(|_| !diverged) {
             let spans = hub.behind(&folded);
             if let Err(error) = publish(database, hub, &spans).await {
-                tracing::warn!(%error, "changes of the view could not be read; it is tried again");
+                tracing::warn!(%error, "changes of the view could not be read; retrying");
                 sleep(RETRY_PAUSE).await;
                 continue;
             }

@@ -171,7 +171,7 @@ impl Watcher {
 
 /// What was watched is no more: its source has lost events, and was, or is to be, reconciled.
 fn begun_anew() -> Status {
-    let message = "the view begins anew, because its source has lost events: watch again";
+    let message = "the view is being rebuilt because its source has lost events: watch again";
     DOMAIN.retry_later("VIEW_DIVERGED", message, RETRY_DELAY)
 }
 

@@ -121,9 +121,9 @@ impl<T: Transport> Worker<T> {
     /// The registry is there, and does not take the instance as things are: another store is served for its service. That may
     /// change, by the others' end or an operator's word.
     fn not_admitted(&self, status: &Status) {
-        let problem = format!("the registry does not admit this instance: {}", status.message());
+        let problem = format!("the registry refuses this instance: {}", status.message());
         if self.admission.set(Err(problem.clone())) {
-            tracing::error!(problem, "calls are not answered; it is tried again");
+            tracing::error!(problem, "no calls are answered; retrying");
         }
     }
 

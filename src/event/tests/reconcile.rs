@@ -222,7 +222,7 @@ async fn an_operator_sees_each_subscription_and_what_holds_it_up(engine: Engine)
     let mut operator = Operator::of(&fixture, &subscription, false);
     let told = loop {
         let told = operator.subscriptions().await;
-        if told[0].unwell && told[0].lag == 3 {
+        if told[0].unhealthy && told[0].lag == 3 {
             break told;
         }
         tokio::task::yield_now().await;
