@@ -110,9 +110,10 @@ const HEALTH_HELP: &str = "\
 Examples:
   meshwork health 127.0.0.1:7602
   until meshwork health order-1:7602; do sleep 1; done
+  meshwork health 127.0.0.1:7602 events/customer    whether it keeps up with the events of customer
 
-It asks the server itself, once, by grpc.health.v1, and prints SERVING. A server that answers anything else (one that drains
-says NOT_SERVING), or nothing within 3 s: exit code 1. So it fits a container's health check.";
+It asks the server itself, once, by grpc.health.v1, and prints SERVING. If the server answers anything else (a draining one says
+NOT_SERVING), or nothing within 3 s, it exits with code 1. So it fits a container's health check.";
 
 const WATCH_HELP: &str = "\
 Examples:
@@ -357,6 +358,9 @@ pub struct HealthArgs {
     /// The server, any that speaks grpc.health.v1: every process of a mesh does
     #[arg(value_name = "HOST:PORT")]
     pub address: HostPort,
+    /// A service of it, such as shop.order.v1.OrderService, or a subscription, such as events/order [default: the whole server]
+    #[arg(default_value = "", hide_default_value = true)]
+    pub name: String,
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,

@@ -18,9 +18,9 @@ use crate::{args::HealthArgs, direct::Direct, error::Error};
 /// How long a server may take to answer: it does so from memory, and who asks for it every few seconds must not pile up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
-/// `meshwork health HOST:PORT`.
+/// `meshwork health HOST:PORT [NAME]`.
 pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
-    let problem = match timeout(ANSWER_LIMIT, ask(&args.address)).await {
+    let problem = match timeout(ANSWER_LIMIT, ask(&args.address, args.name)).await {
         Ok(Ok(ServingStatus::Serving)) => return Ok(writeln!(io::stdout(), "SERVING")?),
         Ok(Ok(status)) => status.as_str_name().to_owned(),
         Ok(Err(error)) => error.to_string(),
@@ -29,10 +29,10 @@ pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
     Err(Error::NotServing { address: args.address.to_string(), problem })
 }
 
-/// Asks about the server as a whole, which has the empty name.
-async fn ask(address: &HostPort) -> Result<ServingStatus, Box<dyn error::Error + Send + Sync>> {
+/// Asks about a name. The server as a whole has the empty one.
+async fn ask(address: &HostPort, service: String) -> Result<ServingStatus, Box<dyn error::Error + Send + Sync>> {
     let Direct { transport, origin } = Direct::connect(&address.to_string()).await?;
-    let answer = HealthClient::with_origin(transport, origin).check(HealthCheckRequest::default()).await;
+    let answer = HealthClient::with_origin(transport, origin).check(HealthCheckRequest { service }).await;
     let answer = answer.map_err(|status| format!("{}: {}", code_name(status.code()), status.message()))?;
     Ok(answer.into_inner().status())
 }
@@ -53,12 +53,12 @@ mod tests {
 
     use super::*;
 
-    /// Asks a server that says `status` of itself.
-    async fn health(status: tonic_health::ServingStatus) -> Result<(), Error> {
+    /// Asks a server that says `status` of `told` about `name`.
+    async fn health(told: &str, status: tonic_health::ServingStatus, name: &str) -> Result<(), Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens").to_string().parse().expect("HOST:PORT");
         let reporter = HealthReporter::new();
-        reporter.set_service_status("", status).await;
+        reporter.set_service_status(told, status).await;
         let service = TowerToHyperService::new(HealthServer::new(HealthService::from_health_reporter(reporter)));
         let serve = async move {
             let (stream, _) = listener.accept().await.expect("somebody asks");
@@ -67,7 +67,7 @@ mod tests {
         };
         let log = LogArgs { log: Default::default(), log_level: "off".into() };
         tokio::select! {
-            result = run(HealthArgs { address, log }) => result,
+            result = run(HealthArgs { address, name: name.to_owned(), log }) => result,
             ended = serve => panic!("the server has ended: {ended:?}"),
         }
     }
@@ -75,10 +75,19 @@ mod tests {
     #[tokio::test]
     async fn only_a_server_that_says_serving_is_healthy() {
         use tonic_health::ServingStatus::{NotServing, Serving, Unknown};
-        assert!(health(Serving).await.is_ok());
+        assert!(health("", Serving, "").await.is_ok());
         for (status, said) in [(NotServing, "NOT_SERVING"), (Unknown, "UNKNOWN")] {
-            let error = health(status).await.expect_err(said).to_string();
+            let error = health("", status, "").await.expect_err(said).to_string();
             assert!(error.ends_with(&format!(" does not serve: {said}")), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_asked_for_by_itself() {
+        use tonic_health::ServingStatus::{NotServing, Serving};
+        assert!(health("events/order", Serving, "events/order").await.is_ok());
+        assert!(health("events/order", NotServing, "events/order").await.is_err());
+        let unknown = health("events/order", Serving, "events/other").await.expect_err("nobody has this name");
+        assert!(unknown.to_string().contains("NOT_FOUND"), "{unknown}");
     }
 }

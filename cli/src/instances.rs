@@ -150,7 +150,7 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
         }
         let ListSubscriptionsResponse { store_problem, subscriptions, .. } = &told.operations;
         if !store_problem.is_empty() {
-            problems.push(format!("{instance_id} answers no calls: {store_problem}"));
+            problems.push(format!("{instance_id} is NOT_SERVING: {store_problem}"));
         }
         for subscription in subscriptions {
             let SubscriptionStatus { source, problem, stuck, .. } = subscription;
@@ -337,7 +337,7 @@ mod tests {
             [
                 "a events/order stopped: partition 3, position 7: event e (shop.order.v1.OrderCreated of order o): \
                  total is missing",
-                "b answers no calls: it was removed",
+                "b is NOT_SERVING: it was removed",
                 "c does not answer: refused",
                 "e at host:1 is refused: it has store three, and order is served from store one; see `meshwork store adopt \
                  --help`",

@@ -391,7 +391,7 @@ async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
         let problem = condition.clone().err();
         if conditioner.set(condition) {
             match problem {
-                Some(problem) => tracing::error!(problem, "the store is unhealthy: no calls are answered"),
+                Some(problem) => tracing::error!(problem, "the store is unhealthy: this instance is NOT_SERVING"),
                 None => tracing::info!("the store is healthy again"),
             }
         }

@@ -123,7 +123,7 @@ impl<T: Transport> Worker<T> {
     fn not_admitted(&self, status: &Status) {
         let problem = format!("the registry refuses this instance: {}", status.message());
         if self.admission.set(Err(problem.clone())) {
-            tracing::error!(problem, "no calls are answered; retrying");
+            tracing::error!(problem, "this instance is NOT_SERVING; retrying");
         }
     }
 
