@@ -4,7 +4,8 @@ use std::{
     collections::BTreeMap,
     future::Future,
     io::{self, Write as _},
-    time::Duration,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use console::{StyledObject, style};
@@ -30,6 +31,9 @@ use crate::{
 /// the channel gives up to connect, because its error says why.
 const ANSWER_LIMIT: Duration = Duration::from_millis(3300);
 
+/// How long a registry that did not answer is left alone, so that a command of many questions waits for it once.
+const LEFT_ALONE: Duration = Duration::from_secs(30);
+
 /// How many entries are asked for at once: the most that the contract allows.
 pub(crate) const PAGE_SIZE: i32 = 1000;
 
@@ -41,12 +45,15 @@ pub(crate) struct Directory {
     registries: Vec<Channel>,
     /// To the first that answers.
     first: Channel,
+    /// By index, when those did not answer that are left alone.
+    silent: Arc<Mutex<BTreeMap<usize, Instant>>>,
 }
 
 impl Directory {
     /// The registries of a mesh; `addresses` is what errors call them.
     pub(crate) fn new(mesh: &Mesh, addresses: &[String]) -> Self {
-        Self { addresses: addresses.to_vec(), registries: mesh.registries(), first: mesh.to_registry() }
+        let (registries, first) = (mesh.registries(), mesh.to_registry());
+        Self { addresses: addresses.to_vec(), registries, first, silent: Arc::default() }
     }
 
     /// The registries at these addresses.
@@ -97,7 +104,7 @@ impl Directory {
         answer(&self.addresses.join(","), what, call).await
     }
 
-    /// What those that answer say. Says aloud who does not.
+    /// What those that answer say. Says aloud who does not, and leaves it alone for a while.
     ///
     /// # Errors
     /// The first error of one that answers; or none does.
@@ -105,13 +112,16 @@ impl Directory {
     where
         F: Future<Output = Result<T, Error>>,
     {
-        let registries = self.addresses.iter().cloned().zip(self.registries.iter().cloned());
-        let told = join_all(registries.map(|(address, channel)| ask(Registry { address, channel }))).await;
+        let asked = self.to_ask();
+        let registry = |index: &usize| {
+            ask(Registry { address: self.addresses[*index].clone(), channel: self.registries[*index].clone() })
+        };
+        let told = join_all(asked.iter().map(registry)).await;
         let (mut answers, mut silent) = (Vec::new(), Vec::new());
-        for told in told {
+        for (index, told) in asked.into_iter().zip(told) {
             match told {
                 Ok(answer) => answers.push(answer),
-                Err(Error::NoRegistry { registry, problem }) => silent.push((registry, problem)),
+                Err(Error::NoRegistry { problem, .. }) => silent.push((index, problem)),
                 Err(error) => return Err(error),
             }
         }
@@ -119,10 +129,27 @@ impl Directory {
             let problem = silent.first().map(|(_, problem)| problem.clone()).unwrap_or_default();
             return Err(Error::NoRegistry { registry: self.addresses.join(","), problem });
         }
-        for (registry, problem) in silent {
-            eprintln!("no answer from the registry at {registry}: {problem}");
+        for (index, problem) in silent {
+            eprintln!("no answer from the registry at {}: {problem}", self.addresses[index]);
+            self.silent().insert(index, Instant::now());
         }
         Ok(answers)
+    }
+
+    /// The registries that are not left alone; all, if that would be none.
+    fn to_ask(&self) -> Vec<usize> {
+        let mut silent = self.silent();
+        silent.retain(|_, since| since.elapsed() < LEFT_ALONE);
+        let all = 0..self.registries.len();
+        if silent.len() == all.len() {
+            all.collect()
+        } else {
+            all.filter(|index| !silent.contains_key(index)).collect()
+        }
+    }
+
+    fn silent(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

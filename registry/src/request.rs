@@ -20,7 +20,7 @@ use tonic::Status;
 use crate::{
     DOMAIN,
     backend::Resume,
-    table::{Interest, LeaseId},
+    table::{Attempt, Interest, LeaseId},
 };
 
 /// Lease times that are accepted; unset is [`DEFAULT_LEASE_TTL`].
@@ -39,9 +39,13 @@ const MAX_IDEMPOTENT_METHODS: usize = 1024;
 const MAX_WATCHED_SERVICES: usize = 1024;
 
 /// An instance and its lease's time, with defaults filled in.
-pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration), Status> {
+pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, Attempt), Status> {
     let mut violations = Violations::default();
     let lease_ttl = violations.check("lease_ttl", lease_ttl(request.lease_ttl));
+    let attempt = Attempt { holder: request.holder, number: request.attempt };
+    if !attempt.holder.is_empty() {
+        violations.check("holder", visible(&attempt.holder));
+    }
     match request.instance {
         None => violations.add("instance", "is required"),
         Some(mut instance) => {
@@ -49,7 +53,7 @@ pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Durati
             check_instance(&instance, &mut violations);
             if let Some(lease_ttl) = lease_ttl {
                 violations.into_result(DOMAIN)?;
-                return Ok((instance, lease_ttl));
+                return Ok((instance, lease_ttl, attempt));
             }
         }
     }

@@ -88,9 +88,9 @@ impl Registry {
 #[tonic::async_trait]
 impl RegistryService for Registry {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
-        let (mut instance, lease_ttl) = request::registration(request.into_inner())?;
+        let (mut instance, lease_ttl, attempt) = request::registration(request.into_inner())?;
         instance.create_time = Some(SystemTime::now().into());
-        let registration = Registration { instance, lease_ttl, nonce: Uuid::new_v4() };
+        let registration = Registration { instance, lease_ttl, attempt, nonce: Uuid::new_v4() };
         let named = (registration.instance.service.clone(), registration.instance.instance_id.clone());
         let granted = self.backend.register(registration).await.map_err(|error| {
             if let BackendError::NotAdmitted(NotAdmitted::OtherStore(StoreConflict { again: false, .. })) = error {

@@ -7,6 +7,7 @@
 
 mod claims;
 mod cursor;
+mod failure;
 mod feed;
 mod group;
 mod membership;

@@ -18,10 +18,9 @@ use uuid::Uuid;
 
 use super::{
     LogPoint, PARTITIONS, Position, PositionToken, Progress,
+    failure::with_cause,
     membership::Memberships,
-    owner, partition_of,
-    reader::with_cause,
-    row,
+    owner, partition_of, row,
     schema::MIGRATIONS,
     tail::{Published, Tail},
 };

@@ -32,6 +32,7 @@ use super::{
     CursorMove, CursorName, EventName, Outbox, PARTITIONS, Position, Progress, Source, Stuck, SubscriptionState,
     claims::{self, Part},
     cursor::{self, Cursor},
+    failure::{self, Failure},
     progress::ReaderProgress,
     session::MAX_BATCH_EVENTS,
     stop::Stop,
@@ -44,9 +45,8 @@ use crate::{
         subscribe_response,
     },
     rpc::Transport,
-    store::StoreError,
     trace::TraceContext,
-    write::{Caused, Decider, WriteError, Writer},
+    write::{Caused, Decider, Writer},
 };
 
 /// Events under way: enough for eight batches, some 2 MiB.
@@ -97,18 +97,6 @@ struct Committed {
     /// Credit to give back.
     cost: u32,
     result: Result<(), Failure>,
-}
-
-enum Failure {
-    Fenced,
-    /// It is about this claim alone.
-    Refused {
-        reason: String,
-        poison: bool,
-    },
-    /// It is about the store, which may be well again soon.
-    Store(String),
-    Closed,
 }
 
 /// The state of one connection.
@@ -428,43 +416,9 @@ impl<D: Decider> Connection<'_, D> {
         let failing = self.read_one_by_one(partition, stuck.position);
         let pause = if stuck.poison { STOPPED_PAUSE } else { failing.backoff.next(rand::random()) };
         if self.own.stuck(partition, stuck) {
-            self.say_stuck(partition, stuck);
+            failure::say(self.source.name, &self.source.group, partition, stuck);
         }
         self.pause(partition, pause)
-    }
-
-    /// The one line that names the thing.
-    fn say_stuck(&self, partition: u32, Stuck { event, position, reason, poison }: &Stuck) {
-        let (source, group) = (self.source.name, &self.source.group);
-        let (event_id, event_type, aggregate) = event.as_ref().map_or(("", "", String::new()), |event| {
-            let (kind, id) = &event.aggregate;
-            (event.event_id.as_str(), event.event_type.as_str(), format!("{kind} {id}"))
-        });
-        if *poison {
-            tracing::error!(
-                source,
-                group,
-                event_id,
-                event_type,
-                aggregate,
-                partition,
-                position,
-                reason,
-                "cannot process an event: its partition is stopped, and retried every 30 s"
-            );
-        } else {
-            tracing::warn!(
-                source,
-                group,
-                event_id,
-                event_type,
-                aggregate,
-                partition,
-                position,
-                reason,
-                "the store rejected an event; retrying"
-            );
-        }
     }
 
     /// Stops a partition, to start it again from its cursor after a pause.
@@ -508,26 +462,6 @@ impl<D: Decider> Connection<'_, D> {
     }
 }
 
-impl Failure {
-    fn of<R: std::error::Error>(error: WriteError<R>) -> Self {
-        match error {
-            WriteError::Fenced => Self::Fenced,
-            WriteError::Refused(refusal) => Self::Refused { reason: refusal.to_string(), poison: true },
-            WriteError::Closed => Self::Closed,
-            WriteError::Store(error) => match &*error {
-                // Also where the commit's outcome is unknown: the cursor says it.
-                StoreError::Unavailable(_)
-                | StoreError::Conflict(_)
-                | StoreError::CommitUnknown(_)
-                | StoreError::Replaced { .. }
-                | StoreError::WentBack { .. } => Self::Store(with_cause(&*error)),
-                StoreError::Panicked => Self::Refused { reason: error.to_string(), poison: true },
-                _ => Self::Refused { reason: with_cause(&*error), poison: false },
-            },
-        }
-    }
-}
-
 /// The folding of an event, as part of the trace that the event belongs to.
 fn span(event: &Event) -> Span {
     let span = tracing::debug_span!(
@@ -549,11 +483,6 @@ fn span(event: &Event) -> Span {
 fn send(requests: &mpsc::Sender<SubscribeRequest>, action: Action) -> Result<(), Stop> {
     let sent = requests.try_send(SubscribeRequest { action: Some(action) });
     sent.map_err(|_| Stop::Retry("the source takes no more requests".into()))
-}
-
-/// For people who must find out why: the database's own words as well.
-pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 fn head(head: &PartitionHead) -> Position {

@@ -2,7 +2,7 @@
 
 use tonic::{Code, Status};
 
-use super::reader::with_cause;
+use super::failure::with_cause;
 use crate::store::StoreError;
 
 /// Why a connection ended.

@@ -84,19 +84,25 @@ impl Calls {
         }
     }
 
-    /// Calls until there is an answer that another attempt would not change. `None`: there was none in time, which is wrong.
-    pub(super) async fn insist<T, F>(&self, rpc: &'static str, mut call: impl FnMut() -> F) -> Option<Result<T, Status>>
+    /// Calls until there is an answer that another attempt would not change; returns it with the time of its question.
+    /// `None`: there was none in time, which is wrong.
+    pub(super) async fn insist<T, F>(
+        &self,
+        rpc: &'static str,
+        mut call: impl FnMut() -> F,
+    ) -> Option<(Instant, Result<T, Status>)>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
         let end = Instant::now() + ANSWER_LIMIT;
         let mut pause = FIRST_PAUSE;
         loop {
+            let asked = Instant::now();
             let status = match call().await {
-                Ok(answer) => return Some(Ok(answer.into_inner())),
+                Ok(answer) => return Some((asked, Ok(answer.into_inner()))),
                 // The state of what was asked about: the caller knows whether it can be.
                 Err(status) if matches!(status.code(), Code::FailedPrecondition | Code::NotFound) => {
-                    return Some(Err(status));
+                    return Some((asked, Err(status)));
                 }
                 Err(status) => status,
             };
@@ -152,7 +158,7 @@ mod tests {
         let calls = calls().await;
         let mut answers = vec![Ok(Response::new(7)), Err(Status::unavailable("")), Err(Status::deadline_exceeded(""))];
         let answer = calls.insist("Get", || ready(answers.pop().unwrap())).await;
-        assert!(matches!(answer, Some(Ok(7))));
+        assert!(matches!(answer, Some((_, Ok(7)))));
         let tally = calls.take_tally();
         assert_eq!(
             tally.failed.into_iter().collect::<Vec<_>>(),

@@ -148,7 +148,11 @@ impl Victims {
         try_join_all(held.instances.iter().map(|instance| instance.start())).await?;
         drop(held);
         sleep(OPERATOR_COMES_AFTER).await;
-        reconcile(&self.shop).await
+        // There may be no moment at which none of the others suffers. At rest it must succeed.
+        if let Err(error) = reconcile(&self.shop).await {
+            eprintln!("the operator comes again at rest: {error}");
+        }
+        Ok(())
     }
 
     /// Nobody else makes the orders' processes or the database server suffer, as long as this is held. In the order of their

@@ -57,7 +57,7 @@ pub(super) struct Load {
 struct Books {
     customers: Mutex<Vec<Known>>,
     promises: Mutex<Vec<Acknowledged>>,
-    /// When the orders' store was set back: from before the backup until nothing older could be acknowledged any more.
+    /// When the orders' store was set back: from before the backup until whoever had the lost orders could no longer be asked.
     restores: Mutex<Vec<(Instant, Instant)>>,
     /// Orders, by their place among the promises, that were said not to be there, and what was asked.
     missed: Mutex<Vec<(usize, String)>>,
@@ -67,9 +67,27 @@ struct Books {
 #[derive(Clone)]
 struct Acknowledged {
     promise: Promise,
-    at: Instant,
+    call: Span,
     position_token: String,
-    cancelled_at: Option<Instant>,
+    cancel: Option<Span>,
+}
+
+/// From the question to its answer: when the answer was true. It may come after the end of who gave it.
+#[derive(Clone, Copy)]
+struct Span {
+    asked: Instant,
+    answered: Instant,
+}
+
+impl Span {
+    fn since(asked: Instant) -> Self {
+        Self { asked, answered: Instant::now() }
+    }
+
+    /// Whether what was answered may have been lost in one of these restores.
+    fn is_in_lost_time(&self, restores: &[(Instant, Instant)]) -> bool {
+        restores.iter().any(|(from, until)| self.answered >= *from && self.asked < *until)
+    }
 }
 
 /// A customer who was acknowledged.
@@ -162,13 +180,12 @@ impl Load {
     /// position token.
     pub(super) fn promises(&self) -> (Vec<Promise>, Vec<(Promise, String)>) {
         let restores = self.books.restores().clone();
-        let in_lost_time = |at: Instant| restores.iter().any(|(from, until)| (*from..*until).contains(&at));
         let (mut kept, mut doubtful) = (Vec::new(), Vec::new());
         for acknowledged in self.books.promises().iter() {
             let mut promise = acknowledged.promise.clone();
             // The order may be older, and its end be lost.
-            promise.cancelled &= !acknowledged.cancelled_at.is_some_and(in_lost_time);
-            if in_lost_time(acknowledged.at) {
+            promise.cancelled &= !acknowledged.cancel.is_some_and(|cancel| cancel.is_in_lost_time(&restores));
+            if acknowledged.call.is_in_lost_time(&restores) {
                 doubtful.push((promise, acknowledged.position_token.clone()));
             } else {
                 kept.push(promise);
@@ -181,10 +198,7 @@ impl Load {
     pub(super) fn wrongly_missed(&self) -> Vec<String> {
         let restores = self.books.restores().clone();
         let promises = self.books.promises();
-        let is_wrong = |(index, _): &&(usize, String)| {
-            let at = promises[*index].at;
-            !restores.iter().any(|(from, until)| (*from..*until).contains(&at))
-        };
+        let is_wrong = |(index, _): &&(usize, String)| !promises[*index].call.is_in_lost_time(&restores);
         let missed = self.books.missed();
         let say = |(index, what): &(usize, String)| format!("{what}: order {}", promises[*index].promise.order_id);
         missed.iter().filter(is_wrong).map(say).collect()
@@ -253,9 +267,9 @@ impl Errand {
             let (mut client, create) = (calls.order.clone(), create.clone());
             async move { client.create_order(request(create)).await }
         };
-        let order = match calls.insist("CreateOrder", call).await {
-            Some(Ok(order)) => order,
-            Some(Err(status)) => return calls.wrong(format!("CreateOrder: {status}")),
+        let (asked, order) = match calls.insist("CreateOrder", call).await {
+            Some((asked, Ok(order))) => (asked, order),
+            Some((_, Err(status))) => return calls.wrong(format!("CreateOrder: {status}")),
             None => return,
         };
         self.compare(calls, "CreateOrder", &order.customer_id, order.total.as_ref());
@@ -266,11 +280,11 @@ impl Errand {
             cents: self.total.minor(),
             cancelled: false,
         };
-        let (at, position_token) = (Instant::now(), order.position_token.clone());
+        let (call, position_token) = (Span::since(asked), order.position_token.clone());
         // Before anything else, which may fail: what was acknowledged is promised.
         let index = {
             let mut promises = books.promises();
-            promises.push(Acknowledged { promise, at, position_token, cancelled_at: None });
+            promises.push(Acknowledged { promise, call, position_token, cancel: None });
             promises.len() - 1
         };
         match self.then {
@@ -336,13 +350,13 @@ async fn cancel(calls: &Calls, books: &Books, index: usize, order_id: String) {
         async move { client.cancel_order(request(cancel)).await }
     };
     match calls.insist("CancelOrder", call).await {
-        Some(Ok(_)) => {
+        Some((asked, Ok(_))) => {
             let acknowledged = &mut books.promises()[index];
             acknowledged.promise.cancelled = true;
-            acknowledged.cancelled_at = Some(Instant::now());
+            acknowledged.cancel = Some(Span::since(asked));
         }
-        Some(Err(status)) if status.code() == Code::NotFound => books.miss(index, "CancelOrder: not found"),
-        Some(Err(_)) | None => {}
+        Some((_, Err(status))) if status.code() == Code::NotFound => books.miss(index, "CancelOrder: not found"),
+        Some((_, Err(_))) | None => {}
     }
 }
 
@@ -390,11 +404,11 @@ async fn create_customer(calls: &Calls, books: &Books, limit: Amount) {
         async move { client.create_customer(request(create)).await }
     };
     match calls.insist("CreateCustomer", call).await {
-        Some(Ok(customer)) => {
+        Some((_, Ok(customer))) => {
             let known = Known { customer_id: customer.customer_id, currency: limit.currency() };
             books.customers().push(known);
         }
-        Some(Err(status)) => calls.wrong(format!("CreateCustomer: {status}")),
+        Some((_, Err(status))) => calls.wrong(format!("CreateCustomer: {status}")),
         None => {}
     }
 }

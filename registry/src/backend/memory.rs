@@ -173,6 +173,7 @@ mod tests {
     use meshwork::contract::meshwork::registry::v1::Instance;
 
     use super::*;
+    use crate::table::Attempt;
 
     #[tokio::test]
     async fn an_instance_that_joins_wakes_the_watchers_of_its_service_and_no_others() {
@@ -181,7 +182,12 @@ mod tests {
         let (customer, order) = (enter("customer"), enter("order"));
 
         let instance = Instance { service: "order".into(), instance_id: "a".into(), ..Instance::default() };
-        let registration = Registration { instance, lease_ttl: Duration::from_secs(10), nonce: Uuid::new_v4() };
+        let registration = Registration {
+            instance,
+            lease_ttl: Duration::from_secs(10),
+            attempt: Attempt::default(),
+            nonce: Uuid::new_v4(),
+        };
         memory.register(registration).await.expect("there is room");
 
         let woken = [&customer, &order].map(|notify| notify.notified().now_or_never().is_some());

@@ -75,6 +75,22 @@ pub struct Table {
 /// Names an instance: its service, and its id within it.
 pub type InstanceKey = (Arc<str>, Arc<str>);
 
+/// A process's call for a lease.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    /// The process. Empty: not said.
+    pub holder: String,
+    /// Counts its calls.
+    pub number: u64,
+}
+
+impl Attempt {
+    /// Whether the same process has been answered as late as this, or later.
+    fn is_late(&self, answered: &Attempt) -> bool {
+        !self.holder.is_empty() && self.holder == answered.holder && self.number <= answered.number
+    }
+}
+
 /// An instance that wants a lease.
 #[derive(Clone, Debug)]
 pub struct Registration {
@@ -82,6 +98,8 @@ pub struct Registration {
     pub instance: Instance,
     /// How long it stays without a renewal.
     pub lease_ttl: Duration,
+    /// Which of its calls this is.
+    pub attempt: Attempt,
     /// Makes its lease id unlike any other.
     pub nonce: uuid::Uuid,
 }
@@ -106,11 +124,16 @@ impl Table {
         }
     }
 
-    /// Gives an instance a lease; whoever held this instance before is fenced. Where its store was adopted, those of another
+    /// Gives an instance a lease; whoever held this instance before is fenced. A process that is late gets what it has. Where its store was adopted, those of another
     /// store leave.
     pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, NotAdmitted> {
         self.expire(now);
-        let Registration { instance, lease_ttl, nonce } = registration;
+        let Registration { instance, lease_ttl, attempt, nonce } = registration;
+        let held =
+            self.services.get(instance.service.as_str()).and_then(|service| service.lease(&instance.instance_id));
+        if let Some(held) = held.filter(|held| attempt.is_late(&held.attempt)) {
+            return Ok(held.granted());
+        }
         if !self.provisional()
             && let Some(service) = self.services.get(instance.service.as_str())
             && service.stores().any(|store| store != instance.store_id)
@@ -125,7 +148,7 @@ impl Table {
         }
         let deadline = self.clock.now() + lease_ttl;
         let id = LeaseId::new(&key.0, &key.1, nonce);
-        let lease = Lease { id, ttl: lease_ttl, deadline, revision: 0, record: Record::new(instance) };
+        let lease = Lease { id, ttl: lease_ttl, deadline, attempt, revision: 0, record: Record::new(instance) };
         let (granted, replaced) = self.change(&key.0, |service, revision| service.put(&key.1, lease, revision));
         if let Some(replaced) = replaced {
             self.deadlines.remove(&(replaced.deadline, key.clone()));

@@ -228,7 +228,8 @@ impl World {
             ..Instance::default()
         };
         let nonce = uuid::Uuid::from_u128(self.serial);
-        let registration = Registration { instance: instance.clone(), lease_ttl: ttl, nonce };
+        let registration =
+            Registration { instance: instance.clone(), lease_ttl: ttl, attempt: Attempt::default(), nonce };
         let lease = self.table.register(self.now, registration).expect("there is room").lease_id;
         self.given.push(lease.clone());
         self.model.known.insert(service);

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use meshwork::contract::meshwork::registry::v1::Instance;
 use prost::Message;
 
-use super::{Delta, Granted, LeaseId, stores};
+use super::{Attempt, Delta, Granted, LeaseId, stores};
 
 /// How many departures a service remembers. A watcher that is further behind gets a snapshot, which is then the smaller
 /// answer for most services anyway.
@@ -54,6 +54,8 @@ pub(super) struct Lease {
     pub(super) id: LeaseId,
     pub(super) ttl: Duration,
     pub(super) deadline: Duration,
+    /// The call that it was given for.
+    pub(super) attempt: Attempt,
     /// When its instance last changed.
     pub(super) revision: u64,
     pub(super) record: Record,

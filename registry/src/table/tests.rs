@@ -14,7 +14,12 @@ fn instance(service: &str, id: &str) -> Instance {
 }
 
 fn registration(service: &str, id: &str) -> Registration {
-    Registration { instance: instance(service, id), lease_ttl: TTL, nonce: uuid::Uuid::new_v4() }
+    Registration {
+        instance: instance(service, id),
+        lease_ttl: TTL,
+        attempt: Attempt::default(),
+        nonce: uuid::Uuid::new_v4(),
+    }
 }
 
 /// A table that is called in time, as by its expiry task.
@@ -98,6 +103,27 @@ fn a_second_registration_fences_the_first() {
 
     assert_eq!(running.ids("order"), ["a"]);
     assert_eq!(running.table.renew(now, &newer), Renewal::Renewed);
+}
+
+#[test]
+fn a_registration_that_arrives_late_does_not_fence_a_later_one_of_the_same_process() {
+    let mut running = Running::new(Duration::ZERO);
+    let mut attempt = |number, status: InstanceStatus| {
+        let attempt = Attempt { holder: "process".into(), number };
+        let mut registration = Registration { attempt, ..registration("order", "a") };
+        registration.instance.set_status(status);
+        running.table.register(Duration::ZERO, registration).expect("there is room")
+    };
+    let later = attempt(2, InstanceStatus::Serving);
+    for number in [1, 2] {
+        let late = attempt(number, InstanceStatus::Starting);
+        assert_eq!(late.lease_id, later.lease_id);
+        assert_eq!(late.record.instance().status(), InstanceStatus::Serving, "what it says is out of date");
+    }
+    let next = attempt(3, InstanceStatus::Draining);
+    assert_eq!(running.table.renew(Duration::ZERO, &later.lease_id), Renewal::Fenced);
+    running.register("order", "a");
+    assert_eq!(running.table.renew(Duration::ZERO, &next.lease_id), Renewal::Fenced, "by another process");
 }
 
 #[test]

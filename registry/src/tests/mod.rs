@@ -108,7 +108,7 @@ fn request(service: &str, id: &str) -> RegisterRequest {
         address: "127.0.0.1:7000".into(),
         ..Instance::default()
     };
-    RegisterRequest { instance: Some(instance), lease_ttl: None }
+    RegisterRequest { instance: Some(instance), ..RegisterRequest::default() }
 }
 
 /// The client's end of a watch.

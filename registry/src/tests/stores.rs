@@ -8,7 +8,7 @@ use super::*;
 fn request_with(id: &str, store_id: &str, scope: StoreScope) -> RegisterRequest {
     let RegisterRequest { instance, .. } = request("order", id);
     let instance = Instance { store_id: store_id.into(), store_scope: scope.into(), ..instance.expect("given") };
-    RegisterRequest { instance: Some(instance), lease_ttl: None }
+    RegisterRequest { instance: Some(instance), ..RegisterRequest::default() }
 }
 
 async fn register(mesh: &mut Mesh, id: &str, store_id: &str) -> Result<Lease, Status> {

@@ -28,6 +28,8 @@ pub(crate) struct State {
     pub(crate) leases: BTreeMap<String, Instance>,
     pub(crate) fenced: Vec<String>,
     pub(crate) registrations: u64,
+    /// The holder and the number of each registration that arrived.
+    pub(crate) attempts: Vec<(String, u64)>,
     pub(crate) refusals: u64,
     pub(crate) streams: u64,
     pub(crate) renewals: u64,
@@ -91,12 +93,14 @@ impl RegistryService for Fake {
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
         self.check()?;
+        let RegisterRequest { instance, holder, attempt, .. } = request.into_inner();
+        self.change(|state| state.attempts.push((holder, attempt)));
         let refuses = self.0.borrow().refuses;
         if let Some((code, why)) = refuses {
             self.change(|state| state.refusals += 1);
             return Err(Status::new(code, why));
         }
-        let instance = request.into_inner().instance.expect("given");
+        let instance = instance.expect("given");
         let mut lease = Lease { lease_ttl: Some(TTL.try_into().expect("short")), ..Lease::default() };
         self.change(|state| {
             state.registrations += 1;

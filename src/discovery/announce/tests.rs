@@ -131,6 +131,21 @@ async fn a_lease_that_ran_out_is_registered_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_registrations_of_a_process_are_numbered_so_that_a_late_one_does_not_fence_a_later_one() {
+    let registry = Fake::new(State { refuses: Some((Code::Unavailable, "busy")), ..State::default() });
+    let (_first, _second) = (start(&registry), start(&registry));
+    let State { attempts, .. } = registry.until(|state| state.refusals == 6).await;
+    let mut holders: Vec<&String> = attempts.iter().map(|(holder, _)| holder).collect();
+    holders.sort();
+    holders.dedup();
+    assert_eq!(holders.len(), 2, "each announcer is told apart");
+    for holder in holders {
+        let numbers: Vec<u64> = attempts.iter().filter(|(of, _)| of == holder).map(|(_, number)| *number).collect();
+        assert!(numbers.len() > 1 && numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_registry_that_is_away_is_tried_again_and_found_when_it_is_back() {
     let registry = Fake::new(State { away: true, ..State::default() });
     let _announcer = start(&registry);

@@ -8,6 +8,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
+use uuid::Uuid;
 
 use super::{AnnounceError, Announced, Gate, Goal, LEAVE_LIMIT};
 use crate::{
@@ -37,7 +38,9 @@ pub(super) async fn run<T: Transport>(
     announced: watch::Sender<Option<Announced>>,
     admission: Conditioner,
 ) -> Result<(), AnnounceError> {
-    Worker { registry, gate, instance, lease_ttl, goal, announced, admission, away: BACKOFF, lost: BACKOFF }.run().await
+    let (holder, attempt) = (Uuid::new_v4().to_string(), 0);
+    let (away, lost) = (BACKOFF, BACKOFF);
+    Worker { registry, gate, instance, lease_ttl, holder, attempt, goal, announced, admission, away, lost }.run().await
 }
 
 /// How a lease was held.
@@ -54,6 +57,9 @@ struct Worker<T> {
     /// With the status that was registered last.
     instance: Instance,
     lease_ttl: Duration,
+    /// Tells the registry whose attempts are the same process's: one that it gets late must not fence a later one.
+    holder: String,
+    attempt: u64,
     goal: watch::Receiver<Goal>,
     announced: watch::Sender<Option<Announced>>,
     /// Whether the registry takes the instance among its service's others.
@@ -129,7 +135,9 @@ impl<T: Transport> Worker<T> {
 
     async fn register(&mut self) -> Result<Lease, Status> {
         let lease_ttl = prost_types::Duration::try_from(self.lease_ttl).ok();
-        let request = RegisterRequest { instance: Some(self.instance.clone()), lease_ttl };
+        self.attempt += 1;
+        let (instance, holder) = (Some(self.instance.clone()), self.holder.clone());
+        let request = RegisterRequest { instance, lease_ttl, holder, attempt: self.attempt };
         answer(ANSWER_LIMIT, self.registry.register(request)).await
     }
 

@@ -49,10 +49,13 @@ impl Files {
     /// [`StoreError::Replaced`] if a file is not there, is another one, or was cut.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         let replaced = |path: &Path| StoreError::Replaced { path: path.display().to_string() };
+        // Before the look: another thread may record a length to which the file grows after it.
+        let longest = self.longest.load(Ordering::Acquire);
         let (main, length) = look(&self.path).map_err(|_| replaced(&self.path))?;
-        if main != self.main || length < self.longest.fetch_max(length, Ordering::Relaxed) {
+        if main != self.main || length < longest {
             return Err(replaced(&self.path));
         }
+        self.longest.fetch_max(length, Ordering::Release);
         let is_other = |(path, identity): &&(PathBuf, Identity)| !look(path).is_ok_and(|(now, _)| now == *identity);
         self.companions.iter().find(is_other).map_or(Ok(()), |(path, _)| Err(replaced(path)))
     }
