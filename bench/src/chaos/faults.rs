@@ -126,14 +126,16 @@ impl Victims {
 
     /// Sets the orders back to a backup, and lets the operator reconcile the mesh.
     async fn restore(&self) -> Result<(), Error> {
-        let (from, acknowledged) = (Instant::now(), self.load.acknowledged());
+        let from = Instant::now();
         let backup = {
             let _held = self.hold_orders().await;
             self.shop.backups().make("order", self.shop.command()).await?
         };
-        let enough = || from.elapsed() >= BACKUP_AGE && self.load.acknowledged() >= acknowledged + BACKUP_ORDERS;
+        // A copy takes its time, and has what was committed at one moment of it.
+        let (made, acknowledged) = (Instant::now(), self.load.acknowledged());
+        let enough = || made.elapsed() >= BACKUP_AGE && self.load.acknowledged() >= acknowledged + BACKUP_ORDERS;
         while !enough() {
-            if from.elapsed() > BACKUP_LIMIT {
+            if made.elapsed() > BACKUP_LIMIT {
                 let few = self.load.acknowledged() - acknowledged;
                 return Err(Error::Copy("order", io::Error::other(format!("{few} orders were taken since"))));
             }
