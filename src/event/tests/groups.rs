@@ -74,7 +74,10 @@ async fn each_group_of_a_database_reads_every_event(engine: Engine) {
     let select = "select distinct source from cursor where position > 0 order by source";
     let cursors = fixture.consumer.database().read(Sql::new(select)).await.expect("readable");
     let names: Vec<_> = cursors.iter().map(|row| row.text(0).expect("a name")).collect();
-    assert_eq!(names, ["producer", "producer/another", "producer/consumer/audit"]);
+    // The first to come has the source's own name; which one that is here, is not said.
+    let own = groups.map(|group| format!("producer/{group}"));
+    assert_eq!((names.len(), names[0]), (groups.len(), "producer"), "{names:?}");
+    assert!(names[1..].iter().all(|name| own.iter().any(|own| own == name)), "{names:?}");
 }
 
 async fn the_cursors_of_0_1_are_taken_over_by_the_group_that_reads_the_source(engine: Engine) {
