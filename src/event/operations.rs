@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
@@ -42,6 +42,8 @@ struct Followed {
     partitions: watch::Receiver<BTreeSet<u32>>,
     again: Arc<Notify>,
     undo: Box<dyn Undo>,
+    /// One reconciles at a time: what was undone may be folded anew before another's cursors have moved.
+    reconciling: Mutex<()>,
 }
 
 impl Operations {
@@ -61,6 +63,7 @@ impl Operations {
             partitions: subscription.watch_partitions(),
             again: subscription.again(),
             undo: Box::new(undo),
+            reconciling: Mutex::new(()),
         });
         self
     }
@@ -135,6 +138,7 @@ impl Followed {
         backup_ms: Option<u64>,
         validate_only: bool,
     ) -> Result<ReconcileSubscriptionResponse, Status> {
+        let _alone = self.reconciling.lock().await;
         let (database, source, group) = (outbox.database(), self.source, &self.group);
         let name = group::cursor_name(database, source, group).await.map_err(|error| unavailable(&error))?;
         let found = Forks::find(database, &name, &self.past, backup_ms).await.map_err(|error| status(&error))?;
