@@ -23,11 +23,9 @@ impl Failure {
             WriteError::Closed => Self::Closed,
             WriteError::Store(error) => match &*error {
                 // Also where the commit's outcome is unknown: the cursor says it.
-                StoreError::Unavailable(_)
-                | StoreError::Conflict(_)
-                | StoreError::CommitUnknown(_)
-                | StoreError::Replaced { .. }
-                | StoreError::WentBack { .. } => Self::Store(with_cause(&*error)),
+                about if about.is_about_the_store() || matches!(about, StoreError::Conflict(_)) => {
+                    Self::Store(with_cause(about))
+                }
                 StoreError::Panicked => Self::Refused { reason: error.to_string(), poison: true },
                 _ => Self::Refused { reason: with_cause(&*error), poison: false },
             },

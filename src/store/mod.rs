@@ -128,6 +128,13 @@ pub trait Transaction: Send {
     async fn commit(self: Box<Self>) -> Result<(), StoreError>;
 }
 
+impl StoreError {
+    /// Whether it is about the store as a whole, and not about what was asked of it.
+    pub(crate) fn is_about_the_store(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::CommitUnknown(_) | Self::Replaced { .. } | Self::WentBack { .. })
+    }
+}
+
 /// What the database engine's library said.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 

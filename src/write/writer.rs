@@ -206,14 +206,7 @@ fn gather<D: Decider>(first: Job<D>, queue: &mut mpsc::Receiver<Job<D>>) -> Vec<
 async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
     match attempt(outbox, decider, &jobs).await {
         Ok(verdicts) => jobs.into_iter().zip(verdicts).for_each(|(job, verdict)| job.answer(verdict)),
-        // It is about the store, and not about what was asked of it.
-        Err(
-            error @ (StoreError::Unavailable(_)
-            | StoreError::CommitUnknown(_)
-            | StoreError::Replaced { .. }
-            | StoreError::WentBack { .. }),
-        ) => fail_all(jobs, error),
-        Err(error) if jobs.len() == 1 => fail_all(jobs, error),
+        Err(error) if jobs.len() == 1 || error.is_about_the_store() => fail_all(jobs, error),
         Err(error) => {
             tracing::warn!(%error, jobs = jobs.len(), "a batch failed; its jobs are tried one by one");
             for job in jobs {
