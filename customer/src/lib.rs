@@ -76,7 +76,7 @@ where
         store.writer().clone(),
         consume::orders(),
     );
-    let undo = LostOrders { store: store.clone(), orders: OrderServiceClient::new(mesh.channel("order")) };
+    let undo = LostOrders::new(store.clone(), OrderServiceClient::new(mesh.channel("order")));
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))

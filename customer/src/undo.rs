@@ -1,10 +1,12 @@
 //! What this service does about orders that it has heard of, and that the order service has lost: their credit is released, as
 //! if each had been cancelled.
 
+use std::sync::{Mutex, PoisonError};
+
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use meshwork::{
     contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
-    event::{Fork, Undo, Undone, partition_of},
+    event::{Fork, Lost, Undo, Undone, partition_of},
     rpc::Transport,
 };
 use meshwork_shop::{now_ms, store_status, write_status};
@@ -31,25 +33,36 @@ const QUESTIONS: usize = 32;
 
 /// Undoes what lost orders have done.
 pub(crate) struct LostOrders<T> {
-    pub(crate) store: Store,
-    pub(crate) orders: OrderServiceClient<T>,
+    store: Store,
+    orders: OrderServiceClient<T>,
+    /// How far the last call came that was cut off: a call has its deadline, however many reservations there are.
+    cut_off: Mutex<Option<Asked>>,
+}
+
+/// How far the reservations were asked after.
+#[derive(Clone)]
+struct Asked {
+    forks: Vec<Fork>,
+    validate_only: bool,
+    /// The last order.
+    after: Uuid,
+    /// Reservations of lost orders so far.
+    lost: u64,
 }
 
 #[tonic::async_trait]
 impl<T: Transport> Undo for LostOrders<T> {
-    async fn undo(&self, forks: &[Fork], validate_only: bool) -> Result<Undone, Status> {
-        let first_ms = forks.iter().map(Fork::common_ms).min().unwrap_or_default().saturating_sub(MARGIN_MS).max(0);
-        // The first id of that time (RFC 9562, 5.7).
-        let mut after = Uuid::from_u128(u128::from(first_ms.unsigned_abs()) << 80);
-        let mut released = 0;
+    async fn undo(&self, lost: &Lost) -> Result<Undone, Status> {
+        let (forks, validate_only) = (lost.forks(), lost.validate_only());
+        let mut asked = self.begin(forks, validate_only);
         loop {
-            let page = reserved_after(self.store.database(), after, PAGE).await;
+            let page = reserved_after(self.store.database(), asked.after, PAGE).await;
             let page = page.map_err(|error| store_status(DOMAIN, &error))?;
             let Some(last) = page.last() else { break };
-            after = last.order_id;
+            asked.after = last.order_id;
             let concerned = |held: &Reservation| {
                 let partition = partition_of(held.customer_id);
-                forks.iter().any(|fork| fork.partition() == partition)
+                forks.iter().any(|fork| fork.partition() == partition && held.order_id >= first_order(fork))
             };
             let questions = page.into_iter().filter(concerned).map(|held| async move {
                 if self.is_there(held.order_id).await? {
@@ -61,13 +74,41 @@ impl<T: Transport> Undo for LostOrders<T> {
                 Ok(1)
             });
             let counts: Vec<u64> = stream::iter(questions).buffer_unordered(QUESTIONS).try_collect().await?;
-            released += counts.iter().sum::<u64>();
+            asked.lost += counts.iter().sum::<u64>();
+            self.keep(Some(asked.clone()));
         }
-        Ok(Undone { effects: vec![("reservations of lost orders", released)], from_the_beginning: false })
+        self.keep(None);
+        Ok(Undone { effects: vec![("reservations of lost orders", asked.lost)], from_the_beginning: false })
     }
 }
 
+/// No order that was lost behind this fork has an id before this one (RFC 9562, 5.7).
+fn first_order(fork: &Fork) -> Uuid {
+    let ms = fork.common_ms().saturating_sub(MARGIN_MS).max(0);
+    Uuid::from_u128(u128::from(ms.unsigned_abs()) << 80)
+}
+
 impl<T: Transport> LostOrders<T> {
+    /// Of the customers in `store`, by what `orders` says.
+    pub(crate) fn new(store: Store, orders: OrderServiceClient<T>) -> Self {
+        Self { store, orders, cut_off: Mutex::default() }
+    }
+
+    /// Where a call begins that asks about these forks: where the last one was cut off, if it asked the same.
+    fn begin(&self, forks: &[Fork], validate_only: bool) -> Asked {
+        let cut_off = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        cut_off.filter(|asked| asked.forks == forks && asked.validate_only == validate_only).unwrap_or_else(|| Asked {
+            forks: forks.to_vec(),
+            validate_only,
+            after: forks.iter().map(first_order).min().unwrap_or_default(),
+            lost: 0,
+        })
+    }
+
+    fn keep(&self, asked: Option<Asked>) {
+        *self.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = asked;
+    }
+
     async fn is_there(&self, order_id: Uuid) -> Result<bool, Status> {
         let request = GetOrderRequest { order_id: order_id.to_string() };
         match self.orders.clone().get_order(request).await {

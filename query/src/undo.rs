@@ -2,8 +2,8 @@
 //! thrown away, and their partitions are folded again from the beginning. All other rows take that as a repeat.
 
 use meshwork::{
-    event::{Fork, Position, Undo, Undone},
-    store::{Database, StoreError},
+    event::{Lost, Position, Undo, Undone},
+    store::Database,
 };
 use meshwork_shop::store_status;
 use tonic::Status;
@@ -28,27 +28,23 @@ pub(crate) enum Rows {
 
 #[tonic::async_trait]
 impl Undo for ThrowAway {
-    async fn undo(&self, forks: &[Fork], validate_only: bool) -> Result<Undone, Status> {
-        let kept: Vec<Position> = forks.iter().map(|fork| fork.common.at).collect();
-        let count = self.delete(&kept, validate_only).await.map_err(|error| store_status(DOMAIN, &error))?;
+    async fn undo(&self, lost: &Lost) -> Result<Undone, Status> {
+        let failed = |error| store_status(DOMAIN, &error);
+        let kept: Vec<Position> = lost.forks().iter().map(|fork| fork.common.at).collect();
+        let mut tx = self.database.begin().await.map_err(failed)?;
+        lost.lock(&mut *tx).await?;
+        let deleted = match self.rows {
+            Rows::Orders => delete_later_orders(&mut *tx, &kept).await,
+            Rows::Customers => delete_later_customers(&mut *tx, &kept).await,
+        };
+        let count = deleted.map_err(failed)?;
+        if !lost.validate_only() {
+            tx.commit().await.map_err(failed)?;
+        }
         let what = match self.rows {
             Rows::Orders => "orders of the view that lost events had changed",
             Rows::Customers => "customers of the view that lost events had changed",
         };
         Ok(Undone { effects: vec![(what, count)], from_the_beginning: true })
-    }
-}
-
-impl ThrowAway {
-    async fn delete(&self, kept: &[Position], validate_only: bool) -> Result<u64, StoreError> {
-        let mut tx = self.database.begin().await?;
-        let deleted = match self.rows {
-            Rows::Orders => delete_later_orders(&mut *tx, kept).await?,
-            Rows::Customers => delete_later_customers(&mut *tx, kept).await?,
-        };
-        if !validate_only {
-            tx.commit().await?;
-        }
-        Ok(deleted)
     }
 }

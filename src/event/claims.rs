@@ -3,7 +3,7 @@
 //! Mostly a batch is one claim. Where something in it was refused it is read again event by event, so that those before
 //! the bad one have their effects, and the bad one can be named.
 
-use super::{EventName, MalformedEvent, Stuck};
+use super::{EventName, MalformedEvent, Stuck, session::MAX_BATCH_EVENTS};
 use crate::contract::meshwork::event::v1::{Batch, Event};
 
 /// Part of a batch that takes effect as a whole.
@@ -14,6 +14,34 @@ pub(super) struct Part<I> {
     pub(super) inputs: Vec<I>,
     /// The event, if it is one alone.
     pub(super) event: Option<EventName>,
+}
+
+/// Whether a batch is what a source may send: what it says moves cursors, so that it is not believed blindly.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn check(batch: &Batch) -> Result<(), &'static str> {
+    let Batch { partition, after, through, events, through_event_id } = batch;
+    if events.len() > MAX_BATCH_EVENTS {
+        return Err("of more than 512 events");
+    }
+    if after >= through || i64::try_from(*through).is_err() {
+        return Err("that leads nowhere");
+    }
+    let mut last = *after;
+    for event in events {
+        if event.partition != *partition || event.position <= last || event.position > *through {
+            return Err("with an event that is out of order");
+        }
+        last = event.position;
+    }
+    match events.last() {
+        // Sources of 0.1 do not say the event at the end.
+        Some(end) if end.position == *through && ![&end.event_id, ""].contains(&&**through_event_id) => {
+            Err("that names another event at its end")
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// The parts of a batch, in order, and the event behind them that cannot be understood, if there is one.
@@ -90,6 +118,31 @@ mod tests {
         assert_eq!(parts_of(false, 6), (vec![(2, 4, "e4".into(), vec![3, 4])], Some(6)));
         assert_eq!(parts_of(true, 4), (vec![(2, 3, "e3".into(), vec![3])], Some(4)));
         assert_eq!(parts_of(false, 3), (vec![], Some(3)));
+    }
+
+    #[test]
+    fn a_batch_that_makes_no_sense_is_refused_before_it_moves_anything() {
+        let event = |position: u64| Event { position, event_id: format!("e{position}"), ..Event::default() };
+        let good = Batch { after: 2, through: 7, events: [3, 7].map(event).to_vec(), ..Batch::default() };
+        let with_end = |id: &str| Batch { through_event_id: id.into(), ..good.clone() };
+        for good in [good.clone(), with_end("e7"), Batch { events: vec![], ..with_end("e6") }] {
+            assert_eq!(check(&good), Ok(()), "{good:?}");
+        }
+        let of = |positions: &[u64]| Batch { events: positions.iter().copied().map(event).collect(), ..good.clone() };
+        let elsewhere = Event { partition: 1, ..event(3) };
+        for bad in [
+            with_end("e6"),
+            of(&[2, 7]),
+            of(&[7, 3]),
+            of(&[3, 3]),
+            of(&[3, 8]),
+            Batch { events: vec![elsewhere], ..good.clone() },
+            Batch { through: 2, events: vec![], ..good.clone() },
+            Batch { through: u64::MAX, ..good.clone() },
+            Batch { events: vec![Event::default(); MAX_BATCH_EVENTS + 1], ..good.clone() },
+        ] {
+            assert!(check(&bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

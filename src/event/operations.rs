@@ -1,17 +1,13 @@
 //! The rpcs for operators: how the subscriptions of an instance stand, and the way back for one that has lost its source's past.
 
-use std::{
-    collections::BTreeSet,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, watch};
 use tonic::{Code, Request, Response, Status};
 
 use super::{
     Fork, Outbox, Past, Stuck, Subscription, SubscriptionState, Undo, Undone, group,
-    reconcile::{Forks, ReconcileError},
+    reconcile::Forks,
     session::{DOMAIN, unavailable},
 };
 use crate::{
@@ -23,9 +19,6 @@ use crate::{
     health::Condition,
     rpc::Violations,
 };
-
-/// When to try again after the source, or the store, has failed.
-const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Tells of the subscriptions of one instance, and reconciles them.
 pub struct Operations {
@@ -42,8 +35,6 @@ struct Followed {
     partitions: watch::Receiver<BTreeSet<u32>>,
     again: Arc<Notify>,
     undo: Box<dyn Undo>,
-    /// One reconciles at a time: what was undone may be folded anew before another's cursors have moved.
-    reconciling: Mutex<()>,
 }
 
 impl Operations {
@@ -63,7 +54,6 @@ impl Operations {
             partitions: subscription.watch_partitions(),
             again: subscription.again(),
             undo: Box::new(undo),
-            reconciling: Mutex::new(()),
         });
         self
     }
@@ -138,16 +128,22 @@ impl Followed {
         backup_ms: Option<u64>,
         validate_only: bool,
     ) -> Result<ReconcileSubscriptionResponse, Status> {
-        let _alone = self.reconciling.lock().await;
         let (database, source, group) = (outbox.database(), self.source, &self.group);
         let name = group::cursor_name(database, source, group).await.map_err(|error| unavailable(&error))?;
-        let found = Forks::find(database, &name, &self.past, backup_ms).await.map_err(|error| status(&error))?;
-        let forks = found.forks();
-        let undone = if forks.is_empty() { Undone::default() } else { self.undo.undo(&forks, validate_only).await? };
+        let mut found = Forks::find(database, &name, &self.past, backup_ms).await?;
+        let (mut lost, mut undone) = (found.lost(), Undone::default());
+        if !found.is_empty() {
+            if !validate_only {
+                lost = found.hold(database).await?;
+            }
+            undone = self.undo.undo(&lost).await?;
+        }
+        let forks = lost.forks();
         if !validate_only {
-            let moved = found.move_cursors(database, &name, undone.from_the_beginning).await;
-            moved.map_err(|error| unavailable(&error))?;
-            for fork in &forks {
+            if !found.is_empty() {
+                found.move_cursors(database, undone.from_the_beginning).await?;
+            }
+            for fork in forks {
                 let (read, common) = (fork.read.at.position, fork.common.at.position);
                 tracing::warn!(source, group, partition = fork.partition(), read, common, "a cursor was set back");
             }
@@ -166,18 +162,6 @@ impl Followed {
                 .map(|(what, count)| proto::Undone { what: what.to_owned(), count })
                 .collect(),
         })
-    }
-}
-
-fn status(error: &ReconcileError) -> Status {
-    match error {
-        ReconcileError::Source(_) | ReconcileError::TwoStores(..) => {
-            DOMAIN.retry_later("SOURCE_UNAVAILABLE", error.to_string(), RETRY_DELAY)
-        }
-        ReconcileError::Expired { .. } => {
-            DOMAIN.error(Code::OutOfRange, super::session::CURSOR_EXPIRED, error.to_string())
-        }
-        ReconcileError::Store(error) => unavailable(error),
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
     time::Duration,
 };
 
@@ -31,8 +31,10 @@ use crate::{
     write::NewEvent,
 };
 
-/// The heads, each with the store that it is of.
-const SELECT_HEADS: &str = "select partition, next, (select store_id from store) from outbox_head";
+/// The head of each partition, with the store that it is of and the event there; that is empty if it was pruned, or committed
+/// after this statement began.
+const SELECT_HEADS: &str = "select partition, next, (select store_id from store), coalesce((select event_id from outbox \
+                            where outbox.partition = outbox_head.partition and position = next - 1), '') from outbox_head";
 
 /// Rows of one insert: well below SQLite's 32,766 parameters at eleven columns a row.
 const MAX_INSERT_ROWS: usize = 1000;
@@ -56,6 +58,8 @@ struct Inner {
     store_id: String,
     tail: Mutex<Tail>,
     heads: watch::Sender<()>,
+    /// What was published is not the past of the log in the database. It stays so: what has come since is a mixture.
+    went_back: OnceLock<WentBack>,
     /// Held while publishing, so that observers see each partition in order.
     observers: Mutex<Vec<Observer>>,
     /// Events were committed that cannot be published before others are read.
@@ -66,6 +70,13 @@ struct Inner {
     progress: Mutex<BTreeMap<(String, String), Progress>>,
     condition: Condition,
     watching: JoinHandle<()>,
+}
+
+/// Where the database turned out to hold another log than the one that was published.
+struct WentBack {
+    partition: u32,
+    found: u64,
+    published: u64,
 }
 
 /// What stands at a position of the log.
@@ -104,12 +115,14 @@ impl Outbox {
     /// # Errors
     /// [`OutboxError`] if the database fails, or is another service's.
     pub async fn open(database: Database, owner: &str) -> Result<Self, OutboxError> {
+        owner::check_unopened(&database, owner).await?;
         database.migrate("event", MIGRATIONS).await?;
         let store_id = owner::claim(&database, owner).await?;
-        let mut heads = vec![0; PARTITIONS as usize];
-        for row in database.read(Sql::new("select partition, next from outbox_head")).await? {
+        let mut heads: Vec<_> = (0..PARTITIONS).map(LogPoint::begin).collect();
+        for row in database.read(Sql::new(SELECT_HEADS)).await? {
             if let Some(head) = usize::try_from(row.int(0)?).ok().and_then(|partition| heads.get_mut(partition)) {
-                *head = row.count(1)?.saturating_sub(1);
+                head.at.position = row.count(1)?.saturating_sub(1);
+                head.event_id = Uuid::try_parse(row.text(3)?).ok();
             }
         }
         let behind = Arc::new(Notify::new());
@@ -119,6 +132,7 @@ impl Outbox {
             store_id,
             tail: Mutex::new(Tail::new(heads)),
             heads: watch::Sender::new(()),
+            went_back: OnceLock::new(),
             observers: Mutex::default(),
             catching_up: tokio::spawn(catch_up(inner.clone(), heard, behind.clone())),
             behind,
@@ -158,22 +172,15 @@ impl Outbox {
     /// # Errors
     /// What is wrong with it.
     pub async fn check(&self) -> Result<(), StoreError> {
-        let database = &self.inner.database;
-        database.check().await?;
-        let published = self.heads();
-        let rows = database.read(Sql::new(SELECT_HEADS)).await?;
-        rows.iter().try_for_each(|row| self.check_head(row, &published))
+        self.inner.database.check().await?;
+        let published = self.inner.tail().heads().to_vec();
+        self.inner.verify(&published).await
     }
 
-    /// Checks a row of [`SELECT_HEADS`] against the heads that were published before it was read.
-    fn check_head(&self, row: &Row, published: &[u64]) -> Result<(), StoreError> {
-        if row.text(2)? != self.inner.store_id {
-            return Err(StoreError::Replaced { path: "the database".to_owned() });
-        }
-        let partition = u32::try_from(row.int(0)?).unwrap_or(u32::MAX);
-        let published = published.get(partition as usize).copied().unwrap_or_default();
-        let found = row.count(1)?.saturating_sub(1);
-        if found < published { Err(StoreError::WentBack { partition, found, published }) } else { Ok(()) }
+    /// # Errors
+    /// [`StoreError::WentBack`] once it was noticed that what was published is not the past of the log in the database.
+    pub(super) fn check_past(&self) -> Result<(), StoreError> {
+        self.inner.check_past()
     }
 
     /// Shows every event to `observer` once it is committed, by whatever process: each once, in order of its partition, from
@@ -199,7 +206,7 @@ impl Outbox {
 
     /// The last position of every partition that was published here.
     pub(super) fn heads(&self) -> Vec<u64> {
-        self.inner.tail().heads().to_vec()
+        self.inner.tail().heads().iter().map(|head| head.at.position).collect()
     }
 
     /// The last position of a partition in the database, which other processes may have moved.
@@ -211,6 +218,10 @@ impl Outbox {
 
     /// What stands at a position.
     pub(super) async fn standing(&self, at: Position) -> Result<Standing, StoreError> {
+        self.check_past()?;
+        if at.position == 0 {
+            return Ok(Standing::Event(String::new()));
+        }
         if let Some(event) = self.inner.tail().at(at) {
             return Ok(Standing::Event(event.event_id.clone()));
         }
@@ -231,6 +242,7 @@ impl Outbox {
 
     /// Where partitions begin, of which something was pruned.
     pub(super) async fn bases(&self) -> Result<BTreeMap<u32, Base>, StoreError> {
+        self.check_past()?;
         let rows = self.inner.database.read(Sql::new("select partition, position, event_id from outbox_base")).await?;
         let base = |row: &Row| {
             let partition =
@@ -247,6 +259,7 @@ impl Outbox {
 
     /// Up to `limit` events after a position, from memory if it holds them.
     pub(super) async fn read(&self, after: Position, limit: usize) -> Result<Vec<Arc<Event>>, StoreError> {
+        self.check_past()?;
         if let Some(events) = self.inner.tail().after(after, limit) {
             return Ok(events);
         }
@@ -272,11 +285,20 @@ impl Outbox {
             .list(heads.keys().map(|partition| i64::from(*partition)))
             .push(" order by partition")
             .push(tx.for_update());
-        let published = self.heads();
-        for row in tx.fetch(lock).await? {
-            self.check_head(&row, &published)?;
-            let partition = u32::try_from(row.int(0)?).ok().and_then(|partition| heads.get_mut(&partition));
-            *partition.expect("asked for by number") = row.count(1)?;
+        let locked = tx.fetch(lock).await?;
+        // Now nobody commits behind these heads, so that what was published ends at them or before.
+        let published = self.inner.tail().heads().to_vec();
+        for row in locked {
+            let (partition, next, event_id) = (row.int(0)?, row.count(1)?, row.text(3)?);
+            let (partition, head) = u32::try_from(partition)
+                .ok()
+                .and_then(|partition| Some((partition, heads.get_mut(&partition)?)))
+                .expect("asked for by number");
+            let published = &published[partition as usize];
+            let found = next.saturating_sub(1);
+            let there = if found == published.at.position { event_id } else { "" };
+            self.inner.compare(row.text(2)?, published, found, there)?;
+            *head = next;
         }
 
         let appended: Vec<Event> = events
@@ -317,6 +339,49 @@ impl Outbox {
 }
 
 impl Inner {
+    /// Whether the log in the database still has the events that were published last, and is of this store.
+    async fn verify(&self, published: &[LogPoint]) -> Result<(), StoreError> {
+        let point = |LogPoint { at, .. }: &LogPoint| [i64::from(at.partition).into(), signed(at.position).into()];
+        let select = Sql::new("with published (partition, position) as (values ")
+            .rows(published.iter().map(point))
+            .push(") select published.partition, coalesce(next, 1), (select store_id from store), coalesce(event_id, '') ")
+            .push("from published left join outbox_head on outbox_head.partition = published.partition ")
+            .push("left join outbox on outbox.partition = published.partition and outbox.position = published.position");
+        for row in self.database.read(select).await? {
+            let published = usize::try_from(row.int(0)?).ok().and_then(|partition| published.get(partition));
+            let published = published.ok_or(StoreError::Decode { column: 0, expected: "a partition" })?;
+            self.compare(row.text(2)?, published, row.count(1)?.saturating_sub(1), row.text(3)?)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the end of what was published with the database: its store, its head, and the event at the same position, which
+    /// is empty if nothing tells.
+    fn compare(&self, store_id: &str, published: &LogPoint, found: u64, there: &str) -> Result<(), StoreError> {
+        if store_id != self.store_id {
+            return Err(StoreError::Replaced { path: "the database".to_owned() });
+        }
+        let LogPoint { at, event_id } = *published;
+        let is_other = !there.is_empty() && event_id.is_some() && Uuid::try_parse(there).ok() != event_id;
+        if found < at.position || is_other {
+            let first = WentBack { partition: at.partition, found, published: at.position };
+            if self.went_back.set(first).is_ok() {
+                // Sessions end.
+                self.heads.send_replace(());
+            }
+        }
+        self.check_past()
+    }
+
+    fn check_past(&self) -> Result<(), StoreError> {
+        match self.went_back.get() {
+            None => Ok(()),
+            Some(&WentBack { partition, found, published }) => {
+                Err(StoreError::WentBack { partition, found, published })
+            }
+        }
+    }
+
     fn publish(&self, events: Vec<Event>) {
         let observers = self.observers();
         let mut published = false;
@@ -339,6 +404,8 @@ impl Inner {
         loop {
             let heads = self.tail().heads().to_vec();
             let rows = self.database.read(row::select_after_all(&heads, MAX_CATCH_UP_EVENTS)).await?;
+            // After the read, so that what goes on from the heads was there behind them.
+            self.verify(&heads).await?;
             let events = rows.iter().map(row::event).collect::<Result<Vec<_>, _>>()?;
             let complete = events.len() < MAX_CATCH_UP_EVENTS;
             self.publish(events);
@@ -416,7 +483,11 @@ async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, be
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.catch_up().await {
             tracing::debug!(%error, "the log could not be read; it is tried again");
+            let ended = inner.check_past().is_err();
             drop(inner);
+            if ended {
+                return;
+            }
             sleep(RETRY_PAUSE).await;
             behind.notify_one();
         }

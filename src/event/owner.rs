@@ -5,10 +5,30 @@
 
 use uuid::Uuid;
 
-use crate::store::{Database, Sql, StoreError, Transaction};
+use crate::store::{Database, Row, Sql, StoreError};
 
 /// The tables that every service has, under the component of this module.
 const LOG: &str = "event";
+
+/// Whether a database may be `owner`'s, before anything in it is touched. What cannot be read yet is left to [`claim`].
+///
+/// # Errors
+/// As those of [`claim`].
+pub(super) async fn check_unopened(database: &Database, owner: &str) -> Result<(), StoreError> {
+    let components = match database.read(select_components()).await {
+        Ok(rows) => texts(&rows)?,
+        // A new database.
+        Err(StoreError::Refused(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let recorded = match database.read(Sql::new("select owner from store")).await {
+        Ok(rows) => texts(&rows)?.pop().unwrap_or_default(),
+        // A database of 0.1.
+        Err(StoreError::Refused(_)) => String::new(),
+        Err(error) => return Err(error),
+    };
+    check(&recorded, &components, owner)
+}
 
 /// Makes the store's row if it is missing, and returns its id.
 ///
@@ -25,7 +45,7 @@ pub(super) async fn claim(database: &Database, owner: &str) -> Result<String, St
     let rows = tx.fetch(select).await?;
     let row = rows.first().expect("there is one row, now or before");
     let (store_id, recorded) = (row.text(0)?.to_owned(), row.text(1)?.to_owned());
-    check(&recorded, &components(&mut *tx).await?, owner)?;
+    check(&recorded, &texts(&tx.fetch(select_components()).await?)?, owner)?;
     if recorded.is_empty() {
         tracing::info!(owner, "recorded the owner of a database of Meshwork 0.1");
         tx.execute(Sql::new("update store set owner = ").arg(owner)).await?;
@@ -34,9 +54,11 @@ pub(super) async fn claim(database: &Database, owner: &str) -> Result<String, St
     Ok(store_id)
 }
 
-async fn components(tx: &mut dyn Transaction) -> Result<Vec<String>, StoreError> {
-    let select = Sql::new("select component from schema_version where component <> ").arg(LOG);
-    let rows = tx.fetch(select.push(" order by component")).await?;
+fn select_components() -> Sql {
+    Sql::new("select component from schema_version where component <> ").arg(LOG).push(" order by component")
+}
+
+fn texts(rows: &[Row]) -> Result<Vec<String>, StoreError> {
     rows.iter().map(|row| row.text(0).map(str::to_owned)).collect()
 }
 
@@ -62,6 +84,29 @@ fn check(recorded: &str, components: &[String], owner: &str) -> Result<(), Store
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::{
+        event::{Outbox, schema::MIGRATIONS},
+        store::{
+            Migration,
+            fixture::{Engine, Open as _, on_both_stores},
+        },
+    };
+
+    on_both_stores!(a_database_of_another_service_is_left_as_it_is);
+
+    async fn a_database_of_another_service_is_left_as_it_is(engine: Engine) {
+        let place = engine.place();
+        let database = place.open().await;
+        database.migrate("event", &MIGRATIONS[..3]).await.expect("as 0.1 makes it");
+        let table = Migration { version: 1, suits: 1, sql: "create table customer_order (order_id text)" };
+        database.migrate("order", &[table]).await.expect("its own table");
+        Outbox::open(database.clone(), "query").await.map(drop).expect_err("it is another's");
+        let select = Sql::new("select max(version) from schema_version where component = 'event'");
+        let version = database.read(select).await.expect("readable")[0].int(0).expect("a version");
+        assert_eq!(version, 3, "its owner may yet be a program of 0.1");
+        Outbox::open(database, "order").await.expect("its own");
+    }
 
     fn checked(recorded: &str, components: &[&str]) -> Result<(), StoreError> {
         check(recorded, &components.iter().map(ToString::to_string).collect::<Vec<_>>(), "query")

@@ -39,6 +39,11 @@ pub struct LogPoint {
 }
 
 impl LogPoint {
+    /// Before the first event of a partition.
+    pub(crate) fn begin(partition: u32) -> Self {
+        Self { at: Position { partition, position: 0 }, event_id: None }
+    }
+
     /// Where an event of this store's own log stands.
     pub(crate) fn of(event: &Event) -> Self {
         let at = Position { partition: event.partition, position: event.position };

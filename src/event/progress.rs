@@ -3,7 +3,7 @@
 //! One for all subscriptions of the group in this process: what one of them has folded is folded for all.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -180,13 +180,15 @@ impl Progress {
     /// Another reader of the group in this process.
     pub(super) fn reader(&self) -> ReaderProgress {
         let id = self.0.next_reader.fetch_add(1, Ordering::Relaxed);
-        let reader = ReaderProgress { progress: self.clone(), id };
+        let reader = ReaderProgress { progress: self.clone(), id, stuck: Mutex::default() };
         reader.set_state(SubscriptionState::Connecting(None));
         reader
     }
 
-    /// The source was reached, and said where its log stands; it may be another log than before.
+    /// The source was reached, and said where its log stands; it may be another log than before, so that the events that are
+    /// remembered say nothing about it.
     pub(super) fn opened(&self, store_id: &str, heads: impl Iterator<Item = Position> + Clone) {
+        *lock(&self.0.recent) = Recent::default();
         self.0.snapshot.send_modify(|snapshot| {
             store_id.clone_into(&mut snapshot.store_id);
             for head in heads.clone() {
@@ -226,23 +228,28 @@ impl Progress {
         applied.for_each(|at| unread.read(at));
     }
 
-    /// The source has said that a cursor stands in its past. `own`: this process reads on from there, which may be before
-    /// what was applied, if the cursor was set back.
-    pub(super) fn confirmed(&self, at: Position, own: bool) {
+    /// The source has said that a cursor stands in its past. `set_back`: it is before what was applied when it was read.
+    pub(super) fn confirmed(&self, at: Position, set_back: bool) {
         self.0.confirmed.fetch_or(1 << at.partition.min(31), Ordering::Relaxed);
-        let applied = self.0.snapshot.borrow().applied.get(at.partition as usize).copied();
-        if own && applied.is_some_and(|applied| applied > at.position) {
+        if set_back {
             self.begin_again(at);
         } else {
             self.applied([at].into_iter());
         }
     }
 
-    /// Cursors as other processes have moved them.
-    pub(super) fn followed(&self, cursors: impl Iterator<Item = Position>) {
+    /// Cursors as other processes have moved them, and what was `applied` before they were read: one that stands before that
+    /// was set back.
+    pub(super) fn followed(&self, applied: &[u64], cursors: impl Iterator<Item = Position>) {
         let confirmed = self.0.confirmed.load(Ordering::Relaxed);
-        let known: Vec<_> = cursors.filter(|at| confirmed & (1 << at.partition.min(31)) != 0).collect();
-        self.applied(known.into_iter());
+        for at in cursors.filter(|at| confirmed & (1 << at.partition.min(31)) != 0) {
+            if applied.get(at.partition as usize).is_some_and(|applied| *applied > at.position) {
+                lock(&self.0.recent).forget(at.partition);
+                self.begin_again(at);
+            } else {
+                self.applied([at].into_iter());
+            }
+        }
     }
 
     fn begin_again(&self, at: Position) {
@@ -300,6 +307,8 @@ impl Progress {
 pub(super) struct ReaderProgress {
     progress: Progress,
     id: u64,
+    /// The partitions that it has reported.
+    stuck: Mutex<BTreeSet<u32>>,
 }
 
 impl ReaderProgress {
@@ -316,6 +325,7 @@ impl ReaderProgress {
     /// A partition does not get over an event. Returns whether that is news.
     pub(super) fn stuck(&self, partition: u32, stuck: &Stuck) -> bool {
         let mut news = false;
+        lock(&self.stuck).insert(partition);
         self.progress.change(|_, all| {
             news = all.insert(partition, stuck.clone()).as_ref() != Some(stuck);
             news
@@ -326,7 +336,7 @@ impl ReaderProgress {
     /// A partition goes on, or is another reader's. Returns what had held it up.
     pub(super) fn unstuck(&self, partition: u32) -> Option<Stuck> {
         let mut held_up = None;
-        if self.progress.0.snapshot.borrow().stuck.contains_key(&partition) {
+        if lock(&self.stuck).remove(&partition) {
             self.progress.change(|_, all| {
                 held_up = all.remove(&partition);
                 held_up.is_some()
@@ -338,7 +348,12 @@ impl ReaderProgress {
 
 impl Drop for ReaderProgress {
     fn drop(&mut self) {
-        self.progress.change(|readers, _| readers.remove(&self.id).is_some());
+        let stuck = std::mem::take(&mut *lock(&self.stuck));
+        self.progress.change(|readers, all| {
+            all.retain(|partition, _| !stuck.contains(partition));
+            readers.remove(&self.id);
+            true
+        });
     }
 }
 
@@ -347,6 +362,10 @@ impl Drop for ReaderProgress {
 struct Recent(HashMap<u32, VecDeque<(u64, Uuid)>>);
 
 impl Recent {
+    fn forget(&mut self, partition: u32) {
+        self.0.remove(&partition);
+    }
+
     fn note(&mut self, batch: &Batch) {
         let events = batch.events.iter().map(|event| (event.position, event.event_id.as_str()));
         let last = batch.events.last().is_none_or(|event| event.position != batch.through);
@@ -422,8 +441,33 @@ mod tests {
         assert_eq!(other.unstuck(4), Some(stuck(true)));
         assert_eq!((one.unstuck(3), one.unstuck(3)), (Some(stuck(false)), None));
         other.set_state(Connecting(Some("away".into())));
+        other.stuck(5, &stuck(true));
         drop(other);
         assert_eq!(progress.snapshot().state, Running, "who has left says nothing");
+        assert!(progress.snapshot().stuck.is_empty(), "and holds nothing up");
+    }
+
+    #[test]
+    fn a_cursor_that_others_have_set_back_takes_back_what_was_applied() {
+        let at = |position| Position { partition: 3, position };
+        let progress = Progress::default();
+        let applied = || progress.snapshot().applied;
+        progress.confirmed(at(0), false);
+        progress.applied([at(10)].into_iter());
+        let event = Event { position: 10, event_id: Uuid::from_u128(1).to_string(), ..Event::default() };
+        progress.received(&Batch { partition: 3, events: vec![event], after: 9, through: 10, ..Batch::default() });
+        let before = vec![0; PARTITIONS as usize];
+        progress.followed(&before, [at(8)].into_iter());
+        assert_eq!(applied()[3], 10, "read before the last commit");
+        assert!(progress.recent(at(10)).is_some());
+
+        progress.followed(&applied(), [at(8)].into_iter());
+        assert_eq!(applied()[3], 8);
+        assert!(progress.recent(at(10)).is_none(), "another event may come to stand there");
+        progress.followed(&applied(), [at(12)].into_iter());
+        assert_eq!(applied()[3], 12);
+        progress.confirmed(at(4), true);
+        assert_eq!(applied()[3], 4);
     }
 
     #[test]

@@ -34,7 +34,6 @@ use super::{
     cursor::{self, Cursor},
     failure::{self, Failure},
     progress::ReaderProgress,
-    session::MAX_BATCH_EVENTS,
     stop::Stop,
 };
 use crate::{
@@ -99,6 +98,13 @@ struct Committed {
     result: Result<(), Failure>,
 }
 
+/// A cursor that the source was told.
+struct Told {
+    cursor: Cursor,
+    /// It stands before what was applied: somebody has set it back.
+    set_back: bool,
+}
+
 /// The state of one connection.
 struct Connection<'a, D: Decider> {
     outbox: &'a Outbox,
@@ -116,7 +122,7 @@ struct Connection<'a, D: Decider> {
     /// Partitions to start again, and when.
     paused: BTreeMap<u32, Instant>,
     /// Partitions that the source has not accepted yet, with the cursors that it was told.
-    unconfirmed: BTreeMap<u32, Cursor>,
+    unconfirmed: BTreeMap<u32, Told>,
     heartbeats: u32,
     committing: FuturesUnordered<BoxFuture<'static, Committed>>,
     returned_credit: u32,
@@ -189,6 +195,7 @@ impl<D: Decider> Connection<'_, D> {
         partitions: &mut watch::Receiver<BTreeSet<u32>>,
     ) -> Result<Infallible, Stop> {
         let assigned = partitions.borrow_and_update().clone();
+        (0..PARTITIONS).filter(|partition| !assigned.contains(partition)).for_each(|partition| self.give_up(partition));
         self.start(&(0..PARTITIONS).collect(), &assigned).await?;
         let mut silent_at = Instant::now() + SILENCE_LIMIT;
         loop {
@@ -218,14 +225,19 @@ impl<D: Decider> Connection<'_, D> {
     async fn assign(&mut self, assigned: &BTreeSet<u32>) -> Result<(), Stop> {
         let known: BTreeSet<u32> = self.reading.keys().chain(self.paused.keys()).copied().collect();
         for partition in known.difference(assigned) {
-            self.reading.remove(partition);
-            self.paused.remove(partition);
-            self.failing.remove(partition);
-            self.own.unstuck(*partition);
+            self.give_up(*partition);
             self.stop(*partition)?;
         }
         let new = assigned.difference(&known).copied().collect();
         self.start(&new, &new).await
+    }
+
+    /// A partition is another instance's.
+    fn give_up(&mut self, partition: u32) {
+        self.reading.remove(&partition);
+        self.paused.remove(&partition);
+        self.failing.remove(&partition);
+        self.own.unstuck(partition);
     }
 
     /// Starts the partitions again whose pause is over.
@@ -242,6 +254,8 @@ impl<D: Decider> Connection<'_, D> {
         if partitions.is_empty() {
             return Ok(());
         }
+        // Before the look at the cursors: what was applied by then, they cannot stand before by themselves.
+        let applied = self.progress.snapshot().applied;
         let mut cursors = cursor::load(self.outbox.database(), self.cursor).await?;
         for partition in partitions {
             let none = || Cursor { store_id: self.store_id.clone(), ..Cursor::default() };
@@ -258,7 +272,8 @@ impl<D: Decider> Connection<'_, D> {
             } else {
                 self.stop(*partition)?;
             }
-            self.unconfirmed.insert(*partition, cursor);
+            let set_back = applied.get(*partition as usize).is_some_and(|applied| *applied > cursor.position);
+            self.unconfirmed.insert(*partition, Told { cursor, set_back });
         }
         Ok(())
     }
@@ -290,10 +305,8 @@ impl<D: Decider> Connection<'_, D> {
 
     /// The source has accepted a partition's cursor: what was read is its past.
     async fn confirm(&mut self, partition: u32, event_id: &str) -> Result<(), Stop> {
-        let Some(cursor) = self.unconfirmed.remove(&partition) else { return Ok(()) };
-        let at = Position { partition, position: cursor.position };
-        let own = self.reading.get(&partition) == Some(&cursor.position);
-        self.progress.confirmed(at, own);
+        let Some(Told { cursor, set_back }) = self.unconfirmed.remove(&partition) else { return Ok(()) };
+        self.progress.confirmed(Position { partition, position: cursor.position }, set_back);
         if cursor.event_id.is_empty() && !event_id.is_empty() {
             cursor::pin(self.outbox.database(), self.cursor, partition, cursor.position, event_id).await?;
             let (source, position) = (self.source.name, cursor.position);
@@ -308,9 +321,7 @@ impl<D: Decider> Connection<'_, D> {
 
     /// Puts a batch into the writer's queue.
     async fn submit(&mut self, batch: &Batch) -> Result<(), Stop> {
-        if batch.events.len() > MAX_BATCH_EVENTS {
-            return Err(Stop::Retry(format!("the source sent {} events in one batch", batch.events.len())));
-        }
+        claims::check(batch).map_err(|problem| Stop::Misfit(format!("the source sent a batch {problem}")))?;
         let partition = batch.partition;
         let cost = u32::try_from(batch.events.len().max(1)).unwrap_or(u32::MAX);
         let Some(next) = self.reading.get_mut(&partition) else {

@@ -4,17 +4,27 @@
 //! found by time: the source gives ids in ascending order (UUIDv7), so whatever stands in the log and is not younger than the
 //! event at the cursor was there before, and whatever is younger has come since. What the lost events have done is undone by
 //! the service that has folded them ([`Undo`]); then the cursors go back to the fork, and the subscription reads on.
+//!
+//! Between the two nobody may read on: what is undone then would be what was just folded anew. So the cursors are given to a
+//! mark, a store id that is no store's, which fences every reader; whoever reconciles later, after a crash or beside, takes them
+//! over with a mark of its own, and the earlier one finds out.
+
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
-use tonic::Status;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{
     CursorName, LogPoint, PARTITIONS, Past, Position,
     cursor::{self, Cursor},
     past::There,
+    session::{CURSOR_EXPIRED, DOMAIN, unavailable},
 };
-use crate::store::{Database, StoreError};
+use crate::store::{Database, StoreError, Transaction};
+
+/// When to try again after the source has failed.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// Where a log parts from what was read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +48,53 @@ impl Fork {
     }
 }
 
+/// The events that a group has read and its source has lost.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    forks: Vec<Fork>,
+    /// The cursors as they must stand; `None`: nothing is to be changed.
+    held: Option<Held>,
+}
+
+/// Cursors that belong to one reconcile, until another takes them over.
+#[derive(Clone, Debug)]
+struct Held {
+    name: CursorName,
+    cursors: Vec<(u32, Cursor)>,
+}
+
+impl Lost {
+    /// Where the log parts from what was read, by partition.
+    pub fn forks(&self) -> &[Fork] {
+        &self.forks
+    }
+
+    /// Whether it is only to be counted.
+    pub fn validate_only(&self) -> bool {
+        self.held.is_none()
+    }
+
+    /// Makes sure, until `tx` ends, that nobody else reconciles or reads on. To be called first in a transaction that throws away
+    /// what events have folded: without it, it might throw away what was just folded anew.
+    ///
+    /// # Errors
+    /// ABORTED if somebody else has taken over, UNAVAILABLE if the store fails.
+    pub async fn lock(&self, tx: &mut dyn Transaction) -> Result<(), Status> {
+        let Some(Held { name, cursors }) = &self.held else { return Ok(()) };
+        if stand(tx, name, cursors).await.map_err(|error| unavailable(&error))? { Ok(()) } else { Err(taken_over()) }
+    }
+}
+
 /// What a service does about events that it has folded, and that its source has lost.
 #[tonic::async_trait]
 pub trait Undo: Send + Sync + 'static {
-    /// Undoes what the events behind the forks have done, or with `validate_only` counts it. Done before the cursors move, so that
-    /// it is done again after a failure: twice must be as good as once. Events up to a fork may come again, if the clocks of the
-    /// source's processes differ.
+    /// Undoes what the events behind the forks have done, or only counts it, if that is all that is wanted. Done before the cursors
+    /// move, so that it is done again after a failure: twice must be as good as once. Events up to a fork may come again, if the
+    /// clocks of the source's processes differ.
     ///
     /// # Errors
     /// A status for the operator; the subscription stays as it is.
-    async fn undo(&self, forks: &[Fork], validate_only: bool) -> Result<Undone, Status>;
+    async fn undo(&self, lost: &Lost) -> Result<Undone, Status>;
 }
 
 /// What was undone, or would be.
@@ -63,7 +110,7 @@ pub struct Undone {
 /// For a service in which lost events leave nothing to undo.
 #[tonic::async_trait]
 impl Undo for () {
-    async fn undo(&self, _: &[Fork], _: bool) -> Result<Undone, Status> {
+    async fn undo(&self, _: &Lost) -> Result<Undone, Status> {
         Ok(Undone::default())
     }
 }
@@ -83,15 +130,39 @@ pub(super) enum ReconcileError {
         /// The partition.
         partition: u32,
     },
+    /// Somebody else reconciles, or reads on.
+    #[error("{}", TAKEN_OVER)]
+    TakenOver,
     /// This service's own store.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
+const TAKEN_OVER: &str =
+    "the cursors have moved: somebody else reconciles this subscription at the same time; try again";
+
+impl From<ReconcileError> for Status {
+    fn from(error: ReconcileError) -> Self {
+        match error {
+            ReconcileError::Source(_) | ReconcileError::TwoStores(..) => {
+                DOMAIN.retry_later("SOURCE_UNAVAILABLE", error.to_string(), RETRY_DELAY)
+            }
+            ReconcileError::Expired { .. } => DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, error.to_string()),
+            ReconcileError::TakenOver => taken_over(),
+            ReconcileError::Store(error) => unavailable(&error),
+        }
+    }
+}
+
+fn taken_over() -> Status {
+    DOMAIN.error(Code::Aborted, "CURSORS_MOVED", TAKEN_OVER)
+}
+
 /// Where one group stands in the log of a source, and where that log parts from it.
 #[derive(Debug)]
 pub(super) struct Forks {
-    /// By partition, with the cursors as they were.
+    name: CursorName,
+    /// By partition, with the cursors as they stand.
     forks: Vec<(Cursor, Fork)>,
     /// The source's store.
     store_id: String,
@@ -110,46 +181,66 @@ impl Forks {
         let cursors = cursor::load(database, name).await?;
         let read = cursors.into_iter().filter(|(partition, cursor)| cursor.position > 0 && *partition < PARTITIONS);
         let forks = try_join_all(read.map(|(partition, cursor)| log.fork(partition, cursor, backup_ms))).await?;
-        Ok(Self { forks: forks.into_iter().flatten().collect(), store_id: log.store_id })
+        Ok(Self { name: name.clone(), forks: forks.into_iter().flatten().collect(), store_id: log.store_id })
     }
 
-    pub(super) fn forks(&self) -> Vec<Fork> {
-        self.forks.iter().map(|(_, fork)| *fork).collect()
+    pub(super) fn is_empty(&self) -> bool {
+        self.forks.is_empty()
     }
 
-    /// Moves the cursors that still stand where they stood.
+    /// For somebody who only wants to know.
+    pub(super) fn lost(&self) -> Lost {
+        Lost { forks: self.forks.iter().map(|(_, fork)| *fork).collect(), held: None }
+    }
+
+    /// Takes the cursors out of their readers' hands, and of those who reconcile as well, until they are
+    /// [moved](Self::move_cursors).
+    pub(super) async fn hold(&mut self, database: &Database) -> Result<Lost, ReconcileError> {
+        let mark: Arc<str> = format!("reconciled-by/{}", Uuid::new_v4()).into();
+        self.replace(database, |was, _| Cursor { store_id: mark.clone(), ..was.clone() }).await?;
+        Ok(Lost { held: Some(Held { name: self.name.clone(), cursors: self.cursors() }), ..self.lost() })
+    }
+
+    /// Gives the cursors back to their readers, at the forks or `from_the_beginning`.
     pub(super) async fn move_cursors(
-        &self,
+        &mut self,
         database: &Database,
-        name: &CursorName,
         from_the_beginning: bool,
-    ) -> Result<(), StoreError> {
-        if self.forks.is_empty() {
-            return Ok(());
-        }
-        let partitions: Vec<u32> = self.forks.iter().map(|(_, fork)| fork.partition()).collect();
-        let mut tx = database.begin().await?;
-        let locked = cursor::lock(&mut *tx, name, &partitions).await?;
-        let stands = |partition: u32, was: &Cursor| locked.iter().any(|(p, now)| *p == partition && now == was);
-        let to = |fork: &Fork| match fork.common {
-            LogPoint { event_id: Some(event_id), at } if !from_the_beginning => (at.position, event_id.to_string()),
-            _ => (0, String::new()),
+    ) -> Result<(), ReconcileError> {
+        let store_id: Arc<str> = self.store_id.as_str().into();
+        let to = |_: &Cursor, fork: &Fork| match fork.common {
+            LogPoint { event_id: Some(event_id), at } if !from_the_beginning => {
+                Cursor { store_id: store_id.clone(), position: at.position, event_id: event_id.to_string() }
+            }
+            _ => Cursor { store_id: store_id.clone(), ..Cursor::default() },
         };
-        let moved: Vec<(u32, Cursor)> = self
-            .forks
-            .iter()
-            .filter(|(was, fork)| stands(fork.partition(), was))
-            .map(|(_, fork)| {
-                let (position, event_id) = to(fork);
-                (fork.partition(), Cursor { store_id: self.store_id.as_str().into(), position, event_id })
-            })
-            .collect();
-        if moved.is_empty() {
-            return Ok(());
-        }
-        cursor::save(&mut *tx, moved.iter().map(|(partition, cursor)| (&**name, *partition, cursor))).await?;
-        tx.commit().await
+        self.replace(database, to).await
     }
+
+    async fn replace(
+        &mut self,
+        database: &Database,
+        to: impl Fn(&Cursor, &Fork) -> Cursor,
+    ) -> Result<(), ReconcileError> {
+        let mut tx = database.begin().await?;
+        if !stand(&mut *tx, &self.name, &self.cursors()).await? {
+            return Err(ReconcileError::TakenOver);
+        }
+        self.forks.iter_mut().for_each(|(cursor, fork)| *cursor = to(cursor, fork));
+        let rows = self.forks.iter().map(|(cursor, fork)| (&*self.name, fork.partition(), cursor));
+        cursor::save(&mut *tx, rows).await?;
+        Ok(tx.commit().await?)
+    }
+
+    fn cursors(&self) -> Vec<(u32, Cursor)> {
+        self.forks.iter().map(|(cursor, fork)| (fork.partition(), cursor.clone())).collect()
+    }
+}
+
+/// Locks cursors, and says whether all stand as they should.
+async fn stand(tx: &mut dyn Transaction, name: &str, cursors: &[(u32, Cursor)]) -> Result<bool, StoreError> {
+    let partitions: Vec<u32> = cursors.iter().map(|(partition, _)| *partition).collect();
+    Ok(cursor::lock(tx, name, &partitions).await? == cursors)
 }
 
 /// The log of the source, in which events are looked up.
@@ -160,7 +251,7 @@ struct Log<'a> {
 
 impl<'a> Log<'a> {
     async fn of(past: &'a Past) -> Result<Self, ReconcileError> {
-        // Before the first event, which stands in every log.
+        // Before the first event, which is in every log.
         match past.look(Position { partition: 0, position: 0 }).await.map_err(ReconcileError::Source)? {
             There::Event { store_id, .. } => Ok(Self { past, store_id }),
             There::Beyond | There::Pruned => Err(ReconcileError::Expired { partition: 0 }),
@@ -216,10 +307,11 @@ impl<'a> Log<'a> {
                 },
             }
         }
-        if pruned {
+        let (position, event_id) = low;
+        let first = Position { partition, position: 1 };
+        if pruned || (position == 0 && self.look(first).await? == There::Pruned) {
             return Err(ReconcileError::Expired { partition });
         }
-        let (position, event_id) = low;
         Ok(LogPoint { at: Position { partition, position }, event_id })
     }
 }

@@ -3,7 +3,7 @@
 use prost_types::{Any, Timestamp};
 use uuid::Uuid;
 
-use super::{Position, outbox::signed};
+use super::{LogPoint, Position, outbox::signed};
 use crate::{
     contract::meshwork::event::v1::Event,
     store::{Row, Sql, StoreError, Value},
@@ -29,12 +29,12 @@ pub(super) fn select(sql: Sql, after: Position, limit: usize) -> Sql {
         .arg(signed(limit as u64))
 }
 
-/// Up to `limit` events of all partitions, each in order, behind the `heads` of partition 0, 1, ...
-pub(super) fn select_after_all(heads: &[u64], limit: usize) -> Sql {
+/// Up to `limit` events of several partitions, each in order, behind their `heads`.
+pub(super) fn select_after_all(heads: &[LogPoint], limit: usize) -> Sql {
     let mut sql = Sql::new("select * from (");
-    for (partition, position) in (0..).zip(heads.iter().copied()) {
-        sql = sql.push(if partition == 0 { "select * from (" } else { " union all select * from (" });
-        sql = select(sql, Position { partition, position }, limit).push(") as log");
+    for (index, head) in heads.iter().enumerate() {
+        sql = sql.push(if index == 0 { "select * from (" } else { " union all select * from (" });
+        sql = select(sql, head.at, limit).push(") as log");
     }
     sql.push(") as logs order by partition, position limit ").arg(signed(limit as u64))
 }

@@ -48,11 +48,18 @@ pub(super) struct Session {
     open_by: Instant,
     /// `None` until the subscriber has opened.
     types: Option<Vec<String>>,
-    /// Partition => the last position sent.
-    started: BTreeMap<u32, u64>,
+    /// Partition => the last event sent.
+    started: BTreeMap<u32, Sent>,
     /// Where the next search for a batch begins, so that a busy partition does not starve the others.
     next_partition: u32,
     credit: usize,
+}
+
+/// Up to where a partition was sent, or where the subscriber stood before.
+#[derive(Clone)]
+struct Sent {
+    position: u64,
+    event_id: String,
 }
 
 impl Session {
@@ -80,6 +87,7 @@ impl Session {
         loop {
             // Seen before the log is read: what is published in between wakes again.
             self.published.mark_unchanged();
+            self.outbox.check_past().map_err(|error| unavailable(&error))?;
             if let Some(batch) = self.batch().await? {
                 return Ok(Some(response(subscribe_response::Event::Batch(batch))));
             }
@@ -159,17 +167,12 @@ impl Session {
         }
         let standing = self.outbox.standing(Position { partition, position: after }).await;
         match standing.map_err(|error| unavailable(&error))? {
+            Standing::Event(_) if after == 0 && self.base(partition).await? > 0 => Err(expired(partition, after)),
             Standing::Event(there) if after_event_id.is_empty() || there == *after_event_id => {
-                self.started.insert(partition, after);
+                self.started.insert(partition, Sent { position: after, event_id: there.clone() });
                 Ok(Started { partition, after, after_event_id: there })
             }
-            Standing::Event(there) => {
-                let message = format!(
-                    "partition {partition} was read up to {after}, where event {after_event_id} stood, and where {there} stands \
-                     now: events were lost, and others have come in their place"
-                );
-                Err(DOMAIN.error(Code::DataLoss, "LOG_DIVERGED", message))
-            }
+            Standing::Event(there) => Err(diverged(partition, after, after_event_id, &there)),
             Standing::Beyond { head } => {
                 let message =
                     format!("partition {partition} was read up to {after}, but its head is {head}: events were lost");
@@ -179,6 +182,12 @@ impl Session {
         }
     }
 
+    /// Up to where a partition was pruned.
+    async fn base(&self, partition: u32) -> Result<u64, Status> {
+        let mut bases = self.outbox.bases().await.map_err(|error| unavailable(&error))?;
+        Ok(bases.remove(&partition).map_or(0, |base| base.position))
+    }
+
     /// The next batch of any started partition, if there are events and credit for it.
     async fn batch(&mut self) -> Result<Option<Batch>, Status> {
         let limit = self.credit.min(MAX_BATCH_EVENTS);
@@ -186,12 +195,13 @@ impl Session {
             return Ok(None);
         }
         let heads = self.outbox.heads();
-        let behind =
-            |(partition, sent): (&u32, &u64)| (heads[*partition as usize] > *sent).then_some((*partition, *sent));
+        let behind = |(partition, sent): (&u32, &Sent)| {
+            (heads[*partition as usize] > sent.position).then(|| (*partition, sent.clone()))
+        };
         let later = self.started.range(self.next_partition..).find_map(behind);
-        let Some((partition, after)) = later.or_else(|| self.started.iter().find_map(behind)) else { return Ok(None) };
-        let events =
-            self.outbox.read(Position { partition, position: after }, limit).await.map_err(|e| unavailable(&e))?;
+        let Some((partition, sent)) = later.or_else(|| self.started.iter().find_map(behind)) else { return Ok(None) };
+        let events = self.read_on(partition, &sent, limit).await?;
+        let after = sent.position;
         let Some(last) = events.last() else { return Ok(None) };
         // What was pruned meanwhile is not passed over as if it had not been.
         if events[0].position != after + 1 {
@@ -199,13 +209,29 @@ impl Session {
         }
         let (through, through_event_id) = (last.position, last.event_id.clone());
 
-        self.started.insert(partition, through);
+        self.started.insert(partition, Sent { position: through, event_id: through_event_id.clone() });
         self.next_partition = partition + 1;
         let types = self.types.as_deref().unwrap_or_default();
         let wanted = |event: &&Arc<Event>| types.is_empty() || types.contains(&event.r#type);
         let events: Vec<Event> = events.iter().filter(wanted).map(|event| Event::clone(event)).collect();
         self.credit -= events.len().max(1);
         Ok(Some(Batch { partition, after, through, events, through_event_id }))
+    }
+
+    /// Up to `limit` events behind what was sent, if that is still the log's past: a database can be replaced by an older copy
+    /// under a running process.
+    async fn read_on(&self, partition: u32, sent: &Sent, limit: usize) -> Result<Vec<Arc<Event>>, Status> {
+        let (begin, last) = sent.position.checked_sub(1).map_or((0, 0), |before| (before, 1));
+        let events = self.outbox.read(Position { partition, position: begin }, limit + last).await;
+        let mut events = events.map_err(|error| unavailable(&error))?;
+        if events.first().is_some_and(|first| first.position == sent.position) {
+            let there = events.remove(0);
+            if there.event_id != sent.event_id {
+                return Err(diverged(partition, sent.position, &sent.event_id, &there.event_id));
+            }
+        }
+        events.truncate(limit);
+        Ok(events)
     }
 
     fn heads(&self) -> impl Iterator<Item = PartitionHead> + use<> {
@@ -235,6 +261,14 @@ pub(super) async fn position(outbox: &Outbox, request: &GetPositionRequest) -> R
 
 fn response(event: subscribe_response::Event) -> SubscribeResponse {
     SubscribeResponse { event: Some(event) }
+}
+
+fn diverged(partition: u32, after: u64, event_id: &str, there: &str) -> Status {
+    let message = format!(
+        "partition {partition} was read up to {after}, where event {event_id} stood, and where {there} stands now: events were \
+         lost, and others have come in their place"
+    );
+    DOMAIN.error(Code::DataLoss, "LOG_DIVERGED", message)
 }
 
 fn expired(partition: u32, position: u64) -> Status {

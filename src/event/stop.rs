@@ -3,7 +3,7 @@
 use tonic::{Code, Status};
 
 use super::failure::with_cause;
-use crate::store::StoreError;
+use crate::{rpc::code_name, store::StoreError};
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,22 +18,62 @@ pub(super) enum Stop {
     Again,
     /// This instance is shutting down.
     WriterClosed,
-    /// What was read is not the source's past, or cannot be shown to be.
+    /// The source refuses what this reader asks, or answers what makes no sense: one of the two is not what the other takes it
+    /// for, which needs a person.
+    Misfit(String),
+    /// What was read is not the source's past.
     DataLoss(String),
+    /// What comes next was pruned, or what was read cannot be shown to be the source's past because that was.
+    Expired(String),
 }
 
 impl From<Status> for Stop {
     fn from(status: Status) -> Self {
         match status.code() {
-            // The second: CURSOR_EXPIRED, which cannot be checked.
-            Code::DataLoss | Code::OutOfRange => Self::DataLoss(status.message().to_owned()),
-            _ => Self::Retry(format!("{:?}: {}", status.code(), status.message())),
+            Code::DataLoss => Self::DataLoss(status.message().to_owned()),
+            // CURSOR_EXPIRED.
+            Code::OutOfRange => Self::Expired(status.message().to_owned()),
+            Code::InvalidArgument
+            | Code::NotFound
+            | Code::AlreadyExists
+            | Code::PermissionDenied
+            | Code::FailedPrecondition
+            | Code::Unimplemented
+            | Code::Unauthenticated => Self::Misfit(said(&status)),
+            // Also INTERNAL and UNKNOWN: streams break off so.
+            _ => Self::Retry(said(&status)),
         }
     }
+}
+
+fn said(status: &Status) -> String {
+    format!("{}: {}", code_name(status.code()), status.message())
 }
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
         Self::Store(with_cause(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_that_refuses_is_not_one_that_is_away() {
+        for code in (0..=16).map(Code::from).filter(|code| *code != Code::Ok) {
+            let stop = Stop::from(Status::new(code, "why"));
+            let expected = match code {
+                Code::DataLoss => Stop::DataLoss("why".into()),
+                Code::OutOfRange => Stop::Expired("why".into()),
+                Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {
+                    Stop::Retry(format!("{}: why", code_name(code)))
+                }
+                Code::Unknown | Code::Internal | Code::Aborted => Stop::Retry(format!("{}: why", code_name(code))),
+                _ => Stop::Misfit(format!("{}: why", code_name(code))),
+            };
+            assert_eq!(stop, expected);
+        }
     }
 }

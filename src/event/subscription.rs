@@ -261,20 +261,19 @@ where
                 reader.own.set_state(SubscriptionState::Connecting(Some("shutting down".into())));
                 return;
             }
+            Stop::Misfit(error) => {
+                stopped(reader, error, "the source and this reader do not fit together");
+                pause = STOPPED_PAUSE;
+            }
             Stop::DataLoss(error) => {
-                let stopped = SubscriptionState::Stopped(error);
-                if was != stopped {
-                    let SubscriptionState::Stopped(error) = &stopped else { unreachable!("just made") };
-                    let group = &reader.source.group;
-                    tracing::error!(
-                        source,
-                        group,
-                        error,
-                        "the source has lost events that this service has read: the subscription is stopped; run `meshwork reconcile`"
-                    );
-                }
+                let problem = "the source has lost events that this service has read; run `meshwork reconcile`";
+                stopped(reader, error, problem);
                 reader.progress.set_diverged(true);
-                reader.own.set_state(stopped);
+                pause = STOPPED_PAUSE;
+            }
+            Stop::Expired(error) => {
+                stopped(reader, error, "the source has pruned events that this service has not read");
+                reader.progress.set_diverged(true);
                 pause = STOPPED_PAUSE;
             }
         }
@@ -286,14 +285,25 @@ where
     }
 }
 
+/// The subscription needs a person, which is said once.
+fn stopped<D: Decider, T>(reader: &Reader<D, T>, error: String, problem: &str) {
+    let stopped = SubscriptionState::Stopped(error.clone());
+    if reader.own.state() != stopped {
+        let (source, group) = (reader.source.name, &reader.source.group);
+        tracing::error!(source, group, error, "the subscription is stopped: {problem}");
+    }
+    reader.own.set_state(stopped);
+}
+
 /// What other processes fold into the same database is progress here too.
 async fn follow(database: Database, cursor: CursorName, progress: Progress) -> Infallible {
     let Some(peers) = database.peers() else { return pending().await };
     let mut heard = peers.heard(Topic::Log);
     loop {
         heard.changed().await.expect("the database is held here");
+        let before = progress.snapshot().applied;
         match cursor::load(&database, &cursor).await {
-            Ok(cursors) => progress.followed(cursor::positions(&cursors)),
+            Ok(cursors) => progress.followed(&before, cursor::positions(&cursors)),
             Err(error) => tracing::debug!(cursor = &*cursor, %error, "cursors could not be read; it is tried again"),
         }
     }

@@ -5,7 +5,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{PARTITIONS, Position};
+use super::{LogPoint, PARTITIONS, Position};
 use crate::contract::meshwork::event::v1::Event;
 
 /// Events kept for each partition: some 100 ms of a busy log, and 10 MiB at most in all with events of 600 bytes.
@@ -24,12 +24,12 @@ pub(super) enum Published {
 
 pub(super) struct Tail {
     partitions: Vec<VecDeque<Arc<Event>>>,
-    heads: Vec<u64>,
+    heads: Vec<LogPoint>,
 }
 
 impl Tail {
     /// An empty tail behind `heads`, one for each partition.
-    pub(super) fn new(heads: Vec<u64>) -> Self {
+    pub(super) fn new(heads: Vec<LogPoint>) -> Self {
         assert_eq!(heads.len(), PARTITIONS as usize, "one head for each partition");
         Self { partitions: vec![VecDeque::new(); heads.len()], heads }
     }
@@ -39,13 +39,13 @@ impl Tail {
     pub(super) fn publish(&mut self, event: Arc<Event>) -> Published {
         let index = event.partition as usize;
         let (events, head) = (&mut self.partitions[index], &mut self.heads[index]);
-        if event.position <= *head {
+        if event.position <= head.at.position {
             return Published::Before;
         }
-        if event.position != *head + 1 {
+        if event.position != head.at.position + 1 {
             return Published::Gap;
         }
-        *head = event.position;
+        *head = LogPoint::of(&event);
         events.push_back(event);
         if events.len() > CAPACITY {
             events.pop_front();
@@ -53,7 +53,8 @@ impl Tail {
         Published::Now
     }
 
-    pub(super) fn heads(&self) -> &[u64] {
+    /// The last event of each partition that was published.
+    pub(super) fn heads(&self) -> &[LogPoint] {
         &self.heads
     }
 
@@ -67,7 +68,7 @@ impl Tail {
     /// Up to `limit` events after a position; `None` if the database must be asked.
     pub(super) fn after(&self, after: Position, limit: usize) -> Option<Vec<Arc<Event>>> {
         let events = self.partitions.get(after.partition as usize)?;
-        if after.position >= self.heads[after.partition as usize] {
+        if after.position >= self.heads[after.partition as usize].at.position {
             return Some(Vec::new());
         }
         let first = events.front()?.position;
@@ -81,7 +82,7 @@ mod tests {
     use super::*;
 
     fn tail(positions: impl IntoIterator<Item = u64>) -> Tail {
-        let mut tail = Tail::new(vec![0; PARTITIONS as usize]);
+        let mut tail = Tail::new((0..PARTITIONS).map(LogPoint::begin).collect());
         for position in positions {
             tail.publish(Arc::new(Event { partition: 3, position, ..Event::default() }));
         }
@@ -110,7 +111,7 @@ mod tests {
             [Gap, Now, Before, Now, Now]
         });
         assert_eq!(after(&tail, 2), Some(vec![3, 4, 5]));
-        assert_eq!(tail.heads()[3], 5);
+        assert_eq!(tail.heads()[3].at.position, 5);
     }
 
     #[test]

@@ -158,10 +158,11 @@ pub enum StoreError {
         /// The file.
         path: String,
     },
-    /// The log in the database ends before what this process has read there: the database was replaced by an older copy
-    /// while it was open. Only a restart of the process helps.
+    /// The log in the database is not the one that this process has read there: while it was open the database was replaced by
+    /// an older copy, which may have gone on since. Only a restart of the process helps.
     #[error(
-        "the log has gone back to {found} in partition {partition}, where {published} was published: restart this process"
+        "the database was replaced by an older copy: the event that was last in partition {partition}, at position \
+         {published}, is not there, and the log ends at {found}; restart this process"
     )]
     WentBack {
         /// The log's partition.

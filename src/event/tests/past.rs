@@ -11,6 +11,9 @@ on_both_stores!(
     what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_has_expired,
     a_position_is_told_with_its_event,
     a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so,
+    a_store_that_went_back_is_not_well_again_however_far_others_have_come_since,
+    a_writer_notices_that_its_store_went_back_when_others_have_come_as_far_again,
+    a_stream_does_not_go_on_in_a_log_that_went_back_under_it,
     a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed,
 );
 
@@ -180,6 +183,10 @@ async fn what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_
         assert_eq!(refused.code(), code, "{after} {id}: {refused}");
     }
 
+    let at_the_beginning = GetPositionRequest { partition, position: 0 };
+    let told = client(&pruned, &CancellationToken::new()).get_position(at_the_beginning).await.expect("everywhere");
+    assert_eq!(told.into_inner().store_id, pruned.store_id());
+
     // Taken away without a note: nothing says whose past that was.
     let mut tx = fixture.producer.database().begin().await.expect("begun");
     tx.execute(Sql::new("delete from outbox where position <= 6")).await.expect("deleted");
@@ -218,13 +225,8 @@ async fn a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so(engin
     fixture.producer.check().await.expect("well");
     run(&fixture.producer, &RESTORE).await;
 
-    let went_back = |result: Result<(), StoreError>| matches!(result, Err(StoreError::WentBack { .. }));
     assert!(went_back(fixture.producer.check().await));
-    let key = Uuid::from_u128(7);
-    let mut tx = fixture.producer.database().begin().await.expect("begun");
-    let event = NewEvent::new(key, ("thing", key), 1, 0, &Service::default());
-    assert!(went_back(fixture.producer.append(&mut *tx, vec![event]).await.map(drop)));
-    drop(tx);
+    assert!(went_back(append_one(&fixture.producer).await));
     let mut condition = fixture.producer.condition();
     while condition.problem().is_none() {
         condition.changed().await;
@@ -232,6 +234,72 @@ async fn a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so(engin
 
     run(&fixture.producer, &["update store set store_id = 'another'"]).await;
     assert!(matches!(fixture.producer.check().await, Err(StoreError::Replaced { .. })));
+}
+
+fn went_back<T>(result: Result<T, StoreError>) -> bool {
+    matches!(result, Err(StoreError::WentBack { .. }))
+}
+
+async fn append_one(outbox: &Outbox) -> Result<Vec<Event>, StoreError> {
+    let key = Uuid::from_u128(7);
+    let mut tx = outbox.database().begin().await.expect("begun");
+    outbox.append(&mut *tx, vec![NewEvent::new(key, ("thing", key), 1, 0, &Service::default())]).await
+}
+
+async fn a_store_that_went_back_is_not_well_again_however_far_others_have_come_since(engine: Engine) {
+    for since in [0, 50, 500] {
+        // The first process lives on, beside another that has started after the restore.
+        let (fixture, _other) = set_back(&engine, since).await;
+        let cursors = async || cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
+        let (heads, read) = (fixture.producer.heads(), cursors().await);
+        let subscription = fixture.subscribe(&CancellationToken::new());
+        assert!(went_back(fixture.producer.check().await), "{since}");
+        assert!(went_back(append_one(&fixture.producer).await), "{since}");
+        produce(&reopened(&fixture.producer).await, 0..500, "").await;
+        assert!(went_back(fixture.producer.check().await), "it stays so");
+        assert_eq!(fixture.producer.heads(), heads, "nothing is published on top of what was lost");
+
+        let ended = session(&fixture.producer, vec![open()]).await.expect_err("no log to read");
+        assert_eq!(ended.code(), Code::Unavailable, "{ended}");
+        subscription.stop().await;
+        assert_eq!(cursors().await, read, "nobody was told what would not stay");
+    }
+}
+
+async fn a_writer_notices_that_its_store_went_back_when_others_have_come_as_far_again(engine: Engine) {
+    let (fixture, other) = set_back(&engine, 50).await;
+    assert_eq!(fixture.producer.heads(), other.heads());
+    assert!(went_back(append_one(&fixture.producer).await));
+    append_one(&other).await.expect("it knows this past");
+}
+
+async fn a_stream_does_not_go_on_in_a_log_that_went_back_under_it(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [7; 100], "").await;
+    let partition = partition_of(Uuid::from_u128(7));
+    // Nothing is in its memory.
+    let outbox = reopened(&fixture.producer).await;
+    let (requests, queue) = tokio::sync::mpsc::channel(10);
+    let send = async |action| requests.send(SubscribeRequest { action: Some(action) }).await.expect("read");
+    let stream = tokio_stream::wrappers::ReceiverStream::new(queue);
+    send(open()).await;
+    let store_id = outbox.store_id().to_owned();
+    send(Action::Start(Start { partition, store_id, after: 60, ..Start::default() })).await;
+    send(Action::Credit(Credit { events: 10 })).await;
+    let mut responses = client(&outbox, &CancellationToken::new()).subscribe(stream).await.expect("open").into_inner();
+    let batch = loop {
+        let response = responses.message().await.expect("well").expect("open");
+        if let Some(subscribe_response::Event::Batch(batch)) = response.event {
+            break batch;
+        }
+    };
+    assert_eq!((batch.after, batch.through), (60, 70));
+
+    run(&fixture.producer, &["update outbox set event_id = 'another' where position = 70"]).await;
+    send(Action::Credit(Credit { events: 10 })).await;
+    let ended = responses.message().await.expect_err("another past");
+    assert_eq!(ended.code(), Code::DataLoss, "{ended}");
+    assert!(ended.message().contains("where another stands now"), "{ended}");
 }
 
 async fn a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed(engine: Engine) {

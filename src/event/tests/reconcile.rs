@@ -17,6 +17,8 @@ on_both_stores!(
     of_a_cursor_of_0_1_nothing_is_believed_that_cannot_be_checked,
     a_source_whose_clock_went_back_is_told_apart_by_the_time_of_its_backup,
     what_was_pruned_cannot_be_reconciled,
+    of_two_operators_at_a_time_one_reconciles_and_the_other_undoes_nothing,
+    a_reconcile_that_was_cut_off_is_finished_by_the_next,
     an_operator_sees_each_subscription_and_what_holds_it_up,
 );
 
@@ -24,30 +26,39 @@ on_both_stores!(
 struct Forget {
     database: crate::store::Database,
     wholly: bool,
+    /// Begins when it may.
+    gate: Arc<tokio::sync::Semaphore>,
 }
 
 #[tonic::async_trait]
 impl Undo for Forget {
-    async fn undo(&self, forks: &[Fork], validate_only: bool) -> Result<Undone, Status> {
+    async fn undo(&self, lost: &Lost) -> Result<Undone, Status> {
         let mut count = 0;
+        let _turn = self.gate.acquire().await.expect("open");
         let mut tx = self.database.begin().await.expect("begun");
-        for fork in forks {
+        lost.lock(&mut *tx).await?;
+        for fork in lost.forks() {
             let kept = if self.wholly { 0 } else { fork.common.at.position };
             let delete = Sql::new("delete from seen where partition = ").arg(i64::from(fork.partition()));
             count += tx.execute(delete.push(" and position > ").arg(kept as i64)).await.expect("deleted");
         }
-        if !validate_only {
+        if !lost.validate_only() {
             tx.commit().await.expect("committed");
         }
         Ok(Undone { effects: vec![("seen", count)], from_the_beginning: self.wholly })
     }
 }
 
+#[derive(Clone)]
 struct Operator(OperationsServiceClient<OperationsServiceServer<Operations>>);
 
 impl Operator {
     fn of(fixture: &Fixture, subscription: &Subscription, wholly: bool) -> Self {
-        let undo = Forget { database: fixture.consumer.database().clone(), wholly };
+        Self::behind(fixture, subscription, wholly, Arc::new(tokio::sync::Semaphore::new(1)))
+    }
+
+    fn behind(fixture: &Fixture, subscription: &Subscription, wholly: bool, gate: Arc<tokio::sync::Semaphore>) -> Self {
+        let undo = Forget { database: fixture.consumer.database().clone(), wholly, gate };
         let operations = Operations::new(fixture.consumer.clone()).with(subscription, undo);
         Self(OperationsServiceClient::new(operations.service()))
     }
@@ -171,7 +182,7 @@ async fn a_source_whose_clock_went_back_is_told_apart_by_the_time_of_its_backup(
     produce(&fixture.producer, [7; 10], "").await;
     date(&reopened(&fixture.producer).await, begin, HOUR).await;
     run(&fixture.producer, &BACKUP).await;
-    produce(&fixture.producer, [7; 10], "").await;
+    produce(&reopened(&fixture.producer).await, [7; 10], "").await;
     date(&reopened(&fixture.producer).await, middle, 3 * HOUR).await;
     let before = reopened(&fixture.producer).await;
     let subscription = fixture.subscribe_to(&before, &CancellationToken::new());
@@ -210,6 +221,60 @@ async fn what_was_pruned_cannot_be_reconciled(engine: Engine) {
     let mut operator = Operator::of(&fixture, &subscription, false);
     let refused = operator.ask(ReconcileSubscriptionRequest::default()).await.expect_err("nothing to go back to");
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+    subscription.stop().await;
+
+    // Also before the first event.
+    run(&fixture.consumer, &["update cursor set position = 1, event_position = 1"]).await;
+    let subscription = fixture.subscribe_to(&pruned, &CancellationToken::new());
+    let refused = Operator::of(&fixture, &subscription, false).ask(ReconcileSubscriptionRequest::default()).await;
+    assert_eq!(refused.expect_err("nothing to go back to").code(), Code::OutOfRange);
+    subscription.stop().await;
+}
+
+async fn of_two_operators_at_a_time_one_reconciles_and_the_other_undoes_nothing(engine: Engine) {
+    for wholly in [false, true] {
+        let (fixture, restored) = set_back(&engine, 10).await;
+        let subscription = fixture.subscribe_to(&restored, &CancellationToken::new());
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let mut slow = Operator::behind(&fixture, &subscription, wholly, gate.clone());
+        let mut slow = tokio::spawn(async move { slow.ask(ReconcileSubscriptionRequest::default()).await });
+        let held = async || {
+            let cursors = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
+            cursors.values().any(|cursor| *cursor.store_id != *restored.store_id())
+        };
+        while !held().await {
+            assert!(!slow.is_finished());
+            tokio::task::yield_now().await;
+        }
+        let answer = Operator::of(&fixture, &subscription, wholly).reconcile().await;
+        assert_eq!(lost(&answer), 50, "it has taken over");
+        fixture.expect_all_applied().await;
+
+        gate.add_permits(1);
+        let refused = (&mut slow).await.expect("no panic").expect_err("too late");
+        assert_eq!(refused.code(), Code::Aborted, "{refused}");
+        fixture.expect_all_applied().await;
+        subscription.stop().await;
+    }
+}
+
+async fn a_reconcile_that_was_cut_off_is_finished_by_the_next(engine: Engine) {
+    let (fixture, restored) = set_back(&engine, 10).await;
+    let subscription = fixture.subscribe_to(&restored, &CancellationToken::new());
+    let closed = Arc::new(tokio::sync::Semaphore::new(0));
+    let mut operator = Operator::behind(&fixture, &subscription, false, closed);
+    let was = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
+    {
+        let mut cut = std::pin::pin!(operator.ask(ReconcileSubscriptionRequest::default()));
+        while cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable") == was {
+            assert!(futures_util::poll!(&mut cut).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    let answer = Operator::of(&fixture, &subscription, false).reconcile().await;
+    assert_eq!(lost(&answer), 50, "{answer:?}");
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
 }
 
 async fn an_operator_sees_each_subscription_and_what_holds_it_up(engine: Engine) {
