@@ -44,6 +44,8 @@ pub mod channel;
 
 mod backoff;
 
+mod cause;
+
 pub mod headers;
 
 pub mod deadline;

@@ -72,7 +72,7 @@ Examples:
   meshwork instances order --json | jq -r '.instances[] | select(.status == \"INSTANCE_STATUS_SERVING\") | .address'
 
 STATUS is what the registry says, HEALTH what the instance itself answers, EVENTS how its subscriptions stand: the worst of
-them. Below the table is said what is wrong. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A
+them. Problems are listed below the table. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A
 service that nobody ever registered, or no registry within 3 s: exit code 1.";
 
 const RECONCILE_HELP: &str = "\
@@ -171,7 +171,7 @@ pub enum Command {
     Watch(WatchArgs),
     /// Ask one server whether it serves
     Health(HealthArgs),
-    /// Back up a store, or make it the one of its service
+    /// Back up a store, or declare which store a service uses
     Store(StoreArgs),
     /// After a restore: undo what its readers did with events that the service has lost
     Reconcile(ReconcileArgs),
@@ -300,7 +300,7 @@ pub enum StoreCommand {
     /// Make a consistent copy of an SQLite database, also while it is in use
     #[command(after_help = STORE_BACKUP_HELP)]
     Backup(StoreBackupArgs),
-    /// Make a store the one of its service
+    /// Declare which store a service uses
     #[command(after_help = STORE_ADOPT_HELP)]
     Adopt(StoreAdoptArgs),
 }

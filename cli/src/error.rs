@@ -65,6 +65,19 @@ pub(crate) enum Error {
     /// Stores could not be reconciled; each was named before.
     #[error("{0} stores or instances could not be reconciled: run it again once they answer")]
     NotReconciled(usize),
+    /// No instance has the store that is to be adopted.
+    #[error(
+        "no instance of {service:?} has store {store_id}: `meshwork instances {service}` lists those that were refused"
+    )]
+    UnknownStore {
+        /// The service.
+        service: String,
+        /// The store.
+        store_id: String,
+    },
+    /// Registries do not know of an adoption; each was named before.
+    #[error("{0} registries did not answer: run it again once they do")]
+    NotAdopted(usize),
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]
     Broken(usize),
@@ -139,6 +152,8 @@ impl From<Error> for Failure {
             | Error::NotServing { .. }
             | Error::NoReader(_)
             | Error::NotReconciled(_)
+            | Error::UnknownStore { .. }
+            | Error::NotAdopted(_)
             | Error::Broken(_)
             | Error::Interrupted
             | Error::TempDir(_)

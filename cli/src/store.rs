@@ -9,9 +9,12 @@ use meshwork::{
     contract::meshwork::registry::v1::{
         AdoptStoreRequest, AdoptStoreResponse, InstanceRef, store_service_client::StoreServiceClient,
     },
+    process::with_causes,
     rpc::ProtobufJson,
     store::{self, BackupError},
 };
+
+use tonic::Code;
 
 use crate::{
     args::{StoreAdoptArgs, StoreBackupArgs, StoreCommand},
@@ -39,12 +42,9 @@ async fn backup(StoreBackupArgs { database_url, target, .. }: StoreBackupArgs) -
 
 /// Names the argument that brought it about.
 fn refused(url: &str, target: &Path, error: BackupError) -> Error {
-    let with_cause = |error: &dyn std::error::Error| {
-        error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
-    };
     match error {
         BackupError::Target(error) => Error::flag("TARGET", target.display(), error),
-        error => Error::flag("URL", store::shown(url), with_cause(&error)),
+        error => Error::flag("URL", store::shown(url), with_causes(&error)),
     }
 }
 
@@ -54,14 +54,25 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
         let request = AdoptStoreRequest { service: service.clone(), store_id: store_id.clone() };
         async move {
             let mut client = StoreServiceClient::new(registry.channel.clone());
-            registry.answer("adopt the store", client.adopt_store(request)).await
+            match registry.answer("adopt the store", client.adopt_store(request)).await {
+                Ok(adopted) => Ok(Some(adopted)),
+                // An instance need not have reached each of them.
+                Err(Error::Call { status, .. }) if status.code() == Code::NotFound => Ok(None),
+                Err(error) => Err(error),
+            }
         }
     });
-    // An instance is registered at each of them.
+    let answers = adopted.await?;
+    let silent = source.registry.len() - answers.len();
     let mut told = AdoptStoreResponse::default();
-    for AdoptStoreResponse { kept, removed } in adopted.await? {
+    let mut adopted = false;
+    for AdoptStoreResponse { kept, removed } in answers.into_iter().flatten() {
+        adopted = true;
         told.kept.extend(kept);
         told.removed.extend(removed);
+    }
+    if !adopted {
+        return Err(Error::UnknownStore { service, store_id });
     }
     for instances in [&mut told.kept, &mut told.removed] {
         instances.sort_by(|one, other| one.instance_id.cmp(&other.instance_id));
@@ -69,7 +80,8 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     }
     let mut out = io::stdout().lock();
     if source.json {
-        return Ok(writeln!(out, "{}", ProtobufJson::new().line(&told))?);
+        writeln!(out, "{}", ProtobufJson::new().line(&told))?;
+        return not_everywhere(silent);
     }
     writeln!(out, "{service} is served from store {store_id}")?;
     let of = |instances: &[InstanceRef]| {
@@ -81,5 +93,10 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     if !told.removed.is_empty() {
         writeln!(out, "removed: {}", of(&told.removed))?;
     }
-    Ok(())
+    not_everywhere(silent)
+}
+
+/// A registry that did not answer goes on refusing the store, or serving the other.
+fn not_everywhere(silent: usize) -> Result<(), Error> {
+    if silent == 0 { Ok(()) } else { Err(Error::NotAdopted(silent)) }
 }

@@ -61,7 +61,8 @@ pub async fn open(url: &str) -> Result<Store, OpenError> {
     let database = store.database();
     if database.peers().is_some() {
         database.migrate("query_shared", store::SHARED_MIGRATIONS).await?;
-        store.decider().hub().share(store::folded(&**database, ORDER_SERVICE).await?);
+        let group = consume::orders(store.outbox().store_id()).group;
+        store.decider().hub().share(store.outbox().folded(ORDER_SERVICE, &group).await?);
     }
     Ok(store)
 }

@@ -260,6 +260,7 @@ pub(crate) fn status(error: BackendError) -> Status {
         BackendError::TooManyWatches => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         BackendError::UnknownLease => (Code::NotFound, "UNKNOWN_LEASE"),
         BackendError::UnknownService => (Code::NotFound, "UNKNOWN_SERVICE"),
+        BackendError::UnknownStore => (Code::NotFound, "UNKNOWN_STORE"),
         BackendError::Policy(PolicyError::Changed) => (Code::Aborted, "ETAG_MISMATCH"),
         BackendError::Policy(PolicyError::TooMany) => (Code::ResourceExhausted, "TOO_MANY_POLICIES"),
         BackendError::Policy(PolicyError::NotStored) => (Code::Unavailable, "POLICY_NOT_STORED"),

@@ -6,7 +6,7 @@ use std::{error::Error, sync::Arc};
 
 use meshwork::{
     event::{Outbox, OutboxError},
-    process::Failure,
+    process::{Failure, with_causes},
     server::{ServedStore, Server, StoreScope},
     store::{self, Database, Migration, StoreError},
     write::{Decider, Writer},
@@ -106,17 +106,7 @@ impl OpenError {
 
     /// With all its causes, in one line.
     pub fn problem(&self) -> String {
-        let mut problem = self.to_string();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let said = error.to_string();
-            // Some errors of the database library say their cause themselves.
-            if !problem.ends_with(&said) {
-                problem = format!("{problem}: {said}");
-            }
-            cause = error.source();
-        }
-        problem
+        with_causes(self)
     }
 }
 

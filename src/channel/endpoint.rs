@@ -11,7 +11,7 @@
 //! addresses it stays with one for as long as that holds, and goes to the next when it fails: how a list of registries
 //! is used.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -30,6 +30,7 @@ use super::{
 use crate::{
     backoff::Backoff,
     balance::{Gate, Key},
+    cause::with_causes,
 };
 
 /// Between attempts: a restarted instance is found again at once, and one that is gone costs two attempts a second at most
@@ -113,10 +114,4 @@ impl Endpoint {
         self.gate.close();
         why
     }
-}
-
-/// For people who must find out why: hyper itself only says "connection error".
-fn with_causes(error: &dyn Error) -> String {
-    let causes = std::iter::successors(error.source(), |&cause| cause.source());
-    causes.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }

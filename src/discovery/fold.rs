@@ -21,6 +21,8 @@ pub(super) struct View {
     epoch: Arc<str>,
     revision: u64,
     services: BTreeMap<Arc<str>, Service>,
+    /// Whether all that the registry has told up to the revision is still in here.
+    complete: bool,
 }
 
 /// What is known of a service.
@@ -49,7 +51,10 @@ impl View {
         }
         self.revision = response.revision;
         match response.event {
-            Some(Event::Snapshot(snapshot)) => self.replace(snapshot),
+            Some(Event::Snapshot(snapshot)) => {
+                self.complete = true;
+                self.replace(snapshot);
+            }
             Some(Event::Change(change)) => self.change(change),
             Some(Event::Progress(_)) | None => {}
         }
@@ -68,6 +73,7 @@ impl View {
             && service.endpoints.contains_key(instance_id)
         {
             Arc::make_mut(&mut service.endpoints).remove(instance_id);
+            self.complete = false;
         }
     }
 
@@ -86,10 +92,10 @@ impl View {
         self.services.contains_key(service)
     }
 
-    /// Where to go on after a reconnect; nowhere before the first response.
+    /// Where to go on after a reconnect; nowhere before the first snapshot, or if an instance was forgotten at another's word: it may
+    /// be there again, and only a snapshot would tell.
     pub(super) fn resume_point(&self) -> Option<ResumePoint> {
-        let begun = !self.epoch.is_empty();
-        begun.then(|| ResumePoint { epoch: self.epoch.to_string(), revision: self.revision })
+        self.complete.then(|| ResumePoint { epoch: self.epoch.to_string(), revision: self.revision })
     }
 
     /// What is known of a service, if anything.

@@ -279,6 +279,21 @@ mod tests {
     }
 
     #[test]
+    fn what_was_forgotten_at_anothers_word_is_asked_for_again() {
+        let mut told = Told::nothing();
+        told.snapshot(A, "a", &["1", "2"], false);
+        told.snapshot(B, "b", &["1"], false);
+        told.0.away(A);
+        assert!(told.0.resume_point(A).is_some());
+        told.removed(B, "b", "1");
+        assert_eq!(told.ids(), "2");
+        assert_eq!(told.0.resume_point(A), None, "to A it never left, so that no change would bring it back");
+        told.snapshot(A, "a", &["1", "2"], false);
+        assert_eq!(told.ids(), "1 2");
+        assert!(told.0.resume_point(A).is_some());
+    }
+
+    #[test]
     fn two_registries_of_which_one_was_away_are_one_mesh_again() {
         let mut told = Told::nothing();
         told.snapshot(B, "b", &["old"], false);

@@ -1,7 +1,7 @@
 //! What went wrong with what a subscription has read: whether it is about the event, the store, or somebody else who reads.
 
 use super::Stuck;
-use crate::{store::StoreError, write::WriteError};
+use crate::{cause::with_causes, store::StoreError, write::WriteError};
 
 /// Why a claim was not committed.
 pub(super) enum Failure {
@@ -24,10 +24,10 @@ impl Failure {
             WriteError::Store(error) => match &*error {
                 // Also where the commit's outcome is unknown: the cursor says it.
                 about if about.is_about_the_store() || matches!(about, StoreError::Conflict(_)) => {
-                    Self::Store(with_cause(about))
+                    Self::Store(with_causes(about))
                 }
                 StoreError::Panicked => Self::Refused { reason: error.to_string(), poison: true },
-                _ => Self::Refused { reason: with_cause(&*error), poison: false },
+                _ => Self::Refused { reason: with_causes(&*error), poison: false },
             },
         }
     }
@@ -64,9 +64,4 @@ pub(super) fn say(source: &str, group: &str, partition: u32, Stuck { event, posi
             "the store rejected an event; retrying"
         );
     }
-}
-
-/// For people who must find out why: the database's own words as well.
-pub(super) fn with_cause(error: &dyn std::error::Error) -> String {
-    error.source().map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }

@@ -12,19 +12,19 @@ use std::{
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
 use super::{
-    LogPoint, PARTITIONS, Position, PositionToken, Progress,
-    failure::with_cause,
+    LogPoint, PARTITIONS, Position, PositionToken, Progress, cursor, group,
     membership::Memberships,
     owner, partition_of, row,
     schema::MIGRATIONS,
     tail::{Published, Tail},
 };
 use crate::{
+    cause::with_causes,
     contract::meshwork::event::v1::Event,
     health::{Condition, Conditioner},
     store::{Database, Row, Sql, StoreError, Topic, Transaction},
@@ -44,6 +44,8 @@ const MAX_CATCH_UP_EVENTS: usize = 1024;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a store that does not answer may yet be called well: a restart takes that long, and calls wait for it.
 const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take to answer.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// After a read that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -198,6 +200,22 @@ impl Outbox {
     pub(super) fn progress(&self, source: &str, group: &str) -> Progress {
         let mut progress = self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner);
         progress.entry((source.to_owned(), group.to_owned())).or_default().clone()
+    }
+
+    /// How far a group has folded the log of `source` into this store, by partition.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn folded(&self, source: &str, group: &str) -> Result<[u64; PARTITIONS as usize], StoreError> {
+        let database = self.database();
+        let name = group::cursor_name(database, source, group).await?;
+        let mut folded = [0; PARTITIONS as usize];
+        for at in cursor::positions(&cursor::load(database, &name).await?) {
+            if let Some(folded) = folded.get_mut(at.partition as usize) {
+                *folded = at.position;
+            }
+        }
+        Ok(folded)
     }
 
     pub(super) fn memberships(&self) -> &Memberships {
@@ -439,8 +457,10 @@ async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
     loop {
         sleep(CHECK_INTERVAL).await;
         let Some(inner) = inner.upgrade() else { return };
-        let checked = Outbox { inner }.check().await;
-        let now = Instant::now();
+        let begun = Instant::now();
+        let checked = timeout(CHECK_LIMIT, Outbox { inner }.check()).await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(format!("no answer within {} s", CHECK_LIMIT.as_secs()).into()))
+        });
         let condition = match checked {
             Ok(()) => {
                 failing_since = None;
@@ -448,11 +468,11 @@ async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
             }
             // A restart of the server, which its callers wait out.
             Err(StoreError::Unavailable(_) | StoreError::Conflict(_))
-                if now - *failing_since.get_or_insert(now) < CHECK_PATIENCE =>
+                if failing_since.get_or_insert(begun).elapsed() < CHECK_PATIENCE =>
             {
                 continue;
             }
-            Err(error) => Err(with_cause(&error)),
+            Err(error) => Err(with_causes(&error)),
         };
         let problem = condition.clone().err();
         if conditioner.set(condition) {

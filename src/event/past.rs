@@ -78,7 +78,9 @@ impl Past {
     /// What stands at a position of the source's log.
     pub(super) async fn look(&self, at: Position) -> Result<There, Status> {
         let answer = timeout(ANSWER_LIMIT, (self.ask)(at)).await;
-        match answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("it is silent"))) {
+        match answer.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
+        }) {
             Ok(LogPosition { store_id, event_id, .. }) => Ok(There::Event { store_id, event_id }),
             Err(status) if status.code() == Code::OutOfRange => {
                 let details = status.get_error_details();

@@ -160,8 +160,7 @@ where
             Ok((opened, responses))
         };
         let opened = timeout(SILENCE_LIMIT, opening).await;
-        let (Opened { store_id, heads }, responses) =
-            opened.map_err(|_| Stop::Retry("the source is silent".into()))??;
+        let (Opened { store_id, heads }, responses) = opened.map_err(|_| silent())??;
         send(&requests, Action::Credit(Credit { events: CREDIT }))?;
 
         self.progress.opened(&store_id, heads.iter().map(head));
@@ -216,7 +215,7 @@ impl<D: Decider> Connection<'_, D> {
                 }
                 () = sleep_until(resume_at.unwrap_or(silent_at)), if resume_at.is_some() => self.resume().await?,
                 () = self.again.notified() => return Err(Stop::Again),
-                () = sleep_until(silent_at) => return Err(Stop::Retry("the source is silent".into())),
+                () = sleep_until(silent_at) => return Err(silent()),
             }
         }
     }
@@ -494,6 +493,10 @@ fn span(event: &Event) -> Span {
 fn send(requests: &mpsc::Sender<SubscribeRequest>, action: Action) -> Result<(), Stop> {
     let sent = requests.try_send(SubscribeRequest { action: Some(action) });
     sent.map_err(|_| Stop::Retry("the source takes no more requests".into()))
+}
+
+fn silent() -> Stop {
+    Stop::Retry(format!("the source has said nothing for {} s", SILENCE_LIMIT.as_secs()))
 }
 
 fn head(head: &PartitionHead) -> Position {

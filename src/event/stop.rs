@@ -2,8 +2,7 @@
 
 use tonic::{Code, Status};
 
-use super::failure::with_cause;
-use crate::{rpc::code_name, store::StoreError};
+use crate::{cause::with_causes, rpc::code_name, store::StoreError};
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,7 +51,7 @@ fn said(status: &Status) -> String {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Self::Store(with_cause(&error))
+        Self::Store(with_causes(&error))
     }
 }
 

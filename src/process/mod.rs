@@ -17,6 +17,7 @@ use std::{error::Error, fmt, process::ExitCode};
 use clap::{Arg, ArgAction, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 
+pub use crate::cause::with_causes;
 pub use flags::{HostPort, InstanceArgs, LogArgs, StoreArgs, TelemetryArgs, parse_duration};
 pub use listener::Listener;
 
@@ -62,15 +63,7 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag { flag, value, problem } => write!(f, "{flag} {value}: {problem}"),
-            Self::Run(error) => {
-                write!(f, "{error}")?;
-                let mut source = error.source();
-                while let Some(cause) = source {
-                    write!(f, ": {cause}")?;
-                    source = cause.source();
-                }
-                Ok(())
-            }
+            Self::Run(error) => f.write_str(&with_causes(&**error)),
         }
     }
 }

@@ -10,7 +10,11 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex as ShortMutex, PoisonError, mpsc},
+    sync::{
+        Arc, Mutex as ShortMutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -45,6 +49,10 @@ const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(50);
 /// Only a backup tool or a person with `sqlite3` can hold the file's lock; they get this long.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Takes room for a moment. In two transactions: of what is made and dropped in one, nothing is written.
+const TRIAL: &str = "begin immediate; create table if not exists meshwork_trial (filler blob); \
+                     insert into meshwork_trial values (zeroblob(65536)); commit; drop table meshwork_trial";
+
 /// When a commit counts as done.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Synchronous {
@@ -57,6 +65,8 @@ pub(super) enum Synchronous {
 pub(super) struct Sqlite {
     path: PathBuf,
     files: Arc<Files>,
+    /// A write has failed, as on a full disk, and none has succeeded since.
+    unwritable: Arc<AtomicBool>,
     writer: Arc<Mutex<Connection>>,
     readers: Arc<ShortMutex<Vec<Connection>>>,
     /// Dropped first, which ends the thread.
@@ -100,6 +110,7 @@ impl Sqlite {
         Ok(Self {
             path,
             files,
+            unwritable: Arc::default(),
             writer,
             readers: Arc::default(),
             stop: Some(stop),
@@ -125,7 +136,8 @@ impl Store for Sqlite {
         let writer = self.writer.clone().lock_owned().await;
         self.files.check()?;
         writer.execute_batch("begin immediate").map_err(classify)?;
-        Ok(Box::new(SqliteTransaction { writer, files: self.files.clone() }))
+        let (files, unwritable) = (self.files.clone(), self.unwritable.clone());
+        Ok(Box::new(SqliteTransaction { writer, files, unwritable }))
     }
 
     async fn read(&self, sql: Sql) -> Result<Vec<Row>, StoreError> {
@@ -150,13 +162,22 @@ impl Store for Sqlite {
         migration::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
     }
 
-    /// That the disk takes more is known only by writing.
+    /// That the disk takes more is known only by writing, which is tried once a write has failed.
     async fn check(&self) -> Result<(), StoreError> {
         let (writer, files) = (self.writer.clone().lock_owned().await, self.files.clone());
+        let unwritable = self.unwritable.clone();
         // Somebody with `sqlite3` may hold the lock: not a thread to wait for that on.
         let check = move || {
             files.check()?;
-            writer.execute_batch("begin immediate; rollback").map_err(classify)
+            writer.execute_batch("begin immediate; rollback").map_err(classify)?;
+            if unwritable.load(Ordering::Relaxed) {
+                writer.execute_batch(TRIAL).map_err(|error| {
+                    let _ = writer.execute_batch("rollback");
+                    classify(error)
+                })?;
+                unwritable.store(false, Ordering::Relaxed);
+            }
+            Ok(())
         };
         tokio::task::spawn_blocking(check).await.map_err(|error| StoreError::Unavailable(error.into()))?
     }
@@ -165,6 +186,18 @@ impl Store for Sqlite {
 struct SqliteTransaction {
     writer: OwnedMutexGuard<Connection>,
     files: Arc<Files>,
+    unwritable: Arc<AtomicBool>,
+}
+
+impl SqliteTransaction {
+    /// Notes whether writing is possible at all.
+    fn noted<T>(&self, written: rusqlite::Result<T>) -> Result<T, StoreError> {
+        let written = written.map_err(classify);
+        if matches!(written, Err(StoreError::Unavailable(_))) {
+            self.unwritable.store(true, Ordering::Relaxed);
+        }
+        written
+    }
 }
 
 impl Drop for SqliteTransaction {
@@ -183,7 +216,7 @@ impl Transaction for SqliteTransaction {
     async fn execute(&mut self, sql: Sql) -> Result<u64, StoreError> {
         let (text, args, _) = sql.into_parts();
         let mut statement = self.writer.prepare_cached(&text).map_err(classify)?;
-        let changed = statement.execute(params_from_iter(args)).map_err(classify)?;
+        let changed = self.noted(statement.execute(params_from_iter(args)))?;
         Ok(changed as u64)
     }
 
@@ -196,7 +229,7 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
-        self.writer.execute_batch("commit").map_err(classify)?;
+        self.noted(self.writer.execute_batch("commit"))?;
         // Into files that somebody else will not find: not to be acknowledged.
         self.files.check()
     }

@@ -126,9 +126,10 @@ impl Victims {
 
     /// Sets the orders back to a backup, and lets the operator reconcile the mesh.
     async fn restore(&self) -> Result<(), Error> {
-        let from = Instant::now();
+        let from;
         let backup = {
             let _held = self.hold_orders().await;
+            from = Instant::now();
             self.shop.backups().make("order", self.shop.command()).await?
         };
         // A copy takes its time, and has what was committed at one moment of it.

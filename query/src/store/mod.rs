@@ -6,9 +6,7 @@
 mod read;
 mod write;
 
-pub(crate) use read::{
-    Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, folded, order, orders,
-};
+pub(crate) use read::{Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, order, orders};
 pub(crate) use write::{delete_later_customers, delete_later_orders, load, save};
 
 use meshwork::store::Migration;

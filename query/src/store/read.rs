@@ -2,7 +2,6 @@
 
 use meshwork::{
     contract::shop::order::v1::OrderState,
-    event::PARTITIONS,
     store::{Sql, Store, StoreError},
 };
 use uuid::Uuid;
@@ -77,17 +76,6 @@ pub(crate) async fn customer(store: &dyn Store, customer_id: Uuid) -> Result<Opt
         .push(" and c.create_time_ms is not null");
     let rows = store.read(sql).await?;
     rows.first().map(|row| Ok(Customer { customer_id, row: customer_row(row)? })).transpose()
-}
-
-/// How far the view has folded the log of `source`, by partition.
-pub(crate) async fn folded(store: &dyn Store, source: &str) -> Result<[u64; PARTITIONS as usize], StoreError> {
-    let mut positions = [0; PARTITIONS as usize];
-    let select = Sql::new("select partition, position from cursor where source = ").arg(source);
-    for row in store.read(select).await? {
-        let partition = usize::try_from(row.count(0)?).ok().and_then(|partition| positions.get_mut(partition));
-        *partition.ok_or(StoreError::Decode { column: 0, expected: "a partition" })? = row.count(1)?;
-    }
-    Ok(positions)
 }
 
 /// The names of those of `customer_ids`, at least one, that were seen.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{Backend, BackendError, Resume, Updates, wakers::Wakers, watcher::Watcher};
 use crate::{
     policies::{PolicyError, PolicyStore, Turn},
-    table::{Granted, InstanceKey, Interest, LeaseId, Record, Registration, Renewal, Table},
+    table::{Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, StatusNotSet, Table},
 };
 
 /// Leases in memory; clones share them.
@@ -126,7 +126,10 @@ impl Backend for Memory {
     }
 
     async fn set_status(&self, lease: &LeaseId, status: InstanceStatus) -> Result<Granted, BackendError> {
-        self.shared.change(|table, now| table.set_status(now, lease, status)).ok_or(BackendError::UnknownLease)
+        self.shared.change(|table, now| table.set_status(now, lease, status)).map_err(|error| match error {
+            StatusNotSet::UnknownLease => BackendError::UnknownLease,
+            StatusNotSet::OtherStore(conflict) => NotAdmitted::OtherStore(conflict).into(),
+        })
     }
 
     async fn services(&self, after: Option<&str>, size: usize) -> Result<Vec<(Arc<str>, usize)>, BackendError> {
@@ -138,7 +141,7 @@ impl Backend for Memory {
     }
 
     async fn adopt(&self, service: &str, store_id: &str) -> Result<(Vec<InstanceKey>, Vec<InstanceKey>), BackendError> {
-        Ok(self.shared.change(|table, now| table.adopt(now, service, store_id)))
+        self.shared.change(|table, now| table.adopt(now, service, store_id)).ok_or(BackendError::UnknownStore)
     }
 
     async fn refused(&self, service: &str) -> Result<Vec<RefusedInstance>, BackendError> {

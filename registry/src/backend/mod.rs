@@ -45,6 +45,9 @@ pub trait Backend: Send + Sync + 'static {
     async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError>;
 
     /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not.
+    ///
+    /// # Errors
+    /// [`BackendError::UnknownStore`].
     async fn adopt(&self, service: &str, store_id: &str) -> Result<(Vec<InstanceKey>, Vec<InstanceKey>), BackendError>;
 
     /// The instances of a service that were refused lately because of their store.
@@ -116,6 +119,9 @@ pub enum BackendError {
     /// Nobody ever registered the service.
     #[error("nobody ever registered this service")]
     UnknownService,
+    /// No instance has the store that is to be adopted.
+    #[error("no instance of this service has this store; start one, which is then listed as refused, and try again")]
+    UnknownStore,
     /// A policy was not set.
     #[error(transparent)]
     Policy(#[from] PolicyError),

@@ -32,7 +32,7 @@ pub use clock::{Clock, PULSE};
 pub use interest::Interest;
 pub use lease_id::LeaseId;
 use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance};
-pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceState, Touched};
+pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceState, StatusNotSet, Touched};
 use policy::PolicyIndex;
 use service::{Lease, ServiceIndex};
 pub use service::{MAX_TOMBSTONES, Record};
@@ -124,8 +124,8 @@ impl Table {
         }
     }
 
-    /// Gives an instance a lease; whoever held this instance before is fenced. A process that is late gets what it has. Where its store was adopted, those of another
-    /// store leave.
+    /// Gives an instance a lease; whoever held this instance before is fenced. A process that is late gets what it has. Where its
+    /// store was adopted, those of another store leave.
     pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, NotAdmitted> {
         self.expire(now);
         let Registration { instance, lease_ttl, attempt, nonce } = registration;
@@ -134,13 +134,7 @@ impl Table {
         if let Some(held) = held.filter(|held| attempt.is_late(&held.attempt)) {
             return Ok(held.granted());
         }
-        if !self.provisional()
-            && let Some(service) = self.services.get(instance.service.as_str())
-            && service.stores().any(|store| store != instance.store_id)
-        {
-            stores::check(&instance, service.instances(), &self.adopted)
-                .map_err(|conflict| self.refused.note(self.clock.now(), &instance, conflict))?;
-        }
+        self.check_store(&instance)?;
         let key = self.admit(&instance)?;
         self.refused.forget(&instance);
         if self.adopted.is_adopted(&instance) {
@@ -182,30 +176,45 @@ impl Table {
         true
     }
 
-    /// Changes the status of a lease's instance. `None`: the lease is gone or fenced.
-    pub fn set_status(&mut self, now: Duration, id: &LeaseId, status: InstanceStatus) -> Option<Granted> {
+    /// Changes the status of a lease's instance; to SERVING only where it might register anew.
+    pub fn set_status(&mut self, now: Duration, id: &LeaseId, status: InstanceStatus) -> Result<Granted, StatusNotSet> {
         self.expire(now);
-        let (key, lease) = self.lease_of_instance(id).filter(|(_, lease)| lease.id == *id)?;
+        let lease = self.lease_of_instance(id).filter(|(_, lease)| lease.id == *id);
+        let (key, lease) = lease.ok_or(StatusNotSet::UnknownLease)?;
         if lease.record.instance().status() == status {
-            return Some(lease.granted());
+            return Ok(lease.granted());
         }
         let mut lease = lease.clone();
         let mut instance = lease.record.instance().clone();
+        if status == InstanceStatus::Serving {
+            self.check_store(&instance)?;
+        }
         instance.set_status(status);
         lease.record = Record::new(instance);
         let (granted, _) = self.change(&key.0, |service, revision| service.put(&key.1, lease, revision));
-        Some(granted)
+        Ok(granted)
     }
 
-    /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not.
-    pub fn adopt(&mut self, now: Duration, service: &str, store_id: &str) -> (Vec<InstanceKey>, Vec<InstanceKey>) {
+    /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not: none
+    /// while nobody serves it yet. `None`: no instance has this store, and none was refused lately that has.
+    pub fn adopt(
+        &mut self,
+        now: Duration,
+        service: &str,
+        store_id: &str,
+    ) -> Option<(Vec<InstanceKey>, Vec<InstanceKey>)> {
         self.expire(now);
-        self.adopted.adopt(service.into(), store_id.to_owned());
-        let any = Instance { service: service.to_owned(), store_id: store_id.to_owned(), ..Instance::default() };
-        let removed = self.remove_other_stores(&any);
-        let Some((name, index)) = self.services.get_key_value(service) else { return (Vec::new(), removed) };
-        let kept = index.instances().filter(|instance| instance.store_id == store_id);
-        (kept.map(|instance| (name.clone(), instance.instance_id.as_str().into())).collect(), removed)
+        let (name, index) = self.services.get_key_value(service)?;
+        let of_store = index.instances().filter(|instance| instance.store_id == store_id);
+        let kept: Vec<InstanceKey> =
+            of_store.map(|instance| (name.clone(), instance.instance_id.as_str().into())).collect();
+        if kept.is_empty() && !self.refused.of(service).iter().any(|refused| refused.store_id == store_id) {
+            return None;
+        }
+        self.adopted.adopt(name.clone(), store_id.to_owned());
+        let adopted = Instance { service: service.to_owned(), store_id: store_id.to_owned(), ..Instance::default() };
+        let removed = if kept.is_empty() { Vec::new() } else { self.remove_other_stores(&adopted) };
+        Some((kept, removed))
     }
 
     /// The services that are served from different stores, or of which an instance came with another one and was refused.
@@ -217,6 +226,19 @@ impl Table {
     /// The instances of a service that were refused lately because of their store.
     pub fn refused(&self, service: &str) -> Vec<RefusedInstance> {
         self.refused.of(service)
+    }
+
+    /// Whether an instance serves what its service is served from, where that is known.
+    fn check_store(&mut self, instance: &Instance) -> Result<(), StoreConflict> {
+        if self.provisional() {
+            return Ok(());
+        }
+        let Some(service) = self.services.get(instance.service.as_str()) else { return Ok(()) };
+        if !service.stores().any(|store| store != instance.store_id) {
+            return Ok(());
+        }
+        let checked = stores::check(instance, service.instances(), &self.adopted);
+        checked.map_err(|conflict| self.refused.note(self.clock.now(), instance, conflict))
     }
 
     fn remove_other_stores(&mut self, adopted: &Instance) -> Vec<InstanceKey> {

@@ -260,7 +260,7 @@ impl World {
     fn set_status(&mut self, lease: &LeaseId, status: InstanceStatus) {
         let granted = self.table.set_status(self.now, lease, status);
         let held = self.model.leases.values_mut().find(|held| held.lease == *lease);
-        assert_eq!(granted.is_some(), held.is_some());
+        assert_eq!(granted.is_ok(), held.is_some());
         if let Some(held) = held {
             held.instance.set_status(status);
         }

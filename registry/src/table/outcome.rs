@@ -34,10 +34,10 @@ pub enum Renewal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// [`MAX_INSTANCES`].
-    #[error("the registry holds its most instances, {MAX_INSTANCES}")]
+    #[error("the registry is full: it holds {MAX_INSTANCES} instances")]
     Instances,
     /// [`MAX_SERVICES`].
-    #[error("the registry knows its most services, {MAX_SERVICES}")]
+    #[error("the registry is full: it knows {MAX_SERVICES} services")]
     Services,
 }
 
@@ -48,6 +48,17 @@ pub enum NotAdmitted {
     #[error(transparent)]
     Full(#[from] Full),
     /// Its service is served from another store.
+    #[error(transparent)]
+    OtherStore(#[from] StoreConflict),
+}
+
+/// Why a status was not set.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StatusNotSet {
+    /// The lease is gone or fenced.
+    #[error("the lease is not held")]
+    UnknownLease,
+    /// Meanwhile the service is served from another store.
     #[error(transparent)]
     OtherStore(#[from] StoreConflict),
 }

@@ -98,7 +98,7 @@ fn a_second_registration_fences_the_first() {
     let now = running.now;
 
     assert_eq!(running.table.renew(now, &older), Renewal::Fenced);
-    assert!(running.table.set_status(now, &older, InstanceStatus::Draining).is_none());
+    assert!(running.table.set_status(now, &older, InstanceStatus::Draining).is_err());
     assert!(!running.table.deregister(now, &older));
 
     assert_eq!(running.ids("order"), ["a"]);

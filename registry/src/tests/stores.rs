@@ -15,13 +15,13 @@ async fn register(mesh: &mut Mesh, id: &str, store_id: &str) -> Result<Lease, St
     Ok(mesh.client.register(request_with(id, store_id, StoreScope::Service)).await?.into_inner())
 }
 
-async fn adopt(mesh: &mut Mesh, store_id: &str) -> (Vec<String>, Vec<String>) {
+async fn adopt(mesh: &mut Mesh, store_id: &str) -> Result<(Vec<String>, Vec<String>), Status> {
     let request = AdoptStoreRequest { service: "order".into(), store_id: store_id.into() };
-    let adopted = mesh.stores.adopt_store(request).await.expect("adopted").into_inner();
+    let adopted = mesh.stores.adopt_store(request).await?.into_inner();
     let ids = |refs: Vec<meshwork::contract::meshwork::registry::v1::InstanceRef>| {
         refs.into_iter().map(|instance| instance.instance_id).collect()
     };
-    (ids(adopted.kept), ids(adopted.removed))
+    Ok((ids(adopted.kept), ids(adopted.removed)))
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,6 +41,20 @@ async fn a_second_store_of_a_service_is_refused_while_the_first_is_served() {
     register(&mut mesh, "c", "two").await.expect_err("b serves");
     tokio::time::sleep(Duration::from_secs(11)).await;
     register(&mut mesh, "c", "two").await.expect("nobody is there any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_was_not_serving_does_not_come_back_beside_another_store() {
+    let mut mesh = Mesh::start();
+    let first = register(&mut mesh, "a", "one").await.expect("the first");
+    mesh.set_status(&first, InstanceStatus::NotServing).await.expect("held");
+    let second = register(&mut mesh, "b", "two").await.expect("nobody serves");
+    let refused = mesh.set_status(&first, InstanceStatus::Serving).await.expect_err("b serves");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    mesh.set_status(&first, InstanceStatus::Draining).await.expect("it may leave");
+    mesh.set_status(&first, InstanceStatus::NotServing).await.expect("or be there");
+    mesh.set_status(&second, InstanceStatus::NotServing).await.expect("held");
+    mesh.set_status(&first, InstanceStatus::Serving).await.expect("nobody else does");
 }
 
 #[tokio::test(start_paused = true)]
@@ -104,15 +118,20 @@ async fn a_store_that_is_adopted_takes_the_place_of_the_other() {
     let old = register(&mut mesh, "a", "one").await.expect("the first");
     let mut watch = mesh.watch(&["order"]).await;
     watch.snapshot().await;
-    assert_eq!(adopt(&mut mesh, "two").await, (vec![], vec!["a".to_owned()]));
-    assert_eq!(watch.change().await, (vec![], vec!["a".to_owned()]));
+    let unknown = adopt(&mut mesh, "tow").await.expect_err("a slip of the pen");
+    assert_eq!(unknown.code(), Code::NotFound, "{unknown}");
+    register(&mut mesh, "b", "two").await.expect_err("another store");
+    assert_eq!(adopt(&mut mesh, "two").await.expect("of b"), (vec![], vec![]));
     let mut renewals = mesh.keep_alive().await;
-    assert_eq!(renewals.renew(&old).await, LeaseState::Unknown, "it registers again");
-    register(&mut mesh, "a", "one").await.expect("nobody serves the other yet, and calls go on");
+    assert_eq!(renewals.renew(&old).await, LeaseState::Renewed, "nobody serves the other yet, and calls go on");
     register(&mut mesh, "b", "two").await.expect("adopted");
     assert_eq!(watch.change().await.1, ["a"], "both are never there");
+    assert_eq!(renewals.renew(&old).await, LeaseState::Unknown);
     register(&mut mesh, "a", "one").await.expect_err("it is served");
-    assert_eq!(adopt(&mut mesh, "two").await, (vec!["b".to_owned()], vec![]), "again");
+    assert_eq!(adopt(&mut mesh, "two").await.expect("again"), (vec!["b".to_owned()], vec![]));
+    assert_eq!(adopt(&mut mesh, "one").await.expect("of a"), (vec![], vec![]));
+    register(&mut mesh, "a", "one").await.expect("and back");
+    assert_eq!(watch.change().await.1, ["b"]);
 
     let bad = AdoptStoreRequest { service: "Order".into(), store_id: String::new() };
     assert_eq!(mesh.stores.adopt_store(bad).await.expect_err("malformed").code(), Code::InvalidArgument);

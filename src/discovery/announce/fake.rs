@@ -21,7 +21,7 @@ pub(crate) struct State {
     pub(crate) away: bool,
     /// Answers no renewal.
     pub(crate) silent: bool,
-    /// Refuses every registration with this.
+    /// Refuses every registration, and the status SERVING, with this.
     pub(crate) refuses: Option<(Code, &'static str)>,
     /// Answers every renewal with this number instead, such as `Unknown` or one of a later contract.
     pub(crate) answers: Option<i32>,
@@ -142,6 +142,10 @@ impl RegistryService for Fake {
 
     async fn set_status(&self, request: Request<SetStatusRequest>) -> Result<Response<Lease>, Status> {
         self.check()?;
+        let refuses = self.0.borrow().refuses.filter(|_| request.get_ref().status() == InstanceStatus::Serving);
+        if let Some((code, why)) = refuses {
+            return Err(Status::new(code, why));
+        }
         let SetStatusRequest { lease_id, status } = request.into_inner();
         let mut lease = None;
         self.change(|state| {

@@ -31,7 +31,9 @@ impl Gate {
         (0..registries).map(gate).collect()
     }
 
-    /// Waits until it is known that the registry is a store that the instance is not in through another. Cancel-safe.
+    /// Waits until it is known that the registry is a store that the instance is not in through another. From then on it is
+    /// in that store through this registry: the registration that follows may take the lease away from another's task, which
+    /// may hear of that before this one has its answer. Cancel-safe.
     pub(super) async fn open(&mut self) {
         let (index, Some(states)) = (self.index, &mut self.states) else { return };
         let is_there = |states: &Vec<RegistryState>| matches!(states.get(index), Some(RegistryState::There(_)));
@@ -39,9 +41,15 @@ impl Gate {
             // Discovery has ended.
             std::future::pending::<()>().await;
         }
+        let there = match states.borrow().get(index) {
+            Some(RegistryState::There(epoch)) => epoch.to_string(),
+            // Away again: the registration will fail.
+            _ => return,
+        };
+        self.hold(&there);
     }
 
-    /// The instance is in the store of this epoch through this registry.
+    /// The instance is in the store of this epoch through this registry, or about to be.
     pub(super) fn hold(&self, epoch: &str) {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner).insert(epoch.to_owned(), self.index);
     }

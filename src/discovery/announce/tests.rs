@@ -336,3 +336,22 @@ async fn a_lease_that_the_instance_itself_has_taken_over_through_another_registr
     assert!(timeout(TTL * 3, announcers.failed()).await.is_err(), "nobody else has taken its place");
     assert_eq!(registries[0].0.borrow().registrations, 1, "and it is not fought over");
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_may_not_serve_any_more_leaves_and_tries_again() {
+    let registry = Fake::new(State::default());
+    let mut announcer = start(&registry);
+    announcer.set_status(InstanceStatus::NotServing).await.expect("confirmed");
+    registry.change(|state| state.refuses = Some((Code::FailedPrecondition, "another store is served")));
+    let mut admission = announcer.admission.clone();
+    assert!(admission.problem().is_none());
+
+    let serving = announcer.set_status(InstanceStatus::Serving);
+    soon(admission.changed()).await;
+    assert!(admission.problem().is_some_and(|problem| problem.contains("another store is served")));
+    registry.until(|state| state.leases.is_empty() && state.refusals > 2).await;
+    registry.change(|state| state.refuses = None);
+    soon(serving).await.expect("confirmed");
+    assert_eq!(registry.0.borrow().statuses(), [InstanceStatus::Serving]);
+    assert!(announcer.admission.problem().is_none());
+}

@@ -47,6 +47,8 @@ pub(super) async fn run<T: Transport>(
 enum Held {
     /// Until it was gone: register again.
     Lost,
+    /// Until the registry did not let the instance serve: another store has come to be served. It may register later.
+    NotAdmitted,
     /// Until we left.
     Left,
 }
@@ -81,6 +83,10 @@ impl<T: Transport> Worker<T> {
                     // Two registries without a common state behind one address would lose every lease at once.
                     let wait = self.lost.next(rand::random());
                     self.pause(wait).await;
+                }
+                Held::NotAdmitted => {
+                    self.announced.send_replace(None);
+                    self.pause_away().await;
                 }
                 Held::Left => break,
             }
@@ -201,12 +207,16 @@ impl<T: Transport> Worker<T> {
             let goal = *self.goal.borrow_and_update();
             match goal {
                 Goal::Present(status) if status == hold.told => {}
-                // Should it fail, then on the next stream, whose first renewal says whether the lease still stands.
-                Goal::Present(status) => {
-                    if self.tell(hold, status).await.is_err() {
-                        return Ok(None);
+                Goal::Present(status) => match self.tell(hold, status).await {
+                    Ok(()) => {}
+                    Err(status) if status.code() == Code::FailedPrecondition => {
+                        self.not_admitted(&status);
+                        self.deregister(hold).await;
+                        return Ok(Some(Held::NotAdmitted));
                     }
-                }
+                    // Again on the next stream, whose first renewal says whether the lease still stands.
+                    Err(_) => return Ok(None),
+                },
                 Goal::Absent => {
                     self.deregister(hold).await;
                     return Ok(Some(Held::Left));

@@ -28,7 +28,7 @@ pub enum BackupError {
 /// The copy is made beside `target`, synced, and then given its name: what is there under that name is whole.
 pub(in crate::store) fn backup(path: &Path, target: &Path) -> Result<(), BackupError> {
     if target.try_exists()? {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "there is a file already").into());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file already exists").into());
     }
     // Without CREATE: a slip of the pen is not a new, empty database.
     let database = connect(path, OpenFlags::empty()).map_err(|error| open_error(path, io::Error::other(error)))?;

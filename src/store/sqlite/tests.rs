@@ -298,3 +298,31 @@ async fn a_backup_that_cannot_be_made_leaves_nothing_and_replaces_nothing() {
     let postgres = crate::store::backup("postgres://host/order", target).await;
     assert!(matches!(postgres, Err(BackupError::Database(StoreError::UnsupportedUrl { .. }))));
 }
+
+#[tokio::test]
+async fn a_disk_that_is_full_is_noticed_by_the_write_that_fails_until_one_succeeds() {
+    let folder = folder();
+    let database = database(&folder).await;
+    let limit = async |pages: i64| {
+        let mut tx = database.begin().await.expect("begun");
+        tx.fetch(Sql::new(format!("pragma max_page_count = {pages}"))).await.expect("limited");
+    };
+    let big = async || {
+        let mut tx = database.begin().await?;
+        insert(&mut *tx, 7, &"x".repeat(1_000_000)).await?;
+        tx.commit().await
+    };
+    limit(1).await; // As many as there are.
+    database.check().await.expect("nobody knows yet");
+    let full = big().await.expect_err("no room");
+    assert!(matches!(full, StoreError::Unavailable(_)), "{full}");
+    for _ in 0..2 {
+        let found = database.check().await.expect_err("no room");
+        assert!(matches!(found, StoreError::Unavailable(_)), "{found}");
+    }
+    limit(1 << 20).await;
+    database.check().await.expect("there is room again");
+    big().await.expect("written");
+    let tables = Sql::new("select count(*) from sqlite_master where name like 'meshwork%'");
+    assert_eq!(database.read(tables).await.expect("readable")[0].int(0).expect("a count"), 0);
+}

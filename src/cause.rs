@@ -1,0 +1,12 @@
+//! Errors in one line, for people who must find out why.
+
+use std::error::Error;
+
+/// An error with all its causes. Some say their cause themselves, which is then not said twice.
+pub fn with_causes(error: &dyn Error) -> String {
+    let causes = std::iter::successors(error.source(), |&cause| cause.source());
+    causes.fold(error.to_string(), |told, cause| {
+        let cause = cause.to_string();
+        if told.ends_with(&cause) { told } else { format!("{told}: {cause}") }
+    })
+}
