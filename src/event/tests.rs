@@ -2,7 +2,7 @@
 
 use std::{
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use tokio_stream::StreamExt as _;
@@ -132,6 +132,24 @@ fn source<D: Decider<Input = (u32, u64)>>() -> Source<D> {
     Source { name: SOURCE, group, lifetime, types: Vec::new(), decode }
 }
 
+/// Generous: only a promise that is broken takes this long.
+const SOON: Duration = Duration::from_secs(60);
+
+/// For loops that wait: an end, by the clock on the wall, also where the runtime's stands still.
+struct Patience(std::time::Instant);
+
+impl Patience {
+    fn begin() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Lets others work.
+    async fn check(&self, what: &str) {
+        assert!(self.0.elapsed() < SOON, "{what}");
+        tokio::task::yield_now().await;
+    }
+}
+
 struct Fixture {
     producer: Outbox,
     consumer: Outbox,
@@ -173,12 +191,12 @@ impl Fixture {
 
     /// Waits until the subscriptions have together applied the whole log, and proves that nothing came twice.
     async fn expect_all_applied(&self) {
-        let mut count = 0;
+        let (mut count, patience) = (0, Patience::begin());
         for partition in 0..PARTITIONS {
             let position = self.producer.committed_head(partition).await.expect("readable");
             count += position;
             while self.cursor(partition).await < position {
-                tokio::task::yield_now().await;
+                patience.check("all is applied").await;
             }
         }
         let select = Sql::new("select count(*) from seen where partition <> 99");
@@ -188,11 +206,12 @@ impl Fixture {
 }
 
 async fn wait_for_stop(subscription: &Subscription) -> String {
+    let patience = Patience::begin();
     loop {
         if let SubscriptionState::Stopped(error) = subscription.progress().snapshot().state {
             return error;
         }
-        tokio::task::yield_now().await;
+        patience.check("it stops").await;
     }
 }
 
@@ -357,7 +376,7 @@ async fn the_lag_of_a_subscription_that_has_stopped_by_itself_is_told_until_some
     assert!(wait_for_stop(&subscription).await.contains("another store"));
 
     // By hand: the writer's thread keeps the paused clock from going on by itself.
-    tokio::time::advance(std::time::Duration::from_secs(60)).await;
+    tokio::time::advance(Duration::from_secs(60)).await;
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }

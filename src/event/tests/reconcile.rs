@@ -94,8 +94,9 @@ async fn a_reader_of_a_source_that_was_set_back_is_brought_back_with_nothing_los
         let answer = operator.reconcile().await;
         assert_eq!((lost(&answer), answer.undone[0].count), (50, 50), "{since}: {answer:?}");
         fixture.expect_all_applied().await;
+        let patience = Patience::begin();
         while operator.subscriptions().await[0].diverged {
-            tokio::task::yield_now().await;
+            patience.check("it is the source's past again").await;
         }
         assert_eq!(operator.reconcile().await.forks, [], "once is enough");
         subscription.stop().await;
@@ -285,12 +286,13 @@ async fn an_operator_sees_each_subscription_and_what_holds_it_up(engine: Engine)
     let subscription = fixture.subscribe(&CancellationToken::new());
     wait_for_stop(&subscription).await;
     let mut operator = Operator::of(&fixture, &subscription, false);
+    let patience = Patience::begin();
     let told = loop {
         let told = operator.subscriptions().await;
         if told[0].unhealthy && told[0].lag == 3 {
             break told;
         }
-        tokio::task::yield_now().await;
+        patience.check("it is told").await;
     };
     let [status] = &told[..] else { panic!("{told:?}") };
     let event = fixture

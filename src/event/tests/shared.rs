@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Mutex, PoisonError},
-    time::Duration,
 };
 
 use futures_util::future::join_all;
@@ -16,9 +15,6 @@ use crate::{
     event::membership::{Membership, Memberships},
     store::Database,
 };
-
-/// Generous: only a promise that is broken takes this long.
-const SOON: Duration = Duration::from_secs(60);
 
 /// The positions that an outbox shows, by partition, in the order in which it shows them.
 #[derive(Clone, Default)]

@@ -1,8 +1,6 @@
 //! Events that a partition does not get over: which they are is said, those before them and beside them go on, and so does the
 //! partition as soon as what was wrong is put right.
 
-use std::time::Duration;
-
 use futures_util::FutureExt as _;
 
 use super::*;
