@@ -104,7 +104,8 @@ Examples:
 
 A service has one store: an instance with another one is refused while the first is being served (`meshwork instances` shows it,
 and its log names both stores). Use this after moving a service to another database: from now on, at every registry of the
-list, instances with this store are accepted and those with another one are removed. Then run `meshwork reconcile SERVICE`.";
+list, instances with this store are accepted, and those with another one are removed as soon as one of them is there. A registry that
+does not answer is named, and makes the exit code 1: run it again. Then run `meshwork reconcile SERVICE`.";
 
 const HEALTH_HELP: &str = "\
 Examples:

@@ -6,8 +6,14 @@ use std::io;
 use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use meshwork::{
+    contract::meshwork::event::v1::{
+        ListSubscriptionsRequest, ListSubscriptionsResponse, operations_service_client::OperationsServiceClient,
+    },
+    rpc::code_name,
+};
 use tokio::net::TcpStream;
-use tonic::body::Body;
+use tonic::{Code, Status, body::Body};
 use tower::util::BoxCloneSyncService;
 
 /// What a generated client stands on, with [`Direct::origin`]. The connection ends with its last clone.
@@ -20,6 +26,25 @@ pub struct Direct {
     pub transport: Transport,
     /// Whom they name.
     pub origin: Uri,
+}
+
+/// What an instance says of its subscriptions; `None`: it is of a kind, or a release, that says nothing.
+///
+/// # Errors
+/// Why it does not answer.
+pub(crate) async fn subscriptions(
+    operations: &mut OperationsServiceClient<Transport>,
+) -> Result<Option<ListSubscriptionsResponse>, String> {
+    match operations.list_subscriptions(ListSubscriptionsRequest {}).await {
+        Ok(told) => Ok(Some(told.into_inner())),
+        Err(status) if status.code() == Code::Unimplemented => Ok(None),
+        Err(status) => Err(said(&status)),
+    }
+}
+
+/// A status in one line.
+pub(crate) fn said(status: &Status) -> String {
+    format!("{}: {}", code_name(status.code()), status.message())
 }
 
 impl Direct {

@@ -181,7 +181,7 @@ async fn answer<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) if status.code() == Code::Unavailable => Err(silent(status.message().to_owned())),
         Ok(Err(status)) => Err(Error::call(what)(status)),
-        Err(_) => Err(silent(format!("no answer for {:.1} s", ANSWER_LIMIT.as_secs_f64()))),
+        Err(_) => Err(silent(format!("no answer within {:.1} s", ANSWER_LIMIT.as_secs_f64()))),
     }
 }
 

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use meshwork::{
     contract::meshwork::{
         event::v1::{
-            ListSubscriptionsRequest, ListSubscriptionsResponse, SubscriptionState, SubscriptionStatus,
+            ListSubscriptionsResponse, SubscriptionState, SubscriptionStatus,
             operations_service_client::OperationsServiceClient,
         },
         registry::v1::{
@@ -19,15 +19,15 @@ use meshwork::{
             store_service_client::StoreServiceClient,
         },
     },
-    rpc::{ProtobufJson, code_name},
+    rpc::ProtobufJson,
 };
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     args::InstancesArgs,
-    direct::Direct,
+    direct::{Direct, said, subscriptions},
     directory::{Directory, Registry, or_dash, status_name},
     error::Error,
     table::{Align, Table, printable},
@@ -81,21 +81,17 @@ impl Told {
         match asked {
             Ok(Ok(told)) => told,
             Ok(Err(problem)) => silent(problem),
-            Err(_) => silent(format!("no answer for {} s", ANSWER_LIMIT.as_secs())),
+            Err(_) => silent(format!("no answer within {} s", ANSWER_LIMIT.as_secs())),
         }
     }
 
     async fn ask(address: &str) -> Result<Self, String> {
-        let said = |status: Status| format!("{}: {}", code_name(status.code()), status.message());
         let Direct { transport, origin } = Direct::connect(address).await.map_err(|error| error.to_string())?;
         let mut health = HealthClient::with_origin(transport.clone(), origin.clone());
-        let health = health.check(HealthCheckRequest::default()).await.map_err(said)?.into_inner().status();
+        let health =
+            health.check(HealthCheckRequest::default()).await.map_err(|status| said(&status))?.into_inner().status();
         let mut operations = OperationsServiceClient::with_origin(transport, origin);
-        let operations = match operations.list_subscriptions(ListSubscriptionsRequest {}).await {
-            Ok(told) => told.into_inner(),
-            Err(status) if status.code() == Code::Unimplemented => ListSubscriptionsResponse::default(),
-            Err(status) => return Err(said(status)),
-        };
+        let operations = subscriptions(&mut operations).await?.unwrap_or_default();
         Ok(Self { health: Ok(health), operations })
     }
 

@@ -12,19 +12,19 @@ use std::{
 use futures_util::future::join_all;
 use meshwork::{
     contract::meshwork::event::v1::{
-        Fork, ListSubscriptionsRequest, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
+        Fork, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
         operations_service_client::OperationsServiceClient,
     },
-    rpc::{ProtobufJson, code_name},
+    rpc::ProtobufJson,
 };
 use prost_types::Timestamp;
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::Status;
 use uuid::Uuid;
 
 use crate::{
     args::ReconcileArgs,
-    direct::{Direct, Transport},
+    direct::{Direct, Transport, said, subscriptions},
     directory::Directory,
     error::Error,
     table::{Align, Table, printable},
@@ -100,15 +100,11 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
         let asked = async {
             let Direct { transport, origin } = Direct::connect(&address).await.map_err(|error| error.to_string())?;
             let mut client = OperationsServiceClient::with_origin(transport, origin);
-            match client.list_subscriptions(ListSubscriptionsRequest {}).await {
-                Ok(told) => Ok(Some((client, told.into_inner()))),
-                Err(status) if status.code() == Code::Unimplemented => Ok(None),
-                Err(status) => Err(said(&status)),
-            }
+            Ok(subscriptions(&mut client).await?.map(|told| (client, told)))
         };
         timeout(ANSWER_LIMIT, asked)
             .await
-            .unwrap_or_else(|_| Err(format!("no answer for {} s", ANSWER_LIMIT.as_secs())))
+            .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
     };
     let told = join_all(instances.iter().map(|instance| ask(instance.address.clone()))).await;
     let (mut readers, mut silent) = (Vec::new(), Vec::new());
@@ -133,7 +129,9 @@ async fn reconcile(
     let mut first = None;
     for Reader { instance_id, mut client, .. } in readers {
         let answer = timeout(RECONCILE_LIMIT, client.reconcile_subscription(request.clone())).await;
-        let answer = answer.unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer")));
+        let answer = answer.unwrap_or_else(|_| {
+            Err(Status::deadline_exceeded(format!("no answer within {} s", RECONCILE_LIMIT.as_secs())))
+        });
         let answer = answer.map_err(|status| format!("{instance_id}: {}", said(&status)))?.into_inner();
         first.get_or_insert(answer);
         if request.validate_only {
@@ -141,10 +139,6 @@ async fn reconcile(
         }
     }
     Ok(first.expect("a store has a reader"))
-}
-
-fn said(status: &Status) -> String {
-    format!("{}: {}", code_name(status.code()), status.message())
 }
 
 fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
@@ -168,7 +162,9 @@ fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
     }
     let stores = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
     text += &match (lost, args.yes) {
-        (false, _) => format!("{} has lost no event that its {stores} readers have read\n", args.service),
+        (false, _) => {
+            format!("no reader has read events that {} has lost ({stores} stores were asked)\n", args.service)
+        }
         (true, true) => {
             format!("done; {stores} stores read on from the last events that they share with {}\n", args.service)
         }

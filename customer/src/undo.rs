@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use meshwork::{
     contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
-    event::{Fork, Lost, Undo, Undone, partition_of},
+    event::{Fork, Lost, Undo, Undone, first_id, partition_of},
     rpc::Transport,
 };
 use meshwork_shop::{now_ms, store_status, write_status};
@@ -82,10 +82,9 @@ impl<T: Transport> Undo for LostOrders<T> {
     }
 }
 
-/// No order that was lost behind this fork has an id before this one (RFC 9562, 5.7).
+/// No order that was lost behind this fork has an id before this one.
 fn first_order(fork: &Fork) -> Uuid {
-    let ms = fork.common_ms().saturating_sub(MARGIN_MS).max(0);
-    Uuid::from_u128(u128::from(ms.unsigned_abs()) << 80)
+    first_id(fork.common_ms().saturating_sub(MARGIN_MS).max(0).unsigned_abs())
 }
 
 impl<T: Transport> LostOrders<T> {

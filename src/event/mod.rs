@@ -34,7 +34,7 @@ pub use outbox::{Outbox, OutboxError};
 pub use past::{NotThePast, Past};
 pub use position::{LogPoint, PARTITIONS, Position, PositionToken, partition_of};
 pub use progress::{EventName, Progress, Snapshot, Stuck, SubscriptionState};
-pub use reconcile::{Fork, Lost, Undo, Undone};
+pub use reconcile::{Fork, Lost, Undo, Undone, first_id};
 pub use report::MAX_UNREAD_AGE;
 pub use subscription::{MalformedEvent, Source, Subscription};
 

@@ -321,13 +321,17 @@ fn bound(read: Option<Uuid>, backup_ms: Option<u64>) -> Uuid {
     // Of a cursor of 0.1 nothing is known, so that all is read again.
     let read = read.unwrap_or(Uuid::nil());
     match backup_ms {
-        // The time is the first 48 bits (RFC 9562, 5.7).
         Some(ms) => {
-            let backup = Uuid::from_u128((u128::from(ms) & 0xffff_ffff_ffff) << 80);
+            let backup = first_id(ms);
             if read.is_nil() { backup } else { read.min(backup) }
         }
         None => read,
     }
+}
+
+/// The first id that can have been made at a time in milliseconds since the Unix epoch: its first 48 bits (UUIDv7: RFC 9562, 5.7).
+pub fn first_id(unix_ms: u64) -> Uuid {
+    Uuid::from_u128((u128::from(unix_ms) & 0xffff_ffff_ffff) << 80)
 }
 
 /// The time in an event's id.

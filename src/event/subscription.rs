@@ -262,17 +262,17 @@ where
                 return;
             }
             Stop::Misfit(error) => {
-                stopped(reader, error, "the source and this reader do not fit together");
+                stopped(reader, &error, "the source and this reader do not fit together");
                 pause = STOPPED_PAUSE;
             }
             Stop::DataLoss(error) => {
                 let problem = "the source has lost events that this service has read; run `meshwork reconcile`";
-                stopped(reader, error, problem);
+                stopped(reader, &error, problem);
                 reader.progress.set_diverged(true);
                 pause = STOPPED_PAUSE;
             }
             Stop::Expired(error) => {
-                stopped(reader, error, "the source has pruned events that this service has not read");
+                stopped(reader, &error, "the source has pruned events that this service has not read");
                 reader.progress.set_diverged(true);
                 pause = STOPPED_PAUSE;
             }
@@ -286,8 +286,8 @@ where
 }
 
 /// The subscription needs a person, which is said once.
-fn stopped<D: Decider, T>(reader: &Reader<D, T>, error: String, problem: &str) {
-    let stopped = SubscriptionState::Stopped(error.clone());
+fn stopped<D: Decider, T>(reader: &Reader<D, T>, error: &str, problem: &str) {
+    let stopped = SubscriptionState::Stopped(error.to_owned());
     if reader.own.state() != stopped {
         let (source, group) = (reader.source.name, &reader.source.group);
         tracing::error!(source, group, error, "the subscription is stopped: {problem}");

@@ -225,8 +225,8 @@ async fn a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so(engin
     fixture.producer.check().await.expect("well");
     run(&fixture.producer, &RESTORE).await;
 
-    assert!(went_back(fixture.producer.check().await));
-    assert!(went_back(append_one(&fixture.producer).await));
+    assert!(went_back(&fixture.producer.check().await));
+    assert!(went_back(&append_one(&fixture.producer).await));
     let mut condition = fixture.producer.condition();
     while condition.problem().is_none() {
         condition.changed().await;
@@ -236,7 +236,7 @@ async fn a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so(engin
     assert!(matches!(fixture.producer.check().await, Err(StoreError::Replaced { .. })));
 }
 
-fn went_back<T>(result: Result<T, StoreError>) -> bool {
+fn went_back<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::WentBack { .. }))
 }
 
@@ -253,10 +253,10 @@ async fn a_store_that_went_back_is_not_well_again_however_far_others_have_come_s
         let cursors = async || cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
         let (heads, read) = (fixture.producer.heads(), cursors().await);
         let subscription = fixture.subscribe(&CancellationToken::new());
-        assert!(went_back(fixture.producer.check().await), "{since}");
-        assert!(went_back(append_one(&fixture.producer).await), "{since}");
+        assert!(went_back(&fixture.producer.check().await), "{since}");
+        assert!(went_back(&append_one(&fixture.producer).await), "{since}");
         produce(&reopened(&fixture.producer).await, 0..500, "").await;
-        assert!(went_back(fixture.producer.check().await), "it stays so");
+        assert!(went_back(&fixture.producer.check().await), "it stays so");
         assert_eq!(fixture.producer.heads(), heads, "nothing is published on top of what was lost");
 
         let ended = session(&fixture.producer, vec![open()]).await.expect_err("no log to read");
@@ -269,7 +269,7 @@ async fn a_store_that_went_back_is_not_well_again_however_far_others_have_come_s
 async fn a_writer_notices_that_its_store_went_back_when_others_have_come_as_far_again(engine: Engine) {
     let (fixture, other) = set_back(&engine, 50).await;
     assert_eq!(fixture.producer.heads(), other.heads());
-    assert!(went_back(append_one(&fixture.producer).await));
+    assert!(went_back(&append_one(&fixture.producer).await));
     append_one(&other).await.expect("it knows this past");
 }
 
