@@ -104,8 +104,8 @@ Examples:
 
 A service has one store: an instance with another one is refused while the first is being served (`meshwork instances` shows it,
 and its log names both stores). Use this after moving a service to another database: from now on, at every registry of the
-list, instances with this store are accepted, and those with another one are removed as soon as one of them is there. A registry that
-does not answer is named, and makes the exit code 1: run it again. Then run `meshwork reconcile SERVICE`.";
+list, instances with this store are accepted. Once one of them has registered, those with another store are removed and refused. A
+registry that does not answer, or knows no instance with this store yet, is named, and makes the exit code 1: run it again. Then run `meshwork reconcile SERVICE`.";
 
 const HEALTH_HELP: &str = "\
 Examples:

@@ -161,6 +161,11 @@ pub(crate) struct Registry {
 }
 
 impl Registry {
+    /// Where it was asked for.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Waits for its answer, but no longer than a person would.
     pub(crate) async fn answer<T>(
         &self,

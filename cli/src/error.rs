@@ -76,7 +76,9 @@ pub(crate) enum Error {
         store_id: String,
     },
     /// Registries do not know of an adoption; each was named before.
-    #[error("{0} registries did not answer: run it again once they do")]
+    #[error(
+        "not adopted at {0} of the registries: run it again once they answer, and know an instance with this store"
+    )]
     NotAdopted(usize),
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]

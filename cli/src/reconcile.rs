@@ -77,9 +77,9 @@ pub(crate) async fn run(args: ReconcileArgs) -> Result<(), Error> {
     if args.source.json {
         writeln!(out, "{}", json(&args, &outcomes))?;
     } else {
-        write!(out, "{}", text(&args, &outcomes))?;
+        write!(out, "{}", text(&args, &outcomes, silent.len()))?;
     }
-    match silent.len() + outcomes.iter().filter(|outcome| outcome.result.is_err()).count() {
+    match failed(&outcomes, silent.len()) {
         0 => Ok(()),
         left => Err(Error::NotReconciled(left)),
     }
@@ -141,7 +141,12 @@ async fn reconcile(
     Ok(first.expect("a store has a reader"))
 }
 
-fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
+/// How many stores, and instances that were `silent`, are not known to be well.
+fn failed(outcomes: &[Outcome], silent: usize) -> usize {
+    silent + outcomes.iter().filter(|outcome| outcome.result.is_err()).count()
+}
+
+fn text(args: &ReconcileArgs, outcomes: &[Outcome], silent: usize) -> String {
     let mut text = String::new();
     let mut lost = false;
     for Outcome { service, store_id, result } in outcomes {
@@ -160,13 +165,17 @@ fn text(args: &ReconcileArgs, outcomes: &[Outcome]) -> String {
             }
         }
     }
-    let stores = outcomes.iter().filter(|outcome| outcome.result.is_ok()).count();
+    // What is wrong was said, and is no reason to say that all is well.
+    if failed(outcomes, silent) > 0 && (args.yes || !lost) {
+        return text;
+    }
+    let stores = outcomes.len();
     text += &match (lost, args.yes) {
         (false, _) => {
-            format!("no reader has read events that {} has lost ({stores} stores were asked)\n", args.service)
+            format!("no reader has read events that {} has lost (stores asked: {stores})\n", args.service)
         }
         (true, true) => {
-            format!("done; {stores} stores read on from the last events that they share with {}\n", args.service)
+            format!("done: all read on from the last events that they share with {} (stores: {stores})\n", args.service)
         }
         (true, false) => format!("dry run, nothing was changed; to do it: meshwork reconcile {} --yes\n", args.service),
     };
@@ -216,4 +225,39 @@ fn json(args: &ReconcileArgs, outcomes: &[Outcome]) -> serde_json::Value {
         Err(problem) => serde_json::json!({ "service": service, "storeId": store_id, "problem": problem }),
     });
     serde_json::json!({ "source": args.service, "changed": args.yes, "stores": stores.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    fn told(yes: bool, results: Vec<Result<ReconcileSubscriptionResponse, String>>, silent: usize) -> String {
+        let line = ["meshwork", "reconcile", "order", "--yes"];
+        let cli = Cli::try_parse_from(&line[..if yes { 4 } else { 3 }]).expect("a command line");
+        let Command::Reconcile(args) = cli.command else { panic!("another command") };
+        let outcome = |result| Outcome { service: "query".into(), store_id: "store".into(), result };
+        let outcomes: Vec<Outcome> = results.into_iter().map(outcome).collect();
+        text(&args, &outcomes, silent)
+    }
+
+    #[test]
+    fn all_is_well_is_said_only_if_every_reader_has_said_so() {
+        const WELL: &str = "no reader has read events that order has lost";
+        let well = || Ok(ReconcileSubscriptionResponse::default());
+        let lost = || Ok(ReconcileSubscriptionResponse { forks: vec![Fork::default()], ..Default::default() });
+        let failed = || Err("Aborted: another".to_owned());
+        for yes in [false, true] {
+            assert!(told(yes, vec![well()], 0).contains(WELL));
+            for (results, silent) in [(vec![], 1), (vec![well()], 1), (vec![failed()], 0), (vec![well(), failed()], 0)]
+            {
+                assert!(!told(yes, results, silent).contains(WELL));
+            }
+        }
+        assert!(told(true, vec![lost()], 0).contains("done"));
+        assert!(!told(true, vec![lost(), failed()], 0).contains("done"));
+        assert!(told(false, vec![lost(), failed()], 0).contains("--yes"));
+    }
 }

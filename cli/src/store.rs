@@ -56,22 +56,24 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
             let mut client = StoreServiceClient::new(registry.channel.clone());
             match registry.answer("adopt the store", client.adopt_store(request)).await {
                 Ok(adopted) => Ok(Some(adopted)),
-                // An instance need not have reached each of them.
-                Err(Error::Call { status, .. }) if status.code() == Code::NotFound => Ok(None),
+                // An instance may not have reached it yet.
+                Err(Error::Call { status, .. }) if status.code() == Code::NotFound => {
+                    eprintln!("the registry at {} knows no instance with this store", registry.address());
+                    Ok(None)
+                }
                 Err(error) => Err(error),
             }
         }
     });
     let answers = adopted.await?;
-    let silent = source.registry.len() - answers.len();
     let mut told = AdoptStoreResponse::default();
-    let mut adopted = false;
+    let mut adopted = 0;
     for AdoptStoreResponse { kept, removed } in answers.into_iter().flatten() {
-        adopted = true;
+        adopted += 1;
         told.kept.extend(kept);
         told.removed.extend(removed);
     }
-    if !adopted {
+    if adopted == 0 {
         return Err(Error::UnknownStore { service, store_id });
     }
     for instances in [&mut told.kept, &mut told.removed] {
@@ -81,7 +83,7 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     let mut out = io::stdout().lock();
     if source.json {
         writeln!(out, "{}", ProtobufJson::new().line(&told))?;
-        return not_everywhere(silent);
+        return everywhere(source.registry.len() - adopted);
     }
     writeln!(out, "{service} is served from store {store_id}")?;
     let of = |instances: &[InstanceRef]| {
@@ -93,10 +95,10 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     if !told.removed.is_empty() {
         writeln!(out, "removed: {}", of(&told.removed))?;
     }
-    not_everywhere(silent)
+    everywhere(source.registry.len() - adopted)
 }
 
-/// A registry that did not answer goes on refusing the store, or serving the other.
-fn not_everywhere(silent: usize) -> Result<(), Error> {
-    if silent == 0 { Ok(()) } else { Err(Error::NotAdopted(silent)) }
+/// A registry that was left out goes on refusing the store, or lets the other be served.
+fn everywhere(left_out: usize) -> Result<(), Error> {
+    if left_out == 0 { Ok(()) } else { Err(Error::NotAdopted(left_out)) }
 }

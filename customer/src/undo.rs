@@ -39,6 +39,20 @@ pub(crate) struct LostOrders<T> {
     cut_off: Mutex<Option<Asked>>,
 }
 
+/// A call; cut off, it leaves its place to the next.
+struct Turn<'a> {
+    cut_off: &'a Mutex<Option<Asked>>,
+    asked: Option<Asked>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            *self.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+        }
+    }
+}
+
 /// How far the reservations were asked after.
 #[derive(Clone)]
 struct Asked {
@@ -55,7 +69,12 @@ impl<T: Transport> Undo for LostOrders<T> {
     async fn undo(&self, lost: &Lost) -> Result<Undone, Status> {
         let (forks, validate_only) = (lost.forks(), lost.validate_only());
         let mut asked = self.begin(forks, validate_only);
+        let mut turn = Turn { cut_off: &self.cut_off, asked: Some(asked.clone()) };
         loop {
+            // Whoever has taken over does the same.
+            let mut tx = self.store.database().begin().await.map_err(|error| store_status(DOMAIN, &error))?;
+            lost.lock(&mut *tx).await?;
+            drop(tx);
             let page = reserved_after(self.store.database(), asked.after, PAGE).await;
             let page = page.map_err(|error| store_status(DOMAIN, &error))?;
             let Some(last) = page.last() else { break };
@@ -75,9 +94,9 @@ impl<T: Transport> Undo for LostOrders<T> {
             });
             let counts: Vec<u64> = stream::iter(questions).buffer_unordered(QUESTIONS).try_collect().await?;
             asked.lost += counts.iter().sum::<u64>();
-            self.keep(Some(asked.clone()));
+            turn.asked = Some(asked.clone());
         }
-        self.keep(None);
+        turn.asked = None;
         Ok(Undone { effects: vec![("reservations of lost orders", asked.lost)], from_the_beginning: false })
     }
 }
@@ -95,17 +114,13 @@ impl<T: Transport> LostOrders<T> {
 
     /// Where a call begins that asks about these forks: where the last one was cut off, if it asked the same.
     fn begin(&self, forks: &[Fork], validate_only: bool) -> Asked {
-        let cut_off = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let cut_off = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).take();
         cut_off.filter(|asked| asked.forks == forks && asked.validate_only == validate_only).unwrap_or_else(|| Asked {
             forks: forks.to_vec(),
             validate_only,
             after: forks.iter().map(first_order).min().unwrap_or_default(),
             lost: 0,
         })
-    }
-
-    fn keep(&self, asked: Option<Asked>) {
-        *self.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = asked;
     }
 
     async fn is_there(&self, order_id: Uuid) -> Result<bool, Status> {

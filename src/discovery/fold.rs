@@ -32,6 +32,8 @@ pub(super) struct Service {
     pub(super) endpoints: Endpoints,
     /// Those of them that an earlier life of the registry has told of, and this one not yet.
     inherited: BTreeSet<String>,
+    /// Those of them of which another registry has said since that they have left.
+    doubted: BTreeSet<String>,
     pub(super) policy: Arc<Policy>,
     /// When it was set. `None`: it was not.
     pub(super) policy_time: Option<Timestamp>,
@@ -66,14 +68,30 @@ impl View {
         self.services.entry(service.into()).or_insert(recalled);
     }
 
-    /// Forgets what is only remembered of an instance: unless the registry has told of it in this life, or `anyway`.
+    /// Another registry says that an instance has left. What is only remembered of it is forgotten: unless the registry has told of
+    /// it in this life, or `anyway`. Otherwise it is forgotten if the registry goes [away](Self::away) without a further word.
     pub(super) fn forget(&mut self, service: &str, instance_id: &str, anyway: bool) {
-        if let Some(service) = self.services.get_mut(service)
-            && (anyway || service.inherited.contains(instance_id))
-            && service.endpoints.contains_key(instance_id)
-        {
+        let Some(service) = self.services.get_mut(service) else { return };
+        if !service.endpoints.contains_key(instance_id) {
+            return;
+        }
+        if anyway || service.inherited.contains(instance_id) {
             Arc::make_mut(&mut service.endpoints).remove(instance_id);
             self.complete = false;
+        } else {
+            service.doubted.insert(instance_id.to_owned());
+        }
+    }
+
+    /// The registry's watch has ended: what it has told is only remembered from now on.
+    pub(super) fn away(&mut self) {
+        for service in self.services.values_mut() {
+            for instance_id in std::mem::take(&mut service.doubted) {
+                if service.endpoints.contains_key(&instance_id) {
+                    Arc::make_mut(&mut service.endpoints).remove(&instance_id);
+                    self.complete = false;
+                }
+            }
         }
     }
 
@@ -157,6 +175,7 @@ impl Service {
 
     fn put(&mut self, instance: Instance) {
         self.inherited.remove(&instance.instance_id);
+        self.doubted.remove(&instance.instance_id);
         if self.endpoints.get(&instance.instance_id).is_none_or(|now| **now != instance) {
             Arc::make_mut(&mut self.endpoints).insert(instance.instance_id.clone(), Arc::new(instance));
         }

@@ -64,6 +64,7 @@ impl Union {
     /// The watch of the registry at `index` has ended.
     pub(super) fn away(&mut self, index: usize) {
         self.registries[index].there = false;
+        self.registries[index].view.away();
     }
 
     /// Takes in what an earlier run knew of a service that nothing was heard of in this one.
@@ -291,6 +292,26 @@ mod tests {
         told.snapshot(A, "a", &["1", "2"], false);
         assert_eq!(told.ids(), "1 2");
         assert!(told.0.resume_point(A).is_some());
+    }
+
+    #[test]
+    fn an_instance_that_went_down_with_a_registry_is_gone_once_that_is_known_to_be_away() {
+        let mut told = Told::nothing();
+        told.snapshot(A, "a", &["1", "2"], false);
+        told.snapshot(B, "b", &["1", "2"], false);
+        told.removed(B, "b", "1");
+        assert_eq!(told.ids(), "1 2", "A may know better");
+        told.0.away(A);
+        assert_eq!(told.ids(), "2");
+        assert_eq!(told.0.resume_point(A), None);
+
+        told.snapshot(A, "a", &["1", "2"], false);
+        told.snapshot(B, "b", &["1", "2"], false);
+        told.removed(B, "b", "1");
+        let updated = vec![instance("1", InstanceStatus::Serving)];
+        told.event(A, "a", 3, Event::Change(Change { updated, ..Change::default() }));
+        told.0.away(A);
+        assert_eq!(told.ids(), "1 2", "A has told of it since");
     }
 
     #[test]

@@ -181,8 +181,8 @@ impl Outbox {
 
     /// # Errors
     /// [`StoreError::WentBack`] once it was noticed that what was published is not the past of the log in the database.
-    pub(super) fn check_past(&self) -> Result<(), StoreError> {
-        self.inner.check_past()
+    pub(super) fn check_not_set_back(&self) -> Result<(), StoreError> {
+        self.inner.check_not_set_back()
     }
 
     /// Shows every event to `observer` once it is committed, by whatever process: each once, in order of its partition, from
@@ -202,7 +202,8 @@ impl Outbox {
         progress.entry((source.to_owned(), group.to_owned())).or_default().clone()
     }
 
-    /// How far a group has folded the log of `source` into this store, by partition.
+    /// How far a group has folded the log of `source` into this store, by partition. A group that is not known gets a name for
+    /// its cursors by that, as if it had begun to read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -236,7 +237,7 @@ impl Outbox {
 
     /// What stands at a position.
     pub(super) async fn standing(&self, at: Position) -> Result<Standing, StoreError> {
-        self.check_past()?;
+        self.check_not_set_back()?;
         if at.position == 0 {
             return Ok(Standing::Event(String::new()));
         }
@@ -260,7 +261,7 @@ impl Outbox {
 
     /// Where partitions begin, of which something was pruned.
     pub(super) async fn bases(&self) -> Result<BTreeMap<u32, Base>, StoreError> {
-        self.check_past()?;
+        self.check_not_set_back()?;
         let rows = self.inner.database.read(Sql::new("select partition, position, event_id from outbox_base")).await?;
         let base = |row: &Row| {
             let partition =
@@ -277,7 +278,7 @@ impl Outbox {
 
     /// Up to `limit` events after a position, from memory if it holds them.
     pub(super) async fn read(&self, after: Position, limit: usize) -> Result<Vec<Arc<Event>>, StoreError> {
-        self.check_past()?;
+        self.check_not_set_back()?;
         if let Some(events) = self.inner.tail().after(after, limit) {
             return Ok(events);
         }
@@ -314,8 +315,16 @@ impl Outbox {
                 .expect("asked for by number");
             let published = &published[partition as usize];
             let found = next.saturating_sub(1);
-            let there = if found == published.at.position { event_id } else { "" };
-            self.inner.compare(row.text(2)?, published, found, there)?;
+            let mut there = String::new();
+            if found > 0 && found == published.at.position {
+                event_id.clone_into(&mut there);
+                if there.is_empty() {
+                    // Committed while the lock was waited for.
+                    let at = Position { partition, position: found };
+                    there = event_id_at(tx, at).await?.unwrap_or_default();
+                }
+            }
+            self.inner.compare(row.text(2)?, published, found, &there)?;
             *head = next;
         }
 
@@ -388,10 +397,10 @@ impl Inner {
                 self.heads.send_replace(());
             }
         }
-        self.check_past()
+        self.check_not_set_back()
     }
 
-    fn check_past(&self) -> Result<(), StoreError> {
+    fn check_not_set_back(&self) -> Result<(), StoreError> {
         match self.went_back.get() {
             None => Ok(()),
             Some(&WentBack { partition, found, published }) => {
@@ -451,6 +460,13 @@ impl Drop for Inner {
     }
 }
 
+/// The event at a position, if it is there, as of now.
+async fn event_id_at(tx: &mut dyn Transaction, at: Position) -> Result<Option<String>, StoreError> {
+    let select = Sql::new("select event_id from outbox where partition = ").arg(i64::from(at.partition));
+    let rows = tx.fetch(select.push(" and position = ").arg(signed(at.position))).await?;
+    rows.first().map(|row| row.text(0).map(str::to_owned)).transpose()
+}
+
 /// Looks again and again whether the store is well. Owned by [`Inner`], which aborts it.
 async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
     let mut failing_since: Option<Instant> = None;
@@ -503,7 +519,7 @@ async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, be
         let Some(inner) = inner.upgrade() else { return };
         if let Err(error) = inner.catch_up().await {
             tracing::debug!(%error, "the log could not be read; it is tried again");
-            let ended = inner.check_past().is_err();
+            let ended = inner.check_not_set_back().is_err();
             drop(inner);
             if ended {
                 return;

@@ -9,9 +9,8 @@ use std::{sync::Arc, time::Duration};
 use futures_util::future::BoxFuture;
 use tokio::time::timeout;
 use tonic::{Code, Status};
-use tonic_types::StatusExt as _;
 
-use super::{Position, PositionToken, Progress, session::CURSOR_EXPIRED};
+use super::{Position, PositionToken, Progress, session::is_expired};
 use crate::{
     contract::meshwork::event::v1::{GetPositionRequest, LogPosition, event_service_client::EventServiceClient},
     rpc::Transport,
@@ -82,11 +81,8 @@ impl Past {
             Err(Status::deadline_exceeded(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
         }) {
             Ok(LogPosition { store_id, event_id, .. }) => Ok(There::Event { store_id, event_id }),
-            Err(status) if status.code() == Code::OutOfRange => {
-                let details = status.get_error_details();
-                let pruned = details.error_info().is_some_and(|info| info.reason == CURSOR_EXPIRED);
-                Ok(if pruned { There::Pruned } else { There::Beyond })
-            }
+            Err(status) if is_expired(&status) => Ok(There::Pruned),
+            Err(status) if status.code() == Code::OutOfRange => Ok(There::Beyond),
             Err(status) => Err(status),
         }
     }

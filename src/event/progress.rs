@@ -239,17 +239,20 @@ impl Progress {
     }
 
     /// Cursors as other processes have moved them, and what was `applied` before they were read: one that stands before that
-    /// was set back.
-    pub(super) fn followed(&self, applied: &[u64], cursors: impl Iterator<Item = Position>) {
+    /// was set back. Returns whether one was.
+    pub(super) fn followed(&self, applied: &[u64], cursors: impl Iterator<Item = Position>) -> bool {
         let confirmed = self.0.confirmed.load(Ordering::Relaxed);
+        let mut set_back = false;
         for at in cursors.filter(|at| confirmed & (1 << at.partition.min(31)) != 0) {
             if applied.get(at.partition as usize).is_some_and(|applied| *applied > at.position) {
                 lock(&self.0.recent).forget(at.partition);
                 self.begin_again(at);
+                set_back = true;
             } else {
                 self.applied([at].into_iter());
             }
         }
+        set_back
     }
 
     fn begin_again(&self, at: Position) {
@@ -457,14 +460,14 @@ mod tests {
         let event = Event { position: 10, event_id: Uuid::from_u128(1).to_string(), ..Event::default() };
         progress.received(&Batch { partition: 3, events: vec![event], after: 9, through: 10, ..Batch::default() });
         let before = vec![0; PARTITIONS as usize];
-        progress.followed(&before, [at(8)].into_iter());
+        assert!(!progress.followed(&before, [at(8)].into_iter()));
         assert_eq!(applied()[3], 10, "read before the last commit");
         assert!(progress.recent(at(10)).is_some());
 
-        progress.followed(&applied(), [at(8)].into_iter());
+        assert!(progress.followed(&applied(), [at(8)].into_iter()));
         assert_eq!(applied()[3], 8);
         assert!(progress.recent(at(10)).is_none(), "another event may come to stand there");
-        progress.followed(&applied(), [at(12)].into_iter());
+        assert!(!progress.followed(&applied(), [at(12)].into_iter()));
         assert_eq!(applied()[3], 12);
         progress.confirmed(at(4), true);
         assert_eq!(applied()[3], 4);

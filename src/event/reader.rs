@@ -34,6 +34,7 @@ use super::{
     cursor::{self, Cursor},
     failure::{self, Failure},
     progress::ReaderProgress,
+    reconcile::MARK,
     stop::Stop,
 };
 use crate::{
@@ -256,6 +257,10 @@ impl<D: Decider> Connection<'_, D> {
         // Before the look at the cursors: what was applied by then, they cannot stand before by themselves.
         let applied = self.progress.snapshot().applied;
         let mut cursors = cursor::load(self.outbox.database(), self.cursor).await?;
+        if cursors.values().any(|cursor| cursor.store_id.starts_with(MARK)) {
+            let problem = "a reconcile is under way, or was not finished: run it again";
+            return Err(Stop::DataLoss(problem.to_owned()));
+        }
         for partition in partitions {
             let none = || Cursor { store_id: self.store_id.clone(), ..Cursor::default() };
             // With the cursor's store id, so that the source notices if it is another.
@@ -280,19 +285,19 @@ impl<D: Decider> Connection<'_, D> {
     async fn receive(&mut self, response: SubscribeResponse) -> Result<(), Stop> {
         match response.event {
             Some(subscribe_response::Event::Batch(batch)) => {
-                self.confirm(batch.partition, "").await?;
+                self.confirm(batch.partition, Some(batch.after), "").await?;
                 self.submit(&batch).await
             }
             Some(subscribe_response::Event::Started(started)) => {
-                let Started { partition, after_event_id, .. } = started;
-                self.confirm(partition, &after_event_id).await
+                let Started { partition, after, after_event_id } = started;
+                self.confirm(partition, Some(after), &after_event_id).await
             }
             Some(subscribe_response::Event::Heartbeat(heartbeat)) => {
                 self.progress.heads(heartbeat.heads.iter().map(head));
                 self.heartbeats += 1;
                 if self.heartbeats == HEARTBEATS_WITHOUT_STARTED {
                     for partition in self.unconfirmed.keys().copied().collect::<Vec<_>>() {
-                        self.confirm(partition, "").await?;
+                        self.confirm(partition, None, "").await?;
                     }
                 }
                 self.acknowledge()
@@ -302,8 +307,13 @@ impl<D: Decider> Connection<'_, D> {
         }
     }
 
-    /// The source has accepted a partition's cursor: what was read is its past.
-    async fn confirm(&mut self, partition: u32, event_id: &str) -> Result<(), Stop> {
+    /// The source has accepted a partition's cursor: what was read is its past. `after`: where it says that the cursor stands; an
+    /// answer to an earlier start, before somebody else had moved the cursor, says nothing about this one.
+    async fn confirm(&mut self, partition: u32, after: Option<u64>, event_id: &str) -> Result<(), Stop> {
+        let told = self.unconfirmed.get(&partition);
+        if told.is_some_and(|told| after.is_some_and(|after| after != told.cursor.position)) {
+            return Ok(());
+        }
         let Some(Told { cursor, set_back }) = self.unconfirmed.remove(&partition) else { return Ok(()) };
         self.progress.confirmed(Position { partition, position: cursor.position }, set_back);
         if cursor.event_id.is_empty() && !event_id.is_empty() {

@@ -23,6 +23,8 @@ use super::{
 };
 use crate::store::{Database, StoreError, Transaction};
 
+/// What a mark begins with: the store id of cursors that are being reconciled.
+pub(super) const MARK: &str = "reconciled-by/";
 /// When to try again after the source has failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
@@ -93,7 +95,7 @@ pub trait Undo: Send + Sync + 'static {
     /// clocks of the source's processes differ.
     ///
     /// # Errors
-    /// A status for the operator; the subscription stays as it is.
+    /// A status for the operator; the subscription stays stopped, until a later call comes to its end.
     async fn undo(&self, lost: &Lost) -> Result<Undone, Status>;
 }
 
@@ -138,8 +140,7 @@ pub(super) enum ReconcileError {
     Store(#[from] StoreError),
 }
 
-const TAKEN_OVER: &str =
-    "the cursors have moved: somebody else reconciles this subscription at the same time; try again";
+const TAKEN_OVER: &str = "the cursors have moved: another reconcile of this subscription is running; try again";
 
 impl From<ReconcileError> for Status {
     fn from(error: ReconcileError) -> Self {
@@ -196,7 +197,7 @@ impl Forks {
     /// Takes the cursors out of their readers' hands, and of those who reconcile as well, until they are
     /// [moved](Self::move_cursors).
     pub(super) async fn hold(&mut self, database: &Database) -> Result<Lost, ReconcileError> {
-        let mark: Arc<str> = format!("reconciled-by/{}", Uuid::new_v4()).into();
+        let mark: Arc<str> = format!("{MARK}{}", Uuid::new_v4()).into();
         self.replace(database, |was, _| Cursor { store_id: mark.clone(), ..was.clone() }).await?;
         Ok(Lost { held: Some(Held { name: self.name.clone(), cursors: self.cursors() }), ..self.lost() })
     }

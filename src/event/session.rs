@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
+use prost::Message as _;
 use tokio::{
     sync::watch,
     time::{Instant, Interval, MissedTickBehavior, interval, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
+use tonic_types::StatusExt as _;
 
 use super::{Outbox, PARTITIONS, Position, outbox::Standing};
 use crate::{
@@ -26,6 +28,8 @@ pub(super) const DOMAIN: Domain = Domain::new("event.meshwork");
 pub(super) const CURSOR_EXPIRED: &str = "CURSOR_EXPIRED";
 /// Events of one batch: a write batch of the consumer, some 300 KiB.
 pub(super) const MAX_BATCH_EVENTS: usize = 512;
+/// Bytes of one batch, unless its first event alone has more: a message may have 4 MiB.
+const MAX_BATCH_BYTES: usize = 1 << 20;
 /// The credit that is kept, as the contract says.
 const MAX_CREDIT: usize = 65_536;
 /// The wanted types, as the contract says.
@@ -87,7 +91,7 @@ impl Session {
         loop {
             // Seen before the log is read: what is published in between wakes again.
             self.published.mark_unchanged();
-            self.outbox.check_past().map_err(|error| unavailable(&error))?;
+            self.outbox.check_not_set_back().map_err(|error| unavailable(&error))?;
             if let Some(batch) = self.batch().await? {
                 return Ok(Some(response(subscribe_response::Event::Batch(batch))));
             }
@@ -202,18 +206,18 @@ impl Session {
         let Some((partition, sent)) = later.or_else(|| self.started.iter().find_map(behind)) else { return Ok(None) };
         let events = self.read_on(partition, &sent, limit).await?;
         let after = sent.position;
+        let types = self.types.as_deref().unwrap_or_default();
+        let wanted = |event: &Event| types.is_empty() || types.contains(&event.r#type);
+        let events = &events[..batch_len(&events, wanted)];
         let Some(last) = events.last() else { return Ok(None) };
         // What was pruned meanwhile is not passed over as if it had not been.
         if events[0].position != after + 1 {
             return Err(expired(partition, after));
         }
         let (through, through_event_id) = (last.position, last.event_id.clone());
-
         self.started.insert(partition, Sent { position: through, event_id: through_event_id.clone() });
         self.next_partition = partition + 1;
-        let types = self.types.as_deref().unwrap_or_default();
-        let wanted = |event: &&Arc<Event>| types.is_empty() || types.contains(&event.r#type);
-        let events: Vec<Event> = events.iter().filter(wanted).map(|event| Event::clone(event)).collect();
+        let events: Vec<Event> = events.iter().filter(|e| wanted(e)).map(|event| Event::clone(event)).collect();
         self.credit -= events.len().max(1);
         Ok(Some(Batch { partition, after, through, events, through_event_id }))
     }
@@ -238,6 +242,17 @@ impl Session {
         let heads = (0..).zip(self.outbox.heads());
         heads.map(|(partition, head)| PartitionHead { partition, head, ..PartitionHead::default() })
     }
+}
+
+/// How many events fit into one batch.
+fn batch_len(events: &[Arc<Event>], wanted: impl Fn(&Event) -> bool) -> usize {
+    let mut bytes = 0;
+    let fits = |event: &&Arc<Event>| {
+        let first = bytes == 0;
+        bytes += if wanted(event) { event.encoded_len() } else { 0 };
+        first || bytes <= MAX_BATCH_BYTES
+    };
+    events.iter().take_while(fits).count()
 }
 
 /// Which event stands at a position.
@@ -276,6 +291,12 @@ fn expired(partition: u32, position: u64) -> Status {
     DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, message)
 }
 
+/// Whether an error says that what was asked for was pruned.
+pub(super) fn is_expired(status: &Status) -> bool {
+    status.code() == Code::OutOfRange
+        && status.get_error_details().error_info().is_some_and(|info| info.reason == CURSOR_EXPIRED)
+}
+
 fn protocol(message: &str) -> Status {
     DOMAIN.error(Code::InvalidArgument, "PROTOCOL_BROKEN", message)
 }
@@ -283,4 +304,22 @@ fn protocol(message: &str) -> Status {
 pub(super) fn unavailable(error: &StoreError) -> Status {
     tracing::warn!(%error, "the log could not be read");
     DOMAIN.retry_later("STORE_UNAVAILABLE", "the event log cannot be read at the moment", Duration::from_secs(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_fits_into_a_message_and_has_one_event_at_least() {
+        let event = |kib: usize| {
+            Arc::new(Event { trace_parent: "x".repeat(kib << 10), r#type: "wanted".into(), ..Event::default() })
+        };
+        let len = |kib: &[usize]| batch_len(&kib.iter().map(|kib| event(*kib)).collect::<Vec<_>>(), |_| true);
+        assert_eq!(len(&[]), 0);
+        assert_eq!(len(&[1; 512]), 512);
+        assert_eq!(len(&[100; 512]), 10);
+        assert_eq!(len(&[3000, 1]), 1, "nothing else could be done with it");
+        assert_eq!(batch_len(&vec![event(100); 512], |_| false), 512, "what is not wanted is not sent");
+    }
 }

@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 
+use super::session::is_expired;
 use crate::{cause::with_causes, rpc::code_name, store::StoreError};
 
 /// Why a connection ended.
@@ -30,9 +31,10 @@ impl From<Status> for Stop {
     fn from(status: Status) -> Self {
         match status.code() {
             Code::DataLoss => Self::DataLoss(status.message().to_owned()),
-            // CURSOR_EXPIRED.
-            Code::OutOfRange => Self::Expired(status.message().to_owned()),
-            Code::InvalidArgument
+            _ if is_expired(&status) => Self::Expired(status.message().to_owned()),
+            // OUT_OF_RANGE: a message that is too large, says tonic.
+            Code::OutOfRange
+            | Code::InvalidArgument
             | Code::NotFound
             | Code::AlreadyExists
             | Code::PermissionDenied
@@ -58,6 +60,7 @@ impl From<StoreError> for Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::session::{CURSOR_EXPIRED, DOMAIN};
 
     #[test]
     fn a_source_that_refuses_is_not_one_that_is_away() {
@@ -65,7 +68,6 @@ mod tests {
             let stop = Stop::from(Status::new(code, "why"));
             let expected = match code {
                 Code::DataLoss => Stop::DataLoss("why".into()),
-                Code::OutOfRange => Stop::Expired("why".into()),
                 Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => {
                     Stop::Retry(format!("{}: why", code_name(code)))
                 }
@@ -74,5 +76,7 @@ mod tests {
             };
             assert_eq!(stop, expected);
         }
+        let expired = DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, "why");
+        assert_eq!(Stop::from(expired), Stop::Expired("why".into()));
     }
 }

@@ -177,7 +177,7 @@ impl<D: Decider, T: Transport> Reading<D, T> {
             return;
         };
         let mut membership = outbox.memberships().join(cursor.clone(), sender);
-        let followed = follow(database.clone(), cursor.clone(), progress.clone());
+        let followed = follow(database.clone(), cursor.clone(), progress.clone(), again.clone());
         let (name, told, failing) = (source.name, progress.clone(), BTreeMap::new());
         let reported = report::run(database, cursor.clone(), name, &source.group, &told, &conditioner);
         let mut reader =
@@ -295,15 +295,21 @@ fn stopped<D: Decider, T>(reader: &Reader<D, T>, error: &str, problem: &str) {
     reader.own.set_state(stopped);
 }
 
-/// What other processes fold into the same database is progress here too.
-async fn follow(database: Database, cursor: CursorName, progress: Progress) -> Infallible {
+/// What other processes fold into the same database is progress here too; and where a cursor was set back, as by a restore
+/// of this service's database, it is read `again` from there, although no event may come to show it.
+async fn follow(database: Database, cursor: CursorName, progress: Progress, again: Arc<Notify>) -> Infallible {
     let Some(peers) = database.peers() else { return pending().await };
     let mut heard = peers.heard(Topic::Log);
     loop {
         heard.changed().await.expect("the database is held here");
         let before = progress.snapshot().applied;
         match cursor::load(&database, &cursor).await {
-            Ok(cursors) => progress.followed(&before, cursor::positions(&cursors)),
+            Ok(cursors) => {
+                if progress.followed(&before, cursor::positions(&cursors)) {
+                    tracing::warn!(cursor = &*cursor, "cursors were set back: events are read again from there");
+                    again.notify_one();
+                }
+            }
             Err(error) => tracing::debug!(cursor = &*cursor, %error, "cursors could not be read; it is tried again"),
         }
     }

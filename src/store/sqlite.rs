@@ -65,7 +65,7 @@ pub(super) enum Synchronous {
 pub(super) struct Sqlite {
     path: PathBuf,
     files: Arc<Files>,
-    /// A write has failed, as on a full disk, and none has succeeded since.
+    /// A write has failed, as on a full disk, and no trial has succeeded since.
     unwritable: Arc<AtomicBool>,
     writer: Arc<Mutex<Connection>>,
     readers: Arc<ShortMutex<Vec<Connection>>>,
@@ -93,7 +93,7 @@ impl Sqlite {
                 },
             )?;
             // So that all files are there.
-            connection.execute_batch("begin immediate; rollback")
+            connection.execute_batch("begin immediate; rollback; drop table if exists meshwork_trial")
         };
         set_up(&connection).map_err(failed)?;
         let files = Arc::new(Files::of(&path).map_err(|source| open_error(&path, source))?);

@@ -6,8 +6,11 @@
 mod read;
 mod write;
 
-pub(crate) use read::{Customer, Order, OrderFilter, Span, changed_orders, customer, customer_names, order, orders};
-pub(crate) use write::{delete_later_customers, delete_later_orders, load, save};
+pub(crate) use read::{
+    Customer, Found, Order, OrderFilter, Span, changed_orders, customer, customer_names, later_customers, later_orders,
+    order, orders,
+};
+pub(crate) use write::{delete_customers, delete_orders, load, save};
 
 use meshwork::store::Migration;
 

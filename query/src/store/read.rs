@@ -2,6 +2,7 @@
 
 use meshwork::{
     contract::shop::order::v1::OrderState,
+    event::{Position, partition_of},
     store::{Sql, Store, StoreError},
 };
 use uuid::Uuid;
@@ -76,6 +77,61 @@ pub(crate) async fn customer(store: &dyn Store, customer_id: Uuid) -> Result<Opt
         .push(" and c.create_time_ms is not null");
     let rows = store.read(sql).await?;
     rows.first().map(|row| Ok(Customer { customer_id, row: customer_row(row)? })).transpose()
+}
+
+/// Rows of one kind, found in the order of their ids.
+pub(crate) struct Found {
+    /// Their ids.
+    pub(crate) ids: Vec<Uuid>,
+    /// Where to go on; `None`: there are no more.
+    pub(crate) last: Option<Uuid>,
+}
+
+/// Among `limit` orders with ids after `after` those that an event behind the positions `kept` of the order service's log has
+/// changed.
+pub(crate) async fn later_orders(
+    store: &dyn Store,
+    kept: &[Position],
+    after: Uuid,
+    limit: usize,
+) -> Result<Found, StoreError> {
+    let mut sql = Sql::new("select order_id from order_view where order_id > ").arg(after);
+    for (index, at) in kept.iter().enumerate() {
+        sql = sql.push(if index == 0 { " and (" } else { " or " }).push("(partition = ");
+        sql = sql.arg(i64::from(at.partition)).push(" and position > ").arg(count(at.position)).push(")");
+    }
+    let rows = store.read(sql.push(") order by order_id limit ").arg(row_limit(limit))).await?;
+    let ids: Vec<Uuid> = rows.iter().map(|row| row.uuid(0)).collect::<Result<_, _>>()?;
+    Ok(Found { last: ids.last().copied(), ids })
+}
+
+/// Among `limit` customers with ids after `after` those that an event behind the positions `kept` of the customer service's log has
+/// changed.
+pub(crate) async fn later_customers(
+    store: &dyn Store,
+    kept: &[Position],
+    after: Uuid,
+    limit: usize,
+) -> Result<Found, StoreError> {
+    let lowest = kept.iter().map(|at| at.position).min().unwrap_or_default();
+    let select = Sql::new("select customer_id, position, limit_position from customer_view where customer_id > ")
+        .arg(after)
+        .push(" and (position > ")
+        .arg(count(lowest))
+        .push(" or limit_position > ")
+        .arg(count(lowest))
+        .push(") order by customer_id limit ")
+        .arg(row_limit(limit));
+    let mut found = Found { ids: Vec::new(), last: None };
+    for row in store.read(select).await? {
+        let (customer_id, position) = (row.uuid(0)?, row.count(1)?.max(row.count(2)?));
+        let partition = partition_of(customer_id);
+        if kept.iter().any(|at| at.partition == partition && at.position < position) {
+            found.ids.push(customer_id);
+        }
+        found.last = Some(customer_id);
+    }
+    Ok(found)
 }
 
 /// The names of those of `customer_ids`, at least one, that were seen.

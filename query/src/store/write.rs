@@ -2,7 +2,6 @@
 
 use meshwork::{
     contract::shop::order::v1::{OrderState, RejectionReason},
-    event::{Position, partition_of},
     store::{Row as SqlRow, Sql, StoreError, Transaction, Value},
 };
 use meshwork_shop::{Amount, Currency, MAX_ROWS_PER_STATEMENT};
@@ -72,37 +71,21 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
     Ok(())
 }
 
-/// Deletes the orders that an event behind these positions of the order service's log has changed. Returns how many.
-pub(crate) async fn delete_later_orders(tx: &mut dyn Transaction, kept: &[Position]) -> Result<u64, StoreError> {
-    let mut deleted = 0;
-    for at in kept {
-        let delete = Sql::new("delete from order_view where partition = ").arg(i64::from(at.partition));
-        deleted += tx.execute(delete.push(" and position > ").arg(count(at.position))).await?;
-    }
-    Ok(deleted)
+/// Deletes orders of the view.
+pub(crate) async fn delete_orders(tx: &mut dyn Transaction, ids: &[Uuid]) -> Result<(), StoreError> {
+    delete(tx, "delete from order_view where order_id in ", ids).await
 }
 
-/// Deletes the customers that an event behind these positions of the customer service's log has changed. Returns how many.
-pub(crate) async fn delete_later_customers(tx: &mut dyn Transaction, kept: &[Position]) -> Result<u64, StoreError> {
-    let Some(lowest) = kept.iter().map(|at| at.position).min() else { return Ok(0) };
-    let select = Sql::new("select customer_id, position, limit_position from customer_view where position > ")
-        .arg(count(lowest))
-        .push(" or limit_position > ")
-        .arg(count(lowest));
-    let mut later = Vec::new();
-    for row in tx.fetch(select).await? {
-        let (customer_id, position) = (row.uuid(0)?, row.count(1)?.max(row.count(2)?));
-        let partition = partition_of(customer_id);
-        if kept.iter().any(|at| at.partition == partition && at.position < position) {
-            later.push(customer_id);
-        }
+/// Deletes customers of the view.
+pub(crate) async fn delete_customers(tx: &mut dyn Transaction, ids: &[Uuid]) -> Result<(), StoreError> {
+    delete(tx, "delete from customer_view where customer_id in ", ids).await
+}
+
+async fn delete(tx: &mut dyn Transaction, from: &'static str, ids: &[Uuid]) -> Result<(), StoreError> {
+    for ids in ids.chunks(MAX_ROWS_PER_STATEMENT) {
+        tx.execute(Sql::new(from).list(ids.iter().copied())).await?;
     }
-    let mut deleted = 0;
-    for ids in later.chunks(MAX_ROWS_PER_STATEMENT) {
-        let delete = Sql::new("delete from customer_view where customer_id in ").list(ids.iter().copied());
-        deleted += tx.execute(delete).await?;
-    }
-    Ok(deleted)
+    Ok(())
 }
 
 fn upsert_orders(rows: &[(Uuid, &OrderRow)]) -> Sql {

@@ -137,7 +137,7 @@ impl Table {
         self.check_store(&instance)?;
         let key = self.admit(&instance)?;
         self.refused.forget(&instance);
-        if self.adopted.is_adopted(&instance) {
+        if self.adopted.arrived(&instance) {
             self.remove_other_stores(&instance);
         }
         let deadline = self.clock.now() + lease_ttl;
@@ -212,8 +212,13 @@ impl Table {
             return None;
         }
         self.adopted.adopt(name.clone(), store_id.to_owned());
-        let adopted = Instance { service: service.to_owned(), store_id: store_id.to_owned(), ..Instance::default() };
-        let removed = if kept.is_empty() { Vec::new() } else { self.remove_other_stores(&adopted) };
+        let mut removed = Vec::new();
+        if !kept.is_empty() {
+            let adopted =
+                Instance { service: service.to_owned(), store_id: store_id.to_owned(), ..Instance::default() };
+            self.adopted.arrived(&adopted);
+            removed = self.remove_other_stores(&adopted);
+        }
         Some((kept, removed))
     }
 

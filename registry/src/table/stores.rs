@@ -17,16 +17,16 @@ const MAX_REMEMBERED: usize = 256;
 /// Another store is served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{service} is served from store {served} by instance {instance_id}, and this instance has store {refused}: give it the same \
-     database, or `meshwork store adopt {service} {refused}`"
+    "{service} is served from store {served} {by}, and this instance has store {refused}: give it the same database, or \
+     `meshwork store adopt {service} {refused}`"
 )]
 pub struct StoreConflict {
     /// The service.
     pub service: String,
     /// The store that it is served from.
     pub served: String,
-    /// By which instance.
-    pub instance_id: String,
+    /// By which instance, or because an operator says so.
+    pub by: String,
     /// The store of whoever was refused.
     pub refused: String,
     /// It was refused before, and tries again.
@@ -35,16 +35,26 @@ pub struct StoreConflict {
 
 /// The stores that were adopted, by service.
 #[derive(Debug, Default)]
-pub(super) struct Adopted(BTreeMap<Arc<str>, String>);
+pub(super) struct Adopted(BTreeMap<Arc<str>, Adoption>);
+
+#[derive(Debug)]
+struct Adoption {
+    store_id: String,
+    /// An instance with this store has been there: from then on no other store is the service's, whatever becomes of it.
+    in_place: bool,
+}
 
 impl Adopted {
     pub(super) fn adopt(&mut self, service: Arc<str>, store_id: String) {
-        self.0.insert(service, store_id);
+        if self.0.get(&service).is_none_or(|adoption| adoption.store_id != store_id) {
+            self.0.insert(service, Adoption { store_id, in_place: false });
+        }
     }
 
-    /// Whether this instance's store is the one that was adopted for its service.
-    pub(super) fn is_adopted(&self, instance: &Instance) -> bool {
-        self.0.get(instance.service.as_str()).is_some_and(|store_id| *store_id == instance.store_id)
+    /// An instance is there. Returns whether its store is the one that was adopted for its service.
+    pub(super) fn arrived(&mut self, instance: &Instance) -> bool {
+        let adoption = self.0.get_mut(instance.service.as_str());
+        adoption.filter(|adoption| adoption.store_id == instance.store_id).map(|of| of.in_place = true).is_some()
     }
 }
 
@@ -112,8 +122,19 @@ pub(super) fn check<'a>(
     others: impl Iterator<Item = &'a Instance>,
     adopted: &Adopted,
 ) -> Result<(), StoreConflict> {
-    if adopted.is_adopted(newcomer) {
-        return Ok(());
+    let conflict = |served: &str, by: String| StoreConflict {
+        service: newcomer.service.clone(),
+        served: served.to_owned(),
+        by,
+        refused: newcomer.store_id.clone(),
+        again: false,
+    };
+    match adopted.0.get(newcomer.service.as_str()) {
+        Some(Adoption { store_id, .. }) if *store_id == newcomer.store_id => return Ok(()),
+        Some(Adoption { store_id, in_place: true }) if is_shared(newcomer) => {
+            return Err(conflict(store_id, "by an operator's word".to_owned()));
+        }
+        _ => {}
     }
     let conflicts = |other: &&Instance| {
         other.status() == InstanceStatus::Serving
@@ -122,13 +143,7 @@ pub(super) fn check<'a>(
     };
     match { others }.find(conflicts) {
         None => Ok(()),
-        Some(other) => Err(StoreConflict {
-            service: newcomer.service.clone(),
-            served: other.store_id.clone(),
-            instance_id: other.instance_id.clone(),
-            refused: newcomer.store_id.clone(),
-            again: false,
-        }),
+        Some(other) => Err(conflict(&other.store_id, format!("by instance {}", other.instance_id))),
     }
 }
 
@@ -168,6 +183,14 @@ mod tests {
             adopted.adopt("order".into(), "b".into());
             assert!(check(&newcomer, std::iter::once(&other), &adopted).is_ok());
         }
+        let mut adopted = Adopted::default();
+        adopted.adopt("order".into(), "b".into());
+        let old = instance("old", "a", Service, NotServing);
+        assert!(check(&old, std::iter::empty(), &adopted).is_ok(), "it is not there yet");
+        assert!(adopted.arrived(&newcomer));
+        assert!(check(&old, std::iter::empty(), &adopted).is_err(), "whether it serves at the moment or not");
+        adopted.adopt("order".into(), "b".into());
+        assert!(check(&old, std::iter::empty(), &adopted).is_err(), "adopted twice is adopted");
         let view = instance("new", "b", Own, Serving);
         let other = instance("old", "a", Own, Serving);
         assert!(check(&view, std::iter::once(&other), &Adopted::default()).is_ok());

@@ -129,6 +129,10 @@ async fn a_store_that_is_adopted_takes_the_place_of_the_other() {
     assert_eq!(renewals.renew(&old).await, LeaseState::Unknown);
     register(&mut mesh, "a", "one").await.expect_err("it is served");
     assert_eq!(adopt(&mut mesh, "two").await.expect("again"), (vec!["b".to_owned()], vec![]));
+    let two = register(&mut mesh, "b", "two").await.expect("a restart");
+    mesh.set_status(&two, InstanceStatus::NotServing).await.expect("held");
+    register(&mut mesh, "a", "one").await.expect_err("also while the adopted store is not served");
+    mesh.set_status(&two, InstanceStatus::Serving).await.expect("held");
     assert_eq!(adopt(&mut mesh, "one").await.expect("of a"), (vec![], vec![]));
     register(&mut mesh, "a", "one").await.expect("and back");
     assert_eq!(watch.change().await.1, ["b"]);

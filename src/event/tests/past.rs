@@ -14,6 +14,7 @@ on_both_stores!(
     a_store_that_went_back_is_not_well_again_however_far_others_have_come_since,
     a_writer_notices_that_its_store_went_back_when_others_have_come_as_far_again,
     a_stream_does_not_go_on_in_a_log_that_went_back_under_it,
+    an_idle_stream_ends_once_its_store_is_known_to_have_gone_back,
     a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed,
 );
 
@@ -300,6 +301,22 @@ async fn a_stream_does_not_go_on_in_a_log_that_went_back_under_it(engine: Engine
     let ended = responses.message().await.expect_err("another past");
     assert_eq!(ended.code(), Code::DataLoss, "{ended}");
     assert!(ended.message().contains("where another stands now"), "{ended}");
+}
+
+async fn an_idle_stream_ends_once_its_store_is_known_to_have_gone_back(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, 0..50, "").await;
+    run(&fixture.producer, &BACKUP).await;
+    produce(&fixture.producer, 0..50, "").await;
+    let open = SubscribeRequest { action: Some(open()) };
+    let requests = tokio_stream::once(open).chain(tokio_stream::pending());
+    let mut responses =
+        client(&fixture.producer, &CancellationToken::new()).subscribe(requests).await.expect("open").into_inner();
+    responses.message().await.expect("opened").expect("opened");
+    run(&fixture.producer, &RESTORE).await;
+    fixture.producer.check().await.expect_err("set back");
+    let ended = responses.message().await.expect_err("it ends, and before the next heartbeat");
+    assert_eq!(ended.code(), Code::Unavailable);
 }
 
 async fn a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed(engine: Engine) {

@@ -292,3 +292,23 @@ async fn consumers_in_several_processes_share_the_work_and_see_each_others_progr
     timeout(SOON, fixture.expect_all_applied()).await.expect("taken over");
     staying.stop().await;
 }
+
+#[tokio::test]
+async fn a_reader_whose_own_database_went_back_under_it_reads_again_although_no_event_comes() {
+    let Some(engine) = Engine::postgres() else { return };
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, 0..100, "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    fixture.expect_all_applied().await;
+    past::run(
+        &fixture.consumer,
+        &[
+            "update cursor set position = 1, event_id = '', event_position = 0 where position > 1",
+            "delete from seen where position > 1",
+        ],
+    )
+    .await;
+    Outbox::open(fixture.places[1].open().await, CONSUMER).await.expect("another process").tell_peers();
+    fixture.expect_all_applied().await;
+    subscription.stop().await;
+}

@@ -19,8 +19,14 @@ on_both_stores!(
 );
 
 async fn until(subscription: &Subscription, is: impl Fn(&Snapshot) -> bool) -> Snapshot {
-    let mut changes = subscription.progress().watch();
-    changes.wait_for(|snapshot| is(snapshot)).await.expect("the subscription runs").clone()
+    let patience = Patience::begin();
+    loop {
+        let snapshot = subscription.progress().snapshot();
+        if is(&snapshot) {
+            return snapshot;
+        }
+        patience.check("it comes to that").await;
+    }
 }
 
 fn partition_of_key(key: u128) -> u32 {
@@ -39,8 +45,9 @@ async fn stop_between_two(fixture: &Fixture, kind: &str) -> (Subscription, Stuck
     let stopped = until(&subscription, |snapshot| snapshot.stuck.contains_key(&partition)).await;
     assert_eq!(stopped.stuck.len(), 1);
     let healthy = Position { partition: partition_of_key(HEALTHY), position: 1 };
-    subscription.progress().wait_for(healthy).await;
-    subscription.progress().wait_for(Position { partition, position: 1 }).await;
+    for at in [healthy, Position { partition, position: 1 }] {
+        until(&subscription, |snapshot| snapshot.applied[at.partition as usize] >= at.position).await;
+    }
     assert_eq!(fixture.cursor(partition).await, 1, "the one before has its effect, and nothing is skipped");
     (subscription, stopped.stuck[&partition].clone())
 }
@@ -61,9 +68,9 @@ async fn expect_poison(fixture: &Fixture, kind: &str, reason: &str) -> Subscript
     for part in [&event.event_id, "meshwork.registry.v1.Service", kind, "position 2", reason] {
         assert!(problem.contains(part), "{part} in {problem}");
     }
-    let mut condition = subscription.condition();
-    while condition.problem().is_none_or(|said| *said != *problem) {
-        condition.changed().await;
+    let patience = Patience::begin();
+    while subscription.condition().problem().is_none_or(|said| *said != *problem) {
+        patience.check("its health says so").await;
     }
     subscription
 }
@@ -85,9 +92,9 @@ async fn an_event_that_the_rules_refuse_stops_its_partition_until_they_accept_it
     subscription.again().notify_one();
     until(&subscription, |snapshot| snapshot.stuck.is_empty() && snapshot.state == SubscriptionState::Running).await;
     fixture.expect_all_applied().await;
-    let mut condition = subscription.condition();
-    while condition.problem().is_some() {
-        condition.changed().await;
+    let patience = Patience::begin();
+    while subscription.condition().problem().is_some() {
+        patience.check("its health says so").await;
     }
 }
 
@@ -148,13 +155,13 @@ async fn an_event_that_is_unread_for_long_is_said_of_its_reader() {
     as_time_passes(fixture.expect_all_applied()).await;
     fixture.operate("alter table seen rename to hidden").await;
     produce(&fixture.producer, 0..1, "").await;
-    let mut condition = subscription.condition();
+    let patience = Patience::begin();
     as_time_passes(async {
-        while condition.problem().is_none() {
-            condition.changed().await;
+        while subscription.condition().problem().is_none() {
+            patience.check("its health says so").await;
         }
     })
     .await;
-    let problem = condition.problem().expect("just seen");
+    let problem = subscription.condition().problem().expect("just seen");
     assert!(problem.contains("unread for") && problem.contains("position"), "{problem}");
 }
