@@ -158,6 +158,7 @@ impl View {
                 && service.endpoints.contains_key(&gone.instance_id)
             {
                 Arc::make_mut(&mut service.endpoints).remove(&gone.instance_id);
+                service.doubted.remove(&gone.instance_id);
             }
         }
         for policy in change.policies {
@@ -200,6 +201,7 @@ impl Service {
         let kept: BTreeSet<_> = instances.iter().map(|instance| instance.instance_id.as_str()).collect();
         if self.endpoints.keys().any(|id| !kept.contains(id.as_str())) {
             Arc::make_mut(&mut self.endpoints).retain(|id, _| kept.contains(id.as_str()));
+            self.doubted.retain(|id| kept.contains(id.as_str()));
         }
     }
 }

@@ -233,16 +233,12 @@ impl Table {
         self.refused.of(service)
     }
 
-    /// Whether an instance serves what its service is served from, where that is known.
+    /// Whether an instance serves what its service is served from, where that is known: by an operator's word, or, once all that
+    /// were there may have come back, by who is there.
     fn check_store(&mut self, instance: &Instance) -> Result<(), StoreConflict> {
-        if self.provisional() {
-            return Ok(());
-        }
-        let Some(service) = self.services.get(instance.service.as_str()) else { return Ok(()) };
-        if !service.stores().any(|store| store != instance.store_id) {
-            return Ok(());
-        }
-        let checked = stores::check(instance, service.instances(), &self.adopted);
+        let service = self.services.get(instance.service.as_str()).filter(|_| self.grace_end.is_none());
+        let others = service.filter(|service| service.stores().any(|store| store != instance.store_id));
+        let checked = stores::check(instance, others.into_iter().flat_map(ServiceIndex::instances), &self.adopted);
         checked.map_err(|conflict| self.refused.note(self.clock.now(), instance, conflict))
     }
 

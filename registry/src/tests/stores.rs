@@ -132,7 +132,10 @@ async fn a_store_that_is_adopted_takes_the_place_of_the_other() {
     let two = register(&mut mesh, "b", "two").await.expect("a restart");
     mesh.set_status(&two, InstanceStatus::NotServing).await.expect("held");
     register(&mut mesh, "a", "one").await.expect_err("also while the adopted store is not served");
-    mesh.set_status(&two, InstanceStatus::Serving).await.expect("held");
+    mesh.client.deregister(DeregisterRequest { lease_id: two.lease_id }).await.expect("left");
+    register(&mut mesh, "a", "one").await.expect_err("or nobody is there");
+    register(&mut mesh, "b", "two").await.expect("it is back");
+    assert_eq!(watch.change().await.0, ["b"]);
     assert_eq!(adopt(&mut mesh, "one").await.expect("of a"), (vec![], vec![]));
     register(&mut mesh, "a", "one").await.expect("and back");
     assert_eq!(watch.change().await.1, ["b"]);
