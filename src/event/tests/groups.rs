@@ -98,7 +98,8 @@ async fn the_lag_of_a_group_is_one_figure_from_its_cursors_however_many_read(eng
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let _counting = metrics::set_default_local_recorder(&recorder);
     let fixture = Fixture::new(&engine).await;
-    let subscriptions = [(); 2].map(|()| fixture.subscribe(&CancellationToken::new()));
+    let draining = CancellationToken::new();
+    let subscriptions = [(); 2].map(|()| fixture.subscribe(&draining));
     while subscriptions.iter().any(|subscription| subscription.partitions().len() != 8) {
         tokio::task::yield_now().await;
     }
@@ -114,8 +115,15 @@ async fn the_lag_of_a_group_is_one_figure_from_its_cursors_however_many_read(eng
     };
     let lag = "meshwork_stream_lag_events{source=\"producer\",group=\"consumer\"}";
     while all(lag) != [format!("{lag} 0")] {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let running = "meshwork_subscription_state{source=\"producer\",group=\"consumer\",state=\"running\"}";
     assert_eq!(all(running), [format!("{running} 2")]);
+
+    // Also what nobody in this process has done, or can do anything about.
+    draining.cancel();
+    fixture.operate("update cursor set position = 0, event_position = 0").await;
+    while all(lag) != [format!("{lag} 200")] {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
