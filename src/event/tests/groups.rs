@@ -114,7 +114,9 @@ async fn the_lag_of_a_group_is_one_figure_from_its_cursors_however_many_read(eng
         told.lines().filter(|told| told.starts_with(line)).map(str::to_owned).collect::<Vec<_>>()
     };
     let lag = "meshwork_stream_lag_events{source=\"producer\",group=\"consumer\"}";
+    let patience = Patience::begin();
     while all(lag) != [format!("{lag} 0")] {
+        patience.check("it is told").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let running = "meshwork_subscription_state{source=\"producer\",group=\"consumer\",state=\"running\"}";
@@ -124,6 +126,7 @@ async fn the_lag_of_a_group_is_one_figure_from_its_cursors_however_many_read(eng
     draining.cancel();
     fixture.operate("update cursor set position = 0, event_position = 0").await;
     while all(lag) != [format!("{lag} 200")] {
+        patience.check("it is told").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
