@@ -312,3 +312,21 @@ async fn a_reader_whose_own_database_went_back_under_it_reads_again_although_no_
     fixture.expect_all_applied().await;
     subscription.stop().await;
 }
+
+#[tokio::test]
+async fn what_others_have_written_since_its_database_went_back_a_process_does_not_publish() {
+    let Some(engine) = Engine::postgres() else { return };
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, 0..50, "").await;
+    past::run(&fixture.producer, &past::BACKUP).await;
+    produce(&fixture.producer, 0..50, "").await;
+    let heads = fixture.producer.heads();
+    past::run(&fixture.producer, &past::RESTORE).await;
+    let other = Outbox::open(fixture.places[0].open().await, SOURCE).await.expect("the log");
+    produce(&other, 0..500, "").await;
+    let patience = Patience::begin();
+    while fixture.producer.heads() == heads && fixture.producer.condition().problem().is_none() {
+        patience.check("it looks at what others have written").await;
+    }
+    assert_eq!(fixture.producer.heads(), heads);
+}
