@@ -243,9 +243,10 @@ async fn of_two_operators_at_a_time_one_reconciles_and_the_other_undoes_nothing(
             let cursors = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
             cursors.values().any(|cursor| *cursor.store_id != *restored.store_id())
         };
+        let patience = Patience::begin();
         while !held().await {
             assert!(!slow.is_finished());
-            tokio::task::yield_now().await;
+            patience.check("it holds the cursors").await;
         }
         let answer = Operator::of(&fixture, &subscription, wholly).reconcile().await;
         assert_eq!(lost(&answer), 50, "it has taken over");
@@ -267,9 +268,10 @@ async fn a_reconcile_that_was_cut_off_is_finished_by_the_next(engine: Engine) {
     let was = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
     {
         let mut cut = std::pin::pin!(operator.ask(ReconcileSubscriptionRequest::default()));
+        let patience = Patience::begin();
         while cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable") == was {
             assert!(futures_util::poll!(&mut cut).is_pending());
-            tokio::task::yield_now().await;
+            patience.check("it holds the cursors").await;
         }
     }
     let answer = Operator::of(&fixture, &subscription, false).reconcile().await;
