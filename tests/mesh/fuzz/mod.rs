@@ -16,15 +16,24 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
-use meshwork::contract::{
-    DESCRIPTORS,
-    shop::{
-        order::v1::OrderState,
-        query::v1::{GetOrderRequest, GetProjectionStatusRequest, ProjectionState},
+use meshwork::{
+    contract::{
+        DESCRIPTORS,
+        meshwork::{
+            event::v1::{ListSubscriptionsRequest, operations_service_client::OperationsServiceClient},
+            registry::v1::{AdoptStoreRequest, InstanceStatus, store_service_client::StoreServiceClient},
+        },
+        shop::{
+            order::v1::OrderState,
+            query::v1::{GetOrderRequest, GetProjectionStatusRequest, ProjectionState},
+        },
     },
+    discovery::EndpointSet,
 };
+use meshwork_cli::direct::Direct;
 use meshwork_fixture::{Engine, on_both_stores};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
@@ -93,6 +102,9 @@ async fn every_rpc_survives_hostile_callers_and_the_mesh_still_serves(engine: En
     let methods: BTreeSet<_> = attack.targets.iter().map(|target| target.method.full_name().to_owned()).collect();
     let answered = attack.answered.lock().expect("no caller panicked").clone();
     assert_eq!(answered, methods, "every method that is served was asked and has answered");
+    for service in ["customer", "order"] {
+        adopt_own_store(&shop, service).await;
+    }
     still_serves(&shop).await;
     shop.fleet.stop().await;
     assert_eq!(panics.seen(), Vec::<String>::new(), "seed {}", attack.seed);
@@ -188,6 +200,30 @@ fn descriptors() -> DescriptorPool {
         pool.decode_file_descriptor_set(encoded).expect("their descriptors");
     }
     pool
+}
+
+/// Whoever may call the registry may say which store is a service's, and the callers did: an operator puts that right.
+async fn adopt_own_store(shop: &Shop, service: &str) {
+    let instances = shop.fleet.instances();
+    let own = instances.iter().find(|instance| instance.service == service).expect("it runs");
+    let Direct { transport, origin } = Direct::connect(&own.address.to_string()).await.expect("it listens");
+    let mut operations = OperationsServiceClient::with_origin(transport, origin);
+    let told = operations.list_subscriptions(ListSubscriptionsRequest {}).await.expect("it answers").into_inner();
+    let registry = Direct::connect(&shop.fleet.registry_addr().to_string()).await.expect("it listens");
+    let mut stores = StoreServiceClient::with_origin(registry.transport, registry.origin);
+    let adopted = async {
+        let request = AdoptStoreRequest { service: service.to_owned(), store_id: told.store_id };
+        // Where it was refused it is known by its next attempt.
+        while stores.adopt_store(request.clone()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let is_there = |set: &EndpointSet| {
+            let instance = set.endpoints.get(&own.instance_id);
+            instance.is_some_and(|instance| instance.status() == InstanceStatus::Serving)
+        };
+        shop.fleet.mesh().endpoints(service).wait_for(is_there).await.expect("the mesh is there");
+    };
+    timeout(STUCK, adopted).await.expect("in time");
 }
 
 /// A new order settles, and the read side has seen it.
