@@ -10,6 +10,13 @@ use tokio::sync::watch;
 #[derive(Clone, Debug)]
 pub struct Condition(watch::Receiver<Result<(), Arc<str>>>);
 
+impl Default for Condition {
+    /// Well, for good.
+    fn default() -> Self {
+        Conditioner::default().condition()
+    }
+}
+
 impl Condition {
     /// What is wrong, if anything is.
     pub fn problem(&self) -> Option<Arc<str>> {
@@ -28,12 +35,14 @@ impl Condition {
 #[derive(Debug)]
 pub(crate) struct Conditioner(watch::Sender<Result<(), Arc<str>>>);
 
-impl Conditioner {
+impl Default for Conditioner {
     /// Well, until something else is said.
-    pub(crate) fn new() -> Self {
+    fn default() -> Self {
         Self(watch::Sender::new(Ok(())))
     }
+}
 
+impl Conditioner {
     /// The condition.
     pub(crate) fn condition(&self) -> Condition {
         Condition(self.0.subscribe())

@@ -69,7 +69,7 @@ where
 {
     let Config { server, mesh, store } = config;
     let server = Server::new(server);
-    let draining = server.draining();
+    let (draining, serving) = (server.draining(), server.serving());
     let orders = Subscription::start(
         EventServiceClient::new(mesh.channel("order")),
         store.outbox().clone(),
@@ -80,7 +80,7 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
-        .add_service(Feed::service(store.outbox().clone(), draining))
+        .add_service(Feed::service(store.outbox().clone(), draining, serving))
         .add_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
         .reports(orders.health_name(), orders.condition())
         .announce(mesh);

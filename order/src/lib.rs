@@ -74,7 +74,7 @@ where
 {
     let Config { server, mesh, store, saga_deadline } = config;
     let server = Server::new(server);
-    let draining = server.draining();
+    let (draining, serving) = (server.draining(), server.serving());
     let credit = Subscription::start(
         EventServiceClient::new(mesh.channel("customer")),
         store.outbox().clone(),
@@ -84,7 +84,7 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(OrderServiceServer::new(service::Rpcs::new(store.clone(), saga_deadline, draining.clone())))
-        .add_service(Feed::service(store.outbox().clone(), draining))
+        .add_service(Feed::service(store.outbox().clone(), draining, serving))
         // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
         .add_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())
         .reports(credit.health_name(), credit.condition())

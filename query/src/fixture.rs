@@ -5,6 +5,7 @@ use std::{convert::Infallible, sync::Arc};
 use meshwork::{
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
     event::{Feed, Outbox, Subscription},
+    health::Condition,
     store::{self, StoreError, Transaction},
     write::{Decider, NewEvent, Outcome, Rows, Writer},
 };
@@ -101,7 +102,8 @@ impl Shop {
         let (orders, customers) = (Producer::open("order", &dir).await, Producer::open("customer", &dir).await);
         let draining = CancellationToken::new();
         let subscribe = |producer: &Producer, source| {
-            let client = EventServiceClient::new(Feed::service(producer.outbox.clone(), draining.clone()));
+            let client =
+                EventServiceClient::new(Feed::service(producer.outbox.clone(), draining.clone(), Condition::default()));
             Subscription::start(client, store.outbox().clone(), store.writer().clone(), source)
         };
         let view_id = store.outbox().store_id();

@@ -164,7 +164,7 @@ impl Announcer {
     ) -> Self {
         let (goal, goal_seen) = watch::channel(Goal::Present(instance.status()));
         let (announced, announced_seen) = watch::channel(None);
-        let conditioner = Conditioner::new();
+        let conditioner = Conditioner::default();
         let admission = conditioner.condition();
         let work = worker::run(registry, gate, instance, lease_ttl, goal_seen, announced, conditioner);
         Self { goal, announced: announced_seen, admission, task: AbortOnDropHandle::new(tokio::spawn(work)) }

@@ -10,21 +10,29 @@ use super::{
     Outbox,
     session::{self, Session},
 };
-use crate::contract::meshwork::event::v1::{
-    GetPositionRequest, LogPosition, SubscribeRequest, SubscribeResponse,
-    event_service_server::{EventService, EventServiceServer},
+use crate::{
+    contract::meshwork::event::v1::{
+        GetPositionRequest, LogPosition, SubscribeRequest, SubscribeResponse,
+        event_service_server::{EventService, EventServiceServer},
+    },
+    health::Condition,
 };
 
 /// Serves the outbox of one service instance.
 pub struct Feed {
     outbox: Outbox,
     draining: CancellationToken,
+    serving: Condition,
 }
 
 impl Feed {
-    /// The gRPC service. `draining` ends every stream with UNAVAILABLE, so that subscribers move to another instance.
-    pub fn service(outbox: Outbox, draining: CancellationToken) -> EventServiceServer<Self> {
-        EventServiceServer::new(Self { outbox, draining })
+    /// The gRPC service. Streams end with UNAVAILABLE, so that subscribers move to another instance, when `draining` fires and
+    /// while `serving` is not well: see [`Server::draining`] and [`Server::serving`].
+    ///
+    /// [`Server::draining`]: crate::server::Server::draining
+    /// [`Server::serving`]: crate::server::Server::serving
+    pub fn service(outbox: Outbox, draining: CancellationToken, serving: Condition) -> EventServiceServer<Self> {
+        EventServiceServer::new(Self { outbox, draining, serving })
     }
 }
 
@@ -36,7 +44,8 @@ impl EventService for Feed {
         &self,
         request: Request<Streaming<SubscribeRequest>>,
     ) -> Result<Response<Self::SubscribeStream>, Status> {
-        let session = Session::new(self.outbox.clone(), request.into_inner(), self.draining.clone());
+        let (draining, serving) = (self.draining.clone(), self.serving.clone());
+        let session = Session::new(self.outbox.clone(), request.into_inner(), draining, serving);
         // The session runs only while its stream is polled: no task, and the transport's flow control is its only queue.
         let responses = stream::try_unfold(session, |mut session| async move {
             Ok(session.next().await?.map(|response| (response, session)))

@@ -128,7 +128,7 @@ impl Outbox {
             }
         }
         let behind = Arc::new(Notify::new());
-        let conditioner = Conditioner::new();
+        let conditioner = Conditioner::default();
         let heard = database.peers().map(|peers| peers.heard(Topic::Log));
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
             store_id,

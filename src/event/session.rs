@@ -18,6 +18,7 @@ use crate::{
         Batch, Event, GetPositionRequest, Heartbeat, LogPosition, Open, Opened, PartitionHead, Start, Started,
         SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
     },
+    health::Condition,
     rpc::Domain,
     server::draining_status,
     store::StoreError,
@@ -47,6 +48,7 @@ pub(super) struct Session {
     outbox: Outbox,
     requests: Streaming<SubscribeRequest>,
     draining: CancellationToken,
+    serving: Condition,
     published: watch::Receiver<()>,
     heartbeat: Interval,
     open_by: Instant,
@@ -67,7 +69,12 @@ struct Sent {
 }
 
 impl Session {
-    pub(super) fn new(outbox: Outbox, requests: Streaming<SubscribeRequest>, draining: CancellationToken) -> Self {
+    pub(super) fn new(
+        outbox: Outbox,
+        requests: Streaming<SubscribeRequest>,
+        draining: CancellationToken,
+        serving: Condition,
+    ) -> Self {
         let published = outbox.published();
         let mut heartbeat = interval(HEARTBEAT_INTERVAL);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -76,6 +83,7 @@ impl Session {
             outbox,
             requests,
             draining,
+            serving,
             published,
             heartbeat,
             open_by: Instant::now() + OPEN_LIMIT,
@@ -92,6 +100,10 @@ impl Session {
             // Seen before the log is read: what is published in between wakes again.
             self.published.mark_unchanged();
             self.outbox.check_not_set_back().map_err(|error| unavailable(&error))?;
+            if let Some(problem) = self.serving.problem() {
+                let message = format!("this instance is NOT_SERVING: {problem}");
+                return Err(DOMAIN.retry_later("NOT_SERVING", message, Duration::from_secs(1)));
+            }
             if let Some(batch) = self.batch().await? {
                 return Ok(Some(response(subscribe_response::Event::Batch(batch))));
             }
@@ -99,6 +111,7 @@ impl Session {
             tokio::select! {
                 biased;
                 () = self.draining.cancelled() => return Err(draining_status()),
+                () = self.serving.changed() => {}
                 request = self.requests.next() => match request.transpose()?.map(|request| request.action) {
                     None => return Ok(None),
                     Some(action) => if let Some(answer) = self.act(action).await? {

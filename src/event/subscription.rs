@@ -93,7 +93,7 @@ impl Subscription {
         let progress = outbox.progress(source.name, &source.group);
         let (sender, partitions) = watch::channel(BTreeSet::new());
         let (stopping, again) = (CancellationToken::new(), Arc::new(Notify::new()));
-        let conditioner = Conditioner::new();
+        let conditioner = Conditioner::default();
         let (name, group, condition) = (source.name, source.group.clone(), conditioner.condition());
         let past = Past::new(progress.clone(), &client);
         let reading = Reading { client, outbox, writer, source: Arc::new(source), progress, again: again.clone() };

@@ -19,6 +19,7 @@ use crate::{
         },
         registry::v1::Service,
     },
+    health::{Condition, Conditioner},
     rpc::Transport,
     store::{
         Migration, Sql, StoreError, Transaction,
@@ -124,7 +125,7 @@ async fn produce(outbox: &Outbox, keys: impl IntoIterator<Item = u128>, aggregat
 }
 
 fn client(producer: &Outbox, draining: &CancellationToken) -> EventServiceClient<impl Transport + use<>> {
-    EventServiceClient::new(Feed::service(producer.clone(), draining.clone()))
+    EventServiceClient::new(Feed::service(producer.clone(), draining.clone(), Condition::default()))
 }
 
 fn source<D: Decider<Input = (u32, u64)>>() -> Source<D> {
@@ -275,7 +276,8 @@ async fn a_log_that_is_opened_again_reads_as_before(engine: Engine) {
 
 /// Sends `actions`, closes the request side, and gathers what comes back.
 async fn session(outbox: &Outbox, actions: Vec<Action>) -> Result<Vec<SubscribeResponse>, Status> {
-    let mut client = EventServiceClient::new(Feed::service(outbox.clone(), CancellationToken::new()));
+    let mut client =
+        EventServiceClient::new(Feed::service(outbox.clone(), CancellationToken::new(), Condition::default()));
     let requests = tokio_stream::iter(actions.into_iter().map(|action| SubscribeRequest { action: Some(action) }));
     client.subscribe(requests).await?.into_inner().collect::<Result<Vec<_>, _>>().await
 }
@@ -352,7 +354,7 @@ async fn a_stream_that_is_never_opened_is_ended() {
     let folder = tempfile::tempdir().expect("a folder");
     let url = format!("sqlite://{}", folder.path().join("log.db").display());
     let outbox = Outbox::open(crate::store::open(&url).await.expect("a database"), SOURCE).await.expect("a log");
-    let mut client = EventServiceClient::new(Feed::service(outbox, CancellationToken::new()));
+    let mut client = EventServiceClient::new(Feed::service(outbox, CancellationToken::new(), Condition::default()));
     let mut responses =
         client.subscribe(tokio_stream::pending::<SubscribeRequest>()).await.expect("a stream").into_inner();
     let begin = tokio::time::Instant::now();

@@ -11,13 +11,17 @@
 //! [`Server::depends_on`]: super::Server::depends_on
 //! [`Server::reports`]: super::Server::reports
 
-use std::convert::Infallible;
+use std::{convert::Infallible, sync::Arc};
 
 use futures_util::future::select_all;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use super::Config;
-use crate::{contract::meshwork::registry::v1::InstanceStatus, discovery::announce::Voice, health::Condition};
+use crate::{
+    contract::meshwork::registry::v1::InstanceStatus,
+    discovery::announce::Voice,
+    health::{Condition, Conditioner},
+};
 
 /// The conditions of a server.
 #[derive(Default)]
@@ -26,6 +30,8 @@ pub(super) struct Conditions {
     pub(super) essential: Vec<Condition>,
     /// What is only reported, each under a name of its own.
     pub(super) reported: Vec<(String, Condition)>,
+    /// The essential ones as one, for as long as the server does not leave.
+    pub(super) together: Conditioner,
 }
 
 /// The health of a server, and whoever wants to know of it.
@@ -73,6 +79,7 @@ impl Health {
             let well = self.is_well();
             if well != self.well {
                 self.well = well;
+                self.conditions.together.set(self.problem().map_or(Ok(()), |problem| Err(problem.to_string())));
                 self.tell_all(well).await;
                 if let Some(voice) = &voice {
                     voice.say(status(well));
@@ -88,11 +95,15 @@ impl Health {
     }
 
     fn is_well(&self) -> bool {
-        self.conditions.essential.iter().all(|condition| condition.problem().is_none())
+        self.problem().is_none()
+    }
+
+    fn problem(&self) -> Option<Arc<str>> {
+        self.conditions.essential.iter().find_map(Condition::problem)
     }
 
     async fn changed(&mut self) {
-        let Conditions { essential, reported } = &mut self.conditions;
+        let Conditions { essential, reported, .. } = &mut self.conditions;
         let all = essential.iter_mut().chain(reported.iter_mut().map(|(_, condition)| condition));
         let changes: Vec<_> = all.map(|condition| Box::pin(condition.changed())).collect();
         if changes.is_empty() {

@@ -145,6 +145,12 @@ impl Server {
         self.draining.clone()
     }
 
+    /// What all calls depend on, as one condition: well while the server is SERVING, or leaves. A long stream that others rely on,
+    /// such as one of events, shall end while it is not, because a client does not look again where a stream comes from.
+    pub fn serving(&self) -> Condition {
+        self.conditions.together.condition()
+    }
+
     /// Announces the server in a mesh, at each of its registries: others find it for as long as it serves. A registry that is
     /// away is waited for while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]

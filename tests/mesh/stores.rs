@@ -127,6 +127,19 @@ async fn an_instance_with_another_store_takes_no_calls_until_an_operator_adopts_
         serving.map(|instance| &*instance.instance_id).eq([&*stranger.instance_id])
     });
     timeout(STUCK, only_the_stranger).await.expect("told in time").expect("the mesh is there");
+    // Whoever has read the events of the other store hears that they are not of this one, although the other's process lives on.
+    let instances = shop.fleet.instances();
+    for reader in instances.iter().filter(|instance| ["customer", "query"].contains(&&*instance.service)) {
+        let direct = meshwork_cli::direct::Direct::connect(&reader.address.to_string()).await.expect("it listens");
+        let mut health = HealthClient::with_origin(direct.transport, direct.origin);
+        let stopped = async {
+            let events = HealthCheckRequest { service: "events/order".into() };
+            while health.check(events.clone()).await.expect("told").into_inner().status() != ServingStatus::NotServing {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(STUCK, stopped).await.expect("in time");
+    }
     stranger.stop.cancel();
     stranger.task.await.expect("no panic").expect("it left");
     shop.fleet.stop().await;

@@ -15,6 +15,7 @@ on_both_stores!(
     a_writer_notices_that_its_store_went_back_when_others_have_come_as_far_again,
     a_stream_does_not_go_on_in_a_log_that_went_back_under_it,
     an_idle_stream_ends_once_its_store_is_known_to_have_gone_back,
+    the_streams_of_an_instance_that_is_not_serving_end_so_that_its_readers_look_elsewhere,
     a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed,
 );
 
@@ -317,6 +318,29 @@ async fn an_idle_stream_ends_once_its_store_is_known_to_have_gone_back(engine: E
     fixture.producer.check().await.expect_err("set back");
     let ended = responses.message().await.expect_err("it ends, and before the next heartbeat");
     assert_eq!(ended.code(), Code::Unavailable);
+}
+
+async fn the_streams_of_an_instance_that_is_not_serving_end_so_that_its_readers_look_elsewhere(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let serving = Conditioner::default();
+    let feed = Feed::service(fixture.producer.clone(), CancellationToken::new(), serving.condition());
+    let mut client = EventServiceClient::new(feed);
+    let requests = || {
+        let open = SubscribeRequest { action: Some(open()) };
+        tokio_stream::once(open).chain(tokio_stream::pending())
+    };
+    let mut responses = client.subscribe(requests()).await.expect("open").into_inner();
+    responses.message().await.expect("opened").expect("opened");
+    serving.set(Err("refused by the registry".to_owned()));
+    let ended = responses.message().await.expect_err("it ends, and before the next heartbeat");
+    assert_eq!(ended.code(), Code::Unavailable);
+    assert!(ended.message().contains("refused by the registry"), "{ended}");
+
+    let mut responses = client.subscribe(requests()).await.expect("open").into_inner();
+    assert_eq!(responses.message().await.expect_err("nor does another begin").code(), Code::Unavailable);
+    serving.set(Ok(()));
+    let mut responses = client.subscribe(requests()).await.expect("open").into_inner();
+    responses.message().await.expect("opened").expect("opened");
 }
 
 async fn a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be_noticed(engine: Engine) {

@@ -28,7 +28,7 @@ fn announced(server: Server, registry: &Fake) -> Server {
 
 #[tokio::test(start_paused = true)]
 async fn what_calls_depend_on_is_told_to_those_who_ask_and_to_the_registry() {
-    let (registry, store) = (Fake::new(State::default()), Conditioner::new());
+    let (registry, store) = (Fake::new(State::default()), Conditioner::default());
     store.set(Err("the file was removed".into()));
     let running = run(config(), |server| announced(server.depends_on(store.condition()), &registry));
     registry.until(|state| state.statuses() == [NotServing]).await;
@@ -51,7 +51,7 @@ async fn what_calls_depend_on_is_told_to_those_who_ask_and_to_the_registry() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_only_reported_has_its_own_name_and_takes_no_calls_away() {
-    let (registry, events) = (Fake::new(State::default()), Conditioner::new());
+    let (registry, events) = (Fake::new(State::default()), Conditioner::default());
     let running = run(config(), |server| announced(server.reports("events/order", events.condition()), &registry));
     until(&running, "events/order", ServingStatus::Serving).await;
     events.set(Err("event 7 cannot be decoded".into()));
@@ -82,7 +82,7 @@ async fn a_server_that_is_not_admitted_with_its_store_is_not_well_until_it_is() 
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_leaves_does_not_come_back_when_its_store_does() {
-    let (registry, store) = (Fake::new(State::default()), Conditioner::new());
+    let (registry, store) = (Fake::new(State::default()), Conditioner::default());
     let running = run(config(), |server| {
         let never = |_| std::future::pending();
         let server = server.depends_on(store.condition());
