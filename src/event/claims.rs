@@ -4,7 +4,12 @@
 //! the bad one have their effects, and the bad one can be named.
 
 use super::{EventName, MalformedEvent, Stuck, session::MAX_BATCH_EVENTS};
-use crate::contract::meshwork::event::v1::{Batch, Event};
+use tracing::Span;
+
+use crate::{
+    contract::meshwork::event::v1::{Batch, Event},
+    trace::TraceContext,
+};
 
 /// Part of a batch that takes effect as a whole.
 pub(super) struct Part<I> {
@@ -81,6 +86,24 @@ pub(super) fn parts<I>(
         None => parts.push(Part { after: at, through, through_event_id, inputs: Vec::new(), event: None }),
     }
     (parts, None)
+}
+
+/// The folding of an event, as part of the trace that the event belongs to.
+pub(super) fn span(event: &Event) -> Span {
+    let span = tracing::debug_span!(
+        "consume",
+        otel.name = event.r#type,
+        otel.kind = "consumer",
+        event_id = event.event_id,
+        partition = event.partition,
+        position = event.position
+    );
+    if !span.is_disabled()
+        && let Ok(parent) = event.trace_parent.parse::<TraceContext>()
+    {
+        parent.adopt(&span);
+    }
+    span
 }
 
 fn stuck(event: &Event, reason: String) -> Stuck {

@@ -6,13 +6,11 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
-    time::Duration,
 };
 
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
 };
 use uuid::Uuid;
 
@@ -24,12 +22,13 @@ use super::{
     tail::{Published, Tail},
 };
 use crate::{
-    cause::with_causes,
     contract::meshwork::event::v1::Event,
     health::{Condition, Conditioner},
     store::{Database, Row, Sql, StoreError, Topic, Transaction},
     write::NewEvent,
 };
+
+mod tasks;
 
 /// The head of each partition, with the store that it is of and the event there; that is empty if it was pruned, or committed
 /// after this statement began.
@@ -40,14 +39,6 @@ const SELECT_HEADS: &str = "select partition, next, (select store_id from store)
 const MAX_INSERT_ROWS: usize = 1000;
 /// Events of one read of what others have committed: some 600 KiB.
 const MAX_CATCH_UP_EVENTS: usize = 1024;
-/// How often it is asked whether the store is well.
-const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a store that does not answer may yet be called well: a restart takes that long, and calls wait for it.
-const CHECK_PATIENCE: Duration = Duration::from_secs(3);
-/// How long it may take to answer.
-const CHECK_LIMIT: Duration = Duration::from_secs(5);
-/// After a read that failed.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// An open database with its log; clones share it. All instances of a service in one process use one.
 #[derive(Clone)]
@@ -136,12 +127,12 @@ impl Outbox {
             heads: watch::Sender::new(()),
             went_back: OnceLock::new(),
             observers: Mutex::default(),
-            catching_up: tokio::spawn(catch_up(inner.clone(), heard, behind.clone())),
+            catching_up: tokio::spawn(tasks::catch_up(inner.clone(), heard, behind.clone())),
             behind,
             memberships: Memberships::new(database.clone()),
             progress: Mutex::default(),
             condition: conditioner.condition(),
-            watching: tokio::spawn(watch_over(inner.clone(), conditioner)),
+            watching: tokio::spawn(tasks::watch_over(inner.clone(), conditioner)),
             database,
         });
         Ok(Self { inner })
@@ -465,69 +456,6 @@ async fn event_id_at(tx: &mut dyn Transaction, at: Position) -> Result<Option<St
     let select = Sql::new("select event_id from outbox where partition = ").arg(i64::from(at.partition));
     let rows = tx.fetch(select.push(" and position = ").arg(signed(at.position))).await?;
     rows.first().map(|row| row.text(0).map(str::to_owned)).transpose()
-}
-
-/// Looks again and again whether the store is well. Owned by [`Inner`], which aborts it.
-async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
-    let mut failing_since: Option<Instant> = None;
-    loop {
-        sleep(CHECK_INTERVAL).await;
-        let Some(inner) = inner.upgrade() else { return };
-        let begun = Instant::now();
-        let checked = timeout(CHECK_LIMIT, Outbox { inner }.check()).await.unwrap_or_else(|_| {
-            Err(StoreError::Unavailable(format!("no answer within {} s", CHECK_LIMIT.as_secs()).into()))
-        });
-        let condition = match checked {
-            Ok(()) => {
-                failing_since = None;
-                Ok(())
-            }
-            // A restart of the server, which its callers wait out.
-            Err(StoreError::Unavailable(_) | StoreError::Conflict(_))
-                if failing_since.get_or_insert(begun).elapsed() < CHECK_PATIENCE =>
-            {
-                continue;
-            }
-            Err(error) => Err(with_causes(&error)),
-        };
-        let problem = condition.clone().err();
-        if conditioner.set(condition) {
-            match problem {
-                Some(problem) => tracing::error!(problem, "the store is unhealthy: this instance is NOT_SERVING"),
-                None => tracing::info!("the store is healthy again"),
-            }
-        }
-    }
-}
-
-/// Reads what others commit: other processes, whose word it waits for, and writers of this one that have published in
-/// another order than they committed. Owned by [`Inner`], which aborts it; at rest it holds nothing open.
-async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
-    loop {
-        let told = async {
-            match &mut heard {
-                // An error says that the database is closed: so is the log.
-                Some(heard) => heard.changed().await.is_ok(),
-                None => std::future::pending().await,
-            }
-        };
-        // Both arms are cancel-safe.
-        tokio::select! {
-            () = behind.notified() => {}
-            told = told => if !told { return },
-        }
-        let Some(inner) = inner.upgrade() else { return };
-        if let Err(error) = inner.catch_up().await {
-            tracing::debug!(%error, "the log could not be read; it is tried again");
-            let ended = inner.check_not_set_back().is_err();
-            drop(inner);
-            if ended {
-                return;
-            }
-            sleep(RETRY_PAUSE).await;
-            behind.notify_one();
-        }
-    }
 }
 
 /// Positions, versions and limits stay far below `i64::MAX`: a log of a million events a second would need 292,000 years.

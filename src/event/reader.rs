@@ -345,7 +345,7 @@ impl<D: Decider> Connection<'_, D> {
         self.progress.received(batch);
         let one_by_one = self.failing.get(&partition).is_some_and(|failing| batch.after < failing.until);
         let decode = |event: &Event| {
-            let span = span(event);
+            let span = claims::span(event);
             let trace_parent = TraceContext::of(&span).map_or_else(|| event.trace_parent.clone(), |at| at.to_string());
             Ok(((self.source.decode)(event)?, trace_parent, span))
         };
@@ -480,24 +480,6 @@ impl<D: Decider> Connection<'_, D> {
     fn request(&self, action: Action) -> Result<(), Stop> {
         send(&self.requests, action)
     }
-}
-
-/// The folding of an event, as part of the trace that the event belongs to.
-fn span(event: &Event) -> Span {
-    let span = tracing::debug_span!(
-        "consume",
-        otel.name = event.r#type,
-        otel.kind = "consumer",
-        event_id = event.event_id,
-        partition = event.partition,
-        position = event.position
-    );
-    if !span.is_disabled()
-        && let Ok(parent) = event.trace_parent.parse::<TraceContext>()
-    {
-        parent.adopt(&span);
-    }
-    span
 }
 
 fn send(requests: &mpsc::Sender<SubscribeRequest>, action: Action) -> Result<(), Stop> {
