@@ -62,6 +62,7 @@ impl Health {
     /// The server accepts calls. Returns what the registry is to know of it.
     pub(super) async fn begin(&mut self) -> InstanceStatus {
         self.well = self.is_well();
+        self.tell_together();
         self.tell_reported().await;
         self.tell_all(self.well).await;
         status(self.well)
@@ -79,7 +80,7 @@ impl Health {
             let well = self.is_well();
             if well != self.well {
                 self.well = well;
-                self.conditions.together.set(self.problem().map_or(Ok(()), |problem| Err(problem.to_string())));
+                self.tell_together();
                 self.tell_all(well).await;
                 if let Some(voice) = &voice {
                     voice.say(status(well));
@@ -110,6 +111,10 @@ impl Health {
             return std::future::pending().await;
         }
         select_all(changes).await;
+    }
+
+    fn tell_together(&self) {
+        self.conditions.together.set(self.problem().map_or(Ok(()), |problem| Err(problem.to_string())));
     }
 
     async fn tell_reported(&self) {
