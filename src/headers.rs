@@ -42,6 +42,9 @@ pub enum Refusal {
     WrongInstance,
     /// The server is leaving, and takes no new streams.
     Draining,
+    /// A registry refuses the server, because its service is served from another store: what it would acknowledge, nobody else
+    /// would ever see.
+    NotAdmitted,
     /// The server already has as many calls as it takes.
     Overloaded,
     /// The deadline had passed when the call arrived.
@@ -50,13 +53,15 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::WrongInstance, Self::Draining, Self::Overloaded, Self::Expired];
+    pub const ALL: [Self; 5] =
+        [Self::WrongInstance, Self::Draining, Self::NotAdmitted, Self::Overloaded, Self::Expired];
 
     /// The header's value.
     pub const fn name(self) -> &'static str {
         match self {
             Self::WrongInstance => "wrong-instance",
             Self::Draining => "draining",
+            Self::NotAdmitted => "not-admitted",
             Self::Overloaded => "overloaded",
             Self::Expired => "expired",
         }
@@ -71,7 +76,7 @@ impl Refusal {
     /// may repeat elsewhere, while RESOURCE_EXHAUSTED speaks of the caller's own quota, which no other instance can mend.
     pub const fn code(self) -> Code {
         match self {
-            Self::WrongInstance | Self::Draining | Self::Overloaded => Code::Unavailable,
+            Self::WrongInstance | Self::Draining | Self::NotAdmitted | Self::Overloaded => Code::Unavailable,
             Self::Expired => Code::DeadlineExceeded,
         }
     }
@@ -81,6 +86,7 @@ impl Refusal {
         match self {
             Self::WrongInstance => "WRONG_INSTANCE",
             Self::Draining => "DRAINING",
+            Self::NotAdmitted => "NOT_ADMITTED",
             Self::Overloaded => "OVERLOADED",
             Self::Expired => "DEADLINE_EXPIRED",
         }

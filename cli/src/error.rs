@@ -51,6 +51,14 @@ pub(crate) enum Error {
         /// How the call ended.
         status: Box<Status>,
     },
+    /// A server that has no such name in its health.
+    #[error("{address} has nothing by the name {name:?}: give a gRPC service of it, events/SOURCE, or no name")]
+    UnknownHealthName {
+        /// Who was asked.
+        address: String,
+        /// For what.
+        name: String,
+    },
     /// A server does not serve.
     #[error("{address} does not serve: {problem}")]
     NotServing {
@@ -63,7 +71,7 @@ pub(crate) enum Error {
     #[error("no instance reads the events of {0:?}")]
     NoReader(String),
     /// Stores could not be reconciled; each was named before.
-    #[error("{0} stores or instances could not be reconciled: run it again once they answer")]
+    #[error("not everything is reconciled, see above ({0} of the stores and instances): run it again once they answer")]
     NotReconciled(usize),
     /// No instance has the store that is to be adopted.
     #[error(
@@ -151,6 +159,7 @@ impl From<Error> for Failure {
             | Error::UnknownService(_)
             | Error::NoInstance { .. }
             | Error::Call { .. }
+            | Error::UnknownHealthName { .. }
             | Error::NotServing { .. }
             | Error::NoReader(_)
             | Error::NotReconciled(_)

@@ -9,32 +9,45 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{process::HostPort, rpc::code_name};
+use meshwork::process::HostPort;
 use tokio::time::timeout;
+use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use crate::{args::HealthArgs, direct::Direct, error::Error};
+use crate::{
+    args::HealthArgs,
+    direct::{Direct, said},
+    error::Error,
+};
 
 /// How long a server may take to answer: it does so from memory, and who asks for it every few seconds must not pile up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// `meshwork health HOST:PORT [NAME]`.
 pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
-    let problem = match timeout(ANSWER_LIMIT, ask(&args.address, args.name)).await {
-        Ok(Ok(ServingStatus::Serving)) => return Ok(writeln!(io::stdout(), "SERVING")?),
-        Ok(Ok(status)) => status.as_str_name().to_owned(),
+    let problem = match timeout(ANSWER_LIMIT, ask(&args.address, args.name.clone())).await {
+        Ok(Ok(Some(ServingStatus::Serving))) => return Ok(writeln!(io::stdout(), "SERVING")?),
+        Ok(Ok(Some(status))) => status.as_str_name().to_owned(),
+        Ok(Ok(None)) => {
+            return Err(Error::UnknownHealthName { address: args.address.to_string(), name: args.name });
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => format!("no answer for {:.1} s", ANSWER_LIMIT.as_secs_f64()),
     };
     Err(Error::NotServing { address: args.address.to_string(), problem })
 }
 
-/// Asks about a name. The server as a whole has the empty one.
-async fn ask(address: &HostPort, service: String) -> Result<ServingStatus, Box<dyn error::Error + Send + Sync>> {
+/// Asks about a name; `None`: the server does not know it. The server as a whole has the empty one.
+async fn ask(
+    address: &HostPort,
+    service: String,
+) -> Result<Option<ServingStatus>, Box<dyn error::Error + Send + Sync>> {
     let Direct { transport, origin } = Direct::connect(&address.to_string()).await?;
-    let answer = HealthClient::with_origin(transport, origin).check(HealthCheckRequest { service }).await;
-    let answer = answer.map_err(|status| format!("{}: {}", code_name(status.code()), status.message()))?;
-    Ok(answer.into_inner().status())
+    match HealthClient::with_origin(transport, origin).check(HealthCheckRequest { service }).await {
+        Ok(answer) => Ok(Some(answer.into_inner().status())),
+        Err(status) if status.code() == Code::NotFound => Ok(None),
+        Err(status) => Err(said(&status).into()),
+    }
 }
 
 #[cfg(test)]
@@ -88,6 +101,6 @@ mod tests {
         assert!(health("events/order", Serving, "events/order").await.is_ok());
         assert!(health("events/order", NotServing, "events/order").await.is_err());
         let unknown = health("events/order", Serving, "events/other").await.expect_err("nobody has this name");
-        assert!(unknown.to_string().contains("NOT_FOUND"), "{unknown}");
+        assert!(unknown.to_string().contains(r#"has nothing by the name "events/other""#), "{unknown}");
     }
 }

@@ -165,7 +165,10 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
             };
             let all: Vec<String> =
                 if stuck.is_empty() { vec![problem.clone()] } else { stuck.iter().map(of_partition).collect() };
-            problems.extend(all.into_iter().map(|what| format!("{instance_id} events/{source} {stands}: {what}")));
+            let remedy =
+                if subscription.diverged { format!("; run `meshwork reconcile {source}`") } else { String::new() };
+            let told = |what| format!("{instance_id} events/{source} {stands}: {what}{remedy}");
+            problems.extend(all.into_iter().map(told));
         }
     }
     let mut stores: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -314,6 +317,7 @@ mod tests {
             poison: true,
         };
         let stopped = SubscriptionStatus { stuck: vec![stuck], ..subscription(SubscriptionState::Stopped, true) };
+        let diverged = SubscriptionStatus { diverged: true, ..subscription(SubscriptionState::Stopped, true) };
         let unhealthy = Told {
             operations: ListSubscriptionsResponse { store_problem: "it was removed".into(), ..Default::default() },
             ..told(vec![])
@@ -326,13 +330,14 @@ mod tests {
             store_id: "three".into(),
             served_store_id: "one".into(),
         };
-        let told = [told(vec![stopped]), unhealthy, silent, well];
+        let told = [told(vec![stopped, diverged]), unhealthy, silent, well];
         let problems = problems("order", &instances, &told, &[refused.clone(), refused]);
         assert_eq!(
             problems,
             [
                 "a events/order stopped: partition 3, position 7: event e (shop.order.v1.OrderCreated of order o): \
                  total is missing",
+                "a events/order stopped: why; run `meshwork reconcile order`",
                 "b is NOT_SERVING: it was removed",
                 "c does not answer: refused",
                 "e at host:1 is refused: it has store three, and order is served from store one; see `meshwork store adopt \

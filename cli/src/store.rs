@@ -36,6 +36,10 @@ async fn backup(StoreBackupArgs { database_url, target, .. }: StoreBackupArgs) -
         let problem = "use pg_dump for PostgreSQL, which makes a copy of one moment too";
         return Err(Error::flag("URL", store::shown(&database_url), problem));
     }
+    if !database_url.contains(':') {
+        let problem = format!("has no scheme: sqlite://{database_url}, if it is a file");
+        return Err(Error::flag("URL", database_url, problem));
+    }
     store::backup(&database_url, target.clone()).await.map_err(|error| refused(&database_url, &target, error))?;
     Ok(writeln!(io::stdout(), "{}", target.display())?)
 }
@@ -95,10 +99,30 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     if !told.removed.is_empty() {
         writeln!(out, "removed: {}", of(&told.removed))?;
     }
+    writeln!(
+        out,
+        "others with this store are taken within 5 s; then bring the readers over: meshwork reconcile {service}"
+    )?;
     everywhere(source.registry.len() - adopted)
 }
 
 /// A registry that was left out goes on refusing the store, or lets the other be served.
 fn everywhere(left_out: usize) -> Result<(), Error> {
     if left_out == 0 { Ok(()) } else { Err(Error::NotAdopted(left_out)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[tokio::test]
+    async fn a_file_that_is_given_without_a_scheme_is_named_with_the_url_that_was_meant() {
+        let cli = Cli::try_parse_from(["meshwork", "store", "backup", "order.db", "copy.db"]).expect("it parses");
+        let Command::Store(store) = cli.command else { panic!("a store") };
+        let error = run(store.command).await.expect_err("no URL");
+        assert_eq!(error.to_string(), "URL order.db: has no scheme: sqlite://order.db, if it is a file");
+    }
 }

@@ -25,10 +25,16 @@ const MAX_SWEPT_ORDERS: usize = 512;
 pub(crate) async fn run(store: &Store) {
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut failing = false;
     loop {
         ticks.tick().await;
-        if let Err(error) = sweep(store, now_ms()).await {
-            tracing::warn!(error = &error as &dyn Error, "overdue orders could not be rejected; it is tried again");
+        match sweep(store, now_ms()).await {
+            Ok(()) => failing = false,
+            Err(error) if failing => tracing::debug!(error = &error as &dyn Error, "overdue orders still wait"),
+            Err(error) => {
+                failing = true;
+                tracing::warn!(error = &error as &dyn Error, "overdue orders could not be rejected; it is tried again");
+            }
         }
     }
 }

@@ -22,8 +22,8 @@ pub struct Args {
     /// How long after the start clients are told to remove nobody, such as 15s; 0s if there was no mesh before
     #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = parse_duration)]
     pub grace: Duration,
-    /// Where policies are kept over a restart, a file that is made when the first is set; of this registry alone, several
-    /// registries do not share policies [default: in memory, lost with the process]
+    /// Where policies are kept over a restart, a file that is made when the first is set; of this registry alone: `meshwork policy`
+    /// sets them at each of several [default: in memory, lost with the process]
     #[arg(long, env = "MESHWORK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
     /// What it tells about itself.

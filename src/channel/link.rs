@@ -134,7 +134,7 @@ fn judge(response: &Response<Incoming>, gate: &Gate<Link>) -> Outcome {
             gate.pause(BUSY_PAUSE);
             Outcome::Refused
         }
-        Some(Refusal::WrongInstance | Refusal::Draining) => {
+        Some(Refusal::WrongInstance | Refusal::Draining | Refusal::NotAdmitted) => {
             gate.pause(GONE_PAUSE);
             Outcome::Refused
         }

@@ -58,7 +58,7 @@ enum Unprocessed {
 fn unprocessed(result: &Result<Answer, CallError>) -> Option<Unprocessed> {
     match result {
         Ok(answer) => match refusal(answer)? {
-            Refusal::WrongInstance | Refusal::Draining => Some(Unprocessed::Misdirected),
+            Refusal::WrongInstance | Refusal::Draining | Refusal::NotAdmitted => Some(Unprocessed::Misdirected),
             Refusal::Overloaded => Some(Unprocessed::TurnedAway),
             Refusal::Expired => None,
         },

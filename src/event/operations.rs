@@ -130,14 +130,14 @@ impl Followed {
     ) -> Result<ReconcileSubscriptionResponse, Status> {
         let (database, source, group) = (outbox.database(), self.source, &self.group);
         let name = group::cursor_name(database, source, group).await.map_err(|error| unavailable(&error))?;
-        let mut found = Forks::find(database, &name, &self.past, backup_ms).await?;
-        let (mut lost, mut undone) = (found.lost(), Undone::default());
-        if !found.is_empty() {
-            if !validate_only {
-                lost = found.hold(database).await?;
-            }
-            undone = self.undo.undo(&lost).await?;
-        }
+        let (mut found, lost) = if validate_only {
+            let found = Forks::find(database, &name, &self.past, backup_ms).await?;
+            let lost = found.lost();
+            (found, lost)
+        } else {
+            Forks::find_and_hold(database, &name, &self.past, backup_ms).await?
+        };
+        let undone = if found.is_empty() { Undone::default() } else { self.undo.undo(&lost).await? };
         let forks = lost.forks();
         if !validate_only {
             if !found.is_empty() {

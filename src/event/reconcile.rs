@@ -27,6 +27,8 @@ use crate::store::{Database, StoreError, Transaction};
 pub(super) const MARK: &str = "reconciled-by/";
 /// When to try again after the source has failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
+/// How often cursors are looked at anew that have moved before they were held.
+const HOLD_ATTEMPTS: u32 = 5;
 
 /// Where a log parts from what was read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +172,29 @@ pub(super) struct Forks {
 }
 
 impl Forks {
+    /// Finds where the log parts from what was read, and [holds](Self::hold) the cursors there. Nothing is done as long as readers
+    /// that read on in between are ahead of it, so that it is tried some times.
+    pub(super) async fn find_and_hold(
+        database: &Database,
+        name: &CursorName,
+        past: &Past,
+        backup_ms: Option<u64>,
+    ) -> Result<(Self, Lost), ReconcileError> {
+        let mut attempts = 1;
+        loop {
+            let mut found = Self::find(database, name, past, backup_ms).await?;
+            if found.is_empty() {
+                let lost = found.lost();
+                return Ok((found, lost));
+            }
+            match found.hold(database).await {
+                Ok(lost) => return Ok((found, lost)),
+                Err(ReconcileError::TakenOver) if attempts < HOLD_ATTEMPTS => attempts += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     /// Compares a group's cursors with the source's log. `backup_ms`: what stands there and is of that time, or later, is
     /// taken for younger than all that was read.
     pub(super) async fn find(
@@ -196,7 +221,7 @@ impl Forks {
 
     /// Takes the cursors out of their readers' hands, and of those who reconcile as well, until they are
     /// [moved](Self::move_cursors).
-    pub(super) async fn hold(&mut self, database: &Database) -> Result<Lost, ReconcileError> {
+    async fn hold(&mut self, database: &Database) -> Result<Lost, ReconcileError> {
         let mark: Arc<str> = format!("{MARK}{}", Uuid::new_v4()).into();
         self.replace(database, |was, _| Cursor { store_id: mark.clone(), ..was.clone() }).await?;
         Ok(Lost { held: Some(Held { name: self.name.clone(), cursors: self.cursors() }), ..self.lost() })

@@ -27,11 +27,12 @@ use super::{
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal},
+    health::Condition,
     rpc::code_of,
     trace::{self, TraceContext},
 };
 
-/// The services that we serve beside the user's own, which know nothing of our drain.
+/// The services that we serve beside the user's own, which know nothing of our drain and depend on no store.
 const INFRASTRUCTURE: &str = "/grpc.";
 
 /// What all calls of a server share.
@@ -45,6 +46,8 @@ pub(super) struct Stack {
     pub(super) calls: Places,
     pub(super) streams: Places,
     pub(super) draining: CancellationToken,
+    /// Whether each registry admits the instance.
+    pub(super) admissions: Vec<Condition>,
 }
 
 /// A call that may begin.
@@ -111,6 +114,7 @@ impl Stack {
             return Err(refused(Refusal::WrongInstance, message));
         }
         self.check_service(path)?;
+        self.check_admission(path)?;
         let flow = self.methods.flow(path);
         let deadline = self.deadline(headers, flow)?;
         let place = self.place(flow)?;
@@ -124,6 +128,14 @@ impl Stack {
         }
         let message = format!("service {service} is not served by instance {}", self.shown_instance());
         Err(Box::new(ERRORS.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
+    }
+
+    /// Whoever comes directly, or with an old list of endpoints, must not be served from a store that is not the service's.
+    fn check_admission(&self, path: &str) -> Result<(), Box<Response<Body>>> {
+        match self.admissions.iter().find_map(Condition::problem) {
+            Some(problem) if !path.starts_with(INFRASTRUCTURE) => Err(refused(Refusal::NotAdmitted, &*problem)),
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// When the call must be over. A unary call always has an end, a stream only if its caller sets one.

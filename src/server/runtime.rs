@@ -53,23 +53,25 @@ where
         );
     }
     let instance = membership::instance(&config, &own, &methods, store);
-    let mut connections = Connections::new(Stack {
-        routes: services.routes.prepare(),
-        services: services.names,
-        methods,
-        instance: instance_header(&config.instance_id)?,
-        calls: Places::new(config.limits.concurrent_calls),
-        streams: Places::new(config.limits.concurrent_streams),
-        limits: config.limits,
-        draining: draining.clone(),
-    });
-    // Boxed, so that it can be closed before the server ends.
-    let mut incoming = Box::pin(incoming.fuse());
-
+    let header = instance_header(&config.instance_id)?;
     let instance = Instance { status: health.begin().await.into(), ..instance };
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());
     let voice = membership.voice();
+    let mut connections = Connections::new(Stack {
+        routes: services.routes.prepare(),
+        services: services.names,
+        methods,
+        instance: header,
+        calls: Places::new(config.limits.concurrent_calls),
+        streams: Places::new(config.limits.concurrent_streams),
+        limits: config.limits,
+        draining: draining.clone(),
+        admissions: membership.admissions().collect(),
+    });
+    // Boxed, so that it can be closed before the server ends.
+    let mut incoming = Box::pin(incoming.fuse());
+
     let end = async {
         tokio::select! {
             () = shutdown => Ok(()),

@@ -152,8 +152,11 @@ pub enum StoreError {
     #[error("the answer to the commit was lost")]
     CommitUnknown(#[source] Cause),
     /// The files at the database's path are not the open ones: what is written now would be lost. Nothing is acknowledged
-    /// until they are back; a commit that found out may have been made in the files that are gone.
-    #[error("{path} was removed, replaced or truncated while it was open: nothing is acknowledged until it is back")]
+    /// until they are back; a commit that found out may have been made in the files that are gone. A copy put there is not them.
+    #[error(
+        "{path} was removed, replaced or truncated while it was open: nothing is acknowledged any more; copy the open files \
+         before the process ends (README, \"A file that was removed\")"
+    )]
     Replaced {
         /// The file.
         path: String,

@@ -3,7 +3,7 @@
 //! The mesh repeats by itself what it knows to be safe. The demo may repeat more: it gives every command a `request_id`
 //! (AIP-155), so that a command whose answer was lost is not done twice.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Once, time::Duration};
 
 use meshwork::{
     Mesh,
@@ -20,10 +20,14 @@ use tonic::{Code, Request, Response, Status};
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a call is repeated: an instance that was killed is back, or no longer listed, after a lease of 10 s.
 const LIMIT: Duration = Duration::from_secs(20);
+/// For how long whoever watches is not told that a call is being repeated.
+const SILENCE: Duration = Duration::from_secs(1);
 /// The first pause; then it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+
+use crate::direct::said;
 
 /// A client for each service of the shop; clones are cheap.
 #[derive(Clone)]
@@ -56,12 +60,15 @@ pub(super) async fn retry<T, F>(mut call: impl FnMut() -> F) -> Result<T, Status
 where
     F: Future<Output = Result<Response<T>, Status>>,
 {
-    let end = Instant::now() + LIMIT;
-    let mut pause = FIRST_PAUSE;
+    static SAID: Once = Once::new();
+    let (begin, mut pause) = (Instant::now(), FIRST_PAUSE);
     loop {
         match call().await {
             Ok(answer) => return Ok(answer.into_inner()),
-            Err(status) if is_passing(status.code()) && Instant::now() < end => {
+            Err(status) if is_passing(status.code()) && begin.elapsed() < LIMIT => {
+                if begin.elapsed() > SILENCE {
+                    SAID.call_once(|| eprintln!("waiting for the mesh: {}", said(&status)));
+                }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -9,8 +9,8 @@ use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, Refus
 
 use super::InstanceKey;
 
-/// How long an instance that was refused is remembered: several of its attempts.
-const REMEMBERED: Duration = Duration::from_secs(30);
+/// How long an instance that was refused is remembered: three of its attempts.
+const REMEMBERED: Duration = Duration::from_secs(15);
 /// How many are, at most.
 const MAX_REMEMBERED: usize = 256;
 
@@ -132,7 +132,7 @@ pub(super) fn check<'a>(
     match adopted.0.get(newcomer.service.as_str()) {
         Some(Adoption { store_id, .. }) if *store_id == newcomer.store_id => return Ok(()),
         Some(Adoption { store_id, in_place: true }) if is_shared(newcomer) => {
-            return Err(conflict(store_id, "by an operator's word".to_owned()));
+            return Err(conflict(store_id, "as declared with `meshwork store adopt`".to_owned()));
         }
         _ => {}
     }

@@ -1,12 +1,17 @@
 //! The way back for a reader whose source was set back to a backup, as an operator calls it.
 
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
+
 use super::{
     past::{BACKUP, RESTORE, reopened, run, set_back},
     *,
 };
-use crate::contract::meshwork::event::v1::{
-    ListSubscriptionsRequest, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse, SubscriptionStatus,
-    operations_service_client::OperationsServiceClient, operations_service_server::OperationsServiceServer,
+use crate::{
+    contract::meshwork::event::v1::{
+        ListSubscriptionsRequest, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse, SubscriptionStatus,
+        operations_service_client::OperationsServiceClient, operations_service_server::OperationsServiceServer,
+    },
+    event::reconcile::Forks,
 };
 
 on_both_stores!(
@@ -17,6 +22,7 @@ on_both_stores!(
     of_a_cursor_of_0_1_nothing_is_believed_that_cannot_be_checked,
     a_source_whose_clock_went_back_is_told_apart_by_the_time_of_its_backup,
     what_was_pruned_cannot_be_reconciled,
+    cursors_that_are_read_on_before_they_are_held_are_looked_at_anew,
     of_two_operators_at_a_time_one_reconciles_and_the_other_undoes_nothing,
     a_reconcile_that_was_cut_off_is_finished_by_the_next,
     an_operator_sees_each_subscription_and_what_holds_it_up,
@@ -230,6 +236,28 @@ async fn what_was_pruned_cannot_be_reconciled(engine: Engine) {
     let refused = Operator::of(&fixture, &subscription, false).ask(ReconcileSubscriptionRequest::default()).await;
     assert_eq!(refused.expect_err("nothing to go back to").code(), Code::OutOfRange);
     subscription.stop().await;
+}
+
+async fn cursors_that_are_read_on_before_they_are_held_are_looked_at_anew(engine: Engine) {
+    for (moves, is_held) in [(3, true), (u32::MAX, false)] {
+        let (fixture, restored) = set_back(&engine, 10).await;
+        let consumer = fixture.consumer.clone();
+        let feed = Feed::service(restored, CancellationToken::new(), Condition::default());
+        let left = Arc::new(AtomicU32::new(moves));
+        // Whoever asks the source finds that the cursors have moved meanwhile.
+        let asked = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
+            let (consumer, mut feed, left) = (consumer.clone(), feed.clone(), left.clone());
+            async move {
+                if left.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1)).is_ok() {
+                    run(&consumer, &["update cursor set store_id = store_id || '-'"]).await;
+                }
+                tower::Service::call(&mut feed, request).await
+            }
+        });
+        let past = Past::new(Progress::default(), &EventServiceClient::new(asked));
+        let held = Forks::find_and_hold(fixture.consumer.database(), &SOURCE.into(), &past, None).await;
+        assert_eq!(held.is_ok(), is_held, "{:?}", held.map(|(_, lost)| lost));
+    }
 }
 
 async fn of_two_operators_at_a_time_one_reconciles_and_the_other_undoes_nothing(engine: Engine) {

@@ -1,9 +1,10 @@
 //! What a server says of itself: to those who ask for its health, and to the registry.
 
 use tokio_stream::StreamExt as _;
+use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
-use super::*;
+use super::{probe::unary, *};
 use crate::{
     contract::meshwork::registry::v1::InstanceStatus::{NotServing, Serving},
     discovery::announce::fake::{Fake, State},
@@ -30,14 +31,20 @@ fn announced(server: Server, registry: &Fake) -> Server {
 async fn what_calls_depend_on_is_told_to_those_who_ask_and_to_the_registry() {
     let (registry, store) = (Fake::new(State::default()), Conditioner::default());
     store.set(Err("the file was removed".into()));
-    let running = run(config(), |server| announced(server.depends_on(store.condition()), &registry));
+    let mut serving = crate::health::Condition::default();
+    let running = run(config(), |server| {
+        serving = server.serving();
+        announced(server.depends_on(store.condition()), &registry)
+    });
     registry.until(|state| state.statuses() == [NotServing]).await;
+    assert_eq!(serving.problem().as_deref(), Some("the file was removed"), "its streams know from the beginning");
     for name in ["", PROBE] {
         until(&running, name, ServingStatus::NotServing).await;
     }
 
     store.set(Ok(()));
     registry.until(|state| state.statuses() == [Serving]).await;
+    assert_eq!(serving.problem(), None);
     for name in ["", PROBE] {
         until(&running, name, ServingStatus::Serving).await;
     }
@@ -65,18 +72,24 @@ async fn what_is_only_reported_has_its_own_name_and_takes_no_calls_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_not_admitted_with_its_store_is_not_well_until_it_is() {
-    let refuses = Some((tonic::Code::FailedPrecondition, "probe is served from store a"));
+    let refuses = Some((Code::FailedPrecondition, "probe is served from store a"));
     let registry = Fake::new(State { refuses, ..State::default() });
     let store = ServedStore { store_id: "b".into(), scope: StoreScope::Service };
     let running = run(config(), |server| announced(server.serves_store(store), &registry));
     until(&running, "", ServingStatus::NotServing).await;
     until(&running, PROBE, ServingStatus::NotServing).await;
+    let mut client = running.client().await;
+    let refused = client.deregister(unary("")).await.expect_err("nobody else would see what it acknowledges");
+    assert_eq!((refused.code(), header(&refused, "meshwork-refused")), (Code::Unavailable, Some("not-admitted")));
+    assert!(refused.message().contains("probe is served from store a"), "{refused}");
+    assert_eq!(running.probe.seen().started, 0);
 
     registry.change(|state| state.refuses = None);
 
     until(&running, "", ServingStatus::Serving).await;
     let state = registry.until(|state| state.statuses() == [Serving]).await;
     assert_eq!(state.leases.values().next().expect("registered").store_id, "b");
+    client.deregister(unary("")).await.expect("served");
     running.stop().await.expect("it left");
 }
 
