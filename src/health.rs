@@ -6,34 +6,47 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// A condition, now and as it changes: well, or what is wrong in a few words. Clones see the same.
-#[derive(Clone, Debug)]
-pub struct Condition(watch::Receiver<Result<(), Arc<str>>>);
+/// What is wrong once whoever watched over a condition has ended: nobody knows how it is.
+const UNWATCHED: &str = "a defect: what watched over it has ended";
 
-impl Default for Condition {
-    /// Well, for good.
-    fn default() -> Self {
-        Conditioner::default().condition()
-    }
+/// A condition, now and as it changes: well, or what is wrong in a few words. Clones see the same. The default is well, for good.
+#[derive(Clone, Debug, Default)]
+pub struct Condition {
+    told: Option<watch::Receiver<Result<(), Arc<str>>>>,
+    /// It was seen that nobody tells any more.
+    ended: bool,
 }
 
 impl Condition {
     /// What is wrong, if anything is.
     pub fn problem(&self) -> Option<Arc<str>> {
-        self.0.borrow().clone().err()
+        let told = self.told.as_ref()?;
+        let problem = told.borrow().clone().err();
+        problem.or_else(|| told.has_changed().is_err().then(|| UNWATCHED.into()))
     }
 
-    /// Waits for a change since the last call. Cancel-safe. A condition that nobody watches over any more stays as it is.
+    /// Waits for a change since the last call. Cancel-safe.
     pub async fn changed(&mut self) {
-        if self.0.changed().await.is_err() {
-            std::future::pending::<()>().await;
+        match &mut self.told {
+            Some(told) if !self.ended => self.ended = told.changed().await.is_err(),
+            Some(_) | None => std::future::pending().await,
+        }
+    }
+
+    /// Waits until something is wrong, and says what. Cancel-safe.
+    pub async fn until_problem(&mut self) -> Arc<str> {
+        loop {
+            if let Some(problem) = self.problem() {
+                return problem;
+            }
+            self.changed().await;
         }
     }
 }
 
-/// Says whether something is well.
+/// Says whether something is well, for as long as it lives: what is the condition of nobody any more is not well.
 #[derive(Debug)]
-pub(crate) struct Conditioner(watch::Sender<Result<(), Arc<str>>>);
+pub struct Conditioner(watch::Sender<Result<(), Arc<str>>>);
 
 impl Default for Conditioner {
     /// Well, until something else is said.
@@ -44,12 +57,12 @@ impl Default for Conditioner {
 
 impl Conditioner {
     /// The condition.
-    pub(crate) fn condition(&self) -> Condition {
-        Condition(self.0.subscribe())
+    pub fn condition(&self) -> Condition {
+        Condition { told: Some(self.0.subscribe()), ended: false }
     }
 
     /// Says how it is. Returns whether it has got well, or ceased to be.
-    pub(crate) fn set(&self, condition: Result<(), String>) -> bool {
+    pub fn set(&self, condition: Result<(), String>) -> bool {
         let condition = condition.map_err(Arc::from);
         let mut turned = false;
         self.0.send_if_modified(|now| {
@@ -57,5 +70,22 @@ impl Conditioner {
             std::mem::replace(now, condition.clone()) != condition
         });
         turned
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_nobody_watches_over_any_more_is_not_well() {
+        let conditioner = Conditioner::default();
+        let mut condition = conditioner.condition();
+        assert_eq!(condition.problem(), None);
+        drop(conditioner);
+        condition.changed().await;
+        assert_eq!(&*condition.until_problem().await, UNWATCHED);
+        assert!(futures_util::poll!(Box::pin(condition.changed())).is_pending(), "it is told once");
+        assert_eq!(Condition::default().problem(), None);
     }
 }

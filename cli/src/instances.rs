@@ -179,9 +179,10 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
     // Each registry of a list has refused it.
     let refused: BTreeMap<&str, &RefusedInstance> = refused.iter().map(|r| (r.instance_id.as_str(), r)).collect();
     for RefusedInstance { instance_id, address, store_id, served_store_id } in refused.into_values() {
+        let served = if served_store_id.is_empty() { "another".to_owned() } else { format!("store {served_store_id}") };
         problems.push(format!(
-            "{instance_id} at {address} is refused: it has store {store_id}, and {service} is served from store \
-             {served_store_id}; see `meshwork store adopt --help`"
+            "{instance_id} at {address} is refused: it has store {store_id}, and {service} is served from {served}; see \
+             `meshwork store adopt --help`"
         ));
     }
     if stores.len() > 1 {

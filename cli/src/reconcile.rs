@@ -87,14 +87,18 @@ pub(crate) async fn run(args: ReconcileArgs) -> Result<(), Error> {
 
 /// Who reads the events of a service, and what is wrong with those who may, and do not say.
 async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Vec<String>), Error> {
-    let mut instances = Vec::new();
-    for service in directory.services().await?.into_iter().filter(|service| service.instance_count > 0) {
-        match directory.instances(&service.name).await {
-            Ok(of_service) => instances.extend(of_service),
-            // The last one has left meanwhile.
-            Err(Error::UnknownService(_)) => {}
+    let (mut instances, mut silent) = (Vec::new(), Vec::new());
+    for service in directory.services().await?.into_iter().filter(|service| service.name != source) {
+        let of_service = match directory.instances(&service.name).await {
+            Ok(of_service) => of_service,
+            // The registry has restarted meanwhile.
+            Err(Error::UnknownService(_)) => Vec::new(),
             Err(error) => return Err(error),
+        };
+        if of_service.is_empty() {
+            silent.push(format!("{} has no instance that could say whether it reads the events", service.name));
         }
+        instances.extend(of_service);
     }
     let ask = |address: String| async move {
         let asked = async {
@@ -107,7 +111,7 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
             .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
     };
     let told = join_all(instances.iter().map(|instance| ask(instance.address.clone()))).await;
-    let (mut readers, mut silent) = (Vec::new(), Vec::new());
+    let mut readers = Vec::new();
     for (instance, told) in instances.into_iter().zip(told) {
         let (service, instance_id) = (instance.service, instance.instance_id);
         match told {

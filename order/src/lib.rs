@@ -81,9 +81,10 @@ where
         store.writer().clone(),
         consume::credit(),
     );
+    let rpcs = service::Rpcs::new(store.clone(), saga_deadline, draining.clone(), serving.clone());
     let server = store
         .served_by(server, StoreScope::Service)
-        .add_service(OrderServiceServer::new(service::Rpcs::new(store.clone(), saga_deadline, draining.clone())))
+        .add_service(OrderServiceServer::new(rpcs))
         .add_service(Feed::service(store.outbox().clone(), draining, serving))
         // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
         .add_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())

@@ -8,7 +8,7 @@ use std::{error::Error, time::Duration};
 use futures_util::future::join_all;
 use meshwork::{store::StoreError, write::WriteError};
 use meshwork_shop::now_ms;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::{
     Store,
@@ -18,6 +18,8 @@ use crate::{
 
 /// How late a deadline may be noticed: well below the shortest that makes sense.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// How long it is silent about orders that could not be rejected.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// Orders of one sweep: a batch of the writer. What is left is swept at once.
 const MAX_SWEPT_ORDERS: usize = 512;
 
@@ -25,14 +27,16 @@ const MAX_SWEPT_ORDERS: usize = 512;
 pub(crate) async fn run(store: &Store) {
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut failing = false;
+    let mut said: Option<Instant> = None;
     loop {
         ticks.tick().await;
         match sweep(store, now_ms()).await {
-            Ok(()) => failing = false,
-            Err(error) if failing => tracing::debug!(error = &error as &dyn Error, "overdue orders still wait"),
+            Ok(()) => said = None,
+            Err(error) if said.is_some_and(|said| said.elapsed() < SAY_AGAIN) => {
+                tracing::debug!(error = &error as &dyn Error, "overdue orders still wait");
+            }
             Err(error) => {
-                failing = true;
+                said = Some(Instant::now());
                 tracing::warn!(error = &error as &dyn Error, "overdue orders could not be rejected; it is tried again");
             }
         }

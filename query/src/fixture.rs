@@ -111,7 +111,7 @@ impl Shop {
             [subscribe(&orders, consume::orders(view_id)), subscribe(&customers, consume::customers(view_id))];
         let sources = [("order", &subscriptions[0]), ("customer", &subscriptions[1])];
         let sources = sources.map(|(name, subscription)| (name, subscription.past().clone()));
-        let service = Service::new(&store, sources.to_vec(), &draining);
+        let service = Service::new(&store, sources.to_vec(), &draining, Condition::default());
         Self { orders, customers, service, draining, _subscriptions: subscriptions, _dirs: [view_dir, dir] }
     }
 }

@@ -102,7 +102,7 @@ where
 
     let server = Server::new(server);
     let sources = [&orders, &customers].map(|subscription| (subscription.source(), subscription.past().clone()));
-    let service = Service::new(&store, sources.to_vec(), &server.draining());
+    let service = Service::new(&store, sources.to_vec(), &server.draining(), server.serving());
     let server = store
         .served_by(server, StoreScope::Instance)
         .add_service(QueryServiceServer::new(service))

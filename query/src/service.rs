@@ -13,6 +13,7 @@ use meshwork::{
         },
     },
     event::{Past, PositionToken},
+    health::Condition,
     rpc::{Page, Violations},
     store::Database,
 };
@@ -38,11 +39,17 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// A service over the view of `store`, which follows these sources. `draining` ends waits and watches.
-    pub(crate) fn new(store: &Store, sources: Vec<(&'static str, Past)>, draining: &CancellationToken) -> Self {
+    /// A service over the view of `store`, which follows these sources. `draining` ends waits and watches, and so does whatever is
+    /// wrong with `serving` for watches.
+    pub(crate) fn new(
+        store: &Store,
+        sources: Vec<(&'static str, Past)>,
+        draining: &CancellationToken,
+        serving: Condition,
+    ) -> Self {
         let database = store.database().clone();
         Self {
-            watches: Arc::new(Watches::new(database.clone(), store.decider().hub(), draining.clone())),
+            watches: Arc::new(Watches::new(database.clone(), store.decider().hub(), draining.clone(), serving)),
             database,
             view_id: store.outbox().store_id().to_owned(),
             sources: Sources::new(sources, draining.clone()),

@@ -42,7 +42,7 @@ const MAX_WATCHED_SERVICES: usize = 1024;
 pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, Attempt), Status> {
     let mut violations = Violations::default();
     let lease_ttl = violations.check("lease_ttl", lease_ttl(request.lease_ttl));
-    let attempt = Attempt { holder: request.holder, number: request.attempt };
+    let attempt = Attempt { holder: request.holder, number: request.attempt, refused: request.refused };
     if !attempt.holder.is_empty() {
         violations.check("holder", visible(&attempt.holder));
     }

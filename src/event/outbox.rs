@@ -5,9 +5,11 @@
 
 use std::{
     collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
+use prost::Message as _;
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -37,6 +39,8 @@ const SELECT_HEADS: &str = "select partition, next, (select store_id from store)
 
 /// Rows of one insert: well below SQLite's 32,766 parameters at eleven columns a row.
 const MAX_INSERT_ROWS: usize = 1000;
+/// Bytes of one event: it must fit into a message of 4 MiB, with room for what later versions say of it.
+const MAX_EVENT_BYTES: usize = 2 << 20;
 /// Events of one read of what others have committed: some 600 KiB.
 const MAX_CATCH_UP_EVENTS: usize = 1024;
 
@@ -55,6 +59,8 @@ struct Inner {
     went_back: OnceLock<WentBack>,
     /// Held while publishing, so that observers see each partition in order.
     observers: Mutex<Vec<Observer>>,
+    /// Why what others have committed cannot be read at the moment.
+    unread: Mutex<Option<String>>,
     /// Events were committed that cannot be published before others are read.
     behind: Arc<Notify>,
     catching_up: JoinHandle<()>,
@@ -127,6 +133,7 @@ impl Outbox {
             heads: watch::Sender::new(()),
             went_back: OnceLock::new(),
             observers: Mutex::default(),
+            unread: Mutex::default(),
             catching_up: tokio::spawn(tasks::catch_up(inner.clone(), heard, behind.clone())),
             behind,
             memberships: Memberships::new(database.clone()),
@@ -160,14 +167,19 @@ impl Outbox {
         .to_text()
     }
 
-    /// Whether the database answers, can be written, and still holds this store, with all that was published of it.
+    /// Whether the database answers, can be written, and still holds this store, with all that was published of it; and whether
+    /// what others have written there can be read.
     ///
     /// # Errors
     /// What is wrong with it.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.inner.database.check().await?;
         let published = self.inner.tail().heads().to_vec();
-        self.inner.verify(&published).await
+        self.inner.verify(&published).await?;
+        match &*self.inner.unread() {
+            None => Ok(()),
+            Some(problem) => Err(StoreError::Unavailable(format!("the log cannot be read: {problem}").into())),
+        }
     }
 
     /// # Errors
@@ -329,6 +341,11 @@ impl Outbox {
             })
             .collect();
 
+        if let Some(event) = appended.iter().find(|event| event.encoded_len() > MAX_EVENT_BYTES) {
+            let (event_type, bytes) = (event.r#type.clone(), event.encoded_len());
+            return Err(StoreError::EventTooLarge { event_type, bytes, limit: MAX_EVENT_BYTES });
+        }
+
         let moved = Sql::new("insert into outbox_head (partition, next) values ")
             .rows(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
             .push(" on conflict (partition) do update set next = excluded.next");
@@ -406,7 +423,7 @@ impl Inner {
         for event in events.into_iter().map(Arc::new) {
             let taken = self.tail().publish(event.clone());
             match taken {
-                Published::Now => observers.iter().for_each(|observer| observer(&event)),
+                Published::Now => observers.iter().for_each(|observer| show(observer, &event)),
                 Published::Before => {}
                 Published::Gap => self.behind.notify_one(),
             }
@@ -433,6 +450,11 @@ impl Inner {
         }
     }
 
+    fn unread(&self) -> MutexGuard<'_, Option<String>> {
+        // It is replaced as a whole.
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn tail(&self) -> MutexGuard<'_, Tail> {
         // A tail that another thread left in the middle of a push is still a contiguous run.
         self.tail.lock().unwrap_or_else(PoisonError::into_inner)
@@ -441,6 +463,13 @@ impl Inner {
     fn observers(&self) -> MutexGuard<'_, Vec<Observer>> {
         // An observer that has panicked has taken nothing from the others.
         self.observers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is published stays so, and is shown to the others, whatever an observer does.
+fn show(observer: &Observer, event: &Event) {
+    if catch_unwind(AssertUnwindSafe(|| observer(event))).is_err() {
+        tracing::error!(event_id = event.event_id, "an observer of events panicked");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     },
     health::Condition,
     rpc::Domain,
-    server::draining_status,
+    server::{draining_status, not_serving_status},
     store::StoreError,
 };
 
@@ -101,8 +101,7 @@ impl Session {
             self.published.mark_unchanged();
             self.outbox.check_not_set_back().map_err(|error| unavailable(&error))?;
             if let Some(problem) = self.serving.problem() {
-                let message = format!("this instance is NOT_SERVING: {problem}");
-                return Err(DOMAIN.retry_later("NOT_SERVING", message, Duration::from_secs(1)));
+                return Err(not_serving_status(&problem));
             }
             if let Some(batch) = self.batch().await? {
                 return Ok(Some(response(subscribe_response::Event::Batch(batch))));
@@ -222,7 +221,14 @@ impl Session {
         let types = self.types.as_deref().unwrap_or_default();
         let wanted = |event: &Event| types.is_empty() || types.contains(&event.r#type);
         let events = &events[..batch_len(&events, wanted)];
-        let Some(last) = events.last() else { return Ok(None) };
+        let Some(last) = events.last() else {
+            // A head is committed. If the log went back, whoever watches over it is about to say so.
+            let next = self.outbox.standing(Position { partition, position: after + 1 }).await;
+            return match next.map_err(|error| unavailable(&error))? {
+                Standing::Pruned => Err(expired(partition, after)),
+                Standing::Event(_) | Standing::Beyond { .. } => Ok(None),
+            };
+        };
         // What was pruned meanwhile is not passed over as if it had not been.
         if events[0].position != after + 1 {
             return Err(expired(partition, after));

@@ -22,14 +22,16 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    CursorName, Outbox, Past, Progress, SubscriptionState, cursor, group,
+    CursorName, MAX_UNREAD_AGE, Outbox, Past, Progress, SubscriptionState, cursor, group,
     membership::Membership,
+    progress::ReaderProgress,
     reader::{Reader, STOPPED_PAUSE},
     report,
     stop::Stop,
 };
 use crate::{
     backoff::Backoff,
+    cause::with_causes,
     contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
     health::{Condition, Conditioner},
     rpc::Transport,
@@ -172,10 +174,8 @@ impl<D: Decider, T: Transport> Reading<D, T> {
         let Self { client, outbox, writer, source, progress, again } = self;
         let own = progress.reader();
         let database = outbox.database().clone();
-        let Some(cursor) = stopping.run_until_cancelled(cursor_name(&database, source.name, &source.group)).await
-        else {
-            return;
-        };
+        let named = cursor_name(&database, source.name, &source.group, &own, &conditioner);
+        let Some(cursor) = stopping.run_until_cancelled(named).await else { return };
         let mut membership = outbox.memberships().join(cursor.clone(), sender);
         let followed = follow(database.clone(), cursor.clone(), progress.clone(), again.clone());
         let (name, told, failing) = (source.name, progress.clone(), BTreeMap::new());
@@ -190,10 +190,13 @@ impl<D: Decider, T: Transport> Reading<D, T> {
                 ended = running => ended,
                 never = followed => match never {},
             };
-            if ended.is_err() {
-                tracing::error!(source = name, "the code that reads events panicked: the subscription is stopped");
-                let problem = "a defect: the code that reads events panicked".to_owned();
-                reader.own.set_state(SubscriptionState::Stopped(problem));
+            let problem = match ended {
+                Err(_) => "a defect: the code that reads events panicked",
+                Ok(()) => "what it needs has ended: the writer, or its membership of the group",
+            };
+            if !stopping.is_cancelled() {
+                tracing::error!(source = name, problem, "the subscription is stopped");
+                reader.own.set_state(SubscriptionState::Stopped(problem.to_owned()));
             }
             membership.leave().await;
             // If it has ended by itself, how it stands is told until somebody stops it.
@@ -207,14 +210,29 @@ impl<D: Decider, T: Transport> Reading<D, T> {
 }
 
 /// The name of a group's cursors, as soon as the store says it.
-async fn cursor_name(database: &Database, source: &str, group: &str) -> CursorName {
-    let mut backoff = BACKOFF;
+async fn cursor_name(
+    database: &Database,
+    source: &str,
+    group: &str,
+    own: &ReaderProgress,
+    conditioner: &Conditioner,
+) -> CursorName {
+    let (begun, mut backoff) = (Instant::now(), BACKOFF);
     loop {
-        match group::cursor_name(database, source, group).await {
-            Ok(name) => return name,
-            Err(error) => {
-                tracing::debug!(source, group, %error, "the group's cursors cannot be found; it is tried again");
+        let error = match group::cursor_name(database, source, group).await {
+            Ok(name) => {
+                own.set_state(SubscriptionState::Connecting(None));
+                return name;
             }
+            Err(error) => with_causes(&error),
+        };
+        let problem = format!("the group's cursors cannot be found: {error}");
+        if !matches!(own.state(), SubscriptionState::Retrying(_)) {
+            tracing::warn!(source, group, error, "the group's cursors cannot be found; it is tried again");
+        }
+        own.set_state(SubscriptionState::Retrying(problem.clone()));
+        if begun.elapsed() > MAX_UNREAD_AGE {
+            conditioner.set(Err(problem));
         }
         sleep(backoff.next(rand::random())).await;
     }

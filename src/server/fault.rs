@@ -29,6 +29,13 @@ pub fn draining_status() -> Status {
     ERRORS.error(Code::Unavailable, Refusal::Draining.reason(), "this instance is draining: continue on another one")
 }
 
+/// What a long stream ends with while its server is NOT_SERVING (see [`Server::serving`](super::Server::serving)): the client
+/// moves to another instance.
+pub fn not_serving_status(problem: &str) -> Status {
+    let message = format!("this instance is NOT_SERVING ({problem}): continue on another one");
+    ERRORS.error(Code::Unavailable, "NOT_SERVING", message)
+}
+
 /// The answer to a call that was not started.
 pub(super) fn refused(refusal: Refusal, message: impl Into<String>) -> Response<Body> {
     let mut response: Response<Body> = ERRORS.error(refusal.code(), refusal.reason(), message).into_http();

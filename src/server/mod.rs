@@ -33,7 +33,7 @@ use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
 pub use config::Config;
-pub use fault::draining_status;
+pub use fault::{draining_status, not_serving_status};
 pub use limits::Limits;
 
 pub use crate::discovery::announce::AnnounceError;
@@ -145,8 +145,8 @@ impl Server {
         self.draining.clone()
     }
 
-    /// What all calls depend on, as one condition: well while the server is SERVING, or leaves. A long stream that others rely on,
-    /// such as one of events, shall end while it is not, because a client does not look again where a stream comes from.
+    /// What all calls depend on, as one condition: well while the server is SERVING, or leaves. Every long stream shall end with
+    /// [`not_serving_status`] while it is not, because a client does not look again where a stream comes from.
     pub fn serving(&self) -> Condition {
         self.conditions.together.condition()
     }

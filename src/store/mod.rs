@@ -217,6 +217,16 @@ pub enum StoreError {
     /// The code between the reads and the writes panicked, which is a defect. Nothing has changed.
     #[error("a defect: the code that decides or stores has panicked")]
     Panicked,
+    /// An event that no subscriber could be sent: a message has 4 MiB at most.
+    #[error("an event {event_type} has {bytes} bytes, of which it may have {limit}")]
+    EventTooLarge {
+        /// Its type.
+        event_type: String,
+        /// Its size.
+        bytes: usize,
+        /// The largest size.
+        limit: usize,
+    },
     /// A column does not hold what the code expects.
     #[error("column {column} is not {expected}")]
     Decode {

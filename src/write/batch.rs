@@ -1,6 +1,9 @@
 //! One batch in one transaction: claim cursors, load rows, decide in memory, write what changed.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 
 use super::{
     Decider, NewEvent, Rows,
@@ -53,7 +56,11 @@ pub(super) async fn run<D: Decider>(
     }
     outbox.publish(events);
     if !changed.is_empty() {
-        decider.committed(&changed);
+        // Not as if the batch had failed: its jobs would be done once more.
+        let told = catch_unwind(AssertUnwindSafe(|| decider.committed(&changed)));
+        if told.is_err() {
+            tracing::error!("a decider panicked when it was told of a commit, which stands");
+        }
     }
     Ok(decisions.into_iter().map(|decision| decision.verdict(&points)).collect())
 }

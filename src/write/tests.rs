@@ -53,7 +53,8 @@ impl Decider for Accounts {
         if balance < 0 {
             return Err(Overdrawn);
         }
-        let payload = Service { name: input.account.into(), instance_count: 1 };
+        let times = if input.account == "large" { 1 << 19 } else { 1 };
+        let payload = Service { name: input.account.repeat(times), instance_count: 1 };
         let event = NewEvent::new(Uuid::nil(), ("account", Uuid::nil()), balance.cast_unsigned(), 0, &payload);
         Ok(Outcome { rows: vec![(input.account, balance)], events: vec![event], reply: balance })
     }
@@ -78,6 +79,10 @@ impl Decider for Accounts {
             .rows(changed.iter().map(|(name, balance)| [(*name).into(), (*balance).into()]))
             .push(" on conflict (name) do update set balance = excluded.balance");
         tx.execute(upsert).await.map(drop)
+    }
+
+    fn committed(&self, changed: &[(&'static str, i64)]) {
+        assert!(changed.iter().all(|(account, _)| *account != "after"), "a defect of whoever is told");
     }
 }
 
@@ -141,6 +146,8 @@ on_both_stores!(
     consumed_events_have_their_effects_once_although_they_come_twice,
     a_refused_event_takes_its_whole_batch_and_its_cursor_back,
     a_panic_of_the_rules_ends_its_own_input_and_nothing_else,
+    a_panic_of_whoever_is_told_of_a_commit_does_not_make_it_happen_twice,
+    an_event_that_no_subscriber_could_be_sent_is_refused_and_its_input_alone,
     what_was_queued_is_committed_before_the_writer_closes,
 );
 
@@ -168,6 +175,26 @@ async fn a_panic_of_the_rules_ends_its_own_input_and_nothing_else(engine: Engine
     let answers = futures_util::future::join_all(inputs.map(|input| fixture.writer.submit(input))).await;
     assert!(matches!(&answers[1], Err(WriteError::Store(error)) if matches!(**error, StoreError::Panicked)));
     assert!(answers[0].is_ok() && answers[2].is_ok());
+    assert_eq!(fixture.balances().await, BTreeMap::from([("a".to_owned(), 2)]));
+}
+
+async fn a_panic_of_whoever_is_told_of_a_commit_does_not_make_it_happen_twice(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    fixture.outbox.observe(|_| panic!("a defect of an observer"));
+    let inputs = [book("a", 1), book("after", 1), book("a", 1)];
+    let answers = futures_util::future::join_all(inputs.map(|input| fixture.writer.submit(input))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!(fixture.balances().await, BTreeMap::from([("a".to_owned(), 2), ("after".to_owned(), 1)]));
+    assert_eq!(fixture.log().await.len(), 3);
+}
+
+async fn an_event_that_no_subscriber_could_be_sent_is_refused_and_its_input_alone(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let inputs = [book("a", 1), book("large", 1), book("a", 1)];
+    let answers = futures_util::future::join_all(inputs.map(|input| fixture.writer.submit(input))).await;
+    assert!(answers[0].is_ok() && answers[2].is_ok());
+    let Err(WriteError::Store(error)) = &answers[1] else { panic!("too large") };
+    assert!(matches!(**error, StoreError::EventTooLarge { .. }), "{error}");
     assert_eq!(fixture.balances().await, BTreeMap::from([("a".to_owned(), 2)]));
 }
 

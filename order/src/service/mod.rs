@@ -11,6 +11,7 @@ use meshwork::{
         CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order as OrderMessage, WatchOrderRequest,
         order_service_server::OrderService,
     },
+    health::Condition,
     rpc::{Domain, Violations},
     write::Applied,
 };
@@ -33,11 +34,12 @@ pub(crate) struct Rpcs {
     store: Store,
     saga_deadline: Duration,
     draining: CancellationToken,
+    serving: Condition,
 }
 
 impl Rpcs {
-    pub(crate) fn new(store: Store, saga_deadline: Duration, draining: CancellationToken) -> Self {
-        Self { store, saga_deadline, draining }
+    pub(crate) fn new(store: Store, saga_deadline: Duration, draining: CancellationToken, serving: Condition) -> Self {
+        Self { store, saga_deadline, draining, serving }
     }
 
     async fn write(&self, input: Input) -> Result<Response<OrderMessage>, Status> {
@@ -82,7 +84,7 @@ impl OrderService for Rpcs {
         request: Request<WatchOrderRequest>,
     ) -> Result<Response<Self::WatchOrderStream>, Status> {
         let order_id = order_id(&request.into_inner().order_id)?;
-        let stream = watch::open(self.store.clone(), order_id, self.draining.clone()).await?;
+        let stream = watch::open(self.store.clone(), order_id, self.draining.clone(), self.serving.clone()).await?;
         Ok(Response::new(Box::pin(stream)))
     }
 }

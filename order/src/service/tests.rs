@@ -7,6 +7,7 @@ use meshwork::{
         r#type::v1::Money,
     },
     event::PositionToken,
+    health::{Condition, Conditioner},
     server::draining_status,
 };
 use meshwork_shop::timestamp;
@@ -39,7 +40,12 @@ impl Service {
 
     async fn open(folder: &TempDir) -> Rpcs {
         let url = format!("sqlite://{}", folder.path().join("order.db").display());
-        Rpcs::new(crate::open(&url).await.expect("a store"), SAGA_DEADLINE, CancellationToken::new())
+        Rpcs::new(
+            crate::open(&url).await.expect("a store"),
+            SAGA_DEADLINE,
+            CancellationToken::new(),
+            Condition::default(),
+        )
     }
 
     async fn create(&self, request: CreateOrderRequest) -> Result<OrderMessage, Status> {
@@ -184,6 +190,20 @@ async fn a_draining_instance_sends_its_watchers_elsewhere() {
     service.rpcs.draining.cancel();
     let end = watch.next().await.expect("told").expect_err("draining");
     assert_eq!((end.code(), end.message()), (Code::Unavailable, draining_status().message()));
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_serving_sends_its_watchers_elsewhere() {
+    let mut service = Service::start().await;
+    let serving = Conditioner::default();
+    service.rpcs.serving = serving.condition();
+    let order = service.create(request("")).await.expect("created");
+    let mut watch = service.watch(&order.order_id).await.expect("a stream");
+    watch.next().await.expect("first").expect("an order");
+    serving.set(Err("the file was removed".into()));
+    let end = watch.next().await.expect("told").expect_err("nothing would change here any more");
+    assert_eq!(end.code(), Code::Unavailable);
+    assert!(end.message().contains("the file was removed"), "{end}");
 }
 
 #[tokio::test]

@@ -4,7 +4,11 @@
 //! read are skipped, never the last one.
 
 use futures_util::{Stream, stream};
-use meshwork::{contract::shop::order::v1::Order as OrderMessage, server::draining_status};
+use meshwork::{
+    contract::shop::order::v1::Order as OrderMessage,
+    health::Condition,
+    server::{draining_status, not_serving_status},
+};
 use meshwork_shop::store_status;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -23,9 +27,10 @@ pub(super) async fn open(
     store: Store,
     order_id: Uuid,
     draining: CancellationToken,
+    serving: Condition,
 ) -> Result<impl Stream<Item = Result<OrderMessage, Status>> + Send, Status> {
     let watch = store.decider().watchers().watch(order_id);
-    let mut watcher = Watcher { watch, store, order_id, draining, last: None };
+    let mut watcher = Watcher { watch, store, order_id, draining, serving, last: None };
     let (_, first) = watcher.read().await?;
     let rest = stream::try_unfold(watcher, |mut watcher| async move {
         Ok(watcher.next().await?.map(|message| (message, watcher)))
@@ -38,6 +43,7 @@ struct Watcher {
     store: Store,
     order_id: Uuid,
     draining: CancellationToken,
+    serving: Condition,
     /// The order as it was last sent.
     last: Option<Order>,
 }
@@ -49,6 +55,7 @@ impl Watcher {
             // All arms are cancel-safe; whoever wakes reads anew.
             tokio::select! {
                 () = self.draining.cancelled() => return Err(draining_status()),
+                problem = self.serving.until_problem() => return Err(not_serving_status(&problem)),
                 () = self.watch.changed() => {}
             }
             let before = self.last.map(|order| order.version);

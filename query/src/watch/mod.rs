@@ -21,7 +21,8 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures_util::{Stream, StreamExt as _, stream};
 use meshwork::{
     contract::shop::query::v1::{self as proto, WatchOrdersResponse},
-    server::draining_status,
+    health::Condition,
+    server::{draining_status, not_serving_status},
     store::{Database, StoreError},
 };
 use meshwork_shop::store_status;
@@ -46,6 +47,7 @@ pub(crate) struct Watches {
     hub: Arc<Hub>,
     names: Names,
     draining: CancellationToken,
+    serving: Condition,
 }
 
 /// One WatchOrders stream.
@@ -53,6 +55,7 @@ struct Watcher {
     shared: Arc<Watches>,
     customer_id: Option<Uuid>,
     subscription: Subscription,
+    serving: Condition,
     /// Changes to be sent, each order once, as it is now.
     pending: BTreeMap<Uuid, OrderRow>,
     missed: Option<Missed>,
@@ -67,9 +70,9 @@ struct Missed {
 }
 
 impl Watches {
-    /// Watches over the changes of `hub`. `draining` ends every watch.
-    pub(crate) fn new(database: Database, hub: Arc<Hub>, draining: CancellationToken) -> Self {
-        Self { database, hub, names: Names::default(), draining }
+    /// Watches over the changes of `hub`. `draining` ends every watch, and so does whatever is wrong with `serving`.
+    pub(crate) fn new(database: Database, hub: Arc<Hub>, draining: CancellationToken, serving: Condition) -> Self {
+        Self { database, hub, names: Names::default(), draining, serving }
     }
 
     /// Begins to watch, from now on: first an empty response, then orders as they change.
@@ -82,6 +85,7 @@ impl Watches {
             shared: self.clone(),
             customer_id,
             subscription,
+            serving: self.serving.clone(),
             pending: BTreeMap::new(),
             missed: None,
             ended: false,
@@ -100,6 +104,9 @@ impl Watcher {
         loop {
             if self.shared.draining.is_cancelled() {
                 return Err(draining_status());
+            }
+            if let Some(problem) = self.serving.problem() {
+                return Err(not_serving_status(&problem));
             }
             if self.ended {
                 return Err(begun_anew());
@@ -124,6 +131,7 @@ impl Watcher {
         let first = tokio::select! {
             received = self.subscription.next(&shared.hub) => received,
             () = shared.draining.cancelled() => return,
+            _ = self.serving.until_problem() => return,
         };
         self.take(first);
         while self.missed.is_none() && !self.ended && self.pending.len() < MAX_ORDERS_PER_MESSAGE {

@@ -33,7 +33,12 @@ impl World {
     async fn open() -> Self {
         let (dir, store) = view().await;
         let draining = CancellationToken::new();
-        let watches = Arc::new(Watches::new(store.database().clone(), store.decider().hub(), draining.clone()));
+        let watches = Arc::new(Watches::new(
+            store.database().clone(),
+            store.decider().hub(),
+            draining.clone(),
+            Condition::default(),
+        ));
         Self { store, watches, draining, position: 0, _dir: dir }
     }
 

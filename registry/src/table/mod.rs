@@ -82,6 +82,8 @@ pub struct Attempt {
     pub holder: String,
     /// Counts its calls.
     pub number: u64,
+    /// It was refused before because of its store, maybe by an earlier life of this registry.
+    pub refused: bool,
 }
 
 impl Attempt {
@@ -135,6 +137,7 @@ impl Table {
             return Ok(held.granted());
         }
         self.check_store(&instance)?;
+        self.check_refused(&instance, &attempt)?;
         let key = self.admit(&instance)?;
         self.refused.forget(&instance);
         if self.adopted.arrived(&instance) {
@@ -204,14 +207,15 @@ impl Table {
         store_id: &str,
     ) -> Option<(Vec<InstanceKey>, Vec<InstanceKey>)> {
         self.expire(now);
-        let (name, index) = self.services.get_key_value(service)?;
-        let of_store = index.instances().filter(|instance| instance.store_id == store_id);
+        let name: Arc<str> = service.into();
+        let instances = self.services.get(service).into_iter().flat_map(ServiceIndex::instances);
+        let of_store = instances.filter(|instance| instance.store_id == store_id);
         let kept: Vec<InstanceKey> =
             of_store.map(|instance| (name.clone(), instance.instance_id.as_str().into())).collect();
         if kept.is_empty() && !self.refused.of(service).iter().any(|refused| refused.store_id == store_id) {
             return None;
         }
-        self.adopted.adopt(name.clone(), store_id.to_owned());
+        self.adopted.adopt(name, store_id.to_owned());
         let mut removed = Vec::new();
         if !kept.is_empty() {
             let adopted =
@@ -240,6 +244,14 @@ impl Table {
         let others = service.filter(|service| service.stores().any(|store| store != instance.store_id));
         let checked = stores::check(instance, others.into_iter().flat_map(ServiceIndex::instances), &self.adopted);
         checked.map_err(|conflict| self.refused.note(self.clock.now(), instance, conflict))
+    }
+
+    /// Whether an instance that was refused may be looked at anew: not as long as those with the right store may yet come back.
+    fn check_refused(&mut self, instance: &Instance, attempt: &Attempt) -> Result<(), StoreConflict> {
+        if attempt.refused && self.provisional() && stores::is_shared(instance) && !self.adopted.is_of(instance) {
+            return Err(self.refused.note(self.clock.now(), instance, stores::not_known_yet(instance)));
+        }
+        Ok(())
     }
 
     fn remove_other_stores(&mut self, adopted: &Instance) -> Vec<InstanceKey> {

@@ -17,13 +17,14 @@ const MAX_REMEMBERED: usize = 256;
 /// Another store is served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{service} is served from store {served} {by}, and this instance has store {refused}: give it the same database, or \
-     `meshwork store adopt {service} {refused}`"
+    "{service} is served from {} {by}, and this instance has store {refused}: give it the same database, or \
+     `meshwork store adopt {service} {refused}`",
+    if served.is_empty() { "another store".to_owned() } else { format!("store {served}") }
 )]
 pub struct StoreConflict {
     /// The service.
     pub service: String,
-    /// The store that it is served from.
+    /// The store that it is served from; empty: not known yet.
     pub served: String,
     /// By which instance, or because an operator says so.
     pub by: String,
@@ -49,6 +50,11 @@ impl Adopted {
         if self.0.get(&service).is_none_or(|adoption| adoption.store_id != store_id) {
             self.0.insert(service, Adoption { store_id, in_place: false });
         }
+    }
+
+    /// Whether an instance has the store that was adopted for its service.
+    pub(super) fn is_of(&self, instance: &Instance) -> bool {
+        self.0.get(instance.service.as_str()).is_some_and(|adoption| adoption.store_id == instance.store_id)
     }
 
     /// An instance is there. Returns whether its store is the one that was adopted for its service.
@@ -109,6 +115,17 @@ fn key(instance: &Instance) -> InstanceKey {
 /// Whether an instance serves a store that its siblings must serve as well.
 pub(super) fn is_shared(instance: &Instance) -> bool {
     instance.store_scope() != StoreScope::Instance && !instance.store_id.is_empty()
+}
+
+/// Why an instance that was refused is refused again by a registry that has just started.
+pub(super) fn not_known_yet(instance: &Instance) -> StoreConflict {
+    StoreConflict {
+        service: instance.service.clone(),
+        served: String::new(),
+        by: "as far as was known before the registry started, which waits for its instances to come back".to_owned(),
+        refused: instance.store_id.clone(),
+        again: false,
+    }
 }
 
 /// Whether two instances of a service cannot both be right.

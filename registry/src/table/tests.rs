@@ -109,7 +109,7 @@ fn a_second_registration_fences_the_first() {
 fn a_registration_that_arrives_late_does_not_fence_a_later_one_of_the_same_process() {
     let mut running = Running::new(Duration::ZERO);
     let mut attempt = |number, status: InstanceStatus| {
-        let attempt = Attempt { holder: "process".into(), number };
+        let attempt = Attempt { holder: "process".into(), number, ..Attempt::default() };
         let mut registration = Registration { attempt, ..registration("order", "a") };
         registration.instance.set_status(status);
         running.table.register(Duration::ZERO, registration).expect("there is room")

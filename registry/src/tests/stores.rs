@@ -113,6 +113,29 @@ async fn a_registry_that_has_just_started_refuses_no_store_because_it_does_not_k
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_was_refused_before_a_registry_restarted_waits_until_it_knows_who_was_first() {
+    let again = |store_id| RegisterRequest { refused: true, ..request_with("b", store_id, StoreScope::Service) };
+    let mut mesh = Mesh::with_grace(Duration::from_secs(15));
+    let refused = mesh.client.register(again("two")).await.expect_err("the others may yet come back");
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    for part in ["another store", "before the registry started", "meshwork store adopt order two"] {
+        assert!(refused.message().contains(part), "{part} in {}", refused.message());
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    register(&mut mesh, "a", "one").await.expect("it was never refused");
+    mesh.client.register(again("one")).await.expect_err("nobody knows yet");
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let refused = mesh.client.register(again("two")).await.expect_err("a serves");
+    assert!(refused.message().contains("from store one by instance a"), "{refused}");
+    mesh.client.register(again("one")).await.expect("the same store");
+
+    let mut mesh = Mesh::with_grace(Duration::from_secs(15));
+    mesh.client.register(again("two")).await.expect_err("the others may yet come back");
+    adopt(&mut mesh, "two").await.expect("an operator knows");
+    mesh.client.register(again("two")).await.expect("adopted");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_store_that_is_adopted_takes_the_place_of_the_other() {
     let mut mesh = Mesh::start();
     let old = register(&mut mesh, "a", "one").await.expect("the first");

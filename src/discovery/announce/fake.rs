@@ -30,6 +30,8 @@ pub(crate) struct State {
     pub(crate) registrations: u64,
     /// The holder and the number of each registration that arrived.
     pub(crate) attempts: Vec<(String, u64)>,
+    /// Of each of them, whether it says that it was refused before.
+    pub(crate) refused_before: Vec<bool>,
     pub(crate) refusals: u64,
     pub(crate) streams: u64,
     pub(crate) renewals: u64,
@@ -93,8 +95,11 @@ impl RegistryService for Fake {
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
         self.check()?;
-        let RegisterRequest { instance, holder, attempt, .. } = request.into_inner();
-        self.change(|state| state.attempts.push((holder, attempt)));
+        let RegisterRequest { instance, holder, attempt, refused, .. } = request.into_inner();
+        self.change(|state| {
+            state.attempts.push((holder, attempt));
+            state.refused_before.push(refused);
+        });
         let refuses = self.0.borrow().refuses;
         if let Some((code, why)) = refuses {
             self.change(|state| state.refusals += 1);

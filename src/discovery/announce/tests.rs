@@ -236,7 +236,9 @@ async fn an_instance_with_another_store_says_so_and_joins_as_soon_as_it_is_admit
 
     registry.change(|state| state.refuses = None);
 
-    registry.until(|state| state.registrations == 1).await;
+    let state = registry.until(|state| state.registrations == 1).await;
+    let (first, later) = state.refused_before.split_first().expect("it has come");
+    assert!(!first && later.iter().all(|refused| *refused), "a registry that restarts is told: {state:?}");
     let mut admission = announcer.admission.clone();
     soon(async {
         while admission.problem().is_some() {

@@ -18,7 +18,7 @@ use crate::{
         RegisterRequest, SetStatusRequest, registry_service_client::RegistryServiceClient,
     },
     health::Conditioner,
-    rpc::Transport,
+    rpc::{Transport, code_name},
 };
 
 /// For one answer of the registry. A third of the lease where that is less, so that a silent registry is noticed in time.
@@ -40,7 +40,10 @@ pub(super) async fn run<T: Transport>(
 ) -> Result<(), AnnounceError> {
     let (holder, attempt) = (Uuid::new_v4().to_string(), 0);
     let (away, lost) = (BACKOFF, BACKOFF);
-    Worker { registry, gate, instance, lease_ttl, holder, attempt, goal, announced, admission, away, lost }.run().await
+    let refused = false;
+    Worker { registry, gate, instance, lease_ttl, holder, attempt, goal, announced, admission, refused, away, lost }
+        .run()
+        .await
 }
 
 /// How a lease was held.
@@ -66,6 +69,8 @@ struct Worker<T> {
     announced: watch::Sender<Option<Announced>>,
     /// Whether the registry takes the instance among its service's others.
     admission: Conditioner,
+    /// It does not, as far as is known.
+    refused: bool,
     /// The waits while the registry is away.
     away: Backoff,
     /// The waits between leases that are lost.
@@ -111,19 +116,26 @@ impl<T: Transport> Worker<T> {
             match self.register().await {
                 Ok(lease) => {
                     self.gate.hold(&lease.epoch);
+                    self.refused = false;
                     self.admission.set(Ok(()));
                     self.confirm(&lease);
                     return Ok(Some(lease));
                 }
                 Err(status) if status.code() == Code::InvalidArgument => return Err(self.refused(status)),
                 Err(status) if status.code() == Code::FailedPrecondition => self.not_admitted(&status),
-                Err(status) if warned => tracing::debug!(error = status.message(), "the registry is still away"),
+                Err(status) if warned => tracing::debug!(error = status.message(), "still not registered"),
                 Err(status) => {
                     warned = true;
-                    tracing::warn!(
-                        error = status.message(),
-                        "the registry is away: serving without it, and trying again"
-                    );
+                    let (code, error) = (code_name(status.code()), status.message());
+                    if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) {
+                        tracing::warn!(error, "the registry is away: serving without it, and trying again");
+                    } else {
+                        tracing::error!(
+                            code,
+                            error,
+                            "the registry does not take this instance, which nobody finds: trying again"
+                        );
+                    }
                 }
             }
             self.pause_away().await;
@@ -132,7 +144,8 @@ impl<T: Transport> Worker<T> {
 
     /// The registry is there, and does not take the instance as things are: another store is served for its service. That may
     /// change, by the others' end or an operator's word.
-    fn not_admitted(&self, status: &Status) {
+    fn not_admitted(&mut self, status: &Status) {
+        self.refused = true;
         let problem = format!("the registry refuses this instance: {}", status.message());
         if self.admission.set(Err(problem.clone())) {
             tracing::error!(problem, "this instance is NOT_SERVING; retrying");
@@ -143,7 +156,9 @@ impl<T: Transport> Worker<T> {
         let lease_ttl = prost_types::Duration::try_from(self.lease_ttl).ok();
         self.attempt += 1;
         let (instance, holder) = (Some(self.instance.clone()), self.holder.clone());
-        let request = RegisterRequest { instance, lease_ttl, holder, attempt: self.attempt };
+        // A registry that has restarted cannot know it.
+        let refused = self.refused;
+        let request = RegisterRequest { instance, lease_ttl, holder, attempt: self.attempt, refused };
         answer(ANSWER_LIMIT, self.registry.register(request)).await
     }
 

@@ -72,7 +72,9 @@ pub(super) async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiv
             told = told => if !told { return },
         }
         let Some(inner) = inner.upgrade() else { return };
-        if let Err(error) = inner.catch_up().await {
+        let read = inner.catch_up().await;
+        *inner.unread() = read.as_ref().err().map(|error| with_causes(error));
+        if let Err(error) = read {
             tracing::debug!(%error, "the log could not be read; it is tried again");
             let ended = inner.check_not_set_back().is_err();
             drop(inner);

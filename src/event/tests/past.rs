@@ -9,6 +9,7 @@ on_both_stores!(
     cursors_of_0_1_get_their_events_at_the_first_start,
     a_cursor_that_programs_of_0_1_have_moved_is_not_mistaken_for_another_past,
     what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_has_expired,
+    events_that_are_gone_under_a_stream_are_missed_and_said,
     a_position_is_told_with_its_event,
     a_store_that_goes_back_while_it_is_open_takes_no_more_and_says_so,
     a_store_that_went_back_is_not_well_again_however_far_others_have_come_since,
@@ -151,6 +152,20 @@ async fn a_cursor_that_programs_of_0_1_have_moved_is_not_mistaken_for_another_pa
     let subscription = fixture.subscribe(&CancellationToken::new());
     fixture.expect_all_applied().await;
     subscription.stop().await;
+}
+
+async fn events_that_are_gone_under_a_stream_are_missed_and_said(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [7; 10], "").await;
+    let partition = partition_of(Uuid::from_u128(7));
+    for gone in ["delete from outbox where position > 4", "delete from outbox"] {
+        run(&fixture.producer, &[gone]).await;
+        let damaged = reopened(&fixture.producer).await;
+        let start = Action::Start(Start { partition, ..Start::default() });
+        let ended = session(&damaged, vec![open(), start, Action::Credit(Credit { events: 100 })]).await;
+        let ended = ended.expect_err("its head is 10");
+        assert_eq!(ended.code(), Code::OutOfRange, "{gone}: {ended}");
+    }
 }
 
 async fn what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_has_expired(engine: Engine) {

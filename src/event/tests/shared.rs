@@ -314,6 +314,29 @@ async fn a_reader_whose_own_database_went_back_under_it_reads_again_although_no_
 }
 
 #[tokio::test]
+async fn a_log_in_which_others_have_written_what_cannot_be_read_is_not_well_until_it_can() {
+    let Some(engine) = Engine::postgres() else { return };
+    let fixture = Fixture::new(&engine).await;
+    let other = Outbox::open(fixture.places[0].open().await, SOURCE).await.expect("the log");
+    let key = Uuid::nil();
+    let mut tx = other.database().begin().await.expect("begun");
+    other
+        .append(&mut *tx, vec![NewEvent::new(key, ("thing", key), 1, 0, &Service::default())])
+        .await
+        .expect("appended");
+    tx.execute(Sql::new("update outbox set aggregate_version = -1")).await.expect("damaged");
+    tx.commit().await.expect("committed");
+    other.tell_peers();
+    let (mut condition, patience) = (fixture.producer.condition(), Patience::begin());
+    let problem = timeout(SOON, condition.until_problem()).await.expect("its health says so");
+    assert!(problem.contains("the log cannot be read"), "{problem}");
+    past::run(&other, &["update outbox set aggregate_version = 1"]).await;
+    while condition.problem().is_some() || fixture.producer.heads().iter().sum::<u64>() == 0 {
+        patience.check("it is read").await;
+    }
+}
+
+#[tokio::test]
 async fn what_others_have_written_since_its_database_went_back_a_process_does_not_publish() {
     let Some(engine) = Engine::postgres() else { return };
     let fixture = Fixture::new(&engine).await;

@@ -148,6 +148,35 @@ async fn a_partition_that_is_stopped_is_tried_now_and_then() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reader_that_does_not_find_its_cursors_is_not_well_until_it_does() {
+    let fixture = Fixture::new(&Engine::Sqlite).await;
+    fixture.operate("alter table consumer_group rename to hidden").await;
+    produce(&fixture.producer, 0..10, "").await;
+    let subscription = fixture.subscribe(&CancellationToken::new());
+    let patience = Patience::begin();
+    let problem = as_time_passes(async {
+        loop {
+            match subscription.condition().problem() {
+                Some(problem) => break problem,
+                None => patience.check("its health says so").await,
+            }
+        }
+    })
+    .await;
+    assert!(problem.contains("cursors cannot be found") && problem.contains("consumer_group"), "{problem}");
+    assert!(matches!(subscription.progress().snapshot().state, SubscriptionState::Retrying(_)));
+
+    fixture.operate("alter table hidden rename to consumer_group").await;
+    as_time_passes(fixture.expect_all_applied()).await;
+    as_time_passes(async {
+        while subscription.condition().problem().is_some() {
+            patience.check("its health says so").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_event_that_is_unread_for_long_is_said_of_its_reader() {
     let fixture = Fixture::new(&Engine::Sqlite).await;
     let subscription = fixture.subscribe(&CancellationToken::new());

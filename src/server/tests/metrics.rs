@@ -3,6 +3,7 @@
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 use super::{probe::unary, *};
+use crate::health::{Condition, Conditioner};
 
 const UNARY: &str = "/meshwork.registry.v1.RegistryService/Deregister";
 
@@ -76,4 +77,30 @@ async fn a_call_that_was_turned_away_is_counted_by_its_reason_and_made_up_method
     assert_told(&recorder, &calls("UNAVAILABLE"));
     post(&mut connection, "/meshwork.registry.v1.RegistryService/MadeUp", "application/grpc").await;
     assert!(!recorder.handle().render().contains("MadeUp"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_name_of_its_health_is_a_metric() {
+    let recorder = recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let [store, events] = [Conditioner::default(), Conditioner::default()];
+    let mut serving = Condition::default();
+    let running = run(config(), |server| {
+        serving = server.serving();
+        server.depends_on(store.condition()).reports("events/order", events.condition())
+    });
+    let told = |name: &str, well: u8| {
+        let labels = format!(r#"service="probe",instance="probe-1",name="{name}""#);
+        assert_told(&recorder, &format!("meshwork_health_serving{{{labels}}} {well}"));
+    };
+    let names = ["", "meshwork.registry.v1.RegistryService", "events/order"];
+    running.client().await.deregister(unary("")).await.expect("it serves");
+    names.iter().for_each(|name| told(name, 1));
+
+    events.set(Err("an event cannot be decoded".into()));
+    store.set(Err("the disk is full".into()));
+    serving.until_problem().await;
+    tokio::task::yield_now().await;
+    names.iter().for_each(|name| told(name, 0));
+    running.stop().await.expect("it left");
 }
