@@ -141,3 +141,6 @@ impl<T: Transport> LostOrders<T> {
         released.map(drop).map_err(|error| write_status(DOMAIN, error, |refusal| Status::internal(refusal.to_string())))
     }
 }
+
+#[cfg(test)]
+mod tests;

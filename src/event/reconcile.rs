@@ -68,6 +68,11 @@ struct Held {
 }
 
 impl Lost {
+    /// Such as are only to be counted, as [`Undo::undo`] gets them for a dry run.
+    pub fn to_count(forks: Vec<Fork>) -> Self {
+        Self { forks, held: None }
+    }
+
     /// Where the log parts from what was read, by partition.
     pub fn forks(&self) -> &[Fork] {
         &self.forks
@@ -216,7 +221,7 @@ impl Forks {
 
     /// For somebody who only wants to know.
     pub(super) fn lost(&self) -> Lost {
-        Lost { forks: self.forks.iter().map(|(_, fork)| *fork).collect(), held: None }
+        Lost::to_count(self.forks.iter().map(|(_, fork)| *fork).collect())
     }
 
     /// Takes the cursors out of their readers' hands, and of those who reconcile as well, until they are

@@ -383,6 +383,12 @@ async fn the_lag_of_a_subscription_that_has_stopped_by_itself_is_told_until_some
         tokio::task::yield_now().await;
     }
     let told = recorder.handle().render();
-    assert!(told.contains(r#"meshwork_stream_lag_events{source="producer",group="consumer"} "#), "{told}");
+    for name in ["meshwork_stream_lag_events", "meshwork_subscription_oldest_unread_seconds"] {
+        assert!(told.contains(&format!(r#"{name}{{source="producer",group="consumer"}} "#)), "{name} in {told}");
+    }
+    assert!(
+        told.contains(r#"meshwork_subscription_state{source="producer",group="consumer",state="stopped"} 1"#),
+        "{told}"
+    );
     subscription.stop().await;
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, pin::Pin, time::Duration};
 
-use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
+use meshwork::{
+    contract::shop::order::v1::{OrderState, RejectionReason},
+    health::Conditioner,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tonic::Code;
@@ -23,6 +26,7 @@ struct World {
     store: Store,
     watches: Arc<Watches>,
     draining: CancellationToken,
+    serving: Conditioner,
     position: u64,
     _dir: TempDir,
 }
@@ -32,14 +36,10 @@ type Stream = Pin<Box<dyn futures_util::Stream<Item = Result<WatchOrdersResponse
 impl World {
     async fn open() -> Self {
         let (dir, store) = view().await;
-        let draining = CancellationToken::new();
-        let watches = Arc::new(Watches::new(
-            store.database().clone(),
-            store.decider().hub(),
-            draining.clone(),
-            Condition::default(),
-        ));
-        Self { store, watches, draining, position: 0, _dir: dir }
+        let (draining, serving) = (CancellationToken::new(), Conditioner::default());
+        let hub = store.decider().hub();
+        let watches = Arc::new(Watches::new(store.database().clone(), hub, draining.clone(), serving.condition()));
+        Self { store, watches, draining, serving, position: 0, _dir: dir }
     }
 
     /// A watch that stands.
@@ -202,6 +202,18 @@ async fn a_drain_ends_the_watch_so_that_its_client_moves() {
     world.draining.cancel();
     let status = stream.next().await.unwrap().unwrap_err();
     assert_eq!(status.code(), Code::Unavailable);
+    assert!(stream.next().await.is_none());
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_serving_ends_its_watches_so_that_they_go_on_elsewhere() {
+    let world = World::open().await;
+    let mut stream = world.watch(None).await;
+    assert!(futures_util::poll!(stream.next()).is_pending(), "nothing has changed");
+    world.serving.set(Err("the file was removed".into()));
+    let status = stream.next().await.unwrap().unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("the file was removed"), "{status}");
     assert!(stream.next().await.is_none());
 }
 
