@@ -125,6 +125,7 @@ impl Outbox {
             }
         }
         let behind = Arc::new(Notify::new());
+        let watched = behind.clone();
         let conditioner = Conditioner::default();
         let heard = database.peers().map(|peers| peers.heard(Topic::Log));
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
@@ -139,7 +140,7 @@ impl Outbox {
             memberships: Memberships::new(database.clone()),
             progress: Mutex::default(),
             condition: conditioner.condition(),
-            watching: tokio::spawn(tasks::watch_over(inner.clone(), conditioner)),
+            watching: tokio::spawn(tasks::watch_over(inner.clone(), conditioner, watched)),
             database,
         });
         Ok(Self { inner })
@@ -176,6 +177,8 @@ impl Outbox {
         self.inner.database.check().await?;
         let published = self.inner.tail().heads().to_vec();
         self.inner.verify(&published).await?;
+        // Without it no subscription can be opened.
+        self.bases().await?;
         match &*self.inner.unread() {
             None => Ok(()),
             Some(problem) => Err(StoreError::Unavailable(format!("the log cannot be read: {problem}").into())),
@@ -355,6 +358,11 @@ impl Outbox {
             tx.execute(insert.rows(chunk.iter().map(row::values))).await?;
         }
         Ok(appended)
+    }
+
+    /// Looks for events that nobody will publish, as those of a commit whose answer was lost.
+    pub(crate) fn look_behind(&self) {
+        self.inner.behind.notify_one();
     }
 
     /// Makes committed events visible to subscribers. To be called after the commit, never before.

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The version that all events have until a type's meaning changes.
-const SCHEMA_VERSION: u32 = 1;
+pub(super) const SCHEMA_VERSION: u32 = 1;
 
 /// The columns of [`values`] and [`event`], in their order.
 pub(super) const COLUMNS: &str = "partition, position, event_id, aggregate_type, aggregate_id, aggregate_version, type, \

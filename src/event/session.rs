@@ -14,6 +14,7 @@ use tonic_types::StatusExt as _;
 
 use super::{Outbox, PARTITIONS, Position, outbox::Standing};
 use crate::{
+    cause::with_causes,
     contract::meshwork::event::v1::{
         Batch, Event, GetPositionRequest, Heartbeat, LogPosition, Open, Opened, PartitionHead, Start, Started,
         SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
@@ -41,6 +42,8 @@ const MAX_TYPE_LEN: usize = 256;
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// The longest name of a group, as the contract says.
 const MAX_GROUP_LEN: usize = 128;
+/// How long a partition rests whose next event cannot be read. A heartbeat wakes the stream for the next look.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 /// Shows that the stream lives; subscribers give up after three.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -58,6 +61,8 @@ pub(super) struct Session {
     started: BTreeMap<u32, Sent>,
     /// Where the next search for a batch begins, so that a busy partition does not starve the others.
     next_partition: u32,
+    /// Partitions whose next event cannot be read, and when it is tried again.
+    unreadable: BTreeMap<u32, Instant>,
     credit: usize,
 }
 
@@ -90,6 +95,7 @@ impl Session {
             types: None,
             started: BTreeMap::new(),
             next_partition: 0,
+            unreadable: BTreeMap::new(),
             credit: 0,
         }
     }
@@ -210,13 +216,7 @@ impl Session {
         if limit == 0 || self.draining.is_cancelled() {
             return Ok(None);
         }
-        let heads = self.outbox.heads();
-        let behind = |(partition, sent): (&u32, &Sent)| {
-            (heads[*partition as usize] > sent.position).then(|| (*partition, sent.clone()))
-        };
-        let later = self.started.range(self.next_partition..).find_map(behind);
-        let Some((partition, sent)) = later.or_else(|| self.started.iter().find_map(behind)) else { return Ok(None) };
-        let events = self.read_on(partition, &sent, limit).await?;
+        let Some((partition, sent, events)) = self.read_any(limit).await? else { return Ok(None) };
         let after = sent.position;
         let types = self.types.as_deref().unwrap_or_default();
         let wanted = |event: &Event| types.is_empty() || types.contains(&event.r#type);
@@ -229,9 +229,9 @@ impl Session {
                 Standing::Event(_) | Standing::Beyond { .. } => Ok(None),
             };
         };
-        // What was pruned meanwhile is not passed over as if it had not been.
-        if events[0].position != after + 1 {
-            return Err(expired(partition, after));
+        // What was pruned meanwhile, or is gone, is not passed over as if it had not been.
+        if let Some((expected, _)) = (after + 1..).zip(events).find(|(expected, event)| event.position != *expected) {
+            return Err(expired(partition, expected - 1));
         }
         let (through, through_event_id) = (last.position, last.event_id.clone());
         self.started.insert(partition, Sent { position: through, event_id: through_event_id.clone() });
@@ -241,20 +241,67 @@ impl Session {
         Ok(Some(Batch { partition, after, through, events, through_event_id }))
     }
 
+    /// Events of any started partition that has some, and can be read.
+    async fn read_any(&mut self, limit: usize) -> Result<Option<(u32, Sent, Vec<Arc<Event>>)>, Status> {
+        let now = Instant::now();
+        self.unreadable.retain(|_, again| *again > now);
+        loop {
+            let heads = self.outbox.heads();
+            let behind = |(partition, sent): (&u32, &Sent)| {
+                let is_behind = heads[*partition as usize] > sent.position && !self.unreadable.contains_key(partition);
+                is_behind.then(|| (*partition, sent.clone()))
+            };
+            let later = self.started.range(self.next_partition..).find_map(behind);
+            let Some((partition, sent)) = later.or_else(|| self.started.iter().find_map(behind)) else {
+                return Ok(None);
+            };
+            match self.read_on(partition, &sent, limit).await {
+                Ok(read) => return Ok(Some((partition, sent, read?))),
+                Err(error) => {
+                    // One by one up to the one that cannot be.
+                    if limit > 1
+                        && let Ok(read) = self.read_on(partition, &sent, 1).await
+                    {
+                        return Ok(Some((partition, sent, read?)));
+                    }
+                    let position = sent.position + 1;
+                    tracing::error!(
+                        partition,
+                        position,
+                        %error,
+                        "an event of the log cannot be read: its partition is sent to nobody, and tried again every 30 s"
+                    );
+                    self.unreadable.insert(partition, now + UNREADABLE_PAUSE);
+                }
+            }
+        }
+    }
+
     /// Up to `limit` events behind what was sent, if that is still the log's past: a database can be replaced by an older copy
     /// under a running process.
-    async fn read_on(&self, partition: u32, sent: &Sent, limit: usize) -> Result<Vec<Arc<Event>>, Status> {
+    ///
+    /// # Errors
+    /// [`StoreError::Decode`]: one of them cannot be read.
+    async fn read_on(
+        &self,
+        partition: u32,
+        sent: &Sent,
+        limit: usize,
+    ) -> Result<Result<Vec<Arc<Event>>, Status>, StoreError> {
         let (begin, last) = sent.position.checked_sub(1).map_or((0, 0), |before| (before, 1));
-        let events = self.outbox.read(Position { partition, position: begin }, limit + last).await;
-        let mut events = events.map_err(|error| unavailable(&error))?;
+        let mut events = match self.outbox.read(Position { partition, position: begin }, limit + last).await {
+            Ok(events) => events,
+            Err(error @ StoreError::Decode { .. }) => return Err(error),
+            Err(error) => return Ok(Err(unavailable(&error))),
+        };
         if events.first().is_some_and(|first| first.position == sent.position) {
             let there = events.remove(0);
             if there.event_id != sent.event_id {
-                return Err(diverged(partition, sent.position, &sent.event_id, &there.event_id));
+                return Ok(Err(diverged(partition, sent.position, &sent.event_id, &there.event_id)));
             }
         }
         events.truncate(limit);
-        Ok(events)
+        Ok(Ok(events))
     }
 
     fn heads(&self) -> impl Iterator<Item = PartitionHead> + use<> {
@@ -306,7 +353,7 @@ fn diverged(partition: u32, after: u64, event_id: &str, there: &str) -> Status {
 }
 
 fn expired(partition: u32, position: u64) -> Status {
-    let message = format!("events around position {position} of partition {partition} were pruned");
+    let message = format!("events behind position {position} of partition {partition} were pruned, or are gone");
     DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, message)
 }
 
@@ -321,7 +368,7 @@ fn protocol(message: &str) -> Status {
 }
 
 pub(super) fn unavailable(error: &StoreError) -> Status {
-    tracing::warn!(%error, "the log could not be read");
+    tracing::warn!(error = with_causes(error), "the log could not be read");
     DOMAIN.retry_later("STORE_UNAVAILABLE", "the event log cannot be read at the moment", Duration::from_secs(1))
 }
 

@@ -221,6 +221,7 @@ on_both_stores!(
     a_source_that_was_replaced_or_has_lost_events_stops_the_subscription,
     a_log_that_is_opened_again_reads_as_before,
     a_subscriber_that_breaks_the_protocol_is_told_what_is_wrong,
+    what_was_committed_without_an_answer_is_published_as_soon_as_it_is_looked_for,
     nothing_flows_without_credit_and_no_more_than_was_given,
     floods_of_starts_stops_acks_and_credit_change_nothing,
 );
@@ -284,6 +285,21 @@ async fn session(outbox: &Outbox, actions: Vec<Action>) -> Result<Vec<SubscribeR
 
 fn open() -> Action {
     Action::Open(Open { group: "test".into(), ..Open::default() })
+}
+
+async fn what_was_committed_without_an_answer_is_published_as_soon_as_it_is_looked_for(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    let key = Uuid::nil();
+    let mut tx = fixture.producer.database().begin().await.expect("begun");
+    let event = NewEvent::new(key, ("thing", key), 1, 0, &Service::default());
+    fixture.producer.append(&mut *tx, vec![event]).await.expect("appended");
+    tx.commit().await.expect("committed");
+    assert_eq!(fixture.producer.heads().iter().sum::<u64>(), 0);
+    fixture.producer.look_behind();
+    let patience = Patience::begin();
+    while fixture.producer.heads().iter().sum::<u64>() == 0 {
+        patience.check("it is published").await;
+    }
 }
 
 async fn a_subscriber_that_breaks_the_protocol_is_told_what_is_wrong(engine: Engine) {

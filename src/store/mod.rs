@@ -15,6 +15,7 @@ mod sqlite;
 #[cfg(test)]
 pub(crate) mod fixture;
 
+use lock::DatabaseLock;
 pub use lock::FileLock;
 pub use migration::Migration;
 use migration::PROGRAM;

@@ -1,8 +1,9 @@
 //! The embedded store: a SQLite file of one process.
 //!
 //! One writer connection with `begin immediate` (so that nothing ever waits for a lock in the middle of a transaction),
-//! readers beside it, and checkpoints by a thread of their own, off the writer's path. A lock file keeps a second
-//! process out: SQLite's own locks would let it in and fail later, at random.
+//! readers beside it, and checkpoints by a thread of their own, off the writer's path. Two locks keep a second process out,
+//! where SQLite's own would let it in and fail later, at random: one on the database, and for programs of 0.1 one on a file
+//! beside it.
 //!
 //! A transaction's statements run on the thread that awaits them: a hop to another thread and back costs more than most
 //! statements (it was half of the CPU of an order). So a loop that writes for a living belongs on a thread of its own, as
@@ -33,7 +34,7 @@ pub use backup::BackupError;
 pub(super) use backup::backup;
 use files::Files;
 
-use super::{FileLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
+use super::{DatabaseLock, FileLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
 
 /// Readers that are kept open. More may read at once, each for the price of an open.
 const KEPT_READERS: usize = 4;
@@ -73,12 +74,14 @@ pub(super) struct Sqlite {
     stop: Option<mpsc::Sender<()>>,
     checkpoints: Option<JoinHandle<()>>,
     /// Held as long as the store is open.
-    _lock: FileLock,
+    _locks: (FileLock, DatabaseLock),
 }
 
 impl Sqlite {
     pub(super) async fn open(path: PathBuf, synchronous: Synchronous) -> Result<Self, StoreError> {
-        let lock = lock(&path).await?;
+        // SQLite names what it puts beside a database after the file that a link leads to.
+        let path = if path.is_symlink() { path.canonicalize().unwrap_or(path) } else { path };
+        let locks = lock(&path).await?;
         let failed = |source| open_error(&path, std::io::Error::other(source));
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
         let set_up = |connection: &Connection| {
@@ -115,7 +118,7 @@ impl Sqlite {
             readers: Arc::default(),
             stop: Some(stop),
             checkpoints: Some(checkpoints),
-            _lock: lock,
+            _locks: locks,
         })
     }
 }
@@ -229,9 +232,10 @@ impl Transaction for SqliteTransaction {
     }
 
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
+        self.files.check()?;
         self.noted(self.writer.execute_batch("commit"))?;
-        // Into files that somebody else will not find: not to be acknowledged.
-        self.files.check()
+        // Into files that somebody else may not find: not to be acknowledged.
+        self.files.check().map_err(|error| StoreError::CommitUnknown(error.into()))
     }
 }
 
@@ -301,7 +305,7 @@ fn classify(error: rusqlite::Error) -> StoreError {
     }
 }
 
-async fn lock(path: &Path) -> Result<FileLock, StoreError> {
+async fn lock(path: &Path) -> Result<(FileLock, DatabaseLock), StoreError> {
     // Not made here: one that is missing is mostly a slip of the pen, and a new database would hide it.
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.is_dir()) {
         let problem = format!("there is no folder {}", folder.display());
@@ -309,8 +313,11 @@ async fn lock(path: &Path) -> Result<FileLock, StoreError> {
     }
     let mut name = path.as_os_str().to_owned();
     name.push(".lock");
-    let lock = FileLock::take(Path::new(&name)).await.map_err(|source| open_error(path, source))?;
-    lock.ok_or_else(|| StoreError::InUse { path: path.display().to_string() })
+    let failed = |source| open_error(path, source);
+    let in_use = || StoreError::InUse { path: path.display().to_string() };
+    let beside = FileLock::take(Path::new(&name)).await.map_err(failed)?.ok_or_else(in_use)?;
+    let database = DatabaseLock::take(path).await.map_err(failed)?.ok_or_else(in_use)?;
+    Ok((beside, database))
 }
 
 fn open_error(path: &Path, source: std::io::Error) -> StoreError {

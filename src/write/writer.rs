@@ -230,6 +230,9 @@ async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> R
             Err(StoreError::Unavailable(_)) => Instant::now() < give_up,
             Ok(_) | Err(_) => false,
         };
+        if matches!(result, Err(StoreError::CommitUnknown(_))) {
+            outbox.look_behind();
+        }
         if !repeat {
             return result;
         }

@@ -23,7 +23,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(5);
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Looks again and again whether the store is well. Owned by [`Inner`], which aborts it.
-pub(super) async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
+pub(super) async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner, behind: Arc<Notify>) {
     let mut failing_since: Option<Instant> = None;
     loop {
         sleep(CHECK_INTERVAL).await;
@@ -49,7 +49,11 @@ pub(super) async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner) {
         if conditioner.set(condition) {
             match problem {
                 Some(problem) => tracing::error!(problem, "the store is unhealthy: this instance is NOT_SERVING"),
-                None => tracing::info!("the store is healthy again"),
+                None => {
+                    tracing::info!("the store is healthy again");
+                    // Of a commit whose answer was lost nobody has told.
+                    behind.notify_one();
+                }
             }
         }
     }

@@ -15,6 +15,8 @@ on_both_stores!(
     an_event_on_which_the_rules_panic_stops_its_partition_and_no_other,
     an_event_that_the_rules_refuse_stops_its_partition_until_they_accept_it,
     what_the_store_refuses_is_tried_again_until_the_store_accepts_it,
+    an_event_of_a_later_schema_version_stops_its_partition_and_no_other,
+    a_row_of_the_log_that_cannot_be_read_holds_up_its_own_partition_and_no_other,
     one_event_that_the_store_refuses_holds_up_its_own_partition_and_no_other,
 );
 
@@ -115,6 +117,39 @@ async fn what_the_store_refuses_is_tried_again_until_the_store_accepts_it(engine
     until(&subscription, |snapshot| snapshot.stuck.is_empty()).await;
     fixture.expect_all_applied().await;
     assert_eq!(subscription.progress().snapshot().state, SubscriptionState::Running);
+}
+
+async fn an_event_of_a_later_schema_version_stops_its_partition_and_no_other(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [POISONED, POISONED, HEALTHY], "").await;
+    let partition = partition_of_key(POISONED);
+    past::run(&fixture.producer, &["update outbox set schema_version = 2 where position = 2"]).await;
+    let source = past::reopened(&fixture.producer).await;
+    let subscription = fixture.subscribe_to(&source, &CancellationToken::new());
+    let stopped = until(&subscription, |snapshot| snapshot.stuck.contains_key(&partition)).await;
+    let stuck = &stopped.stuck[&partition];
+    assert!(stuck.poison && stuck.reason.contains("schema_version is 2"), "{stuck:?}");
+    until(&subscription, |snapshot| snapshot.applied[partition_of_key(HEALTHY) as usize] == 1).await;
+}
+
+async fn a_row_of_the_log_that_cannot_be_read_holds_up_its_own_partition_and_no_other(engine: Engine) {
+    let fixture = Fixture::new(&engine).await;
+    produce(&fixture.producer, [POISONED, POISONED, POISONED, HEALTHY, HEALTHY], "").await;
+    let partition = partition_of_key(POISONED);
+    past::run(&fixture.producer, &["update outbox set aggregate_version = -1 where position = 2 and partition = 5"])
+        .await;
+    assert_eq!(partition, 5, "as the statement has it");
+    let source = past::reopened(&fixture.producer).await;
+    let subscription = fixture.subscribe_to(&source, &CancellationToken::new());
+    until(&subscription, |snapshot| {
+        let healthy = snapshot.applied[partition_of_key(HEALTHY) as usize] == 2;
+        healthy && snapshot.applied[partition as usize] == 1
+    })
+    .await;
+    assert!(subscription.progress().oldest_unread().is_some(), "which its health says once it is 30 s");
+    past::run(&fixture.producer, &["update outbox set aggregate_version = 1"]).await;
+    subscription.again().notify_one();
+    fixture.expect_all_applied().await;
 }
 
 async fn one_event_that_the_store_refuses_holds_up_its_own_partition_and_no_other(engine: Engine) {

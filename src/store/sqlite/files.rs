@@ -2,7 +2,8 @@
 //!
 //! A process keeps its files when somebody removes, moves or replaces them, and would go on acknowledging what nobody will
 //! find again (better-sqlite3 #1237). So they are compared, by device and inode, before a transaction begins and before its
-//! commit is answered; a file that became shorter was written over, because SQLite never shrinks one by itself.
+//! commit is answered; a database or log that became shorter was written over, because SQLite never shrinks the one by itself, and
+//! we keep the other as long as it was.
 
 use std::{
     fs, io,
@@ -13,16 +14,19 @@ use std::{
 
 use crate::store::StoreError;
 
-/// What SQLite puts beside a database in WAL mode, and keeps for as long as somebody has it open.
-const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
-
-/// The files of an open database.
+/// The files of an open database: itself, and what SQLite puts beside it in WAL mode and keeps for as long as somebody has it open.
 pub(super) struct Files {
+    database: Found,
+    log: Found,
+    index: Found,
+}
+
+/// A file as it was found.
+struct Found {
     path: PathBuf,
-    main: Identity,
-    /// The longest that the main file was seen to be.
+    identity: Identity,
+    /// The longest that it was seen to be.
     longest: AtomicU64,
-    companions: [(PathBuf, Identity); 2],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -34,30 +38,33 @@ struct Identity {
 impl Files {
     /// Remembers the files of a database that was opened in WAL mode, and has had a transaction.
     pub(super) fn of(path: &Path) -> io::Result<Self> {
-        let (main, longest) = look(path)?;
-        let companion = |suffix: &str| {
+        let found = |suffix: &str| {
             let mut name = path.as_os_str().to_owned();
             name.push(suffix);
-            let companion = PathBuf::from(name);
-            look(&companion).map(|(identity, _)| (companion, identity))
+            let path = PathBuf::from(name);
+            look(&path).map(|(identity, length)| Found { path, identity, longest: length.into() })
         };
-        let companions = [companion(COMPANIONS[0])?, companion(COMPANIONS[1])?];
-        Ok(Self { path: path.to_owned(), main, longest: longest.into(), companions })
+        Ok(Self { database: found("")?, log: found("-wal")?, index: found("-shm")? })
     }
 
     /// # Errors
     /// [`StoreError::Replaced`] if a file is not there, is another one, or was cut.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        let replaced = |path: &Path| StoreError::Replaced { path: path.display().to_string() };
+        [&self.database, &self.log, &self.index].into_iter().try_for_each(Found::check)
+    }
+}
+
+impl Found {
+    fn check(&self) -> Result<(), StoreError> {
         // Before the look: another thread may record a length to which the file grows after it.
         let longest = self.longest.load(Ordering::Acquire);
-        let (main, length) = look(&self.path).map_err(|_| replaced(&self.path))?;
-        if main != self.main || length < longest {
-            return Err(replaced(&self.path));
+        match look(&self.path) {
+            Ok((identity, length)) if identity == self.identity && length >= longest => {
+                self.longest.fetch_max(length, Ordering::Release);
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(StoreError::Replaced { path: self.path.display().to_string() }),
         }
-        self.longest.fetch_max(length, Ordering::Release);
-        let is_other = |(path, identity): &&(PathBuf, Identity)| !look(path).is_ok_and(|(now, _)| now == *identity);
-        self.companions.iter().find(is_other).map_or(Ok(()), |(path, _)| Err(replaced(path)))
     }
 }
 

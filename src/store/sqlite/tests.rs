@@ -92,8 +92,19 @@ async fn a_file_serves_one_opener_and_is_free_again_when_it_is_closed() {
     let url = format!("sqlite://{}", folder.path().join("things.db").display());
     let second = open(&url).await.err().expect("in use");
     assert!(matches!(&second, StoreError::InUse { .. }), "{second}");
+    // By another name, and without the file that programs of 0.1 lock.
+    let other_name = folder.path().join("link.db");
+    let other_url = format!("sqlite://{}", other_name.display());
+    std::fs::hard_link(folder.path().join("things.db"), &other_name).expect("linked");
+    assert!(matches!(open(&other_url).await.err(), Some(StoreError::InUse { .. })));
+    std::fs::remove_file(&other_name).expect("removed");
+    std::fs::remove_file(folder.path().join("things.db.lock")).expect("removed");
+    assert!(matches!(open(&url).await.err(), Some(StoreError::InUse { .. })));
+    std::os::unix::fs::symlink(folder.path().join("things.db"), &other_name).expect("linked");
+    assert!(matches!(open(&other_url).await.err(), Some(StoreError::InUse { .. })));
     assert!(second.to_string().contains("PostgreSQL"), "names the way out: {second}");
     drop(first);
+    drop(open(&other_url).await.expect("free"));
     database(&folder).await;
 }
 
@@ -210,6 +221,8 @@ async fn once_the_file_at_the_path_is_not_the_open_one_nothing_is_acknowledged()
     nothing_is_acknowledged_after("another file moved there", replace, None).await;
     let cut = |file: &Path| File::options().write(true).open(file).expect("open").set_len(0).expect("cut");
     nothing_is_acknowledged_after("cut", cut, None).await;
+    let cut_log = |file: &Path| cut(&PathBuf::from(format!("{}-wal", file.display())));
+    nothing_is_acknowledged_after("its log cut", cut_log, None).await;
     let folder_away = |file: &Path| {
         let folder = file.parent().expect("a folder");
         std::fs::rename(folder, folder.with_extension("away")).expect("moved");
