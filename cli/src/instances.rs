@@ -15,10 +15,11 @@ use meshwork::{
             operations_service_client::OperationsServiceClient,
         },
         registry::v1::{
-            Instance, ListInstancesResponse, ListRefusedInstancesRequest, RefusedInstance, StoreScope,
+            Instance, ListInstancesResponse, ListRefusedInstancesRequest, RefusedInstance,
             store_service_client::StoreServiceClient,
         },
     },
+    discovery::stores::{Store, shared_store, some_differ},
     rpc::ProtobufJson,
 };
 use tokio::time::timeout;
@@ -171,26 +172,33 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
             problems.extend(all.into_iter().map(told));
         }
     }
-    let mut stores: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-    let shared = instances.iter().filter(|i| i.store_scope() != StoreScope::Instance && !i.store_id.is_empty());
-    for Instance { instance_id, store_id, .. } in shared {
-        stores.entry(store_id).or_default().push(instance_id);
+    let mut stores: BTreeMap<Store<'_>, Vec<&str>> = BTreeMap::new();
+    for instance in instances {
+        if let Some(store) = shared_store(instance) {
+            stores.entry(store).or_default().push(&instance.instance_id);
+        }
     }
     // Each registry of a list has refused it.
     let refused: BTreeMap<&str, &RefusedInstance> = refused.iter().map(|r| (r.instance_id.as_str(), r)).collect();
     for RefusedInstance { instance_id, address, store_id, served_store_id } in refused.into_values() {
-        let served = if served_store_id.is_empty() { "another".to_owned() } else { format!("store {served_store_id}") };
-        problems.push(format!(
-            "{instance_id} at {address} is refused: it has store {store_id}, and {service} is served from {served}; see \
-             `meshwork store adopt --help`"
-        ));
+        let what = match served_store_id.as_str() {
+            "" => format!("store {store_id}, and {service} is served from another"),
+            served if served == store_id => format!("a copy of store {store_id}, from which {service} is served"),
+            served => format!("store {store_id}, and {service} is served from store {served}"),
+        };
+        problems
+            .push(format!("{instance_id} at {address} is refused: it has {what}; see `meshwork store adopt --help`"));
     }
-    if stores.len() > 1 {
+    if some_differ(stores.keys().copied()) {
         problems.push(format!(
             "{service} is served from {} stores, and should be from one: see `meshwork store adopt --help`",
             stores.len()
         ));
-        problems.extend(stores.iter().map(|(store_id, ids)| format!("store {store_id}: {}", ids.join(" "))));
+        let store = |((id, place), instances): (&Store<'_>, &Vec<&str>)| {
+            let place = if place.is_empty() { String::new() } else { format!(" at {place}") };
+            format!("store {id}{place}: {}", instances.join(" "))
+        };
+        problems.extend(stores.iter().map(store));
     }
     problems
 }
@@ -331,8 +339,9 @@ mod tests {
             store_id: "three".into(),
             served_store_id: "one".into(),
         };
+        let copy = RefusedInstance { instance_id: "f".into(), store_id: "one".into(), ..refused.clone() };
         let told = [told(vec![stopped, diverged]), unhealthy, silent, well];
-        let problems = problems("order", &instances, &told, &[refused.clone(), refused]);
+        let problems = problems("order", &instances, &told, &[refused.clone(), refused, copy]);
         assert_eq!(
             problems,
             [
@@ -342,6 +351,8 @@ mod tests {
                 "b is NOT_SERVING: it was removed",
                 "c does not answer: refused",
                 "e at host:1 is refused: it has store three, and order is served from store one; see `meshwork store adopt \
+                 --help`",
+                "f at host:1 is refused: it has a copy of store one, from which order is served; see `meshwork store adopt \
                  --help`",
                 "order is served from 2 stores, and should be from one: see `meshwork store adopt --help`",
                 "store one: a b d",

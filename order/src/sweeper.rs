@@ -3,12 +3,13 @@
 //! Deadlines are rows, so they hold over restarts. Several instances may sweep at once: the rules let only the first
 //! rejection of an order count.
 
-use std::{error::Error, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use meshwork::{store::StoreError, write::WriteError};
 use meshwork_shop::now_ms;
 use tokio::time::{Instant, MissedTickBehavior, interval};
+use uuid::Uuid;
 
 use crate::{
     Store,
@@ -43,15 +44,25 @@ pub(crate) async fn run(store: &Store) {
     }
 }
 
-/// Rejects all orders that are overdue at `now_ms`.
+/// Rejects all orders that are overdue at `now_ms`. One that cannot be holds up no other.
 pub(crate) async fn sweep(store: &Store, now_ms: i64) -> Result<(), SweepError> {
+    let (mut count, mut first) = (0, None);
     loop {
-        let overdue = store::overdue(store.database(), now_ms, MAX_SWEPT_ORDERS).await?;
+        let overdue = store::overdue(store.database(), now_ms, MAX_SWEPT_ORDERS, count).await?;
         let inputs = overdue.iter().map(|order_id| Input::TimeOut { order_id: *order_id, now_ms });
         let rejected = join_all(inputs.map(|input| store.writer().submit(input))).await;
-        rejected.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for (order_id, rejected) in overdue.iter().zip(rejected) {
+            match rejected {
+                Ok(_) => {}
+                Err(WriteError::Store(error)) if !error.is_about_the_store() => {
+                    count += 1;
+                    first.get_or_insert((*order_id, error));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
         if overdue.len() < MAX_SWEPT_ORDERS {
-            return Ok(());
+            return first.map_or(Ok(()), |(first, source)| Err(SweepError::Some { count, first, source }));
         }
     }
 }
@@ -63,4 +74,6 @@ pub(crate) enum SweepError {
     Read(#[from] StoreError),
     #[error("cannot reject an order")]
     Write(#[from] WriteError<Refusal>),
+    #[error("the store rejects {count} orders, of which the first is {first}; the others are done")]
+    Some { count: usize, first: Uuid, source: Arc<StoreError> },
 }

@@ -31,6 +31,7 @@ pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
 const MAX_WEIGHT: u32 = 1000;
 const MAX_SERVICE_LEN: usize = 63;
 const MAX_TEXT_LEN: usize = 128;
+const MAX_PLACE_LEN: usize = 256;
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_LEN: usize = 256;
 const MAX_NAME_LEN: usize = 256;
@@ -183,6 +184,9 @@ fn check_instance(instance: &Instance, violations: &mut Violations) {
     }
     if !instance.store_id.is_empty() {
         violations.check("instance.store_id", visible(&instance.store_id));
+    }
+    if instance.store_place.chars().count() > MAX_PLACE_LEN {
+        violations.add("instance.store_place", "must be up to 256 characters");
     }
     if StoreScope::try_from(instance.store_scope).is_err() {
         violations.add("instance.store_scope", "is not a scope");

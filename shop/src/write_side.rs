@@ -79,7 +79,8 @@ impl<D: Decider> WriteSide<D> {
     #[must_use]
     pub fn served_by(&self, server: Server, scope: StoreScope) -> Server {
         let store_id = self.outbox.store_id().to_owned();
-        server.serves_store(ServedStore { store_id, scope }).depends_on(self.outbox.condition())
+        let place = self.outbox.place().to_owned();
+        server.serves_store(ServedStore { store_id, place, scope }).depends_on(self.outbox.condition())
     }
 
     /// Commits what is under way, and takes no more: for whoever opened it, once all instances have ended.

@@ -13,6 +13,7 @@ pub(crate) mod announce;
 mod cache;
 mod endpoint;
 mod fold;
+pub mod stores;
 mod union;
 mod watch;
 
@@ -26,6 +27,7 @@ use std::{
 
 use tokio::sync::watch as latest;
 
+use crate::contract::meshwork::registry::v1::InstanceStatus;
 use union::Union;
 
 pub use endpoint::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
@@ -51,6 +53,8 @@ struct Shared {
     registries: latest::Sender<Vec<RegistryState>>,
     /// Services of which registries tell different policies.
     differing: Mutex<BTreeSet<Arc<str>>>,
+    /// Services whose instances serve different stores.
+    of_two_stores: Mutex<BTreeSet<Arc<str>>>,
 }
 
 /// How a registry of the list stands, as this process sees it.
@@ -75,6 +79,7 @@ impl Discovery {
             trouble: Mutex::new(vec![None; registries]),
             registries: latest::Sender::new(vec![RegistryState::Away; registries]),
             differing: Mutex::default(),
+            of_two_stores: Mutex::default(),
         }))
     }
 
@@ -174,12 +179,28 @@ impl Discovery {
             });
         }
         self.tell_whether_policies(&set.service, policies_differ);
+        if other_content {
+            self.tell_whether_stores(set);
+        }
         other_content
     }
 
+    /// What each registry of a list refuses can be there in their union.
+    fn tell_whether_stores(&self, set: &EndpointSet) {
+        let serving = set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving);
+        let differ = stores::some_differ(serving.filter_map(|instance| stores::shared_store(instance)));
+        let service = &set.service;
+        let turned = turned(&self.0.of_two_stores, service, differ);
+        if turned {
+            metrics::gauge!("meshwork_stores_differ", "service" => service.to_string()).set(u8::from(differ));
+        }
+        if turned && differ {
+            tracing::warn!(%service, "instances of the service have different stores: see `meshwork instances`");
+        }
+    }
+
     fn tell_whether_policies(&self, service: &Arc<str>, differ: bool) {
-        let mut differing = self.0.differing.lock().expect("no code panics while it holds this lock");
-        let turned = if differ { differing.insert(service.clone()) } else { differing.remove(service) };
+        let turned = turned(&self.0.differing, service, differ);
         if turned {
             metrics::gauge!("meshwork_policies_differ", "service" => service.to_string()).set(u8::from(differ));
         }
@@ -204,4 +225,10 @@ impl Discovery {
     fn trouble(&self) -> MutexGuard<'_, Vec<Option<String>>> {
         self.0.trouble.lock().expect("no code panics while it holds this lock")
     }
+}
+
+/// Notes whether a service is one of these now, and says whether that has changed.
+fn turned(all: &Mutex<BTreeSet<Arc<str>>>, service: &Arc<str>, is_one: bool) -> bool {
+    let mut all = all.lock().expect("no code panics while it holds this lock");
+    if is_one { all.insert(service.clone()) } else { all.remove(service) }
 }

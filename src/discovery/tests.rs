@@ -531,3 +531,29 @@ async fn channels_to_one_service_share_its_connections() {
     }
     assert_eq!(net.attempts(), 2, "one to the registry, one to the instance");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_is_served_from_two_stores_is_told_of_and_so_is_its_end() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _counting = metrics::set_default_local_recorder(&recorder);
+    let net = Net::default();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = mesh(&net);
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = registry.watch().await;
+    watch.snapshot("e", 1, &["a"], false);
+    until(&mut endpoints, &["a"]).await;
+    let of = |id: &str, store: &str| Instance { store_id: store.into(), ..instance("echo", id) };
+    let told = |differ: u8| {
+        let told = recorder.handle().render();
+        assert!(told.contains(&format!(r#"meshwork_stores_differ{{service="echo"}} {differ}"#)), "{told}");
+    };
+    watch.send("e", 2, Event::Change(Change { updated: vec![of("a", "one"), of("b", "two")], ..Change::default() }));
+    until(&mut endpoints, &["a", "b"]).await;
+    tokio::task::yield_now().await;
+    told(1);
+    watch.send("e", 3, Event::Change(Change { updated: vec![of("a", "two")], ..Change::default() }));
+    soon(endpoints.changed()).await.expect("the mesh is there");
+    tokio::task::yield_now().await;
+    told(0);
+}

@@ -53,6 +53,7 @@ pub struct Outbox {
 struct Inner {
     database: Database,
     store_id: String,
+    place: String,
     tail: Mutex<Tail>,
     heads: watch::Sender<()>,
     /// What was published is not the past of the log in the database. It stays so: what has come since is a mixture.
@@ -117,6 +118,7 @@ impl Outbox {
         owner::check_unopened(&database, owner).await?;
         database.migrate("event", MIGRATIONS).await?;
         let store_id = owner::claim(&database, owner).await?;
+        let place = database.place().await?;
         let mut heads: Vec<_> = (0..PARTITIONS).map(LogPoint::begin).collect();
         for row in database.read(Sql::new(SELECT_HEADS)).await? {
             if let Some(head) = usize::try_from(row.int(0)?).ok().and_then(|partition| heads.get_mut(partition)) {
@@ -130,6 +132,7 @@ impl Outbox {
         let heard = database.peers().map(|peers| peers.heard(Topic::Log));
         let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
             store_id,
+            place,
             tail: Mutex::new(Tail::new(heads)),
             heads: watch::Sender::new(()),
             went_back: OnceLock::new(),
@@ -154,6 +157,11 @@ impl Outbox {
     /// The id of the store, made when it was created. Another id means other data.
     pub fn store_id(&self) -> &str {
         &self.inner.store_id
+    }
+
+    /// Where the store is: another place with the same id is a copy.
+    pub fn place(&self) -> &str {
+        &self.inner.place
     }
 
     /// The `position_token` for a point of this log, which `source` serves.

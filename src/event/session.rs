@@ -179,6 +179,7 @@ impl Session {
 
     async fn start(&mut self, start: &Start) -> Result<Started, Status> {
         let Start { partition, ref store_id, after, ref after_event_id } = *start;
+        self.unreadable.remove(&partition);
         if partition >= PARTITIONS {
             return Err(DOMAIN.invalid_field("INVALID_FIELD", "start.partition", "must be one that `opened` named"));
         }

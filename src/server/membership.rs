@@ -17,6 +17,8 @@ use crate::{
 /// For the registry to confirm that we drain, and for our own watch to show it. If the registry is away nobody can be
 /// told, and waiting longer would help nobody.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
+/// Characters of a store's place, as the contract says: of a longer one the end.
+const MAX_PLACE_LEN: usize = 256;
 /// From our own watch's knowing to everybody's: the registry sends a change to all watchers at once.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -106,12 +108,13 @@ pub(super) fn instance(
     methods: &Methods,
     store: Option<ServedStore>,
 ) -> Instance {
-    let (store_id, scope) = store.map_or((String::new(), ContractScope::Unspecified), |store| {
+    let (store_id, store_place, scope) = store.map_or_else(Default::default, |store| {
         let scope = match store.scope {
             StoreScope::Service => ContractScope::Service,
             StoreScope::Instance => ContractScope::Instance,
         };
-        (store.store_id, scope)
+        let skipped = store.place.chars().count().saturating_sub(MAX_PLACE_LEN);
+        (store.store_id, store.place.chars().skip(skipped).collect(), scope)
     });
     Instance {
         service: config.service.clone(),
@@ -126,6 +129,7 @@ pub(super) fn instance(
         status: InstanceStatus::Serving.into(),
         create_time: None,
         store_id,
+        store_place,
         store_scope: scope.into(),
     }
 }

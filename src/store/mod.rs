@@ -104,6 +104,9 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the database answers, can be written, and is the one that was opened.
     async fn check(&self) -> Result<(), StoreError>;
 
+    /// Where the database is, so that two copies of one, which have the same contents, are told apart. Empty: not known.
+    async fn place(&self) -> Result<String, StoreError>;
+
     /// The other processes on this database; `None` where there cannot be any.
     fn peers(&self) -> Option<&Peers> {
         None
@@ -131,7 +134,7 @@ pub trait Transaction: Send {
 
 impl StoreError {
     /// Whether it is about the store as a whole, and not about what was asked of it.
-    pub(crate) fn is_about_the_store(&self) -> bool {
+    pub fn is_about_the_store(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::CommitUnknown(_) | Self::Replaced { .. } | Self::WentBack { .. })
     }
 }

@@ -165,6 +165,13 @@ impl Store for Sqlite {
         migration::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
     }
 
+    async fn place(&self) -> Result<String, StoreError> {
+        // Of whatever else than Linux the path alone.
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        Ok(format!("{}:{}", host.trim(), path.display()))
+    }
+
     /// That the disk takes more is known only by writing, which is tried once a write has failed.
     async fn check(&self) -> Result<(), StoreError> {
         let (writer, files) = (self.writer.clone().lock_owned().await, self.files.clone());

@@ -9,6 +9,7 @@ use meshwork::{
     event::PositionToken,
     health::{Condition, Conditioner},
     server::draining_status,
+    store::Sql,
 };
 use meshwork_shop::timestamp;
 use tempfile::TempDir;
@@ -179,6 +180,30 @@ async fn a_change_between_the_first_state_and_the_next_poll_is_not_missed() {
     assert_eq!(watch.next().await.expect("first").expect("an order").state(), OrderState::Pending);
     let next = tokio::time::timeout(Duration::from_millis(900), watch.next()).await.expect("woken, not reloaded");
     assert_eq!(next.expect("told").expect("an order").state(), OrderState::Approved);
+}
+
+#[tokio::test]
+async fn orders_that_the_store_does_not_let_end_hold_up_no_other_and_are_named() {
+    const STUCK: usize = 600;
+    let service = Service::start().await;
+    let created = futures_util::future::join_all((0..STUCK + 1).map(|_| service.create(request("")))).await;
+    let created: Vec<_> = created.into_iter().map(|order| order.expect("created").order_id).collect();
+    let (last, stuck) = created.split_last().expect("some");
+    let trigger = format!(
+        "create trigger no_end before update on customer_order when old.order_id <> x'{}' \
+         begin select raise(abort, 'it may not end'); end",
+        last.replace('-', "")
+    );
+    let mut tx = service.rpcs.store.database().begin().await.expect("begun");
+    tx.execute(Sql::new(trigger)).await.expect("made");
+    tx.commit().await.expect("committed");
+
+    let deadline_ms = now_ms() + SAGA_DEADLINE.as_millis() as i64 + 1000;
+    let problem = sweeper::sweep(&service.rpcs.store, deadline_ms).await.expect_err("they do not end");
+    let problem = problem.to_string();
+    assert!(problem.contains(&format!("{STUCK} orders")), "{problem}");
+    assert!(stuck.iter().any(|order_id| problem.contains(order_id)), "{problem}");
+    assert_eq!(service.get(last).await.expect("there").state(), OrderState::Rejected);
 }
 
 #[tokio::test]

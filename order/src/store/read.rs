@@ -22,11 +22,18 @@ pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, 
     rows.first().map(|row| Ok((order(row)?, meshwork_shop::point(row, ORDER_WIDTH)?))).transpose()
 }
 
-/// At most `limit` orders that are still PENDING past their deadline, the longest overdue first.
-pub(crate) async fn overdue(database: &Database, now_ms: i64, limit: usize) -> Result<Vec<Uuid>, StoreError> {
+/// At most `limit` orders that are still PENDING past their deadline, the longest overdue first, without the first `passed_over`.
+pub(crate) async fn overdue(
+    database: &Database,
+    now_ms: i64,
+    limit: usize,
+    passed_over: usize,
+) -> Result<Vec<Uuid>, StoreError> {
     let sql = Sql::new("select order_id from customer_order where state = 1 and deadline_ms <= ")
         .arg(now_ms)
-        .push(" order by deadline_ms limit ")
-        .arg(i64::try_from(limit).unwrap_or(i64::MAX));
+        .push(" order by deadline_ms, order_id limit ")
+        .arg(i64::try_from(limit).unwrap_or(i64::MAX))
+        .push(" offset ")
+        .arg(i64::try_from(passed_over).unwrap_or(i64::MAX));
     database.read(sql).await?.iter().map(|row| row.uuid(0)).collect()
 }

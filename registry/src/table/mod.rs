@@ -31,7 +31,10 @@ use std::{
 pub use clock::{Clock, PULSE};
 pub use interest::Interest;
 pub use lease_id::LeaseId;
-use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance};
+use meshwork::{
+    contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance},
+    discovery::stores::shared_store,
+};
 pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceState, StatusNotSet, Touched};
 use policy::PolicyIndex;
 use service::{Lease, ServiceIndex};
@@ -241,14 +244,14 @@ impl Table {
     /// were there may have come back, by who is there.
     fn check_store(&mut self, instance: &Instance) -> Result<(), StoreConflict> {
         let service = self.services.get(instance.service.as_str()).filter(|_| self.grace_end.is_none());
-        let others = service.filter(|service| service.stores().any(|store| store != instance.store_id));
+        let others = service.filter(|service| service.has_other_store(instance));
         let checked = stores::check(instance, others.into_iter().flat_map(ServiceIndex::instances), &self.adopted);
         checked.map_err(|conflict| self.refused.note(self.clock.now(), instance, conflict))
     }
 
     /// Whether an instance that was refused may be looked at anew: not as long as those with the right store may yet come back.
     fn check_refused(&mut self, instance: &Instance, attempt: &Attempt) -> Result<(), StoreConflict> {
-        if attempt.refused && self.provisional() && stores::is_shared(instance) && !self.adopted.is_of(instance) {
+        if attempt.refused && self.provisional() && shared_store(instance).is_some() && !self.adopted.is_of(instance) {
             return Err(self.refused.note(self.clock.now(), instance, stores::not_known_yet(instance)));
         }
         Ok(())
@@ -414,9 +417,9 @@ impl Table {
         self.revision += 1;
         let service = self.services.entry(name.clone()).or_default();
         self.recent.remove(&service.last_change());
-        let conflicted = service.stores().nth(1).is_some();
+        let conflicted = service.has_conflict();
         let result = change(service, self.revision);
-        match (conflicted, service.stores().nth(1).is_some()) {
+        match (conflicted, service.has_conflict()) {
             (false, true) => _ = self.conflicts.insert(name.clone()),
             (true, false) => _ = self.conflicts.remove(name),
             (true, true) | (false, false) => {}

@@ -8,10 +8,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use meshwork::contract::meshwork::registry::v1::Instance;
+use meshwork::{
+    contract::meshwork::registry::v1::Instance,
+    discovery::stores::{Store, are_other, shared_store, some_differ},
+};
 use prost::Message;
 
-use super::{Attempt, Delta, Granted, LeaseId, stores};
+use super::{Attempt, Delta, Granted, LeaseId};
 
 /// How many departures a service remembers. A watcher that is further behind gets a snapshot, which is then the smaller
 /// answer for most services anyway.
@@ -75,8 +78,8 @@ pub(super) struct ServiceIndex {
     /// Departures that are remembered, both ways; an instance that comes back is taken out.
     gone: BTreeMap<u64, Arc<str>>,
     gone_at: HashMap<Arc<str>, u64>,
-    /// How many instances serve each store that is the whole service's: more than one store is a conflict.
-    stores: BTreeMap<String, usize>,
+    /// How many instances serve each store that is the whole service's, by its id and place: more than one is a conflict.
+    stores: BTreeMap<(String, String), usize>,
     /// Departures up to here are forgotten.
     floor: u64,
     last_change: u64,
@@ -103,19 +106,27 @@ impl ServiceIndex {
         Some((id, self.leases.get_mut(instance_id)?))
     }
 
-    /// The stores that are the whole service's.
-    pub(super) fn stores(&self) -> impl Iterator<Item = &str> {
-        self.stores.keys().map(String::as_str)
+    /// Whether an instance has another store than some that is the whole service's.
+    pub(super) fn has_other_store(&self, instance: &Instance) -> bool {
+        shared_store(instance).is_some_and(|store| self.stores().any(|other| are_other(store, other)))
+    }
+
+    /// Whether there are several stores that are the whole service's.
+    pub(super) fn has_conflict(&self) -> bool {
+        some_differ(self.stores())
+    }
+
+    fn stores(&self) -> impl Iterator<Item = Store<'_>> + Clone {
+        self.stores.keys().map(|(id, place)| (id.as_str(), place.as_str()))
     }
 
     fn count_store(&mut self, instance: &Instance, joins: bool) {
-        if !stores::is_shared(instance) {
-            return;
-        }
-        let count = self.stores.entry(instance.store_id.clone()).or_default();
+        let Some((id, place)) = shared_store(instance) else { return };
+        let store = (id.to_owned(), place.to_owned());
+        let count = self.stores.entry(store.clone()).or_default();
         *count = if joins { *count + 1 } else { *count - 1 };
         if *count == 0 {
-            self.stores.remove(&instance.store_id);
+            self.stores.remove(&store);
         }
     }
 

@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use meshwork::contract::meshwork::registry::v1::{Instance, InstanceStatus, RefusedInstance, StoreScope};
+use meshwork::{
+    contract::meshwork::registry::v1::{Instance, InstanceStatus, RefusedInstance},
+    discovery::stores::{are_other, shared_store},
+};
 
 use super::InstanceKey;
 
@@ -16,11 +19,7 @@ const MAX_REMEMBERED: usize = 256;
 
 /// Another store is served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{service} is served from {} {by}, and this instance has store {refused}: give it the same database, or \
-     `meshwork store adopt {service} {refused}`",
-    if served.is_empty() { "another store".to_owned() } else { format!("store {served}") }
-)]
+#[error("{service} is served from {}", self.difference())]
 pub struct StoreConflict {
     /// The service.
     pub service: String,
@@ -32,6 +31,22 @@ pub struct StoreConflict {
     pub refused: String,
     /// It was refused before, and tries again.
     pub again: bool,
+}
+
+impl StoreConflict {
+    fn difference(&self) -> String {
+        let Self { service, served, by, refused, .. } = self;
+        let remedy = format!("give it the same database, or `meshwork store adopt {service} {refused}`");
+        match served.as_str() {
+            "" => format!("another store {by}, and this instance has store {refused}: {remedy}"),
+            served if served == refused => {
+                format!(
+                    "store {served} {by}, and this instance has a copy of it: give it the same database, or stop the others first"
+                )
+            }
+            served => format!("store {served} {by}, and this instance has store {refused}: {remedy}"),
+        }
+    }
 }
 
 /// The stores that were adopted, by service.
@@ -112,11 +127,6 @@ fn key(instance: &Instance) -> InstanceKey {
     (instance.service.as_str().into(), instance.instance_id.as_str().into())
 }
 
-/// Whether an instance serves a store that its siblings must serve as well.
-pub(super) fn is_shared(instance: &Instance) -> bool {
-    instance.store_scope() != StoreScope::Instance && !instance.store_id.is_empty()
-}
-
 /// Why an instance that was refused is refused again by a registry that has just started.
 pub(super) fn not_known_yet(instance: &Instance) -> StoreConflict {
     StoreConflict {
@@ -130,7 +140,7 @@ pub(super) fn not_known_yet(instance: &Instance) -> StoreConflict {
 
 /// Whether two instances of a service cannot both be right.
 pub(super) fn differ(one: &Instance, other: &Instance) -> bool {
-    is_shared(one) && is_shared(other) && one.store_id != other.store_id
+    shared_store(one).zip(shared_store(other)).is_some_and(|(one, other)| are_other(one, other))
 }
 
 /// Whether an instance may join those of its service.
@@ -146,9 +156,10 @@ pub(super) fn check<'a>(
         refused: newcomer.store_id.clone(),
         again: false,
     };
-    match adopted.0.get(newcomer.service.as_str()) {
-        Some(Adoption { store_id, .. }) if *store_id == newcomer.store_id => return Ok(()),
-        Some(Adoption { store_id, in_place: true }) if is_shared(newcomer) => {
+    let adopted = adopted.0.get(newcomer.service.as_str());
+    let is_adopted = adopted.is_some_and(|adoption| adoption.store_id == newcomer.store_id);
+    match adopted {
+        Some(Adoption { store_id, in_place: true }) if shared_store(newcomer).is_some() && !is_adopted => {
             return Err(conflict(store_id, "as declared with `meshwork store adopt`".to_owned()));
         }
         _ => {}
@@ -157,6 +168,8 @@ pub(super) fn check<'a>(
         other.status() == InstanceStatus::Serving
             && other.instance_id != newcomer.instance_id
             && differ(newcomer, other)
+            // A word on ids, of which a copy has the same.
+            && !(is_adopted && other.store_id != newcomer.store_id)
     };
     match { others }.find(conflicts) {
         None => Ok(()),
@@ -166,6 +179,8 @@ pub(super) fn check<'a>(
 
 #[cfg(test)]
 mod tests {
+    use meshwork::contract::meshwork::registry::v1::StoreScope;
+
     use super::*;
 
     fn instance(id: &str, store_id: &str, scope: StoreScope, status: InstanceStatus) -> Instance {

@@ -113,6 +113,31 @@ async fn a_registry_that_has_just_started_refuses_no_store_because_it_does_not_k
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_copy_of_a_store_is_another_store_also_where_its_id_was_adopted() {
+    let mut mesh = Mesh::start();
+    let at = |id: &str, place: &str| {
+        let RegisterRequest { instance, .. } = request_with(id, "one", StoreScope::Service);
+        let instance = Instance { store_place: place.into(), ..instance.expect("given") };
+        RegisterRequest { instance: Some(instance), ..RegisterRequest::default() }
+    };
+    let first = mesh.client.register(at("a", "host:/order.db")).await.expect("the first").into_inner();
+    mesh.client.register(at("b", "host:/order.db")).await.expect("the same");
+    mesh.client.register(at("c", "")).await.expect("of a version that does not say");
+    for _ in 0..2 {
+        let refused = mesh.client.register(at("d", "host:/copy.db")).await.expect_err("a copy");
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(refused.message().contains("instance a, and this instance has a copy of it"), "{refused}");
+        adopt(&mut mesh, "one").await.expect("which says nothing about copies");
+    }
+    mesh.client.deregister(DeregisterRequest { lease_id: first.lease_id }).await.expect("left");
+    mesh.client.register(at("d", "host:/copy.db")).await.expect_err("b serves");
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    mesh.client.register(at("d", "host:/copy.db")).await.expect("moved");
+    let long = mesh.client.register(at("e", &"x".repeat(257))).await.expect_err("too long");
+    assert_eq!(long.code(), Code::InvalidArgument);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_was_refused_before_a_registry_restarted_waits_until_it_knows_who_was_first() {
     let again = |store_id| RegisterRequest { refused: true, ..request_with("b", store_id, StoreScope::Service) };
     let mut mesh = Mesh::with_grace(Duration::from_secs(15));

@@ -74,7 +74,7 @@ async fn what_is_only_reported_has_its_own_name_and_takes_no_calls_away() {
 async fn a_server_that_is_not_admitted_with_its_store_is_not_well_until_it_is() {
     let refuses = Some((Code::FailedPrecondition, "probe is served from store a"));
     let registry = Fake::new(State { refuses, ..State::default() });
-    let store = ServedStore { store_id: "b".into(), scope: StoreScope::Service };
+    let store = ServedStore { store_id: "b".into(), place: "x".repeat(999), scope: StoreScope::Service };
     let running = run(config(), |server| announced(server.serves_store(store), &registry));
     until(&running, "", ServingStatus::NotServing).await;
     until(&running, PROBE, ServingStatus::NotServing).await;

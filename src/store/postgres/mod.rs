@@ -202,6 +202,18 @@ impl Store for Postgres {
         }
     }
 
+    /// The same before and after a failover, which keeps the server's identity.
+    async fn place(&self) -> Result<String, StoreError> {
+        let select = "select 'postgres:' || (select system_identifier from pg_control_system()) || '/' || oid \
+                      from pg_database where datname = current_database()";
+        match self.read(Sql::new(select)).await {
+            Ok(rows) => rows.first().map_or(Ok(String::new()), |row| row.text(0).map(str::to_owned)),
+            // A provider may keep the function to itself.
+            Err(StoreError::Refused(_)) => Ok(String::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     fn peers(&self) -> Option<&Peers> {
         Some(&self.peers)
     }
