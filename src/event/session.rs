@@ -73,6 +73,14 @@ struct Sent {
     event_id: String,
 }
 
+/// Why a partition's next events cannot be sent.
+enum ReadError {
+    /// A row of them is not an event.
+    Damaged(StoreError),
+    /// The stream ends with this.
+    Ends(Status),
+}
+
 impl Session {
     pub(super) fn new(
         outbox: Outbox,
@@ -257,13 +265,14 @@ impl Session {
                 return Ok(None);
             };
             match self.read_on(partition, &sent, limit).await {
-                Ok(read) => return Ok(Some((partition, sent, read?))),
-                Err(error) => {
+                Ok(events) => return Ok(Some((partition, sent, events))),
+                Err(ReadError::Ends(status)) => return Err(status),
+                Err(ReadError::Damaged(error)) => {
                     // One by one up to the one that cannot be.
                     if limit > 1
-                        && let Ok(read) = self.read_on(partition, &sent, 1).await
+                        && let Ok(events) = self.read_on(partition, &sent, 1).await
                     {
-                        return Ok(Some((partition, sent, read?)));
+                        return Ok(Some((partition, sent, events)));
                     }
                     let position = sent.position + 1;
                     tracing::error!(
@@ -280,29 +289,21 @@ impl Session {
 
     /// Up to `limit` events behind what was sent, if that is still the log's past: a database can be replaced by an older copy
     /// under a running process.
-    ///
-    /// # Errors
-    /// [`StoreError::Decode`]: one of them cannot be read.
-    async fn read_on(
-        &self,
-        partition: u32,
-        sent: &Sent,
-        limit: usize,
-    ) -> Result<Result<Vec<Arc<Event>>, Status>, StoreError> {
+    async fn read_on(&self, partition: u32, sent: &Sent, limit: usize) -> Result<Vec<Arc<Event>>, ReadError> {
         let (begin, last) = sent.position.checked_sub(1).map_or((0, 0), |before| (before, 1));
-        let mut events = match self.outbox.read(Position { partition, position: begin }, limit + last).await {
-            Ok(events) => events,
-            Err(error @ StoreError::Decode { .. }) => return Err(error),
-            Err(error) => return Ok(Err(unavailable(&error))),
-        };
+        let events = self.outbox.read(Position { partition, position: begin }, limit + last).await;
+        let mut events = events.map_err(|error| match error {
+            StoreError::Decode { .. } => ReadError::Damaged(error),
+            error => ReadError::Ends(unavailable(&error)),
+        })?;
         if events.first().is_some_and(|first| first.position == sent.position) {
             let there = events.remove(0);
             if there.event_id != sent.event_id {
-                return Ok(Err(diverged(partition, sent.position, &sent.event_id, &there.event_id)));
+                return Err(ReadError::Ends(diverged(partition, sent.position, &sent.event_id, &there.event_id)));
             }
         }
         events.truncate(limit);
-        Ok(Ok(events))
+        Ok(events)
     }
 
     fn heads(&self) -> impl Iterator<Item = PartitionHead> + use<> {

@@ -77,7 +77,9 @@ pub(super) async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiv
         }
         let Some(inner) = inner.upgrade() else { return };
         let read = inner.catch_up().await;
-        *inner.unread() = read.as_ref().err().map(|error| with_causes(error));
+        // That the store is away, whoever looks at it sees by itself.
+        *inner.unread() =
+            read.as_ref().err().filter(|error| !error.is_about_the_store()).map(|error| with_causes(error));
         if let Err(error) = read {
             tracing::debug!(%error, "the log could not be read; it is tried again");
             let ended = inner.check_not_set_back().is_err();
