@@ -83,6 +83,16 @@ pub(crate) enum Error {
         /// The store.
         store_id: String,
     },
+    /// An adoption decides between ids, which copies have in common.
+    #[error(
+        "{service:?} is served from several copies of store {store_id}: stop the instances on all but one (`meshwork instances {service}`)"
+    )]
+    Copies {
+        /// The service.
+        service: String,
+        /// The store.
+        store_id: String,
+    },
     /// Registries do not know of an adoption; each was named before.
     #[error(
         "not adopted at {0} of the registries: run it again once they answer, and know an instance with this store"
@@ -164,6 +174,7 @@ impl From<Error> for Failure {
             | Error::NoReader(_)
             | Error::NotReconciled(_)
             | Error::UnknownStore { .. }
+            | Error::Copies { .. }
             | Error::NotAdopted(_)
             | Error::Broken(_)
             | Error::Interrupted

@@ -1,7 +1,7 @@
 //! `meshwork instances`: what the registry knows of a service's instances, and what each says of itself.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Write as _},
     time::{Duration, SystemTime},
 };
@@ -15,7 +15,7 @@ use meshwork::{
             operations_service_client::OperationsServiceClient,
         },
         registry::v1::{
-            Instance, ListInstancesResponse, ListRefusedInstancesRequest, RefusedInstance,
+            Instance, InstanceStatus, ListInstancesResponse, ListRefusedInstancesRequest, RefusedInstance,
             store_service_client::StoreServiceClient,
         },
     },
@@ -173,7 +173,7 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
         }
     }
     let mut stores: BTreeMap<Store<'_>, Vec<&str>> = BTreeMap::new();
-    for instance in instances {
+    for instance in instances.iter().filter(|instance| instance.status() == InstanceStatus::Serving) {
         if let Some(store) = shared_store(instance) {
             stores.entry(store).or_default().push(&instance.instance_id);
         }
@@ -190,10 +190,15 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
             .push(format!("{instance_id} at {address} is refused: it has {what}; see `meshwork store adopt --help`"));
     }
     if some_differ(stores.keys().copied()) {
-        problems.push(format!(
-            "{service} is served from {} stores, and should be from one: see `meshwork store adopt --help`",
-            stores.len()
-        ));
+        let count = stores.len();
+        let are_copies = stores.keys().map(|(id, _)| id).collect::<BTreeSet<_>>().len() == 1;
+        problems.push(if are_copies {
+            format!("{service} is served from {count} copies of a store, and should be from one: stop the others")
+        } else {
+            format!(
+                "{service} is served from {count} stores, and should be from one: see `meshwork store adopt --help`"
+            )
+        });
         let store = |((id, place), instances): (&Store<'_>, &Vec<&str>)| {
             let place = if place.is_empty() { String::new() } else { format!(" at {place}") };
             format!("store {id}{place}: {}", instances.join(" "))
@@ -248,7 +253,7 @@ fn age(age: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use meshwork::contract::meshwork::{event::v1::StuckPartition, registry::v1::InstanceStatus};
+    use meshwork::contract::meshwork::event::v1::StuckPartition;
 
     use super::*;
 
@@ -312,6 +317,7 @@ mod tests {
         let instance = |id: &str, store_id: &str| Instance {
             instance_id: id.into(),
             store_id: store_id.into(),
+            status: InstanceStatus::Serving.into(),
             ..Instance::default()
         };
         let instances = [instance("a", "one"), instance("b", "one"), instance("c", "two"), instance("d", "one")];

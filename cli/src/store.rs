@@ -9,6 +9,7 @@ use meshwork::{
     contract::meshwork::registry::v1::{
         AdoptStoreRequest, AdoptStoreResponse, InstanceRef, store_service_client::StoreServiceClient,
     },
+    discovery::stores::{shared_store, some_differ},
     process::with_causes,
     rpc::ProtobufJson,
     store::{self, BackupError},
@@ -83,6 +84,10 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     for instances in [&mut told.kept, &mut told.removed] {
         instances.sort_by(|one, other| one.instance_id.cmp(&other.instance_id));
         instances.dedup();
+    }
+    let instances = directory.instances(&service).await.unwrap_or_default();
+    if some_differ(instances.iter().filter_map(shared_store).filter(|(id, _)| *id == store_id)) {
+        return Err(Error::Copies { service, store_id });
     }
     let mut out = io::stdout().lock();
     if source.json {

@@ -42,7 +42,9 @@ const MAX_TYPE_LEN: usize = 256;
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// The longest name of a group, as the contract says.
 const MAX_GROUP_LEN: usize = 128;
-/// How long a partition rests whose next event cannot be read. A heartbeat wakes the stream for the next look.
+/// Bytes of one event, so that a message can carry it: 4 MiB, less what is around it.
+const MAX_EVENT_BYTES: usize = (4 << 20) - (64 << 10);
+/// How long a partition rests whose next event cannot be sent. A heartbeat wakes the stream for the next look.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 /// Shows that the stream lives; subscribers give up after three.
 const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
@@ -61,7 +63,7 @@ pub(super) struct Session {
     started: BTreeMap<u32, Sent>,
     /// Where the next search for a batch begins, so that a busy partition does not starve the others.
     next_partition: u32,
-    /// Partitions whose next event cannot be read, and when it is tried again.
+    /// Partitions whose next event cannot be sent, and when it is tried again.
     unreadable: BTreeMap<u32, Instant>,
     credit: usize,
 }
@@ -75,8 +77,8 @@ struct Sent {
 
 /// Why a partition's next events cannot be sent.
 enum ReadError {
-    /// A row of them is not an event.
-    Damaged(StoreError),
+    /// One of them is not an event, is not there, or is too large: why, in a few words.
+    Damaged(String),
     /// The stream ends with this.
     Ends(Status),
 }
@@ -230,18 +232,7 @@ impl Session {
         let types = self.types.as_deref().unwrap_or_default();
         let wanted = |event: &Event| types.is_empty() || types.contains(&event.r#type);
         let events = &events[..batch_len(&events, wanted)];
-        let Some(last) = events.last() else {
-            // A head is committed. If the log went back, whoever watches over it is about to say so.
-            let next = self.outbox.standing(Position { partition, position: after + 1 }).await;
-            return match next.map_err(|error| unavailable(&error))? {
-                Standing::Pruned => Err(expired(partition, after)),
-                Standing::Event(_) | Standing::Beyond { .. } => Ok(None),
-            };
-        };
-        // What was pruned meanwhile, or is gone, is not passed over as if it had not been.
-        if let Some((expected, _)) = (after + 1..).zip(events).find(|(expected, event)| event.position != *expected) {
-            return Err(expired(partition, expected - 1));
-        }
+        let Some(last) = events.last() else { return Ok(None) };
         let (through, through_event_id) = (last.position, last.event_id.clone());
         self.started.insert(partition, Sent { position: through, event_id: through_event_id.clone() });
         self.next_partition = partition + 1;
@@ -264,22 +255,21 @@ impl Session {
             let Some((partition, sent)) = later.or_else(|| self.started.iter().find_map(behind)) else {
                 return Ok(None);
             };
-            match self.read_on(partition, &sent, limit).await {
+            let mut read = self.read_on(partition, &sent, limit).await;
+            if limit > 1 && matches!(read, Err(ReadError::Damaged(_))) {
+                // One by one up to the one that cannot be.
+                read = self.read_on(partition, &sent, 1).await;
+            }
+            match read {
                 Ok(events) => return Ok(Some((partition, sent, events))),
                 Err(ReadError::Ends(status)) => return Err(status),
-                Err(ReadError::Damaged(error)) => {
-                    // One by one up to the one that cannot be.
-                    if limit > 1
-                        && let Ok(events) = self.read_on(partition, &sent, 1).await
-                    {
-                        return Ok(Some((partition, sent, events)));
-                    }
+                Err(ReadError::Damaged(problem)) => {
                     let position = sent.position + 1;
                     tracing::error!(
                         partition,
                         position,
-                        %error,
-                        "an event of the log cannot be read: its partition is sent to nobody, and tried again every 30 s"
+                        problem,
+                        "an event of the log cannot be sent: its partition is sent to nobody, and tried again every 30 s"
                     );
                     self.unreadable.insert(partition, now + UNREADABLE_PAUSE);
                 }
@@ -293,7 +283,7 @@ impl Session {
         let (begin, last) = sent.position.checked_sub(1).map_or((0, 0), |before| (before, 1));
         let events = self.outbox.read(Position { partition, position: begin }, limit + last).await;
         let mut events = events.map_err(|error| match error {
-            StoreError::Decode { .. } => ReadError::Damaged(error),
+            StoreError::Decode { .. } => ReadError::Damaged(error.to_string()),
             error => ReadError::Ends(unavailable(&error)),
         })?;
         if events.first().is_some_and(|first| first.position == sent.position) {
@@ -302,8 +292,28 @@ impl Session {
                 return Err(ReadError::Ends(diverged(partition, sent.position, &sent.event_id, &there.event_id)));
             }
         }
-        events.truncate(limit);
+        // Behind a gap, or an event that no message could carry, nothing is sent.
+        let good = |(expected, event): &(u64, &Arc<Event>)| {
+            event.position == *expected && event.encoded_len() <= MAX_EVENT_BYTES
+        };
+        let count = (sent.position + 1..).zip(&events).take(limit).take_while(good).count();
+        if count == 0 {
+            return Err(self.missing(partition, sent.position, events.first()).await);
+        }
+        events.truncate(count);
         Ok(events)
+    }
+
+    /// Why the event behind this position cannot be sent, although the head is beyond it.
+    async fn missing(&self, partition: u32, after: u64, next: Option<&Arc<Event>>) -> ReadError {
+        if let Some(event) = next.filter(|event| event.position == after + 1) {
+            return ReadError::Damaged(format!("it has {} bytes", event.encoded_len()));
+        }
+        match self.base(partition).await {
+            Ok(base) if base > after => ReadError::Ends(expired(partition, after)),
+            Ok(_) => ReadError::Damaged("it is missing".to_owned()),
+            Err(status) => ReadError::Ends(status),
+        }
     }
 
     fn heads(&self) -> impl Iterator<Item = PartitionHead> + use<> {
@@ -355,7 +365,7 @@ fn diverged(partition: u32, after: u64, event_id: &str, there: &str) -> Status {
 }
 
 fn expired(partition: u32, position: u64) -> Status {
-    let message = format!("events behind position {position} of partition {partition} were pruned, or are gone");
+    let message = format!("events behind position {position} of partition {partition} were pruned");
     DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, message)
 }
 

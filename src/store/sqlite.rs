@@ -79,6 +79,10 @@ pub(super) struct Sqlite {
 
 impl Sqlite {
     pub(super) async fn open(path: PathBuf, synchronous: Synchronous) -> Result<Self, StoreError> {
+        // A link whose file is yet to be made leads nowhere.
+        if path.is_symlink() && !path.exists() {
+            std::fs::File::create(&path).map_err(|source| open_error(&path, source))?;
+        }
         // SQLite names what it puts beside a database after the file that a link leads to.
         let path = if path.is_symlink() { path.canonicalize().unwrap_or(path) } else { path };
         let locks = lock(&path).await?;

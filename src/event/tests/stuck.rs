@@ -17,6 +17,7 @@ on_both_stores!(
     what_the_store_refuses_is_tried_again_until_the_store_accepts_it,
     an_event_of_a_later_schema_version_stops_its_partition_and_no_other,
     a_row_of_the_log_that_cannot_be_read_holds_up_its_own_partition_and_no_other,
+    an_event_that_is_missing_holds_up_its_own_partition_and_no_other,
     one_event_that_the_store_refuses_holds_up_its_own_partition_and_no_other,
 );
 
@@ -133,12 +134,26 @@ async fn an_event_of_a_later_schema_version_stops_its_partition_and_no_other(eng
 }
 
 async fn a_row_of_the_log_that_cannot_be_read_holds_up_its_own_partition_and_no_other(engine: Engine) {
-    let fixture = Fixture::new(&engine).await;
+    let repair = "update outbox set aggregate_version = 1";
+    row_that_cannot_be_sent(
+        &engine,
+        "update outbox set aggregate_version = -1 where position = 2 and partition = 5",
+        repair,
+    )
+    .await;
+}
+
+async fn an_event_that_is_missing_holds_up_its_own_partition_and_no_other(engine: Engine) {
+    let gone = "update outbox set position = 1000000 where position = 2 and partition = 5";
+    row_that_cannot_be_sent(&engine, gone, "update outbox set position = 2 where position = 1000000").await;
+}
+
+async fn row_that_cannot_be_sent(engine: &Engine, damage: &'static str, repair: &'static str) {
+    let fixture = Fixture::new(engine).await;
     produce(&fixture.producer, [POISONED, POISONED, POISONED, HEALTHY, HEALTHY], "").await;
     let partition = partition_of_key(POISONED);
-    past::run(&fixture.producer, &["update outbox set aggregate_version = -1 where position = 2 and partition = 5"])
-        .await;
     assert_eq!(partition, 5, "as the statement has it");
+    past::run(&fixture.producer, &[damage]).await;
     let source = past::reopened(&fixture.producer).await;
     let subscription = fixture.subscribe_to(&source, &CancellationToken::new());
     until(&subscription, |snapshot| {
@@ -147,7 +162,7 @@ async fn a_row_of_the_log_that_cannot_be_read_holds_up_its_own_partition_and_no_
     })
     .await;
     assert!(subscription.progress().oldest_unread().is_some(), "which its health says once it is 30 s");
-    past::run(&fixture.producer, &["update outbox set aggregate_version = 1"]).await;
+    past::run(&fixture.producer, &[repair]).await;
     subscription.again().notify_one();
     fixture.expect_all_applied().await;
 }

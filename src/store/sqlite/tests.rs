@@ -103,6 +103,9 @@ async fn a_file_serves_one_opener_and_is_free_again_when_it_is_closed() {
     std::os::unix::fs::symlink(folder.path().join("things.db"), &other_name).expect("linked");
     assert!(matches!(open(&other_url).await.err(), Some(StoreError::InUse { .. })));
     assert!(second.to_string().contains("PostgreSQL"), "names the way out: {second}");
+    let ahead = folder.path().join("ahead.db");
+    std::os::unix::fs::symlink(folder.path().join("new.db"), &ahead).expect("linked");
+    drop(open(&format!("sqlite://{}", ahead.display())).await.expect("made where the link leads"));
     drop(first);
     drop(open(&other_url).await.expect("free"));
     database(&folder).await;
