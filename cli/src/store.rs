@@ -85,7 +85,11 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
         instances.sort_by(|one, other| one.instance_id.cmp(&other.instance_id));
         instances.dedup();
     }
-    let instances = directory.instances(&service).await.unwrap_or_default();
+    let instances = match directory.instances(&service).await {
+        // None with this store has come yet.
+        Err(Error::UnknownService(_)) => Vec::new(),
+        told => told?,
+    };
     if some_differ(instances.iter().filter_map(shared_store).filter(|(id, _)| *id == store_id)) {
         return Err(Error::Copies { service, store_id });
     }

@@ -19,10 +19,16 @@ pub fn are_other(one: Store<'_>, other: Store<'_>) -> bool {
 }
 
 /// Whether some of these are not the same.
-pub fn some_differ<'a>(mut stores: impl Iterator<Item = Store<'a>> + Clone) -> bool {
-    // All pairs, because a place that is not said is like any; yet whatever differs is found at once.
-    let all = stores.clone();
-    stores.any(|one| all.clone().any(|other| are_other(one, other)))
+pub fn some_differ<'a>(mut stores: impl Iterator<Item = Store<'a>>) -> bool {
+    let Some((id, mut place)) = stores.next() else { return false };
+    stores.any(|(other_id, other_place)| {
+        let differs = are_other((id, place), (other_id, other_place));
+        // The first that is said is the one that the others must be at.
+        if place.is_empty() {
+            place = other_place;
+        }
+        differs
+    })
 }
 
 #[cfg(test)]

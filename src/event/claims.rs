@@ -3,7 +3,7 @@
 //! Mostly a batch is one claim. Where something in it was refused it is read again event by event, so that those before
 //! the bad one have their effects, and the bad one can be named.
 
-use super::{EventName, MalformedEvent, Stuck, session::MAX_BATCH_EVENTS};
+use super::{EventName, MalformedEvent, Stuck, row::SCHEMA_VERSION, session::MAX_BATCH_EVENTS};
 use tracing::Span;
 
 use crate::{
@@ -49,6 +49,15 @@ pub(super) fn check(batch: &Batch) -> Result<(), &'static str> {
     }
 }
 
+/// Whether an event's meaning is one that this program knows.
+fn known(event: &Event) -> Result<(), MalformedEvent> {
+    if event.schema_version <= SCHEMA_VERSION {
+        return Ok(());
+    }
+    let (later, known) = (event.schema_version, SCHEMA_VERSION);
+    Err(MalformedEvent::new(format!("its schema_version is {later}, and this program knows {known}")))
+}
+
 /// The parts of a batch, in order, and the event behind them that cannot be understood, if there is one.
 pub(super) fn parts<I>(
     batch: &Batch,
@@ -58,7 +67,7 @@ pub(super) fn parts<I>(
     let mut parts: Vec<Part<I>> = Vec::new();
     let mut at = batch.after;
     for event in &batch.events {
-        let input = match decode(event) {
+        let input = match known(event).and_then(|()| decode(event)) {
             Ok(input) => input,
             Err(malformed) => return (parts, Some(stuck(event, malformed.reason))),
         };

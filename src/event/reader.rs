@@ -29,14 +29,12 @@ use tonic::Streaming;
 use tracing::Span;
 
 use super::{
-    CursorMove, CursorName, EventName, MalformedEvent, Outbox, PARTITIONS, Position, Progress, Source, Stuck,
-    SubscriptionState,
+    CursorMove, CursorName, EventName, Outbox, PARTITIONS, Position, Progress, Source, Stuck, SubscriptionState,
     claims::{self, Part},
     cursor::{self, Cursor},
     failure::{self, Failure},
     progress::ReaderProgress,
     reconcile::MARK,
-    row::SCHEMA_VERSION,
     stop::Stop,
 };
 use crate::{
@@ -349,12 +347,6 @@ impl<D: Decider> Connection<'_, D> {
         let decode = |event: &Event| {
             let span = claims::span(event);
             let trace_parent = TraceContext::of(&span).map_or_else(|| event.trace_parent.clone(), |at| at.to_string());
-            if event.schema_version > SCHEMA_VERSION {
-                let (later, known) = (event.schema_version, SCHEMA_VERSION);
-                return Err(MalformedEvent::new(format!(
-                    "its schema_version is {later}, and this program knows {known}"
-                )));
-            }
             Ok(((self.source.decode)(event)?, trace_parent, span))
         };
         let (parts, stuck) = claims::parts(batch, one_by_one, decode);

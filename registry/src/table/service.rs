@@ -116,7 +116,7 @@ impl ServiceIndex {
         some_differ(self.stores())
     }
 
-    fn stores(&self) -> impl Iterator<Item = Store<'_>> + Clone {
+    fn stores(&self) -> impl Iterator<Item = Store<'_>> {
         self.stores.keys().map(|(id, place)| (id.as_str(), place.as_str()))
     }
 
