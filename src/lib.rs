@@ -40,6 +40,8 @@ pub mod policy;
 
 mod balance;
 
+mod endpoint;
+
 pub mod channel;
 
 mod backoff;

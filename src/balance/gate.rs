@@ -18,7 +18,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::account::{Account, Ejections, PendingCall};
+use crate::endpoint::{Account, Ejections, PendingCall};
 
 /// A connection to an endpoint: a cheap handle to send calls with.
 pub(crate) trait Link: Clone + Send + 'static {

@@ -12,10 +12,7 @@
 //! with a view of readiness of its own. The rules are pure (`health`, `load`, `plan`, `tier`), and `picker` is the one place
 //! that acts. Nothing is remembered from one pick to the next that a removal could make stale (tower #856).
 
-mod account;
 mod gate;
-mod health;
-mod load;
 mod picker;
 mod plan;
 mod subset;
@@ -24,10 +21,8 @@ mod tier;
 #[cfg(test)]
 mod tests;
 
-pub use account::CallStats;
-pub(crate) use account::{Outcome, PendingCall, Statement};
+pub(crate) use crate::endpoint::{Outcome, PendingCall, Statement, outlier_detection::Health};
 pub(crate) use gate::{Gate, Link, Pick};
-pub(crate) use health::Health;
 pub(crate) use picker::{Key, NoPick, Picked, Picker};
 pub(crate) use plan::Traits;
 pub(crate) use subset::{DEFAULT_SUBSET, subset};

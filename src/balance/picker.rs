@@ -17,11 +17,13 @@ use tokio::{
 };
 
 use super::{
-    account::{Account, Set, Statement},
     gate::{Gate, Link, Pick},
     plan::{Member, Plan, Traits, Turn},
 };
-use crate::policy::Policy;
+use crate::{
+    endpoint::{Account, Set, Statement},
+    policy::Policy,
+};
 
 /// Calls that may wait for an endpoint at a time. They wait for 3 s at most, so that more would be a pile that is thrown
 /// away when its time is over.

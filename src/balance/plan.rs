@@ -20,9 +20,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::{account::Ejections, health::Health, tier::Tier};
+use super::tier::Tier;
 use crate::{
     discovery::DEFAULT_WEIGHT,
+    endpoint::{Ejections, outlier_detection::Health},
     policy::{Policy, SplitPolicy},
 };
 

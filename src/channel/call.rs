@@ -15,16 +15,15 @@ use http::{HeaderMap, Request, Response, uri::PathAndQuery};
 use tonic::{Status, body::Body};
 
 use super::{
+    body::{request::RequestBody, response::ResponseBody},
     error::CallError,
     link::Link,
-    peer::Peer,
-    request::RequestBody,
-    response::ResponseBody,
-    terms::{Rules, Terms},
+    service_config::{Rules, Terms},
 };
 use crate::{
     balance::Gate,
     deadline::{self, Deadline, GRPC_TIMEOUT},
+    endpoint::peer::Peer,
 };
 
 /// Put into a request's extensions: the call waits until an endpoint is ready, however long that takes (but not beyond its

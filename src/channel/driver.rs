@@ -10,11 +10,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Home, endpoint::Endpoint, link::Link, peer::Peer, roster::Roster, terms::Rules};
+use super::{Home, link::Link, roster::Roster, service_config::Rules};
 use crate::{
     balance::{Key, Picker, Traits},
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
     discovery::EndpointSet,
+    endpoint::{connection::connect::Endpoint, peer::Peer},
 };
 
 /// Where a channel's endpoints come from.

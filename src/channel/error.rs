@@ -8,8 +8,7 @@ use std::{error::Error as _, fmt, time::Duration};
 use h2::Reason;
 use tonic::{Code, Status, metadata::MetadataMap};
 
-use super::peer::Peer;
-use crate::headers::INSTANCE;
+use crate::{endpoint::peer::Peer, headers::INSTANCE};
 
 /// A call that got no status from a server.
 #[derive(Debug)]

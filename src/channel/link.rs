@@ -7,17 +7,18 @@ use http::{HeaderName, HeaderValue, Method, Request, Response, Uri, Version, uri
 use hyper::{body::Incoming, client::conn::http2::SendRequest};
 
 use super::{
+    body::{
+        request::AttemptBody,
+        response::{ResponseBody, outcome},
+    },
     call::{Answer, Asked, Call},
     error::{CallError, EndpointError, Failure},
-    peer::Peer,
-    request::AttemptBody,
-    response::{ResponseBody, outcome},
-    spent::Spent,
-    transparent::refusal,
+    layers::transparent::refusal,
 };
 use crate::{
     balance::{self, Gate, Outcome, PendingCall},
     deadline::{GRPC_TIMEOUT, format_timeout},
+    endpoint::{connection::deferred_drop::Spent, peer::Peer},
     headers::{INSTANCE, Refusal, drop_unreadable_details},
     rpc::code_of,
 };
@@ -45,7 +46,7 @@ impl balance::Link for Link {
 }
 
 impl Link {
-    pub(super) fn new(sender: SendRequest<AttemptBody>, peer: Peer, spent: Spent) -> Self {
+    pub(crate) fn new(sender: SendRequest<AttemptBody>, peer: Peer, spent: Spent) -> Self {
         Self { sender, peer, spent }
     }
 

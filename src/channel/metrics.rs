@@ -24,15 +24,10 @@ use tokio::time::{Instant, sleep};
 use tonic::{Code, GrpcMethod};
 use tracing::Span;
 
-use super::{
-    link::Link,
-    retry::Budget,
-    roster::Roster,
-    stats::{CallStats, EndpointState, EndpointStats},
-    terms::Rules,
-};
+use super::{layers::budget::Budget, link::Link, roster::Roster, service_config::Rules};
 use crate::{
     balance::{Key, Picker},
+    endpoint::stats::{CallStats, EndpointState, EndpointStats},
     rpc::code_name,
     trace,
 };
@@ -44,7 +39,7 @@ const OTHER: &str = "_OTHER";
 
 /// A call that is counted when it ends; as CANCELLED, if its caller gives it up before that.
 #[derive(Debug)]
-pub(super) struct Timed {
+pub(crate) struct Timed {
     service: Arc<str>,
     method: SharedString,
     span: Span,

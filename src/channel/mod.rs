@@ -11,32 +11,18 @@
 //! steps are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge.
 
 mod address;
+pub(crate) mod body;
 mod call;
-mod connection;
-mod connector;
-mod cork;
-mod delivery;
-mod dispatch;
+mod classify;
 mod driver;
-mod endpoint;
 mod error;
-mod expiry;
-mod hedge;
-mod link;
+mod layers;
+pub(crate) mod link;
 mod metrics;
-mod peer;
 mod place;
-mod request;
-mod response;
 mod response_times;
-mod retry;
-mod roster;
-mod rounds;
-mod spent;
-mod stats;
-mod terms;
-mod transparent;
-mod unbroken;
+pub(crate) mod roster;
+mod service_config;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -59,25 +45,24 @@ use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
 
+pub use crate::endpoint::connection::connector::{BoxedIo, Connector, Io};
+pub use crate::endpoint::stats::{CallStats, EndpointState, EndpointStats};
 pub use address::{InvalidAddress, parse_address};
 pub use call::WaitForReady;
-pub use connector::{BoxedIo, Connector, Io};
-pub use stats::{CallStats, EndpointState, EndpointStats};
 
+use body::observed;
 use call::{Call, Step};
-use dispatch::Dispatch;
 use driver::{Driver, Source};
-use expiry::Expiry;
-use hedge::Hedge;
+use layers::{
+    budget::Budget, commit::Unbroken, dispatch::Dispatch, hedge::Hedge, retry::Retry, timeout::Expiry,
+    transparent::Transparent,
+};
 use link::Link;
 use metrics::{Report, Timed};
-use retry::{Budget, Retry};
 use roster::Roster;
-use terms::Rules;
-use transparent::Transparent;
-use unbroken::Unbroken;
+use service_config::Rules;
 
-pub(crate) use peer::{InvalidPeer, Peer};
+pub(crate) use crate::endpoint::peer::{InvalidPeer, Peer};
 pub(crate) use place::Place;
 
 use crate::{
@@ -266,7 +251,7 @@ impl Service<Request<Body>> for Channel {
                 channel.shared.stack.call(&call).await
             };
             match answered.await {
-                Ok(answer) => Ok(delivery::deliver(answer, timed, channel)),
+                Ok(answer) => Ok(observed::deliver(answer, timed, channel)),
                 Err(error) => {
                     let status = Status::from(error);
                     timed.answered();

@@ -8,12 +8,14 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{
-    connection::StreamLimit,
-    peer::Peer,
-    stats::{EndpointState, EndpointStats},
+use crate::{
+    balance::{Health, Key, Statement, Traits},
+    endpoint::{
+        connection::drive::StreamLimit,
+        peer::Peer,
+        stats::{EndpointState, EndpointStats},
+    },
 };
-use crate::balance::{Health, Key, Statement, Traits};
 
 type Explain = dyn Fn() -> Option<String> + Send + Sync;
 
@@ -30,7 +32,7 @@ struct Standing {
 }
 
 /// How an endpoint's connection stands.
-pub(super) enum State {
+pub(crate) enum State {
     Connecting,
     Connected(StreamLimit),
     /// Why there is none.
@@ -42,28 +44,28 @@ impl Roster {
         Self { endpoints: Mutex::default(), discovery: Box::new(discovery) }
     }
 
-    pub(super) fn add(&self, key: Key, peer: Peer) {
+    pub(crate) fn add(&self, key: Key, peer: Peer) {
         self.endpoints().insert(key, Standing { peer, state: State::Connecting });
     }
 
-    pub(super) fn remove(&self, key: Key) {
+    pub(crate) fn remove(&self, key: Key) {
         self.endpoints().remove(&key);
     }
 
     /// Notes how an endpoint stands. A removed one is not taken up again.
-    pub(super) fn note(&self, key: Key, state: State) {
+    pub(crate) fn note(&self, key: Key, state: State) {
         if let Some(standing) = self.endpoints().get_mut(&key) {
             standing.state = state;
         }
     }
 
     /// Every endpoint and how it stands.
-    pub(super) fn describe(&self) -> Vec<String> {
+    pub(crate) fn describe(&self) -> Vec<String> {
         self.endpoints().values().map(ToString::to_string).collect()
     }
 
     /// Every endpoint as the picker's statements and its connection tell. One that is being removed is left out.
-    pub(super) fn stats(&self, statements: Vec<(Key, Traits, Statement)>) -> Vec<(Key, EndpointStats)> {
+    pub(crate) fn stats(&self, statements: Vec<(Key, Traits, Statement)>) -> Vec<(Key, EndpointStats)> {
         let endpoints = self.endpoints();
         let stats = |(key, traits, Statement { health, calls }): (Key, Traits, Statement)| {
             let Standing { peer, state } = endpoints.get(&key)?;
@@ -82,7 +84,7 @@ impl Roster {
         statements.into_iter().filter_map(stats).collect()
     }
 
-    pub(super) fn discovery(&self) -> Option<String> {
+    pub(crate) fn discovery(&self) -> Option<String> {
         (self.discovery)()
     }
 

@@ -115,7 +115,7 @@ pub(super) fn unavailable(respond: &mut Respond) -> ControlFlow<()> {
 }
 
 /// Waits until the channel makes its calls on certain terms.
-pub(super) async fn until_terms(bench: &Bench, hold: impl Fn(&terms::Terms) -> bool) {
+pub(super) async fn until_terms(bench: &Bench, hold: impl Fn(&service_config::Terms) -> bool) {
     let path = PathAndQuery::from_static(net::READ);
     soon(async {
         while !hold(&bench.channel.shared.rules.of(&path)) {

@@ -12,22 +12,18 @@
 //! server is not the matter here: of a method without side effects a hedge asks another one, and any other call waits for
 //! its answer as long as its deadline says, because nobody knows how far the server is.
 
-mod budget;
-mod verdict;
-
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use super::{
-    call::{Answer, Call, Step},
-    error::CallError,
-    terms::Rules,
-};
 use crate::backoff::Backoff;
-
-pub(crate) use budget::Budget;
-pub(crate) use verdict::{Verdict, verdict};
+use crate::channel::{
+    call::{Answer, Call, Step},
+    classify::{Verdict, verdict},
+    error::CallError,
+    layers::budget::Budget,
+    service_config::Rules,
+};
 
 /// Repeats calls that failed and may be repeated.
 pub(crate) struct Retry<S> {

@@ -10,15 +10,15 @@ use hyper::body::Incoming;
 
 /// The ended streams of one connection. They are as many as its calls under way at most: each call gives it a turn.
 #[derive(Clone, Debug)]
-pub(super) struct Spent(Arc<Mutex<Option<Vec<Incoming>>>>);
+pub(crate) struct Spent(Arc<Mutex<Option<Vec<Incoming>>>>);
 
 impl Spent {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(Arc::new(Mutex::new(Some(Vec::new()))))
     }
 
     /// Takes an answer that was read to its end.
-    pub(super) fn keep(&self, ended: Incoming) {
+    pub(crate) fn keep(&self, ended: Incoming) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match kept.as_mut() {
             Some(kept) => kept.push(ended),
@@ -30,7 +30,7 @@ impl Spent {
     }
 
     /// For the connection, at its turn.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let ended = kept.as_mut().map(std::mem::take);
         // Behind the lock: a drop wakes.
@@ -39,7 +39,7 @@ impl Spent {
     }
 
     /// For a connection that takes no more calls: it waits for the last of its streams, and must be woken by its end.
-    pub(super) fn close(&self) {
+    pub(crate) fn close(&self) {
         let ended = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         drop(ended);
     }

@@ -6,7 +6,7 @@
 
 use http::Response;
 
-use super::{
+use crate::channel::{
     call::{Answer, Call, Step},
     error::{CallError, Failure},
 };
@@ -79,6 +79,6 @@ fn unprocessed(result: &Result<Answer, CallError>) -> Option<Unprocessed> {
 }
 
 /// Why the server did not start the call, if it says so.
-pub(super) fn refusal<B>(answer: &Response<B>) -> Option<Refusal> {
+pub(crate) fn refusal<B>(answer: &Response<B>) -> Option<Refusal> {
     Refusal::parse(answer.headers().get(REFUSED)?.as_bytes())
 }

@@ -21,14 +21,13 @@ use std::{
 use futures_util::future::{Either, select};
 use tokio::time::{Instant, timeout};
 
-use super::{
+use crate::channel::{
     call::{Answer, Call, Step},
-    dispatch::Dispatch,
+    classify::{Verdict, verdict},
     error::CallError,
+    layers::{budget::Budget, commit::unbroken, dispatch::Dispatch},
     link::Link,
-    retry::{Budget, Verdict, verdict},
-    terms::{Allowance, Method, Rules, Terms},
-    unbroken::unbroken,
+    service_config::{Allowance, Method, Rules, Terms},
 };
 use crate::{balance::Pick, contract::meshwork::registry::v1::IdempotencyLevel};
 

@@ -5,7 +5,7 @@
 //! anything with headers alone, so that waiting for the first frame delays nobody; a stream's headers go to its caller at
 //! once, because its first message may be hours away.
 
-use super::{
+use crate::channel::{
     call::{Answer, Call, Step},
     error::CallError,
 };
@@ -29,7 +29,7 @@ impl<S: Step> Step for Unbroken<S> {
 }
 
 /// Takes the answer of one attempt.
-pub(super) async fn unbroken(call: &Call, answered: Result<Answer, CallError>) -> Result<Answer, CallError> {
+pub(crate) async fn unbroken(call: &Call, answered: Result<Answer, CallError>) -> Result<Answer, CallError> {
     let mut answer = answered?;
     if call.terms.method.as_ref().is_some_and(|method| method.allowance.unary) {
         answer.body_mut().read_ahead().await.map_err(CallError::Endpoint)?;

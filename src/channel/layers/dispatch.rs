@@ -4,15 +4,15 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout};
 
-use super::{
+use crate::balance::{NoPick, Pick, Picked, Picker};
+use crate::channel::{
     call::{Answer, Call, Step},
     error::{CallError, NotReady},
     link::Link,
     metrics,
     roster::Roster,
-    terms::Rules,
+    service_config::Rules,
 };
-use crate::balance::{NoPick, Pick, Picked, Picker};
 
 /// How long a call waits for a ready endpoint before it fails: long enough for a reconnect or a restart, short enough that a
 /// person is told what is wrong.
@@ -33,7 +33,7 @@ impl Dispatch {
     }
 
     /// An endpoint beside the one that has the call, if one is ready.
-    pub(super) fn other(&self, call: &Call) -> Option<Pick<Link>> {
+    pub(crate) fn other(&self, call: &Call) -> Option<Pick<Link>> {
         self.picker.pick_other(&call.asked()?.gate)
     }
 

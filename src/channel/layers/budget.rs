@@ -14,7 +14,7 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    channel::{call::Call, metrics, terms::Terms},
+    channel::{call::Call, metrics, service_config::Terms},
     policy::RetryPolicy,
 };
 

@@ -10,14 +10,15 @@ use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame};
 use tonic::{Code, Status, body::Body};
 
-use super::{Channel, call::Answer, metrics::Timed, response::ResponseBody};
+use super::response::ResponseBody;
 use crate::{
+    channel::{Channel, call::Answer, metrics::Timed},
     headers::{PUSHBACK, REFUSED},
     rpc::{code_in, code_of},
 };
 
 /// Hands an answer to its caller.
-pub(super) fn deliver(mut answer: Answer, mut timed: Timed, channel: Channel) -> Response<Body> {
+pub(crate) fn deliver(mut answer: Answer, mut timed: Timed, channel: Channel) -> Response<Body> {
     timed.answered();
     let code = code_of(answer.status(), answer.headers(), answer.body().trailers_only());
     let open = match code {

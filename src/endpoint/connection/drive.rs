@@ -24,13 +24,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
+    coalesce_wakes::Rounds,
     connector::Connector,
-    cork::{Cork, Corked},
-    link::Link,
-    peer::Peer,
-    request::AttemptBody,
-    rounds::Rounds,
-    spent::Spent,
+    deferred_drop::Spent,
+    write_buffer::{Cork, Corked},
+};
+use crate::{
+    channel::{body::request::AttemptBody, link::Link},
+    endpoint::peer::Peer,
 };
 
 /// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.
@@ -52,7 +53,7 @@ const FEW: usize = 4;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ConnectError {
+pub(crate) enum ConnectError {
     #[error("cannot connect: {0}")]
     Io(#[from] io::Error),
     #[error("the HTTP/2 handshake failed: {0}")]
@@ -65,7 +66,7 @@ pub(super) enum ConnectError {
 
 /// Connects, and waits for the server's first word (its SETTINGS): a listener's backlog and a process that is stopped
 /// accept connections too.
-pub(super) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link, Connection), ConnectError> {
+pub(crate) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link, Connection), ConnectError> {
     let connecting = async {
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
@@ -101,17 +102,17 @@ type Intake = http2::Connection<TokioIo<Corked>, AttemptBody, Inline>;
 
 /// How many calls the server allows to be under way on a connection, as it said last.
 #[derive(Clone, Debug, Default)]
-pub(super) struct StreamLimit(Arc<AtomicUsize>);
+pub(crate) struct StreamLimit(Arc<AtomicUsize>);
 
 impl StreamLimit {
     /// `None`: it allows any number.
-    pub(super) fn get(&self) -> Option<u32> {
+    pub(crate) fn get(&self) -> Option<u32> {
         u32::try_from(self.0.load(Ordering::Relaxed)).ok()
     }
 }
 
 /// A connection. It must be driven; dropping it cuts the connection.
-pub(super) struct Connection {
+pub(crate) struct Connection {
     parts: Parts,
     rounds: Rounds,
     cork: Cork,
@@ -130,7 +131,7 @@ struct Parts {
 }
 
 impl Connection {
-    pub(super) fn stream_limit(&self) -> StreamLimit {
+    pub(crate) fn stream_limit(&self) -> StreamLimit {
         self.parts.stream_limit.clone()
     }
 
@@ -151,12 +152,12 @@ impl Connection {
     }
 
     /// Drives the connection until it takes no more calls: the server leaves, or it broke, or nobody holds a handle on it.
-    pub(super) async fn serve(&mut self) -> hyper::Result<()> {
+    pub(crate) async fn serve(&mut self) -> hyper::Result<()> {
         poll_fn(|context| self.run(context, Parts::poll_intake)).await
     }
 
     /// Drives what is under way to its end.
-    pub(super) async fn finish(mut self) {
+    pub(crate) async fn finish(mut self) {
         poll_fn(|context| self.run(context, Parts::poll_to_end)).await;
     }
 

@@ -35,7 +35,7 @@ const SILENT_CALLS: u32 = 3;
 
 /// What is remembered of one endpoint's answers.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Load {
+pub(crate) struct Load {
     /// Average seconds to response headers, once one has come.
     latency: Option<f64>,
     /// How many of them are in it.
@@ -55,7 +55,7 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             latency: None,
             answers: 0,
@@ -69,17 +69,17 @@ impl Load {
     }
 
     /// Forgets everything but the calls under way: the endpoint stands at the median again.
-    pub(super) fn restart(&mut self, now: Instant) {
+    pub(crate) fn restart(&mut self, now: Instant) {
         *self = Self { unanswered: self.unanswered, pending: self.pending, ..Self::new(now) };
     }
 
     /// Average seconds to response headers, as they came.
-    pub(super) fn measured(&self) -> Option<f64> {
+    pub(crate) fn measured(&self) -> Option<f64> {
         self.latency
     }
 
     /// Calls that have not ended.
-    pub(super) fn pending(&self) -> u32 {
+    pub(crate) fn pending(&self) -> u32 {
         self.pending
     }
 
@@ -105,14 +105,14 @@ impl Load {
     }
 
     /// The load among endpoints whose typical latency is that. `weight` is relative to the usual one.
-    pub(super) fn value(&self, now: Instant, typical: f64, weight: f64) -> f64 {
+    pub(crate) fn value(&self, now: Instant, typical: f64, weight: f64) -> f64 {
         let failing = self.failing * self.freshness(now);
         let penalty = 1.0 + PENALTY * failing * failing;
         self.latency(now, typical) * (1.0 + f64::from(self.pending) / weight) * penalty
     }
 
     /// A call begins.
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         self.pending += 1;
         self.unanswered += 1;
         self.ignored = self.ignored.saturating_add(1);
@@ -129,7 +129,7 @@ impl Load {
     }
 
     /// The call that began last was not sent after all.
-    pub(super) fn unsent(&mut self) {
+    pub(crate) fn unsent(&mut self) {
         self.unanswered -= 1;
         self.ignored = self.ignored.saturating_sub(1);
         if self.ignored < SILENT_CALLS {
@@ -138,26 +138,26 @@ impl Load {
     }
 
     /// Response headers came.
-    pub(super) fn served(&mut self, now: Instant, took: Duration) {
+    pub(crate) fn served(&mut self, now: Instant, took: Duration) {
         self.heard();
         self.learn(now, took.as_secs_f64());
         self.failing *= 1.0 - FAILURE_STEP;
     }
 
     /// A call failed, or was refused, instead of being answered.
-    pub(super) fn failed(&mut self, now: Instant) {
+    pub(crate) fn failed(&mut self, now: Instant) {
         self.heard();
         self.penalize(now);
     }
 
     /// An answer ended as a failure, after headers that looked well.
-    pub(super) fn penalize(&mut self, now: Instant) {
+    pub(crate) fn penalize(&mut self, now: Instant) {
         self.failing = self.failing * self.freshness(now) * (1.0 - FAILURE_STEP) + FAILURE_STEP;
         self.at = now;
     }
 
     /// A caller gave up before headers came. That says how long it takes at least.
-    pub(super) fn abandoned(&mut self, now: Instant, after: Duration, typical: f64) {
+    pub(crate) fn abandoned(&mut self, now: Instant, after: Duration, typical: f64) {
         let (after, silence) = (after.as_secs_f64(), self.silence(now, typical));
         let known = self.latency.unwrap_or(typical);
         if after > known {
@@ -177,7 +177,7 @@ impl Load {
     }
 
     /// The call has ended.
-    pub(super) fn end(&mut self) {
+    pub(crate) fn end(&mut self) {
         self.pending -= 1;
     }
 

@@ -21,16 +21,18 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connection::{Connection, connect},
     connector::Connector,
-    link::Link,
-    peer::Peer,
-    roster::{Roster, State},
+    drive::{Connection, connect},
 };
 use crate::{
     backoff::Backoff,
     balance::{Gate, Key},
     cause::with_causes,
+    channel::{
+        link::Link,
+        roster::{Roster, State},
+    },
+    endpoint::peer::Peer,
 };
 
 /// Between attempts: a restarted instance is found again at once, and one that is gone costs two attempts a second at most
@@ -40,22 +42,22 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_
 const STABLE: Duration = Duration::from_secs(1);
 
 /// What is kept connected.
-pub(super) struct Endpoint {
-    pub(super) key: Key,
+pub(crate) struct Endpoint {
+    pub(crate) key: Key,
     /// Where it is; never empty.
-    pub(super) peers: Vec<Peer>,
-    pub(super) gate: Arc<Gate<Link>>,
-    pub(super) connector: Connector,
-    pub(super) roster: Arc<Roster>,
+    pub(crate) peers: Vec<Peer>,
+    pub(crate) gate: Arc<Gate<Link>>,
+    pub(crate) connector: Connector,
+    pub(crate) roster: Arc<Roster>,
     /// The endpoint was removed.
-    pub(super) removed: CancellationToken,
+    pub(crate) removed: CancellationToken,
     /// The connection is of no use, although it stands.
-    pub(super) move_on: Arc<Notify>,
+    pub(crate) move_on: Arc<Notify>,
 }
 
 impl Endpoint {
     /// Runs until the endpoint is removed and its last call has ended.
-    pub(super) async fn run(self) {
+    pub(crate) async fn run(self) {
         // Connections that take no more calls and finish those that are under way.
         let mut finishing = JoinSet::new();
         let removed = self.removed.clone();

@@ -13,13 +13,9 @@ use hyper::body::Incoming;
 use tokio::time::Sleep;
 use tonic::{Code, Status};
 
-use super::{
-    error::{EndpointError, Failure, deadline_exceeded},
-    peer::Peer,
-    spent::Spent,
-};
 use crate::{
-    balance::{Outcome, PendingCall},
+    channel::error::{EndpointError, Failure, deadline_exceeded},
+    endpoint::{Outcome, PendingCall, connection::deferred_drop::Spent, peer::Peer},
     headers::drop_unreadable_details,
     rpc::code_in,
 };
@@ -43,12 +39,12 @@ struct Open {
 }
 
 impl ResponseBody {
-    pub(super) fn new(incoming: Incoming, call: PendingCall, peer: Peer, spent: Spent) -> Self {
+    pub(crate) fn new(incoming: Incoming, call: PendingCall, peer: Peer, spent: Spent) -> Self {
         Self { first: None, open: Some(Open { incoming, call, expiry: None, spent }), peer }
     }
 
     /// Waits for the first frame, and keeps it for the reader.
-    pub(super) async fn read_ahead(&mut self) -> Result<(), EndpointError> {
+    pub(crate) async fn read_ahead(&mut self) -> Result<(), EndpointError> {
         let Some(open) = &mut self.open else { return Ok(()) };
         open.call.promised(true);
         let frame = poll_fn(|context| open.poll_incoming(&self.peer, context)).await;
@@ -58,13 +54,13 @@ impl ResponseBody {
     }
 
     /// The trailers, if it is known that no message comes before them.
-    pub(super) fn trailers_only(&self) -> Option<&HeaderMap> {
+    pub(crate) fn trailers_only(&self) -> Option<&HeaderMap> {
         self.first.as_ref()?.trailers_ref()
     }
 
     /// Ends the call at its deadline.
     #[must_use]
-    pub(super) fn until(mut self, expiry: Pin<Box<Sleep>>) -> Self {
+    pub(crate) fn until(mut self, expiry: Pin<Box<Sleep>>) -> Self {
         if let Some(open) = &mut self.open {
             open.expiry = Some(expiry);
         }
@@ -73,7 +69,7 @@ impl ResponseBody {
 }
 
 /// What the code of an answer says about its endpoint.
-pub(super) fn outcome(code: Code) -> Outcome {
+pub(crate) fn outcome(code: Code) -> Outcome {
     match code {
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,
         // A quota, or a server without room: another may do better, but it is no failure of this one.

@@ -23,7 +23,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a call tells about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum News {
+pub(crate) enum News {
     /// An answer has begun, and is no failure so far.
     Answered,
     /// The answer went well to its end, or as far as its caller cared.
@@ -47,11 +47,11 @@ pub(crate) enum Health {
 
 impl Health {
     /// That of an endpoint of which nothing bad is known.
-    pub(super) const GOOD: Self = Self::Healthy { failures: 0 };
+    pub(crate) const GOOD: Self = Self::Healthy { failures: 0 };
 
     /// The state after news of a call that has `begun` then.
     #[must_use]
-    pub(super) fn after(self, news: News, begun: Instant, now: Instant, policy: &EjectionPolicy) -> Self {
+    pub(crate) fn after(self, news: News, begun: Instant, now: Instant, policy: &EjectionPolicy) -> Self {
         match (self, news) {
             (Self::Healthy { failures }, News::Failed { jitter }) => {
                 let failures = failures.saturating_add(1);
@@ -78,7 +78,7 @@ impl Health {
     }
 
     /// Puts an endpoint whose time is over on probation, and says whether it did.
-    pub(super) fn release(&mut self, now: Instant) -> bool {
+    pub(crate) fn release(&mut self, now: Instant) -> bool {
         let Self::Ejected { until, backoff, .. } = self else { return false };
         let over = *until <= now;
         if over {
@@ -88,7 +88,7 @@ impl Health {
     }
 
     /// Whether it takes a call now.
-    pub(super) fn admits(&self, now: Instant) -> bool {
+    pub(crate) fn admits(&self, now: Instant) -> bool {
         match self {
             Self::Healthy { .. } => true,
             Self::Ejected { .. } => false,
@@ -99,7 +99,7 @@ impl Health {
     }
 
     /// When it takes a call although its probe has not ended.
-    pub(super) fn next_probe(&self) -> Option<Instant> {
+    pub(crate) fn next_probe(&self) -> Option<Instant> {
         match self {
             Self::Healthy { .. } | Self::Ejected { .. } => None,
             Self::Probation { probed, .. } => probed.map(|begun| begun + PROBE_LIMIT),
@@ -107,14 +107,14 @@ impl Health {
     }
 
     /// A call goes to it.
-    pub(super) fn begin(&mut self, now: Instant) {
+    pub(crate) fn begin(&mut self, now: Instant) {
         if let Self::Probation { probed, .. } = self {
             *probed = Some(now);
         }
     }
 
     /// Whether it takes calls without reserve.
-    pub(super) fn is_good(&self) -> bool {
+    pub(crate) fn is_good(&self) -> bool {
         matches!(self, Self::Healthy { .. })
     }
 }

@@ -20,7 +20,7 @@ use futures_util::task::AtomicWaker;
 const ROUNDS: usize = 8;
 
 /// Runs a task in rounds.
-pub(super) struct Rounds {
+pub(crate) struct Rounds {
     state: Arc<State>,
     waker: Waker,
 }
@@ -33,13 +33,13 @@ struct State {
 }
 
 impl Rounds {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let state = Arc::new(State::default());
         Self { waker: Waker::from(state.clone()), state }
     }
 
     /// Polls `work` until it is ready, or nothing has woken it meanwhile; once, if it is `busy`.
-    pub(super) fn poll<T>(
+    pub(crate) fn poll<T>(
         &self,
         context: &mut Context<'_>,
         busy: bool,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-pub use crate::balance::CallStats;
+pub use crate::endpoint::CallStats;
 
 /// One endpoint as this client sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,7 +49,7 @@ pub enum EndpointState {
 
 impl EndpointState {
     /// The names of all states.
-    pub(super) const NAMES: [&str; 5] = ["connecting", "unreachable", "ready", "ejected", "probation"];
+    pub(crate) const NAMES: [&str; 5] = ["connecting", "unreachable", "ready", "ejected", "probation"];
 
     /// In one word, for tables and metrics.
     pub fn name(&self) -> &'static str {

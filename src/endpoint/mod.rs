@@ -4,6 +4,12 @@
 //! makes an endpoint dearer or cheaper, and [`Health`], which closes it. Who is to blame is decided by those who see the
 //! call ([`Outcome`]); one that simply ends without an answer was given up by its caller, or timed out.
 
+pub(crate) mod connection;
+pub(crate) mod load;
+pub(crate) mod outlier_detection;
+pub(crate) mod peer;
+pub(crate) mod stats;
+
 use std::{
     sync::{
         Arc, Mutex, MutexGuard,
@@ -14,10 +20,9 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use super::{
-    health::{Health, News},
-    load::Load,
-};
+use load::Load;
+use outlier_detection::{Health, News};
+
 use crate::policy::EjectionPolicy;
 
 /// The latency of an endpoint when nobody in the set has answered yet.
@@ -39,7 +44,7 @@ pub(crate) enum Outcome {
 
 /// Whether endpoints are passed over that their failures have ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ejections {
+pub(crate) enum Ejections {
     Heeded,
     /// Too many would be: panic.
     Ignored,
@@ -47,18 +52,18 @@ pub(super) enum Ejections {
 
 /// What the endpoints of one picker share.
 #[derive(Debug)]
-pub(super) struct Set {
+pub(crate) struct Set {
     /// Median seconds to response headers, as bits of an f64; 0 while nobody has answered.
     typical: AtomicU64,
     ejection: Mutex<EjectionPolicy>,
     /// An endpoint has come or gone, opened or closed, since the picker looked last.
     stale: AtomicBool,
     /// Wakes the picker's driver.
-    pub(super) driver: Notify,
+    pub(crate) driver: Notify,
 }
 
 impl Set {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             typical: AtomicU64::new(0),
             ejection: Mutex::default(),
@@ -68,12 +73,12 @@ impl Set {
     }
 
     /// Seconds to response headers that are usual here.
-    pub(super) fn typical(&self) -> f64 {
+    pub(crate) fn typical(&self) -> f64 {
         let typical = f64::from_bits(self.typical.load(Ordering::Relaxed));
         if typical > 0.0 { typical } else { UNKNOWN.as_secs_f64() }
     }
 
-    pub(super) fn set_typical(&self, seconds: f64) {
+    pub(crate) fn set_typical(&self, seconds: f64) {
         self.typical.store(seconds.to_bits(), Ordering::Relaxed);
     }
 
@@ -84,18 +89,18 @@ impl Set {
         }
     }
 
-    pub(super) fn set_ejection(&self, policy: EjectionPolicy) {
+    pub(crate) fn set_ejection(&self, policy: EjectionPolicy) {
         *self.ejection() = policy;
     }
 
     /// The picker must look at its endpoints again.
-    pub(super) fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.stale.store(true, Ordering::Release);
         self.driver.notify_one();
     }
 
     /// Whether the picker must look at its endpoints again, which it then does.
-    pub(super) fn take_changed(&self) -> bool {
+    pub(crate) fn take_changed(&self) -> bool {
         self.stale.load(Ordering::Relaxed) && self.stale.swap(false, Ordering::Acquire)
     }
 
@@ -106,7 +111,7 @@ impl Set {
 
 /// One endpoint's load and health.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(crate) struct Account {
     set: Arc<Set>,
     record: Mutex<Record>,
 }
@@ -146,18 +151,18 @@ pub struct CallStats {
 }
 
 impl Account {
-    pub(super) fn new(set: Arc<Set>) -> Self {
+    pub(crate) fn new(set: Arc<Set>) -> Self {
         let load = Load::new(Instant::now());
         let record = Record { load, health: Health::GOOD, calls: 0, failures: 0, ejections: 0 };
         Self { set, record: Mutex::new(record) }
     }
 
-    pub(super) fn set(&self) -> &Set {
+    pub(crate) fn set(&self) -> &Set {
         &self.set
     }
 
     /// The load of the endpoint, if its health lets a call in now. `weight` is relative to the usual one.
-    pub(super) fn offer(&self, now: Instant, ejections: Ejections, weight: f64) -> Option<f64> {
+    pub(crate) fn offer(&self, now: Instant, ejections: Ejections, weight: f64) -> Option<f64> {
         let mut record = self.record();
         if record.health.release(now) {
             // What made it fail may be over: it is asked once, as one of which nothing is known.
@@ -168,7 +173,7 @@ impl Account {
     }
 
     /// A call begins. It counts until the returned handle is dropped.
-    pub(super) fn begin(self: &Arc<Self>, now: Instant) -> PendingCall {
+    pub(crate) fn begin(self: &Arc<Self>, now: Instant) -> PendingCall {
         let mut record = self.record();
         record.load.begin(now);
         record.health.begin(now);
@@ -177,7 +182,7 @@ impl Account {
         PendingCall { account: self.clone(), begun: now, due: None, promised: false, stage: Stage::Waiting }
     }
 
-    pub(super) fn statement(&self, now: Instant, weight: f64) -> Statement {
+    pub(crate) fn statement(&self, now: Instant, weight: f64) -> Statement {
         let record = self.record();
         let calls = CallStats {
             load: record.load.value(now, self.set.typical(), weight),
@@ -190,12 +195,12 @@ impl Account {
         Statement { health: record.health.clone(), calls }
     }
 
-    pub(super) fn health(&self) -> Health {
+    pub(crate) fn health(&self) -> Health {
         self.record().health.clone()
     }
 
     /// Average seconds to response headers, as they came.
-    pub(super) fn measured(&self) -> Option<f64> {
+    pub(crate) fn measured(&self) -> Option<f64> {
         self.record().load.measured()
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::time::sleep_until;
 
-use super::{
+use crate::channel::{
     call::{Answer, Call, Step},
     error::CallError,
 };

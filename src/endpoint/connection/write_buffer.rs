@@ -18,10 +18,10 @@ use super::connector::BoxedIo;
 const CAPACITY: usize = 8192;
 
 /// A connection whose writes are kept, unless there are too many of them, until its [`Cork`] is pulled.
-pub(super) struct Corked(Arc<Mutex<Kept>>);
+pub(crate) struct Corked(Arc<Mutex<Kept>>);
 
 /// Lets go what a [`Corked`] connection has kept.
-pub(super) struct Cork(Arc<Mutex<Kept>>);
+pub(crate) struct Cork(Arc<Mutex<Kept>>);
 
 struct Kept {
     io: BufWriter<BoxedIo>,
@@ -38,7 +38,7 @@ struct Kept {
 }
 
 impl Corked {
-    pub(super) fn new(io: BoxedIo) -> (Self, Cork) {
+    pub(crate) fn new(io: BoxedIo) -> (Self, Cork) {
         let io = BufWriter::with_capacity(CAPACITY, io);
         let kept = Kept { io, unflushed: false, writer: None, waiting: false, pulled: false, broken: None };
         let kept = Arc::new(Mutex::new(kept));
@@ -48,7 +48,7 @@ impl Corked {
 
 impl Cork {
     /// Sends what is kept, as far as the peer takes it; `context` is woken when it takes more.
-    pub(super) fn pull(&self, context: &mut Context<'_>) {
+    pub(crate) fn pull(&self, context: &mut Context<'_>) {
         let mut kept = lock(&self.0);
         if !kept.unflushed || kept.broken.is_some() {
             return;
