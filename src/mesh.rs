@@ -11,7 +11,7 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    channel::{Channel, Connector, Home, InvalidPeer, Peer, Place, Shared},
+    channel::{Channel, ChannelContext, Connector, InvalidPeer, Locality, Peer, Shared},
     contract::meshwork::registry::v1::{
         policy_service_client::PolicyServiceClient, registry_service_client::RegistryServiceClient,
     },
@@ -39,12 +39,12 @@ struct Inner {
     registry: Arc<Shared>,
     /// The channels that somebody holds.
     channels: Mutex<HashMap<String, Weak<Shared>>>,
-    home: Home,
+    context: ChannelContext,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.home.stop.cancel();
+        self.context.stop.cancel();
     }
 }
 
@@ -72,7 +72,7 @@ pub struct MeshBuilder {
     registries: Vec<String>,
     connector: Connector,
     cache_dir: Option<PathBuf>,
-    place: Place,
+    locality: Locality,
 }
 
 impl MeshBuilder {
@@ -103,7 +103,7 @@ impl MeshBuilder {
     /// none, all endpoints are alike.
     #[must_use]
     pub fn zone(mut self, zone: &str) -> Self {
-        self.place.zone = zone.into();
+        self.locality.zone = zone.into();
         self
     }
 
@@ -111,7 +111,7 @@ impl MeshBuilder {
     /// split or zones make groups of them, there may be one more for each. Default: 32.
     #[must_use]
     pub fn subset_size(mut self, size: usize) -> Self {
-        self.place.subset_size = size;
+        self.locality.subset_size = size;
         self
     }
 
@@ -129,24 +129,24 @@ impl MeshBuilder {
         }
         Handle::try_current().map_err(|_| MeshError::NoRuntime)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let home = Home { place: self.place, connector: self.connector, tasks, stop };
-        let alone = |peer: &Peer| Shared::fixed(REGISTRY, vec![peer.clone()], &home);
+        let context = ChannelContext { locality: self.locality, connector: self.connector, tasks, stop };
+        let alone = |peer: &Peer| Shared::fixed(REGISTRY, vec![peer.clone()], &context);
         let registries: Vec<_> = peers.iter().map(alone).collect();
         // One channel serves for both where there is but one.
         let registry = match &registries[..] {
             [registry] => registry.clone(),
-            _ => Shared::fixed(REGISTRY, peers, &home),
+            _ => Shared::fixed(REGISTRY, peers, &context),
         };
         let (discovery, cache) = (Discovery::new(registries.len()), self.cache_dir.map(Cache::new));
         if let Some(cache) = cache.clone() {
-            home.tasks.spawn(cache.run(home.stop.clone()));
+            context.tasks.spawn(cache.run(context.stop.clone()));
         }
         for (index, registry) in registries.iter().enumerate() {
             let watched_by = Channel::internal(registry.clone());
-            let (discovery, cache, stop) = (discovery.clone(), cache.clone(), home.stop.clone());
-            home.tasks.spawn(discovery::run(discovery, index, watched_by, cache, stop));
+            let (discovery, cache, stop) = (discovery.clone(), cache.clone(), context.stop.clone());
+            context.tasks.spawn(discovery::run(discovery, index, watched_by, cache, stop));
         }
-        Ok(Mesh(Arc::new(Inner { discovery, registries, registry, channels: Mutex::default(), home })))
+        Ok(Mesh(Arc::new(Inner { discovery, registries, registry, channels: Mutex::default(), context })))
     }
 }
 
@@ -177,7 +177,7 @@ impl Mesh {
         let open = channels.get(service).and_then(Weak::upgrade).unwrap_or_else(|| {
             let (discovery, name) = (inner.discovery.clone(), service.to_owned());
             let explain = move || discovery.explain(&name);
-            let open = Shared::discovered(service, inner.discovery.endpoints(service), explain, &inner.home);
+            let open = Shared::discovered(service, inner.discovery.endpoints(service), explain, &inner.context);
             channels.retain(|_, channel| channel.strong_count() > 0);
             channels.insert(service.to_owned(), Arc::downgrade(&open));
             open
@@ -228,9 +228,9 @@ impl Mesh {
     /// Stops every task of this mesh and waits until all have ended. Calls that are under way fail with UNAVAILABLE, and so
     /// do later ones.
     pub async fn close(&self) {
-        self.0.home.stop.cancel();
-        self.0.home.tasks.close();
-        self.0.home.tasks.wait().await;
+        self.0.context.stop.cancel();
+        self.0.context.tasks.close();
+        self.0.context.tasks.wait().await;
     }
 }
 

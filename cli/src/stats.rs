@@ -106,7 +106,7 @@ fn table(endpoints: &[EndpointStats]) -> Table<8> {
 fn json(endpoint: &EndpointStats) -> serde_json::Value {
     let EndpointStats { instance_id, address, version, zone, weight, state, calls, .. } = endpoint;
     let why = match state {
-        EndpointState::Unreachable { why } => Some(why),
+        EndpointState::TransientFailure { why } => Some(why),
         EndpointState::Connecting | EndpointState::Ready | EndpointState::Ejected { .. } | EndpointState::Probation => {
             None
         }

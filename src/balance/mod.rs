@@ -1,28 +1,22 @@
 //! Which endpoint a call goes to.
 //!
 //! ```text
-//!   a call ─> picker ── plan: version ─> zone ─> tier: less loaded of two ─> gate ─> its connection
-//!               │         ^                        ^                          │
-//!               │         └──── health <───────────┴─ load <──── account <────┘ what its calls tell
-//!               └─ the queue of those who find nobody ready, served by the driver
+//!   endpoints ──plan: pure──> pools: (version, own zone | other zones) -> the endpoints that may be picked
+//!       the driver applies what changed ──tower::discover::Change──> one tower::balance::p2c::Balance per pool
+//!   a call: turn -> pools in order of preference (split, locality share) ── draw, until one is accepted ──> endpoint
 //! ```
 //!
-//! Power of two choices (P2C) over our own load, as tower's `Balance` has it; but not that one: a set that is split into
-//! versions and zones, and endpoints that are passed over for a while and in a panic are not, would be many of them, each
-//! with a view of readiness of its own. The rules are pure (`health`, `load`, `plan`, `tier`), and `picker` is the one place
-//! that acts. Nothing is remembered from one pick to the next that a removal could make stale (tower #856).
+//! tower's `Balance` draws the endpoint of every call: power of two choices (P2C) over our own load. Membership of a pool
+//! says who may be picked: an endpoint that is not connected, or is ejected, or is on probation with its probe under way, is
+//! in none. `plan` and `endpoint` hold the rules, which are pure; `pool` is the one place that knows tower; `picker` acts.
 
-mod gate;
 mod picker;
 mod plan;
+mod pool;
 mod subset;
-mod tier;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use crate::endpoint::{Outcome, PendingCall, Statement, outlier_detection::Health};
-pub(crate) use gate::{Gate, Link, Pick};
-pub(crate) use picker::{Key, NoPick, Picked, Picker};
-pub(crate) use plan::Traits;
+pub(crate) use picker::{NoPick, Picked, Picker};
 pub(crate) use subset::{DEFAULT_SUBSET, subset};

@@ -1,67 +1,106 @@
-//! Picks endpoints for calls, and keeps those waiting that find none ready.
+//! Picks endpoints for calls, and keeps those calls waiting that find none.
 //!
-//! A pick is one short critical section; only a call that finds nobody ready goes to a bounded queue. One driver task serves
-//! the queue and is the only one that is ever woken: by a gate that opens, by the end of a pause or an ejection, or by a
-//! change of the endpoints. So changes are taken in even if no call flows.
+//! A pick is one draw from a pool, in a short critical section; only a call that finds no endpoint goes to a bounded queue. One
+//! driver task makes the plan, applies it to the pools and serves the queue, woken by an endpoint that connects or fails, by
+//! the end of a pause or an ejection, or by a change of the set. So changes are taken in even if no call flows.
+//!
+//! The driver publishes in this order: new pools, what is inserted, the plan, what is removed. So an endpoint that changes its
+//! pool is never in none. It holds the lock of one pool at a time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    },
 };
 
-use rand::{RngExt as _, rngs::SmallRng};
+use parking_lot::{Mutex, RwLock};
+use rand::{RngExt as _, SeedableRng as _, rngs::SmallRng};
 use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until},
 };
 
 use super::{
-    gate::{Gate, Link, Pick},
-    plan::{Member, Plan, Traits, Turn},
+    plan::{Plan, Turn, WeightedTarget},
+    pool::{Chance, Member, Pool, Shares},
 };
 use crate::{
-    endpoint::{Account, Set, Statement},
+    endpoint::{
+        Candidate, Connection, Endpoint, Pick, ServiceState, Traits, connection::handle::ConnectionHandle, peer::Peer,
+    },
     policy::Policy,
 };
 
 /// Calls that may wait for an endpoint at a time. They wait for 3 s at most, so that more would be a pile that is thrown
 /// away when its time is over.
 pub(super) const MAX_WAITING: usize = 1024;
-/// How old the set's median latency may be: it moves slowly, and costs a look at every endpoint.
-const MEDIAN_AGE: Duration = Duration::from_millis(500);
-
-/// Names an endpoint within its picker.
-pub(crate) type Key = u64;
+/// The driver rests after a look for this multiple of the time that the look took: of a thousand endpoints that connect one
+/// after the other, not each costs a look at all.
+const REST: u32 = 4;
 
 /// Picks endpoints. Calls pick; the one driver changes the endpoints and serves those who wait.
-pub(crate) struct Picker<L: Link> {
-    state: Mutex<State<L>>,
-    set: Arc<Set>,
+pub(crate) struct Picker<C: Connection = ConnectionHandle> {
+    service: Arc<ServiceState>,
+    routes: RwLock<Vec<Route<C>>>,
+    turn: AtomicU64,
+    /// Where calls go whose own zone has less than its share.
+    chance: Mutex<SmallRng>,
+    waiting: Mutex<VecDeque<oneshot::Sender<Pick<C>>>>,
+    /// The length of `waiting`, for a look without its lock.
+    waiting_count: AtomicUsize,
+    closed: AtomicBool,
+    driven: Mutex<Driven<C>>,
 }
 
-struct State<L: Link> {
-    members: BTreeMap<Key, (Arc<Gate<L>>, Traits)>,
-    next_key: Key,
+/// A target of the plan with its pools.
+struct Route<C: Connection> {
+    end: u128,
+    own_zone: Option<Arc<Pool<C>>>,
+    other_zones: Option<Arc<Pool<C>>>,
+    locality_share: f64,
+}
+
+/// What only the driver touches, and what changes the endpoints.
+struct Driven<C: Connection> {
+    endpoints: BTreeMap<u64, Arc<Endpoint<C>>>,
+    next_id: u64,
     policy: Arc<Policy>,
     /// Where the calls are made.
     zone: Arc<str>,
-    plan: Plan<Arc<Gate<L>>>,
-    turn: Turn,
-    rng: SmallRng,
-    /// When the set's median latency was computed.
-    median: Option<Instant>,
-    waiting: VecDeque<oneshot::Sender<Pick<L>>>,
+    pools: BTreeMap<PoolKey, Managed<C>>,
+    seeds: SmallRng,
+    panic_since: Option<Instant>,
+    /// When the plan must be made anew although nothing happens.
+    plan_until: Option<Instant>,
     /// When the driver must look again although nothing happens.
     alarm: Option<Instant>,
-    closed: bool,
+    /// When it may.
+    rested: Instant,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct PoolKey {
+    version: String,
+    own_zone: bool,
+}
+
+/// A pool, and what the driver has put into it.
+struct Managed<C: Connection> {
+    pool: Arc<Pool<C>>,
+    members: BTreeMap<u64, Member<C>>,
+    shares: Option<Shares>,
 }
 
 /// A pick, now or later.
-pub(crate) enum Picked<L> {
-    Now(Pick<L>),
+pub(crate) enum Picked<C = ConnectionHandle>
+where
+    C: Connection,
+{
+    Now(Pick<C>),
     /// Ends without a pick when the picker is closed.
-    Later(oneshot::Receiver<Pick<L>>),
+    Later(oneshot::Receiver<Pick<C>>),
 }
 
 /// Why there will be no pick.
@@ -73,217 +112,324 @@ pub(crate) enum NoPick {
     Closed,
 }
 
-impl<L: Link> Picker<L> {
+impl<C: Connection> Picker<C> {
     /// A picker without endpoints, for calls that are made in `zone` (empty: anywhere).
     pub(crate) fn new(zone: Arc<str>) -> Self {
-        Self::from_rng(zone, rand::make_rng())
+        Self::from_seed(zone, rand::random())
     }
 
     /// The same with a given source of chance.
-    pub(super) fn from_rng(zone: Arc<str>, rng: SmallRng) -> Self {
-        let policy = Arc::default();
-        let state = State {
-            members: BTreeMap::new(),
-            next_key: 0,
-            plan: Plan::new(Vec::new(), &policy, &zone, Instant::now()),
-            policy,
+    pub(super) fn from_seed(zone: Arc<str>, seed: u64) -> Self {
+        let mut seeds = SmallRng::seed_from_u64(seed);
+        let chance = SmallRng::from_rng(&mut seeds);
+        let driven = Driven {
+            endpoints: BTreeMap::new(),
+            next_id: 0,
+            policy: Arc::default(),
             zone,
-            turn: Turn::default(),
-            rng,
-            median: None,
-            waiting: VecDeque::new(),
+            pools: BTreeMap::new(),
+            seeds,
+            panic_since: None,
+            plan_until: None,
             alarm: None,
-            closed: false,
+            rested: Instant::now(),
         };
-        Self { state: Mutex::new(state), set: Arc::new(Set::new()) }
+        Self {
+            service: Arc::new(ServiceState::new()),
+            routes: RwLock::default(),
+            turn: AtomicU64::new(0),
+            chance: Mutex::new(chance),
+            waiting: Mutex::default(),
+            waiting_count: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            driven: Mutex::new(driven),
+        }
     }
 
-    /// Picks an endpoint, or waits for one behind those who do already. `avoid` is picked only if nobody else is ready.
-    pub(crate) fn pick(&self, avoid: Option<&Gate<L>>) -> Result<Picked<L>, NoPick> {
-        let mut state = self.state();
-        if state.closed {
+    /// Picks an endpoint, or waits for one behind those who do already. `avoid` is picked only if no other is ready.
+    pub(crate) fn pick(&self, avoid: Option<&Endpoint<C>>) -> Result<Picked<C>, NoPick> {
+        if self.closed.load(Ordering::Acquire) {
             return Err(NoPick::Closed);
         }
-        if state.waiting.is_empty()
-            && let Some(pick) = state.pick(avoid, &self.set)
+        if self.waiting_count.load(Ordering::Acquire) == 0
+            && let Some(pick) = self.pick_now(avoid.map(Endpoint::id), Last::Avoided)
         {
             return Ok(Picked::Now(pick));
         }
-        let later = state.wait()?;
-        drop(state);
+        let later = self.wait()?;
         // The driver looks when the next endpoint is ready.
-        self.set.driver.notify_one();
+        self.service.driver.notify_one();
         Ok(Picked::Later(later))
     }
 
-    /// Picks another endpoint than `other`, if one is ready and nobody waits for it.
-    pub(crate) fn pick_other(&self, other: &Gate<L>) -> Option<Pick<L>> {
-        let mut state = self.state();
-        if state.closed || !state.waiting.is_empty() {
+    /// Picks another endpoint than `other`, if one is ready and no call waits for it.
+    pub(crate) fn pick_other(&self, other: &Endpoint<C>) -> Option<Pick<C>> {
+        if self.closed.load(Ordering::Acquire) || self.waiting_count.load(Ordering::Acquire) > 0 {
             return None;
         }
+        self.pick_now(Some(other.id()), Last::Nobody)
+    }
+
+    fn pick_now(&self, avoid: Option<u64>, last: Last) -> Option<Pick<C>> {
+        let turn = Turn(self.turn.fetch_add(Turn::STEP, Ordering::Relaxed).wrapping_add(Turn::STEP));
         let now = Instant::now();
-        state.look(&self.set, now);
-        state.turn.advance();
-        state.pick_now(Some(other), now)
+        self.service.note_call(now);
+        let routes = self.routes.read();
+        let draw = |avoid| self.pools(&routes, turn).find_map(|pool| pool.draw(now, avoid));
+        draw(avoid).or_else(|| match (avoid, last) {
+            (Some(_), Last::Avoided) => draw(None),
+            (Some(_), Last::Nobody) | (None, _) => None,
+        })
     }
 
-    /// Adds an endpoint, whose gate is closed.
-    pub(crate) fn insert(&self, traits: Traits) -> (Key, Arc<Gate<L>>) {
-        let gate = Arc::new(Gate::new(Account::new(self.set.clone())));
-        let mut state = self.state();
-        let key = state.next_key;
-        state.next_key += 1;
-        state.members.insert(key, (gate.clone(), traits));
-        drop(state);
-        self.set.changed();
-        (key, gate)
+    /// The pools to try for a call, the best first.
+    fn pools<'a>(&self, routes: &'a [Route<C>], turn: Turn) -> impl Iterator<Item = &'a Pool<C>> {
+        let first = turn.first(routes.iter().map(|route| route.end));
+        let (before, after) = routes.split_at(first);
+        after.iter().chain(before).flat_map(move |route| {
+            let Route { own_zone, other_zones, locality_share, .. } = route;
+            let stays = *locality_share >= 1.0
+                || (*locality_share > 0.0 && self.chance.lock().random::<f64>() < *locality_share);
+            let pools = if stays { [own_zone, other_zones] } else { [other_zones, own_zone] };
+            pools.into_iter().flatten().map(|pool| &**pool)
+        })
     }
 
-    /// Says what an endpoint is by now.
-    pub(crate) fn update(&self, key: Key, traits: Traits) {
-        if let Some((_, known)) = self.state().members.get_mut(&key)
-            && *known != traits
-        {
-            *known = traits;
-            self.set.changed();
+    fn wait(&self) -> Result<oneshot::Receiver<Pick<C>>, NoPick> {
+        let mut waiting = self.waiting.lock();
+        if self.closed.load(Ordering::Acquire) {
+            return Err(NoPick::Closed);
         }
+        if waiting.len() >= MAX_WAITING {
+            waiting.retain(|waiting| !waiting.is_closed());
+            if waiting.len() >= MAX_WAITING {
+                return Err(NoPick::QueueFull);
+            }
+        }
+        let (pick, later) = oneshot::channel();
+        waiting.push_back(pick);
+        self.waiting_count.store(waiting.len(), Ordering::Release);
+        Ok(later)
+    }
+
+    /// Adds an endpoint, which has no connection yet.
+    pub(crate) fn insert(&self, peer: Peer, traits: Traits) -> Arc<Endpoint<C>> {
+        let mut driven = self.driven.lock();
+        let id = driven.next_id;
+        driven.next_id += 1;
+        let endpoint = Arc::new(Endpoint::new(id, peer, traits, self.service.clone()));
+        driven.endpoints.insert(id, endpoint.clone());
+        drop(driven);
+        self.service.changed();
+        endpoint
     }
 
     /// Removes an endpoint. Its calls go on.
-    pub(crate) fn remove(&self, key: Key) {
-        self.state().members.remove(&key);
-        self.set.changed();
+    pub(crate) fn remove(&self, endpoint: &Endpoint<C>) {
+        self.driven.lock().endpoints.remove(&endpoint.id());
+        self.service.changed();
     }
 
     /// Acts by another policy from now on.
     pub(crate) fn set_policy(&self, policy: Arc<Policy>) {
-        self.set.set_ejection(policy.ejection.clone());
-        self.state().policy = policy;
-        self.set.changed();
+        self.service.set_ejection(policy.ejection.clone());
+        self.driven.lock().policy = policy;
+        self.service.changed();
     }
 
-    /// Every endpoint as it stands.
-    pub(crate) fn statements(&self) -> Vec<(Key, Traits, Statement)> {
-        let now = Instant::now();
-        let statement = |(key, (gate, traits)): (&Key, &(Arc<Gate<L>>, Traits))| {
-            (*key, traits.clone(), gate.account.statement(now, traits.relative_weight()))
+    /// Every endpoint, in the order in which they came.
+    pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint<C>>> {
+        self.driven.lock().endpoints.values().cloned().collect()
+    }
+
+    /// Ends when there is something for [`Picker::serve_waiters`] to do. For the driver; cancel-safe, since a notice is kept
+    /// until it is taken.
+    pub(crate) async fn changed(&self) {
+        let (alarm, rested) = {
+            let driven = self.driven.lock();
+            (driven.alarm, driven.rested)
         };
-        self.state().members.iter().map(statement).collect()
-    }
-
-    /// Ends when there is something for [`Picker::serve`] to do. For the driver; cancel-safe, since a notice is kept until
-    /// it is taken.
-    pub(crate) async fn woken(&self) {
-        let alarm = self.state().alarm;
         let alarm = async {
             match alarm {
                 Some(alarm) => sleep_until(alarm).await,
                 None => std::future::pending().await,
             }
         };
+        if rested > Instant::now() {
+            sleep_until(rested).await;
+        }
         tokio::select! {
-            () = self.set.driver.notified() => {}
+            () = self.service.driver.notified() => {}
             () = alarm => {}
         }
     }
 
     /// Takes in changes and serves those who wait, as far as endpoints are ready. For the driver.
-    pub(crate) fn serve(&self) {
-        let mut state = self.state();
+    pub(crate) fn serve_waiters(&self) {
         let now = Instant::now();
-        state.look(&self.set, now);
-        state.forget_departed();
-        while !state.waiting.is_empty()
-            && let Some(pick) = state.pick(None, &self.set)
-            && let Some(waiting) = state.waiting.pop_front()
-        {
-            // One who has left in this moment gives the pick back by dropping it.
-            let _ = waiting.send(pick);
-            state.forget_departed();
+        let mut driven = self.driven.lock();
+        if self.service.take_changed() || driven.plan_until.is_some_and(|until| until <= now) {
+            self.refresh(&mut driven, now);
+            driven.rested = Instant::now() + now.elapsed() * REST;
         }
-        state.alarm = state.next_opening(now);
+        self.serve_queue();
+        driven.alarm = self.next_opening(&driven, now);
     }
 
     /// Turns away those who wait and those who come.
     pub(crate) fn close(&self) {
-        let mut state = self.state();
-        state.closed = true;
-        state.waiting.clear();
+        self.closed.store(true, Ordering::Release);
+        let mut waiting = self.waiting.lock();
+        waiting.clear();
+        self.waiting_count.store(0, Ordering::Release);
     }
 
-    fn state(&self) -> MutexGuard<'_, State<L>> {
-        self.state.lock().expect("no code panics while it holds this lock")
+    /// Makes a new plan and applies what has changed by it.
+    fn refresh(&self, driven: &mut Driven<C>, now: Instant) {
+        let measured = driven.endpoints.values().filter_map(|endpoint| endpoint.measured());
+        if let Some(median) = median(measured.collect()) {
+            self.service.set_typical(median);
+        }
+        let candidates = driven.endpoints.values().map(|endpoint| (endpoint.clone(), endpoint.candidate(now)));
+        let with_candidate = candidates.map(|(endpoint, candidate)| ((endpoint, candidate.clone()), candidate));
+        let Plan { targets, panic_since, until } =
+            Plan::new(with_candidate.collect(), &driven.policy, &driven.zone, driven.panic_since, now);
+        driven.panic_since = panic_since;
+        driven.plan_until = until;
+        self.service.set_panic(panic_since.is_some());
+        let routes = self.insert_what_is_new(driven, targets);
+        *self.routes.write() = routes.0;
+        self.remove_what_has_gone(driven, &routes.1);
+    }
+
+    /// Makes the pools of a plan and inserts what they lack. Returns the routes to them, and what each shall hold.
+    fn insert_what_is_new(
+        &self,
+        driven: &mut Driven<C>,
+        targets: Vec<WeightedTarget<(Arc<Endpoint<C>>, Candidate)>>,
+    ) -> (Vec<Route<C>>, BTreeMap<PoolKey, BTreeMap<u64, Member<C>>>) {
+        let (mut routes, mut wanted) = (Vec::new(), BTreeMap::new());
+        for WeightedTarget { end, version, own_zone, other_zones, locality_share } in targets {
+            let mut route = Route { end, own_zone: None, other_zones: None, locality_share };
+            for (is_own, endpoints) in [(true, own_zone), (false, other_zones)] {
+                if endpoints.is_empty() {
+                    continue;
+                }
+                let shares = shares(&endpoints);
+                let members: BTreeMap<_, _> = endpoints.into_iter().map(member).collect();
+                let key = PoolKey { version: version.clone(), own_zone: is_own };
+                let pool = self.fill(driven, &key, &members, shares);
+                *(if is_own { &mut route.own_zone } else { &mut route.other_zones }) = Some(pool);
+                wanted.insert(key, members);
+            }
+            routes.push(route);
+        }
+        (routes, wanted)
+    }
+
+    fn fill(
+        &self,
+        driven: &mut Driven<C>,
+        key: &PoolKey,
+        wanted: &BTreeMap<u64, Member<C>>,
+        shares: Shares,
+    ) -> Arc<Pool<C>> {
+        if driven.pools.get(key).is_none_or(|managed| managed.pool.is_broken()) {
+            let [chance, thinning] = [(); 2].map(|()| SmallRng::from_rng(&mut driven.seeds));
+            let pool = Arc::new(Pool::new(self.service.clone(), Chance(chance), thinning));
+            driven.pools.insert(key.clone(), Managed { pool, members: BTreeMap::new(), shares: None });
+        }
+        let managed = driven.pools.get_mut(key).expect("it was put there");
+        let new: Vec<_> =
+            wanted.values().filter(|member| !managed.members.contains_key(&member.generation)).cloned().collect();
+        managed.members.extend(new.iter().map(|member| (member.generation, member.clone())));
+        managed.pool.apply(&new, &[], || self.serve_queue());
+        if managed.shares != Some(shares) {
+            managed.shares = Some(shares);
+            managed.pool.set_shares(shares);
+        }
+        managed.pool.clone()
+    }
+
+    fn remove_what_has_gone(&self, driven: &mut Driven<C>, wanted: &BTreeMap<PoolKey, BTreeMap<u64, Member<C>>>) {
+        driven.pools.retain(|key, managed| {
+            let Some(wanted) = wanted.get(key) else { return false };
+            let gone: Vec<_> =
+                managed.members.keys().filter(|generation| !wanted.contains_key(generation)).copied().collect();
+            gone.iter().for_each(|generation| drop(managed.members.remove(generation)));
+            managed.pool.apply(&[], &gone, || self.serve_queue());
+            true
+        });
+    }
+
+    /// Serves those who wait, the first first, as far as endpoints are ready.
+    fn serve_queue(&self) {
+        if self.waiting_count.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let mut waiting = self.waiting.lock();
+        loop {
+            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+                waiting.pop_front();
+            }
+            if waiting.is_empty() {
+                break;
+            }
+            let Some(pick) = self.pick_now(None, Last::Nobody) else { break };
+            if let Some(first) = waiting.pop_front() {
+                // A caller that has left in this moment gives the pick back by dropping it.
+                let _ = first.send(pick);
+            }
+        }
+        self.waiting_count.store(waiting.len(), Ordering::Release);
+    }
+
+    /// When the plan must be made anew, or if a call waits for it, when a pause ends that had not ended by `now`.
+    fn next_opening(&self, driven: &Driven<C>, now: Instant) -> Option<Instant> {
+        let awaited = self.waiting_count.load(Ordering::Acquire) > 0;
+        let pauses = driven.endpoints.values().filter(|_| awaited).filter_map(|endpoint| endpoint.paused_until());
+        pauses.filter(|at| *at > now).chain(driven.plan_until).min()
+    }
+
+    /// The generations that tower holds in each pool, and those of a plan that is made now.
+    #[cfg(test)]
+    pub(super) fn audit(&self, now: Instant) -> [BTreeMap<(String, bool), std::collections::BTreeSet<u64>>; 2] {
+        let driven = self.driven.lock();
+        let alive =
+            |(key, managed): (&PoolKey, &Managed<C>)| ((key.version.clone(), key.own_zone), managed.pool.alive());
+        let held = driven.pools.iter().map(alive).collect();
+        let candidates = driven.endpoints.values().map(|endpoint| endpoint.candidate(now));
+        let candidates = candidates.map(|candidate| (candidate.generation, candidate)).collect();
+        let plan = Plan::new(candidates, &driven.policy, &driven.zone, driven.panic_since, now);
+        let pools = plan.targets.into_iter().flat_map(|target| {
+            let WeightedTarget { version, own_zone, other_zones, .. } = target;
+            [((version.clone(), true), own_zone), ((version, false), other_zones)]
+        });
+        let planned = pools.filter(|(_, members)| !members.is_empty());
+        [held, planned.map(|(key, members)| (key, members.into_iter().collect())).collect()]
     }
 }
 
-impl<L: Link> State<L> {
-    fn pick(&mut self, avoid: Option<&Gate<L>>, set: &Set) -> Option<Pick<L>> {
-        let now = Instant::now();
-        self.look(set, now);
-        self.turn.advance();
-        match avoid {
-            Some(_) => self.pick_now(avoid, now).or_else(|| self.pick_now(None, now)),
-            None => self.pick_now(None, now),
-        }
-    }
+/// What is picked when nobody else is ready.
+#[derive(Clone, Copy)]
+enum Last {
+    /// The endpoint that should be avoided.
+    Avoided,
+    Nobody,
+}
 
-    fn pick_now(&mut self, avoid: Option<&Gate<L>>, now: Instant) -> Option<Pick<L>> {
-        let Plan { ejections, oldest, .. } = self.plan;
-        let load = |gate: &Arc<Gate<L>>, weight: f64| {
-            let avoided = avoid.is_some_and(|avoid| std::ptr::eq(avoid, &raw const **gate));
-            if avoided { None } else { gate.offer(now, ejections, weight) }
-        };
-        let mut tiers = self.plan.tiers(self.turn, self.rng.random());
-        tiers.find_map(|tier| tier.choose(now, oldest, &mut self.rng, load)?.enter(now))
-    }
+fn member<C: Connection>((endpoint, candidate): (Arc<Endpoint<C>>, Candidate)) -> (u64, Member<C>) {
+    let since = candidate.ready_since.expect("a plan has only endpoints with a connection");
+    (candidate.generation, Member { generation: candidate.generation, endpoint, since })
+}
 
-    /// Makes a new plan if something has changed, and brings the median up to date.
-    fn look(&mut self, set: &Set, now: Instant) {
-        if set.take_changed() || self.plan.until.is_some_and(|until| until <= now) {
-            let members = self.members.values().map(|(gate, traits)| Member {
-                endpoint: gate.clone(),
-                traits,
-                connected: gate.connected(),
-                health: gate.account.health(),
-            });
-            self.plan = Plan::new(members.collect(), &self.policy, &self.zone, now);
-        }
-        if self.median.is_none_or(|at| now.saturating_duration_since(at) > MEDIAN_AGE) {
-            self.median = Some(now);
-            let measured = self.members.values().filter_map(|(gate, _)| gate.account.measured());
-            if let Some(median) = median(measured.collect()) {
-                set.set_typical(median);
-            }
-        }
-    }
-
-    /// When an ejection ends, or if somebody waits for it a pause or the patience with a probe, of those that had not ended
-    /// by `now`.
-    fn next_opening(&self, now: Instant) -> Option<Instant> {
-        let opening = |(gate, _): &(Arc<Gate<L>>, Traits)| [gate.paused(), gate.account.health().next_probe()];
-        let openings = self.members.values().flat_map(opening).flatten().filter(|at| *at > now);
-        let awaited = if self.waiting.is_empty() { None } else { openings.min() };
-        self.plan.until.into_iter().chain(awaited).min()
-    }
-
-    fn wait(&mut self) -> Result<oneshot::Receiver<Pick<L>>, NoPick> {
-        if self.waiting.len() >= MAX_WAITING {
-            self.waiting.retain(|waiting| !waiting.is_closed());
-            if self.waiting.len() >= MAX_WAITING {
-                return Err(NoPick::QueueFull);
-            }
-        }
-        let (pick, later) = oneshot::channel();
-        self.waiting.push_back(pick);
-        Ok(later)
-    }
-
-    fn forget_departed(&mut self) {
-        while self.waiting.front().is_some_and(oneshot::Sender::is_closed) {
-            self.waiting.pop_front();
-        }
-    }
+fn shares<C: Connection>(endpoints: &[(Arc<Endpoint<C>>, Candidate)]) -> Shares {
+    let weights = || endpoints.iter().map(|(_, candidate)| candidate.traits.relative_weight());
+    let (smallest, largest) = (weights().fold(f64::INFINITY, f64::min), weights().fold(0.0, f64::max));
+    let since = || endpoints.iter().filter_map(|(_, candidate)| candidate.ready_since);
+    let first = since().min().expect("a pool has members");
+    let last = since().max().expect("a pool has members");
+    Shares { largest: (smallest < largest).then_some(largest), oldest: first, newest: last }
 }
 
 /// The lower of the two in the middle, if they are two.

@@ -1,29 +1,31 @@
 //! Which endpoints calls may go to, and in what order of preference: a pure rule.
 //!
 //! ```text
-//!   a call ─> version, by the split ─┬─> its endpoints in our zone ───┐  less loaded of two
+//!   a call ─> version, by the split ─┬─> its endpoints in our zone ───┐  tower's Balance
 //!                                    └─> its endpoints in other zones ┘
 //! ```
 //!
-//! The plan is made anew when an endpoint opens, closes, is ejected or comes back, when the set or the policy changes. So
-//! it has only endpoints that may be picked, and what is lost by a version or a zone without any goes to the others in
-//! proportion. Where all of a tier turn out not to be ready after all, the call goes to the next one.
+//! The driver makes the plan anew when an endpoint connects, fails, is ejected or comes back, and when the set or the policy
+//! changes. So it has only endpoints that may be picked, and what is lost by a version or a zone without any goes to the
+//! others in proportion. Where no endpoint of a pool takes the call after all, the call goes to the next pool.
 //!
 //! - **Ejection**: of the endpoints with a connection no more may be out than the policy says. If more would be, it is not
-//!   they who are at fault, or there is no choice: panic, all are used.
+//!   they who are at fault, or there is no choice: panic (Envoy's panic threshold), all are used. A panic lasts a moment at
+//!   least, so that a service at the threshold does not change its pools with every call.
 //! - **Zones**: each zone is taken to make an equal share of all calls. While our zone's part of the healthy capacity is
 //!   that share, its calls stay within; what it lacks spills over to the others.
 //! - **Split**: versions take turns, so that the shares are exact, not by chance. It is observed while one of its endpoints
-//!   is well.
+//!   is healthy.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use super::tier::Tier;
 use crate::{
-    discovery::DEFAULT_WEIGHT,
-    endpoint::{Ejections, outlier_detection::Health},
+    endpoint::{Candidate, Traits, outlier_detection::OutlierState},
     policy::{Policy, SplitPolicy},
 };
 
@@ -31,105 +33,108 @@ use crate::{
 const WHOLE: u128 = 1 << 64;
 /// The step from turn to turn, 2^64 divided by the golden ratio: any run of turns is spread evenly over all fractions.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// What a registry says about an endpoint that matters here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Traits {
-    /// 0: the default.
-    pub(crate) weight: u32,
-    pub(crate) version: String,
-    pub(crate) zone: String,
-}
-
-impl Traits {
-    /// The weight, relative to the usual one.
-    pub(super) fn relative_weight(&self) -> f64 {
-        let weight = if self.weight == 0 { DEFAULT_WEIGHT } else { self.weight };
-        f64::from(weight) / f64::from(DEFAULT_WEIGHT)
-    }
-}
-
-/// An endpoint as a plan is made with it.
-pub(super) struct Member<'a, T> {
-    pub(super) endpoint: T,
-    pub(super) traits: &'a Traits,
-    /// When it had its first connection, if it has one now.
-    pub(super) connected: Option<Instant>,
-    pub(super) health: Health,
-}
+/// How long a panic lasts at least.
+const SHORTEST_PANIC: Duration = Duration::from_millis(100);
 
 /// Where calls go.
 #[derive(Debug)]
 pub(super) struct Plan<T> {
-    versions: Vec<Version<T>>,
-    pub(super) ejections: Ejections,
-    /// Since when the first endpoint has been there.
-    pub(super) oldest: Instant,
-    /// When it must be made anew, because the time of an ejection is over.
+    pub(super) targets: Vec<WeightedTarget<T>>,
+    /// Too many endpoints are ejected since then: all with a connection are used.
+    pub(super) panic_since: Option<Instant>,
+    /// When it must be made anew although nothing happens.
     pub(super) until: Option<Instant>,
 }
 
-/// The endpoints of one version, or of all.
+/// The endpoints of one version, or of all, and their share of the calls (xDS's weighted cluster).
 #[derive(Debug)]
-struct Version<T> {
+pub(super) struct WeightedTarget<T> {
     /// The turns below are its own, or those of one before it.
-    end: u128,
-    home: Tier<T>,
-    away: Tier<T>,
+    pub(super) end: u128,
+    /// Empty: versions make no difference.
+    pub(super) version: String,
+    pub(super) own_zone: Vec<T>,
+    pub(super) other_zones: Vec<T>,
     /// The part of its calls that stay in our zone.
-    at_home: f64,
+    pub(super) locality_share: f64,
 }
 
 impl<T> Plan<T> {
-    /// The plan of those who are in `zone` (empty: anywhere).
-    pub(super) fn new(members: Vec<Member<'_, T>>, policy: &Policy, zone: &str, now: Instant) -> Self {
-        let zones = members.iter().map(|member| &member.traits.zone).collect::<BTreeSet<_>>().len();
+    /// The plan of a client in `zone` (empty: anywhere). `panic_since` is that of the plan before.
+    pub(super) fn new(
+        candidates: Vec<(T, Candidate)>,
+        policy: &Policy,
+        zone: &str,
+        panic_since: Option<Instant>,
+        now: Instant,
+    ) -> Self {
+        let zones = candidates.iter().map(|(_, candidate)| &candidate.traits.zone).collect::<BTreeSet<_>>().len();
         let zone = Some(zone).filter(|zone| policy.zones.same_zone_first && !zone.is_empty());
-        let connected: Vec<_> = members.into_iter().filter_map(|member| Some((member.connected?, member))).collect();
-        let oldest = connected.iter().map(|(since, _)| *since).min().unwrap_or(now);
-        let ejections = heeded(&connected, policy.ejection.max_ejected_percent);
-        let out_until = |member: &Member<'_, T>| match member.health {
-            Health::Ejected { until, .. } if until > now && ejections == Ejections::Heeded => Some(until),
-            Health::Ejected { .. } | Health::Healthy { .. } | Health::Probation { .. } => None,
-        };
-        let until = connected.iter().filter_map(|(_, member)| out_until(member)).min();
+        let connected: Vec<_> =
+            candidates.into_iter().filter(|(_, candidate)| candidate.ready_since.is_some()).collect();
+        let panic_since = panic(&connected, policy.ejection.max_ejected_percent, panic_since, now);
+        let out_until = |candidate: &Candidate| out_until(candidate, panic_since.is_some(), now);
+        let calmer = panic_since.map(|since| since + SHORTEST_PANIC).filter(|end| *end > now);
+        let back = connected.iter().filter_map(|(_, candidate)| out_until(candidate));
+        let until = back.chain(calmer).min();
 
-        let mut versions = BTreeMap::new();
-        let seats: Vec<_> = connected.into_iter().filter(|(_, member)| out_until(member).is_none()).collect();
-        // Those who are asked once, on probation, cannot bear the calls of a whole service.
-        let bears = |member: &Member<'_, T>| ejections == Ejections::Ignored || member.health.is_good();
-        let is_borne = |split: &&SplitPolicy| seats.iter().any(|(_, m)| share(split, m.traits).is_some() && bears(m));
-        let split = policy.split.as_ref().filter(is_borne);
-        for (since, Member { endpoint, traits, .. }) in seats {
+        let usable: Vec<_> = connected.into_iter().filter(|(_, candidate)| out_until(candidate).is_none()).collect();
+        // Those on probation are asked once: they cannot bear the calls of a whole service.
+        let bears = |candidate: &Candidate| panic_since.is_some() || candidate.outlier.is_healthy();
+        let split_is_usable =
+            |split: &&SplitPolicy| usable.iter().any(|(_, c)| share(split, &c.traits).is_some() && bears(c));
+        let split = policy.split.as_ref().filter(split_is_usable);
+        let mut versions: BTreeMap<String, Version<T>> = BTreeMap::new();
+        for (endpoint, Candidate { traits, .. }) in usable {
+            let weight = traits.relative_weight();
             let (name, share) = match split {
-                None => ("", 1),
-                Some(split) => match share(split, traits) {
-                    Some(share) => (&*traits.version, share),
+                None => (String::new(), 1),
+                Some(split) => match share(split, &traits) {
+                    Some(share) => (traits.version, share),
                     None => continue,
                 },
             };
-            let (_, home, away) = versions.entry(name).or_insert((share, Tier::default(), Tier::default()));
-            let tier = if zone.is_none_or(|zone| *zone == traits.zone) { home } else { away };
-            tier.add(endpoint, traits.relative_weight(), since);
+            let version = versions.entry(name).or_insert_with(|| Version::new(share));
+            let locality =
+                if zone.is_none_or(|zone| *zone == traits.zone) { &mut version.own } else { &mut version.other };
+            locality.0.push(endpoint);
+            locality.1 += weight;
         }
-        Self { versions: lined_up(versions.into_values().collect(), zones), ejections, oldest, until }
-    }
-
-    /// The tiers to try for a call, the best first. `chance` is random in 0..1.
-    pub(super) fn tiers(&self, turn: Turn, chance: f64) -> impl Iterator<Item = &Tier<T>> {
-        let first = self.versions.partition_point(|version| version.end <= u128::from(turn.0));
-        let (before, after) = self.versions.split_at(first.min(self.versions.len()));
-        after.iter().chain(before).flat_map(move |version| {
-            let Version { home, away, at_home, .. } = version;
-            if chance < *at_home { [home, away] } else { [away, home] }
-        })
+        Self { targets: weighted_targets(versions, zones), panic_since, until }
     }
 }
 
-/// Too many are out if they are more than so many percent of those with a connection.
-fn heeded<T>(connected: &[(Instant, Member<'_, T>)], max_percent: u32) -> Ejections {
-    let out = connected.iter().filter(|(_, member)| !member.health.is_good()).count();
-    if out * 100 > connected.len() * max_percent as usize { Ejections::Ignored } else { Ejections::Heeded }
+/// Endpoints and their capacity, the sum of their weights.
+type Locality<T> = (Vec<T>, f64);
+
+struct Version<T> {
+    share: u32,
+    own: Locality<T>,
+    other: Locality<T>,
+}
+
+impl<T> Version<T> {
+    fn new(share: u32) -> Self {
+        Self { share, own: (Vec::new(), 0.0), other: (Vec::new(), 0.0) }
+    }
+}
+
+/// Since when there is a panic: too many are out if they are more than that many percent of those with a connection.
+fn panic<T>(connected: &[(T, Candidate)], max_percent: u32, before: Option<Instant>, now: Instant) -> Option<Instant> {
+    let out = connected.iter().filter(|(_, candidate)| !candidate.outlier.is_healthy()).count();
+    let too_many = out * 100 > connected.len() * max_percent as usize;
+    let recent = before.filter(|since| out > 0 && *since + SHORTEST_PANIC > now);
+    if too_many { before.or(Some(now)) } else { recent }
+}
+
+/// Until when a connected endpoint may not be picked; `None`: it may.
+fn out_until(candidate: &Candidate, panic: bool, now: Instant) -> Option<Instant> {
+    let ejected = match candidate.outlier {
+        OutlierState::Ejected { until, .. } => Some(until),
+        OutlierState::Probation { .. } => candidate.outlier.probe_times_out(),
+        OutlierState::Healthy { .. } => None,
+    };
+    ejected.filter(|_| !panic).max(candidate.paused_until).filter(|until| *until > now)
 }
 
 /// The share of an endpoint's version, if it has any.
@@ -137,26 +142,31 @@ fn share(split: &SplitPolicy, traits: &Traits) -> Option<u32> {
     split.weights.get(&traits.version).copied().filter(|share| *share > 0)
 }
 
-/// The versions with their shares of all turns. Calls are made in so many zones.
-fn lined_up<T>(versions: Vec<(u32, Tier<T>, Tier<T>)>, zones: usize) -> Vec<Version<T>> {
-    let whole = versions.iter().map(|(share, ..)| u128::from(*share)).sum::<u128>();
+/// The versions with their shares of all turns, where calls are made in `zones` zones.
+fn weighted_targets<T>(versions: BTreeMap<String, Version<T>>, zones: usize) -> Vec<WeightedTarget<T>> {
+    let whole = versions.values().map(|version| u128::from(version.share)).sum::<u128>();
     let mut sum = 0;
-    let version = |(share, home, away): (u32, Tier<T>, Tier<T>)| {
+    let target = |(version, Version { share, own, other }): (String, Version<T>)| {
         sum += u128::from(share);
-        let at_home = home.capacity() / (home.capacity() + away.capacity()) * zones as f64;
-        Version { end: WHOLE * sum / whole, home, away, at_home }
+        let locality_share = own.1 / (own.1 + other.1) * zones as f64;
+        WeightedTarget { end: WHOLE * sum / whole, version, own_zone: own.0, other_zones: other.0, locality_share }
     };
-    versions.into_iter().map(version).collect()
+    versions.into_iter().map(target).collect()
 }
 
-/// Says which version a call goes to.
+/// Says which version a call goes to: a fraction of the whole.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Turn(u64);
+pub(super) struct Turn(pub(super) u64);
 
 impl Turn {
-    /// Makes it the turn of the next call.
-    pub(super) fn advance(&mut self) {
-        self.0 = self.0.wrapping_add(STEP);
+    /// How far each turn is from the one before it.
+    pub(super) const STEP: u64 = STEP;
+
+    /// Which of the targets, given the end of each, a call of this turn tries first. The others follow in order.
+    pub(super) fn first(self, ends: impl ExactSizeIterator<Item = u128>) -> usize {
+        let count = ends.len();
+        let mut ends = ends;
+        ends.position(|end| end > u128::from(self.0)).unwrap_or(0).min(count.saturating_sub(1))
     }
 }
 
@@ -175,16 +185,16 @@ mod tests {
         connected: bool,
         /// Seconds since it was ejected, if it was, for ten seconds.
         ejected: Option<u64>,
+        paused: bool,
     }
 
     fn endpoint() -> impl Strategy<Value = Endpoint> {
         let names = prop_oneof![Just(""), Just("a"), Just("b"), Just("c")];
-        (0..1000_u32, names.clone(), names, prop::bool::weighted(0.8), prop::option::weighted(0.4, 0..20_u64)).prop_map(
-            |(weight, version, zone, connected, ejected)| {
-                let traits = Traits { weight, version: version.into(), zone: zone.into() };
-                Endpoint { traits, connected, ejected }
-            },
-        )
+        let stands = (prop::bool::weighted(0.8), prop::option::weighted(0.4, 0..20_u64), prop::bool::weighted(0.1));
+        (0..1000_u32, names.clone(), names, stands).prop_map(|(weight, version, zone, (connected, ejected, paused))| {
+            let traits = Traits { weight, version: version.into(), zone: zone.into() };
+            Endpoint { traits, connected, ejected, paused }
+        })
     }
 
     fn policy() -> impl Strategy<Value = Policy> {
@@ -200,43 +210,53 @@ mod tests {
 
     const TEN_SECONDS: Duration = Duration::from_secs(10);
 
-    fn health(ejected: Option<u64>, now: Instant) -> Health {
-        ejected.map_or(Health::GOOD, |ago| {
+    fn outlier(ejected: Option<u64>, now: Instant) -> OutlierState {
+        ejected.map_or(OutlierState::HEALTHY, |ago| {
             let since = now.checked_sub(Duration::from_secs(ago)).expect("the clock has run for longer");
-            Health::Ejected { since, until: since + TEN_SECONDS, backoff: Backoff::new(TEN_SECONDS, TEN_SECONDS) }
+            OutlierState::Ejected { since, until: since + TEN_SECONDS, backoff: Backoff::new(TEN_SECONDS, TEN_SECONDS) }
         })
     }
 
-    fn plan(endpoints: &[Endpoint], policy: &Policy, zone: &str, now: Instant) -> Plan<usize> {
-        let members = endpoints.iter().enumerate().map(|(index, endpoint)| Member {
-            endpoint: index,
-            traits: &endpoint.traits,
-            connected: endpoint.connected.then_some(now),
-            health: health(endpoint.ejected, now),
-        });
-        Plan::new(members.collect(), policy, zone, now)
+    fn candidate(endpoint: &Endpoint, now: Instant) -> Candidate {
+        Candidate {
+            generation: 0,
+            traits: endpoint.traits.clone(),
+            ready_since: endpoint.connected.then_some(now),
+            outlier: outlier(endpoint.ejected, now),
+            paused_until: endpoint.paused.then_some(now + TEN_SECONDS),
+        }
     }
 
-    fn seats(plan: &Plan<usize>, turn: Turn) -> Vec<usize> {
-        plan.tiers(turn, 0.5).flat_map(Tier::endpoints).copied().collect()
+    fn plan(endpoints: &[Endpoint], policy: &Policy, zone: &str, now: Instant) -> Plan<usize> {
+        let candidates = endpoints.iter().map(|endpoint| candidate(endpoint, now)).enumerate();
+        Plan::new(candidates.collect(), policy, zone, None, now)
+    }
+
+    fn members(plan: &Plan<usize>) -> Vec<usize> {
+        plan.targets.iter().flat_map(|target| target.own_zone.iter().chain(&target.other_zones)).copied().collect()
+    }
+
+    fn first(plan: &Plan<usize>, turn: Turn) -> usize {
+        turn.first(plan.targets.iter().map(|target| target.end))
     }
 
     proptest! {
-        /// Every call finds whoever may be picked, each once, and nobody else.
+        /// Every endpoint that may be picked is in one pool, and no other is in any.
         #[test]
         fn all_who_may_be_picked_are_in_the_plan_and_no_others(
             endpoints in prop::collection::vec(endpoint(), 0..12),
             policy in policy(),
             zone in prop_oneof![Just(""), Just("a")],
-            turn: u64,
         ) {
             let now = Instant::now() + Duration::from_secs(100);
-            let seats = seats(&plan(&endpoints, &policy, zone, now), Turn(turn));
+            let mut members = members(&plan(&endpoints, &policy, zone, now));
 
             let connected: Vec<_> = (0..endpoints.len()).filter(|index| endpoints[*index].connected).collect();
             let out = connected.iter().filter(|index| endpoints[**index].ejected.is_some()).count();
             let panic = out * 100 > connected.len() * policy.ejection.max_ejected_percent as usize;
-            let is_well = |index: &usize| panic || endpoints[*index].ejected.is_none_or(|ago| ago >= 10);
+            let is_well = |index: &usize| {
+                !endpoints[*index].paused && (panic || endpoints[*index].ejected.is_none_or(|ago| ago >= 10))
+            };
             let has_share = |index: &usize| {
                 let version = &endpoints[*index].traits.version;
                 policy.split.as_ref().is_none_or(|split| split.weights.get(version).is_some_and(|share| *share > 0))
@@ -246,10 +266,9 @@ mod tests {
             let is_borne = shared.iter().any(|index| panic || endpoints[*index].ejected.is_none());
             let mut expected = if is_borne { shared } else { well };
 
-            let mut sorted = seats.clone();
-            sorted.sort_unstable();
+            members.sort_unstable();
             expected.sort_unstable();
-            prop_assert_eq!(sorted, expected);
+            prop_assert_eq!(members, expected);
         }
 
         /// Whatever the weights, and wherever one begins to count.
@@ -259,22 +278,20 @@ mod tests {
                 traits: Traits { version: version.into(), ..Traits::default() },
                 connected: true,
                 ejected: None,
+                paused: false,
             });
             let weights = BTreeMap::from([("v1".into(), one), ("v2".into(), other)]);
             let policy = Policy { split: Some(SplitPolicy { weights }), ..Policy::default() };
             let plan = plan(&endpoints, &policy, "", Instant::now());
-            let mut turn = Turn(begin);
-            let first = (0..1000).filter(|_| {
-                turn.advance();
-                seats(&plan, turn)[0] == 0
-            });
+            let target = |turn: u64| first(&plan, Turn(begin.wrapping_add(turn.wrapping_mul(STEP))));
+            let first = (0..1000).filter(|turn| plan.targets[target(*turn)].version == "v1");
             let expected = 1000.0 * f64::from(one) / f64::from(one + other);
             prop_assert!((first.count() as f64 - expected).abs() < 5.0);
         }
     }
 
-    /// The part of the calls that stay in zone `a`, with so many endpoints in each of three zones of which so many are well.
-    fn at_home(zones: [(&str, u32, u32); 3]) -> f64 {
+    /// The part of the calls that stay in zone `a`, with that many endpoints in each of three zones, of which that many are well.
+    fn locality_share(zones: [(&str, u32, u32); 3]) -> f64 {
         let endpoints: Vec<_> = zones
             .iter()
             .flat_map(|(zone, count, well)| (0..*count).map(move |n| (*zone, n < *well)))
@@ -282,9 +299,10 @@ mod tests {
                 traits: Traits { zone: zone.into(), ..Traits::default() },
                 connected,
                 ejected: None,
+                paused: false,
             })
             .collect();
-        plan(&endpoints, &Policy::default(), "a", Instant::now()).versions[0].at_home.min(1.0)
+        plan(&endpoints, &Policy::default(), "a", Instant::now()).targets[0].locality_share.min(1.0)
     }
 
     #[test]
@@ -297,7 +315,27 @@ mod tests {
             ([("a", 2, 1), ("b", 2, 0), ("c", 2, 0)], 1.0),
             ([("a", 1, 1), ("b", 4, 4), ("c", 5, 5)], 0.3),
         ] {
-            assert!((at_home(zones) - expected).abs() < 1e-9, "{zones:?}: {}", at_home(zones));
+            assert!((locality_share(zones) - expected).abs() < 1e-9, "{zones:?}: {}", locality_share(zones));
         }
+    }
+
+    #[test]
+    fn a_panic_lasts_a_moment_although_the_reason_has_gone_and_ends_at_once_when_all_are_well() {
+        let now = Instant::now() + TEN_SECONDS * 2;
+        let endpoint = |ejected| Endpoint { traits: Traits::default(), connected: true, ejected, paused: false };
+        let made = |endpoints: &[Endpoint], before, now| {
+            let candidates = endpoints.iter().map(|endpoint| candidate(endpoint, now)).enumerate();
+            Plan::new(candidates.collect(), &Policy::default(), "", before, now)
+        };
+        let (two_out, one_out) = ([endpoint(Some(1)), endpoint(Some(1))], [endpoint(None), endpoint(Some(1))]);
+        let panic = made(&two_out, None, now);
+        assert_eq!((panic.panic_since, members(&panic).len()), (Some(now), 2));
+
+        let later = made(&one_out, panic.panic_since, now + SHORTEST_PANIC / 2);
+        assert_eq!((later.panic_since, members(&later).len()), (Some(now), 2));
+        assert_eq!(later.until, Some(now + SHORTEST_PANIC), "and then it is looked at again");
+        let over = made(&one_out, later.panic_since, now + SHORTEST_PANIC);
+        assert_eq!((over.panic_since, members(&over)), (None, vec![0]));
+        assert_eq!(made(&[endpoint(None)], panic.panic_since, now).panic_since, None);
     }
 }

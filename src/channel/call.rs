@@ -1,65 +1,42 @@
-//! A call on its way down the stack, and what a step of the stack is.
+//! A call on its way down the stack, the attempts at it, and what comes back up.
 
-use std::{
-    fmt,
-    future::Future,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU32, Ordering},
-    },
-    task::Poll,
-};
+use std::{future::Future, sync::Arc, task::Poll};
 
 use futures_util::future::poll_fn;
-use http::{HeaderMap, Request, Response, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, header::USER_AGENT, uri::PathAndQuery};
+use parking_lot::Mutex;
 use tonic::{Status, body::Body};
 
 use super::{
     body::{request::RequestBody, response::ResponseBody},
     error::CallError,
-    link::Link,
-    service_config::{Rules, Terms},
+    service_config::{CallConfig, ServiceConfig},
 };
 use crate::{
-    balance::Gate,
     deadline::{self, Deadline, GRPC_TIMEOUT},
-    endpoint::peer::Peer,
+    endpoint::Endpoint,
 };
+
+/// What a call says of its client, in the form of gRPC's protocol.
+const USER_AGENT_VALUE: HeaderValue =
+    HeaderValue::from_static(concat!("grpc-rust-meshwork/", env!("CARGO_PKG_VERSION")));
 
 /// Put into a request's extensions: the call waits until an endpoint is ready, however long that takes (but not beyond its
 /// deadline). Without it a call fails with UNAVAILABLE after 3 s without a ready endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WaitForReady;
 
-/// A call. Steps share it by reference: no attempt uses it up.
+/// A call. No attempt uses it up or changes it, but for its request stream, which remembers what was read of it.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(crate) path: PathAndQuery,
     pub(crate) headers: HeaderMap,
     pub(crate) body: RequestBody,
-    pub(crate) terms: Terms,
+    pub(crate) config: CallConfig,
     pub(crate) deadline: Option<Deadline>,
     /// When the answer must have begun: at the deadline, or when the policy says so.
     pub(crate) answer_by: Option<Deadline>,
     pub(crate) wait_for_ready: Option<WaitForReady>,
-    /// Attempts beside the first, but for transparent ones.
-    further_attempts: AtomicU32,
-    turned_away: AtomicBool,
-    /// Who was asked last.
-    asked: Mutex<Option<Asked>>,
-}
-
-/// Who a call was sent to.
-#[derive(Clone)]
-pub(crate) struct Asked {
-    pub(crate) peer: Peer,
-    pub(crate) gate: Arc<Gate<Link>>,
-}
-
-impl fmt::Debug for Asked {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.peer, f)
-    }
 }
 
 impl Call {
@@ -67,12 +44,13 @@ impl Call {
     pub(crate) async fn new(
         request: Request<Body>,
         inbound: Option<Deadline>,
-        rules: &Rules,
+        service_config: &ServiceConfig,
     ) -> Result<Self, CallError> {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
         let own = headers.remove(GRPC_TIMEOUT).map(|timeout| deadline::parse_timeout(&timeout)).transpose();
         let own = own.map_err(|error| CallError::Request(Box::new(Status::internal(error.to_string()))))?;
+        headers.entry(USER_AGENT).or_insert(USER_AGENT_VALUE);
         let mut body = Some(body);
         let body = poll_fn(|context| {
             let body = body.take().expect("polled once, since it is ready at once");
@@ -80,54 +58,106 @@ impl Call {
         });
         let body = body.await.map_err(|status| CallError::Request(Box::new(status)))?;
         let path = parts.uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-        let terms = rules.of(&path);
+        let config = service_config.of(&path);
         let deadline = own.map(Deadline::after).into_iter().chain(inbound).min();
-        let patience = terms.policy.timeout.map(Deadline::after);
+        let patience = config.policy.timeout.map(Deadline::after);
         Ok(Self {
             path,
             headers,
             body,
-            terms,
+            config,
             deadline,
             answer_by: deadline.into_iter().chain(patience).min(),
             wait_for_ready: parts.extensions.get().copied(),
-            further_attempts: AtomicU32::new(0),
-            turned_away: AtomicBool::new(false),
-            asked: Mutex::new(None),
         })
     }
+}
 
-    /// Notes who is asked.
-    pub(crate) fn asks(&self, asked: Asked) {
-        *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+/// One attempt at a call, as the layers pass it down.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attempt<'a> {
+    pub(crate) kind: AttemptKind,
+    /// Attempts that were made before it; transparent ones do not count.
+    pub(crate) number: u32,
+    /// An endpoint that has had the call already: it gets it again only if no other is ready.
+    pub(crate) avoid: Option<&'a Arc<Endpoint>>,
+    /// Whether a server has turned the call away before.
+    pub(crate) turned_away: bool,
+    /// Where it is noted which endpoint has the attempt, for a layer that must know before the outcome.
+    pub(crate) noted: Option<&'a Noted>,
+}
+
+/// Why an attempt is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AttemptKind {
+    /// It is the first.
+    First,
+    /// One before it has failed.
+    Retry,
+    /// One before it is slow. It does not wait for an endpoint, and goes to no third.
+    Hedge,
+}
+
+impl Attempt<'_> {
+    pub(crate) const FIRST: Self =
+        Self { kind: AttemptKind::First, number: 0, avoid: None, turned_away: false, noted: None };
+}
+
+/// Which endpoint has an attempt now.
+#[derive(Debug, Default)]
+pub(crate) struct Noted(Mutex<Option<Arc<Endpoint>>>);
+
+impl Noted {
+    pub(crate) fn set(&self, endpoint: &Arc<Endpoint>) {
+        *self.0.lock() = Some(endpoint.clone());
     }
 
-    /// Who was asked last.
-    pub(crate) fn asked(&self) -> Option<Asked> {
-        self.asked.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// How often it was sent again, not counting what no server began to process.
-    pub(crate) fn further_attempts(&self) -> u32 {
-        self.further_attempts.load(Ordering::Relaxed)
-    }
-
-    /// Notes that it is sent again.
-    pub(crate) fn count_further_attempt(&self) {
-        self.further_attempts.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Notes that a server takes no more, and says whether that happens for the first time.
-    pub(crate) fn turned_away(&self) -> bool {
-        !self.turned_away.swap(true, Ordering::Relaxed)
+    pub(crate) fn get(&self) -> Option<Arc<Endpoint>> {
+        self.0.lock().clone()
     }
 }
 
 /// An answer, whose end is charged to its endpoint.
 pub(crate) type Answer = Response<ResponseBody>;
 
-/// A step of the stack: what tower calls a service, but shared, always ready, and with futures that need no box.
+/// What came of an attempt, or of several.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    pub(crate) result: Result<Answer, CallError>,
+    /// Hedges that were made in it.
+    pub(crate) hedges: u32,
+    /// Whether a server turned the call away.
+    pub(crate) turned_away: bool,
+}
+
+impl Outcome {
+    /// The endpoint that it came from.
+    pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
+        match &self.result {
+            Ok(answer) => Some(answer.body().endpoint()),
+            Err(CallError::Endpoint(error)) => Some(&error.endpoint),
+            Err(
+                CallError::NotReady(_)
+                | CallError::NoOther
+                | CallError::QueueFull { .. }
+                | CallError::Withdrawn { .. }
+                | CallError::Closed { .. }
+                | CallError::DeadlineExceeded { .. }
+                | CallError::Request(_),
+            ) => None,
+        }
+    }
+}
+
+impl From<Result<Answer, CallError>> for Outcome {
+    fn from(result: Result<Answer, CallError>) -> Self {
+        Self { result, hedges: 0, turned_away: false }
+    }
+}
+
+/// A layer of the stack with all that is below it: what tower calls a service, but shared, always ready, and with futures that
+/// need no box.
 pub(crate) trait Step: Send + Sync {
-    /// Makes the call, or an attempt at it.
-    fn call(&self, call: &Call) -> impl Future<Output = Result<Answer, CallError>> + Send;
+    /// Makes an attempt at the call.
+    fn call(&self, call: &Call, attempt: Attempt<'_>) -> impl Future<Output = Outcome> + Send;
 }

@@ -10,12 +10,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Home, link::Link, roster::Roster, service_config::Rules};
+use super::{ChannelContext, service_config::ServiceConfig};
 use crate::{
-    balance::{Key, Picker, Traits},
+    balance::Picker,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
     discovery::EndpointSet,
-    endpoint::{connection::connect::Endpoint, peer::Peer},
+    endpoint::{Endpoint, Traits, connection::connect::KeepConnected, peer::Peer},
 };
 
 /// Where a channel's endpoints come from.
@@ -28,31 +28,29 @@ pub(super) enum Source {
 
 /// The task.
 pub(super) struct Driver {
-    picker: Arc<Picker<Link>>,
-    roster: Arc<Roster>,
-    rules: Arc<Rules>,
-    home: Home,
-    move_on: Arc<Notify>,
+    picker: Arc<Picker>,
+    config: Arc<ServiceConfig>,
+    context: ChannelContext,
+    reconnect: Arc<Notify>,
     live: BTreeMap<String, Live>,
-    endpoints: JoinSet<()>,
+    connecting: JoinSet<()>,
 }
 
-/// An endpoint that may be picked.
+/// An endpoint that is kept connected.
 struct Live {
-    key: Key,
+    endpoint: Arc<Endpoint>,
     address: String,
     removed: CancellationToken,
 }
 
 impl Driver {
     pub(super) fn new(
-        picker: Arc<Picker<Link>>,
-        roster: Arc<Roster>,
-        rules: Arc<Rules>,
-        home: Home,
-        move_on: Arc<Notify>,
+        picker: Arc<Picker>,
+        config: Arc<ServiceConfig>,
+        context: ChannelContext,
+        reconnect: Arc<Notify>,
     ) -> Self {
-        Self { picker, roster, rules, home, move_on, live: BTreeMap::new(), endpoints: JoinSet::new() }
+        Self { picker, config, context, reconnect, live: BTreeMap::new(), connecting: JoinSet::new() }
     }
 
     /// Works until `stop`, then ends every connection.
@@ -77,22 +75,23 @@ impl Driver {
                     // Discovery has ended: the last set stays.
                     None => changes = None,
                 },
-                () = self.picker.woken() => {}
-                Some(_) = self.endpoints.join_next() => {}
+                () = self.picker.changed() => {}
+                Some(_) = self.connecting.join_next() => {}
             }
-            self.picker.serve();
+            self.picker.serve_waiters();
         }
         self.picker.close();
-        self.endpoints.shutdown().await;
+        self.connecting.shutdown().await;
     }
 
-    /// Makes the endpoints those of the set that take calls, or as many of them as this client uses. Unchanged ones keep their connections.
+    /// Makes the endpoints those of the set that take calls, or as many of them as this client uses. Unchanged ones keep their
+    /// connections.
     fn follow(&mut self, set: &EndpointSet) {
-        // First, so that no call comes to an endpoint on terms that are not its own.
-        self.rules.follow(set);
+        // First, so that no call comes to an endpoint by a configuration that is not its own.
+        self.config.follow(set);
         self.picker.set_policy(set.policy.clone());
         let serving = || set.endpoints.iter().filter(|(_, instance)| instance.status() == InstanceStatus::Serving);
-        let used = self.home.place.subset(&set.policy, serving());
+        let used = self.context.locality.subset(&set.policy, serving());
         let gone = |(id, live): (&String, &Live)| match set.endpoints.get(id) {
             Some(instance) if used.contains(id.as_str()) && instance.address == live.address => None,
             _ => Some(id.clone()),
@@ -102,7 +101,7 @@ impl Driver {
         }
         for (id, instance) in serving().filter(|(id, _)| used.contains(id.as_str())) {
             match self.live.get(id) {
-                Some(live) => self.picker.update(live.key, traits(instance)),
+                Some(live) => live.endpoint.set_traits(traits(instance)),
                 None => self.join(id, instance),
             }
         }
@@ -120,28 +119,24 @@ impl Driver {
 
     /// Adds an endpoint and begins to connect it.
     fn add(&mut self, peers: Vec<Peer>, traits: Traits) -> Option<Live> {
-        let first = peers.first()?;
+        let first = peers.first()?.clone();
         let address = first.address().to_string();
-        let (key, gate) = self.picker.insert(traits);
+        let endpoint = self.picker.insert(first, traits);
         let removed = CancellationToken::new();
-        self.roster.add(key, first.clone());
-        let endpoint = Endpoint {
-            key,
+        let keep_connected = KeepConnected {
+            endpoint: endpoint.clone(),
             peers,
-            gate,
-            connector: self.home.connector.clone(),
-            roster: self.roster.clone(),
+            connector: self.context.connector.clone(),
             removed: removed.clone(),
-            move_on: self.move_on.clone(),
+            reconnect: self.reconnect.clone(),
         };
-        self.endpoints.spawn(endpoint.run());
-        Some(Live { key, address, removed })
+        self.connecting.spawn(keep_connected.run());
+        Some(Live { endpoint, address, removed })
     }
 
     fn remove(&mut self, id: &str) {
         if let Some(live) = self.live.remove(id) {
-            self.picker.remove(live.key);
-            self.roster.remove(live.key);
+            self.picker.remove(&live.endpoint);
             live.removed.cancel();
         }
     }

@@ -1,14 +1,15 @@
-//! Why a call failed before a server's own status could come, and the one mapping of that to gRPC.
-//!
-//! This is decided here and not by tonic, which maps a graceful GOAWAY to INTERNAL, a lost connection to UNKNOWN, and its
-//! own timeout to CANCELLED.
+//! Why a call failed before a server's own status could come, and what its caller is told.
 
-use std::{error::Error as _, fmt, time::Duration};
+use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
 use h2::Reason;
 use tonic::{Code, Status, metadata::MetadataMap};
 
-use crate::{endpoint::peer::Peer, headers::INSTANCE};
+use super::classify::Verdict;
+use crate::{
+    endpoint::{Endpoint, peer::Peer},
+    headers::INSTANCE,
+};
 
 /// A call that got no status from a server.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) enum CallError {
     Endpoint(EndpointError),
     /// No endpoint was ready in time.
     NotReady(Box<NotReady>),
+    /// A hedge found no other endpoint ready.
+    NoOther,
     /// As many calls wait for an endpoint as may.
     QueueFull {
         /// The service that was called.
@@ -36,7 +39,7 @@ pub(crate) enum CallError {
     DeadlineExceeded {
         /// The service that was called.
         service: String,
-        /// Who had not answered yet; nobody if the call still waited for an endpoint.
+        /// The endpoint that had not answered yet; `None` if the call still waited for one.
         peer: Option<Peer>,
     },
     /// The caller's own messages could not be sent.
@@ -46,9 +49,12 @@ pub(crate) enum CallError {
 /// A call that failed at one endpoint.
 #[derive(Debug)]
 pub(crate) struct EndpointError {
+    pub(crate) endpoint: Arc<Endpoint>,
+    /// At which of its addresses.
     pub(crate) peer: Peer,
     pub(crate) failure: Failure,
-    pub(crate) source: hyper::Error,
+    /// `None`: the server said nothing more.
+    pub(crate) source: Option<hyper::Error>,
 }
 
 /// How far a call got.
@@ -62,6 +68,8 @@ pub(crate) enum Failure {
     ConnectionLost,
     /// The server, or our own HTTP/2, ended the stream.
     Reset(Reason),
+    /// The answer ended without trailers.
+    NoStatus,
 }
 
 impl Failure {
@@ -77,17 +85,6 @@ impl Failure {
             Some(_) | None => Self::ConnectionLost,
         }
     }
-
-    /// The gRPC code: <https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#errors>.
-    fn code(self) -> Code {
-        match self {
-            Self::NeverSent | Self::NotProcessed | Self::ConnectionLost => Code::Unavailable,
-            Self::Reset(Reason::CANCEL) => Code::Cancelled,
-            Self::Reset(Reason::ENHANCE_YOUR_CALM) => Code::ResourceExhausted,
-            Self::Reset(Reason::INADEQUATE_SECURITY) => Code::PermissionDenied,
-            Self::Reset(_) => Code::Internal,
-        }
-    }
 }
 
 impl fmt::Display for Failure {
@@ -97,18 +94,23 @@ impl fmt::Display for Failure {
             Self::NotProcessed => f.write_str("the call was not processed"),
             Self::ConnectionLost => f.write_str("the connection was lost"),
             Self::Reset(reason) => write!(f, "the call was reset ({reason})"),
+            Self::NoStatus => f.write_str("the answer ended without a status"),
         }
     }
 }
 
 impl EndpointError {
     pub(crate) fn into_status(self) -> Status {
-        let Self { peer, failure, source } = self;
-        let mut message = format!("{failure} at {peer}: {source}");
-        if let Some(cause) = source.source() {
-            message = format!("{message}: {cause}");
+        let Self { peer, failure, source, .. } = self;
+        let mut message = format!("{failure} at {peer}");
+        if let Some(source) = source {
+            message = format!("{message}: {source}");
+            if let Some(cause) = source.source() {
+                message = format!("{message}: {cause}");
+            }
         }
-        at_peer(Status::new(failure.code(), message), &peer)
+        let code = Verdict::of_failure(failure).code.unwrap_or(Code::Unknown);
+        at_peer(Status::new(code, message), &peer)
     }
 }
 
@@ -165,6 +167,7 @@ impl From<CallError> for Status {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Endpoint(error) => error.into_status(),
+            CallError::NoOther => Self::unavailable("no other endpoint is ready"),
             CallError::NotReady(not_ready) => Self::unavailable(not_ready.to_string()),
             CallError::QueueFull { service } => {
                 Self::unavailable(format!("too many calls wait for an endpoint of {service}"))
@@ -182,25 +185,6 @@ impl From<CallError> for Status {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn resets_have_the_codes_of_the_grpc_specification() {
-        for (reason, code) in [
-            (Reason::NO_ERROR, Code::Internal),
-            (Reason::PROTOCOL_ERROR, Code::Internal),
-            (Reason::INTERNAL_ERROR, Code::Internal),
-            (Reason::FLOW_CONTROL_ERROR, Code::Internal),
-            (Reason::STREAM_CLOSED, Code::Internal),
-            (Reason::FRAME_SIZE_ERROR, Code::Internal),
-            (Reason::CANCEL, Code::Cancelled),
-            (Reason::ENHANCE_YOUR_CALM, Code::ResourceExhausted),
-            (Reason::INADEQUATE_SECURITY, Code::PermissionDenied),
-        ] {
-            assert_eq!(Failure::Reset(reason).code(), code, "{reason}");
-        }
-        assert_eq!(Failure::ConnectionLost.code(), Code::Unavailable);
-        assert_eq!(Failure::NotProcessed.code(), Code::Unavailable);
-    }
 
     #[test]
     fn a_call_that_found_nobody_names_service_endpoints_errors_and_time() {

@@ -4,44 +4,115 @@
 //! | metric | labels beside `service` | meaning |
 //! |---|---|---|
 //! | `rpc_client_call_duration_seconds` | `rpc_method`, `rpc_response_status_code` | a call, all its attempts, to the headers of its answer, and the code that it ended with |
-//! | `meshwork_client_further_attempts_total` | | retries and hedges |
-//! | `meshwork_client_further_attempts_refused_total` | | those that were not made, because there was no budget for them |
-//! | `meshwork_client_further_attempts_credit` | | how many the budget would pay for at once |
+//! | `meshwork_client_retries_total` | | attempts after one that failed (gRFC A96's retries) |
+//! | `meshwork_client_transparent_retries_total` | | attempts after one that no server had begun to process |
+//! | `meshwork_client_hedges_total` | | attempts beside one that is slow |
+//! | `meshwork_client_retry_budget_refused_total` | | retries and hedges that were not made, because there was no budget for them |
+//! | `meshwork_client_retry_budget` | | how many retries and hedges the budget would pay for at once |
 //! | `meshwork_client_queue_wait_seconds` | | calls that found no ready endpoint, and how long they waited |
 //! | `meshwork_client_endpoint_state` | `instance`, `state` | 1 for the state that an endpoint is in |
 //! | `meshwork_client_endpoint_load`, `_latency_seconds`, `_pending_calls` | `instance` | what the balance goes by |
 //! | `meshwork_client_endpoint_stream_limit` | `instance` | how many calls the server allows on the connection |
 //! | `meshwork_client_endpoint_calls_total`, `_failures_total`, `_ejections_total` | | what has happened at all endpoints |
 //!
-//! Instances come and go without end, and a counter stays for ever: so none is an instance's. A gauge of an instance goes
-//! when nobody sets it any more.
+//! Instances come and go without end, and a counter stays for ever: so no counter has an instance as label. A gauge of an
+//! instance goes when it is not set any more.
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use http::Request;
-use metrics::{Label, SharedString, counter, gauge, histogram};
+use metrics::{Histogram, Label, SharedString, counter, gauge, histogram};
+use parking_lot::RwLock;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, GrpcMethod};
 use tracing::Span;
 
-use super::{layers::budget::Budget, link::Link, roster::Roster, service_config::Rules};
+use super::{call::AttemptKind, layers::budget::Budget, service_config::ServiceConfig};
 use crate::{
-    balance::{Key, Picker},
+    balance::Picker,
     endpoint::stats::{CallStats, EndpointState, EndpointStats},
     rpc::code_name,
     trace,
 };
+
+const RETRIES: &str = "meshwork_client_retries_total";
+const TRANSPARENT_RETRIES: &str = "meshwork_client_transparent_retries_total";
+const HEDGES: &str = "meshwork_client_hedges_total";
+const REFUSED_BY_BUDGET: &str = "meshwork_client_retry_budget_refused_total";
 
 /// How often what is known of the endpoints is told: as often as it is collected, by Prometheus's custom of 15 s, and more.
 const INTERVAL: Duration = Duration::from_secs(5);
 /// A method that nobody declares, as OpenTelemetry calls it: paths that somebody makes up must not become labels.
 const OTHER: &str = "_OTHER";
 
+/// gRPC has the codes 0 to 16.
+const CODES: usize = 17;
+
+/// The histograms of a channel's calls, each looked up once: a recorder that is installed after the first call of a method does
+/// not see its calls.
+#[derive(Debug)]
+pub(crate) struct CallMetrics {
+    service: Arc<str>,
+    methods: RwLock<HashMap<String, Arc<MethodMetrics>>>,
+    other: Arc<MethodMetrics>,
+}
+
+#[derive(Debug)]
+struct MethodMetrics {
+    service: Arc<str>,
+    method: SharedString,
+    by_code: [OnceLock<Histogram>; CODES],
+}
+
+impl CallMetrics {
+    pub(super) fn new(service: Arc<str>) -> Self {
+        let other = Arc::new(MethodMetrics::new(service.clone(), SharedString::const_str(OTHER)));
+        Self { service, methods: RwLock::default(), other }
+    }
+
+    /// A call that begins, and whose `span` is told how it ends.
+    pub(super) fn begin<B>(&self, request: &Request<B>, config: &ServiceConfig, span: Span) -> Timed {
+        let method = if is_declared(request, config) { self.of(request.uri().path()) } else { self.other.clone() };
+        Timed { method, span, begun: Instant::now(), took: None, code: Code::Cancelled }
+    }
+
+    fn of(&self, path: &str) -> Arc<MethodMetrics> {
+        if let Some(known) = self.methods.read().get(path) {
+            return known.clone();
+        }
+        let new = || Arc::new(MethodMetrics::new(self.service.clone(), path.to_owned().into()));
+        self.methods.write().entry(path.to_owned()).or_insert_with(new).clone()
+    }
+}
+
+impl MethodMetrics {
+    fn new(service: Arc<str>, method: SharedString) -> Self {
+        Self { service, method, by_code: [const { OnceLock::new() }; CODES] }
+    }
+
+    fn record(&self, code: Code, took: Duration) {
+        let index = usize::try_from(i32::from(code)).expect("codes are not negative");
+        let histogram = self.by_code[index].get_or_init(|| {
+            let labels = [
+                Label::new("service", self.service.clone()),
+                Label::new("rpc_method", self.method.clone()),
+                Label::from_static_parts("rpc_response_status_code", code_name(code)),
+            ];
+            histogram!("rpc_client_call_duration_seconds", labels.iter())
+        });
+        histogram.record(took);
+    }
+}
+
 /// A call that is counted when it ends; as CANCELLED, if its caller gives it up before that.
 #[derive(Debug)]
 pub(crate) struct Timed {
-    service: Arc<str>,
-    method: SharedString,
+    method: Arc<MethodMetrics>,
     span: Span,
     begun: Instant,
     /// How long its answer took to begin.
@@ -50,33 +121,20 @@ pub(crate) struct Timed {
 }
 
 impl Timed {
-    /// A call that begins, and whose `span` is told how it ends.
-    pub(super) fn begin<B>(service: Arc<str>, request: &Request<B>, rules: &Rules, span: Span) -> Self {
-        let path = request.uri().path();
-        let method = if is_declared(request, rules) { path.to_owned().into() } else { SharedString::const_str(OTHER) };
-        Self { service, method, span, begun: Instant::now(), took: None, code: Code::Cancelled }
-    }
-
     /// The answer has begun, or it is known that none will come.
-    pub(super) fn answered(&mut self) {
+    pub(crate) fn answered(&mut self) {
         self.took = Some(self.begun.elapsed());
     }
 
     /// The call has ended.
-    pub(super) fn end(mut self, code: Code) {
+    pub(crate) fn end(mut self, code: Code) {
         self.code = code;
     }
 }
 
 impl Drop for Timed {
     fn drop(&mut self) {
-        let labels = [
-            Label::new("service", self.service.clone()),
-            Label::new("rpc_method", self.method.clone()),
-            Label::from_static_parts("rpc_response_status_code", code_name(self.code)),
-        ];
-        let took = self.took.unwrap_or_else(|| self.begun.elapsed());
-        histogram!("rpc_client_call_duration_seconds", labels.iter()).record(took);
+        self.method.record(self.code, self.took.unwrap_or_else(|| self.begun.elapsed()));
         if self.code != Code::Ok {
             trace::failed(&self.span, self.code);
         }
@@ -85,22 +143,31 @@ impl Drop for Timed {
 
 /// Whether the method is one of a contract: a generated client says so, and so do the endpoints of those that may be sent
 /// again.
-fn is_declared<B>(request: &Request<B>, rules: &Rules) -> bool {
+fn is_declared<B>(request: &Request<B>, config: &ServiceConfig) -> bool {
     let path = request.uri().path();
     let generated = request.extensions().get::<GrpcMethod<'static>>().is_some_and(|generated| {
         path.strip_prefix('/').and_then(|path| path.split_once('/')) == Some((generated.service(), generated.method()))
     });
-    generated || rules.declares(path)
+    generated || config.declares(path)
 }
 
-/// Counts a retry or a hedge.
-pub(super) fn further_attempt(service: &Arc<str>) {
-    counter!("meshwork_client_further_attempts_total", "service" => service.clone()).increment(1);
+/// Counts an attempt that is sent.
+pub(super) fn sent(service: &Arc<str>, kind: AttemptKind) {
+    match kind {
+        AttemptKind::First => {}
+        AttemptKind::Retry => counter!(RETRIES, "service" => service.clone()).increment(1),
+        AttemptKind::Hedge => counter!(HEDGES, "service" => service.clone()).increment(1),
+    }
+}
+
+/// Counts an attempt after one that no server had begun to process.
+pub(super) fn transparent_retry(service: &Arc<str>) {
+    counter!(TRANSPARENT_RETRIES, "service" => service.clone()).increment(1);
 }
 
 /// Counts a retry or a hedge that the budget does not pay for.
-pub(super) fn further_attempt_refused(service: &Arc<str>) {
-    counter!("meshwork_client_further_attempts_refused_total", "service" => service.clone()).increment(1);
+pub(super) fn refused_by_budget(service: &Arc<str>) {
+    counter!(REFUSED_BY_BUDGET, "service" => service.clone()).increment(1);
 }
 
 /// Counts a call that has waited for an endpoint.
@@ -111,9 +178,8 @@ pub(super) fn waited(service: &Arc<str>, time: Duration) {
 /// Tells how a channel and its endpoints stand.
 pub(super) struct Report {
     pub(super) service: Arc<str>,
-    pub(super) picker: Arc<Picker<Link>>,
-    pub(super) roster: Arc<Roster>,
-    pub(super) rules: Arc<Rules>,
+    pub(super) picker: Arc<Picker>,
+    pub(super) config: Arc<ServiceConfig>,
     pub(super) budget: Arc<Budget>,
 }
 
@@ -121,29 +187,31 @@ impl Report {
     /// Tells it again and again. What an endpoint did in its last [`INTERVAL`] before it left is not told.
     pub(super) async fn run(self) -> Infallible {
         // So that they are there before anything has happened.
-        for counter in ["meshwork_client_further_attempts_total", "meshwork_client_further_attempts_refused_total"] {
+        for counter in [RETRIES, TRANSPARENT_RETRIES, HEDGES, REFUSED_BY_BUDGET] {
             counter!(counter, "service" => self.service.clone()).increment(0);
         }
         let mut told = HashMap::new();
         loop {
             sleep(INTERVAL).await;
-            gauge!("meshwork_client_further_attempts_credit", "service" => self.service.clone())
-                .set(self.budget.left(&self.rules.policy().retry));
-            let endpoints = self.roster.stats(self.picker.statements());
+            gauge!("meshwork_client_retry_budget", "service" => self.service.clone())
+                .set(self.budget.left(&self.config.policy().retry));
+            let now = Instant::now();
+            let endpoints: Vec<_> =
+                self.picker.endpoints().iter().map(|endpoint| (endpoint.id(), endpoint.stats(now))).collect();
             endpoints.iter().for_each(|(_, endpoint)| tell(&self.service, endpoint));
-            told = self.count(&told, endpoints.iter().map(|(key, endpoint)| (*key, endpoint.calls)));
+            told = self.count(&told, endpoints.iter().map(|(id, endpoint)| (*id, endpoint.calls)));
         }
     }
 
     /// Counts what has happened since it was `told`, and returns what is told now.
     fn count(
         &self,
-        told: &HashMap<Key, CallStats>,
-        now: impl Iterator<Item = (Key, CallStats)>,
-    ) -> HashMap<Key, CallStats> {
+        told: &HashMap<u64, CallStats>,
+        now: impl Iterator<Item = (u64, CallStats)>,
+    ) -> HashMap<u64, CallStats> {
         let now: HashMap<_, _> = now.collect();
         let happened =
-            |of: fn(&CallStats) -> u64| now.iter().map(|(key, calls)| of(calls) - told.get(key).map_or(0, of)).sum();
+            |of: fn(&CallStats) -> u64| now.iter().map(|(id, calls)| of(calls) - told.get(id).map_or(0, of)).sum();
         let service = || self.service.clone();
         counter!("meshwork_client_endpoint_calls_total", "service" => service()).increment(happened(|at| at.calls));
         counter!("meshwork_client_endpoint_failures_total", "service" => service())

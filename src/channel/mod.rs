@@ -1,14 +1,15 @@
 //! THE client: a channel to a service, and the way that a call takes through it.
 //!
 //! ```text
-//!   tonic client ─> Channel ─> deadline ─> retry ─> hedge ─> transparent retry ─> pick ─> gate ─> connection ─> server
-//!                      ^                                                           ^        ^         ^
-//!                      └ terms ─────────────┐                                      │        │         │
-//!   discovery ── endpoint set ──> driver (one task per channel) ───────────────────┴────────┴─────────┘
+//!   tonic client ─> Channel ─> retry ─> hedge ─> commit ─> transparent retry ─> dispatch ─> connection ─> server
+//!                      ^         layers: an Attempt goes down, an Outcome comes up     │
+//!                      └ service config ───┐                                          pick: balance, endpoint
+//!   discovery ── endpoint set ──> driver (one task per channel) ───────────────────────┘
 //! ```
 //!
 //! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves those who wait. The
-//! steps are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge.
+//! layers are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge. What an
+//! answer means for any of them is decided in one place, `classify`.
 
 mod address;
 pub(crate) mod body;
@@ -17,11 +18,9 @@ mod classify;
 mod driver;
 mod error;
 mod layers;
-pub(crate) mod link;
+mod locality;
 mod metrics;
-mod place;
 mod response_times;
-pub(crate) mod roster;
 mod service_config;
 
 #[cfg(test)]
@@ -36,7 +35,10 @@ use std::{
 };
 
 use http::{Request, Response};
-use tokio::sync::{Notify, watch};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -51,19 +53,16 @@ pub use address::{InvalidAddress, parse_address};
 pub use call::WaitForReady;
 
 use body::observed;
-use call::{Call, Step};
+use call::{Attempt, Call, Step};
 use driver::{Driver, Source};
 use layers::{
-    budget::Budget, commit::Unbroken, dispatch::Dispatch, hedge::Hedge, retry::Retry, timeout::Expiry,
-    transparent::Transparent,
+    budget::Budget, commit::Commit, dispatch::Dispatch, hedge::Hedge, retry::Retry, transparent::Transparent,
 };
-use link::Link;
-use metrics::{Report, Timed};
-use roster::Roster;
-use service_config::Rules;
+use metrics::{CallMetrics, Report};
+use service_config::ServiceConfig;
 
 pub(crate) use crate::endpoint::peer::{InvalidPeer, Peer};
-pub(crate) use place::Place;
+pub(crate) use locality::Locality;
 
 use crate::{
     balance::Picker,
@@ -73,35 +72,31 @@ use crate::{
 };
 
 /// Assembles the stack: what every call goes through, outermost first.
-fn stack(service: Arc<str>, rules: Arc<Rules>, budget: Arc<Budget>, dispatch: Dispatch) -> Stack {
-    // The deadline is the caller's own: it covers every attempt, all waiting, and the reading of the answer.
-    Expiry::new(
-        service,
-        // A failed call of a method that allows it is sent again, within the budget. Inside of the deadline, so that
-        // attempts end with it.
-        Retry::new(
-            rules.clone(),
-            budget.clone(),
-            // A slow read is asked of a second endpoint as well. Inside of the retries, which so see one outcome of both.
-            Hedge::new(
-                rules,
-                budget,
-                dispatch.clone(),
-                // An answer that breaks off before its message is a failed attempt.
-                Unbroken::new(
-                    // A call that no server has begun to process goes to another endpoint, whatever its method: innermost,
-                    // so that it costs neither budget nor backoff.
-                    Transparent::new(
-                        // Each attempt picks anew: the one that refused may not be the best any more.
-                        dispatch,
-                    ),
+fn stack(service: Arc<str>, config: Arc<ServiceConfig>, budget: Arc<Budget>, dispatch: Dispatch) -> Stack {
+    // A failed call of a method that allows it is sent again, within the budget and the deadline.
+    Retry::new(
+        config.clone(),
+        budget.clone(),
+        // A slow read is asked of a second endpoint as well. Inside of the retries, which so see one outcome of both.
+        Hedge::new(
+            config,
+            budget,
+            // An answer that breaks off before its message is a failed attempt.
+            Commit::new(
+                // A call that no server has begun to process goes to another endpoint, whatever its method: innermost, so
+                // that it costs neither budget nor backoff.
+                Transparent::new(
+                    service,
+                    // Each attempt picks anew: the endpoint that refused may not be the best any more. It ends at the
+                    // deadline of the call, wherever it is.
+                    dispatch,
                 ),
             ),
         ),
     )
 }
 
-type Stack = Expiry<Retry<Hedge<Unbroken<Transparent<Dispatch>>>>>;
+type Stack = Retry<Hedge<Commit<Transparent<Dispatch>>>>;
 
 /// A channel to a service: give it to a generated client.
 ///
@@ -123,18 +118,18 @@ pub struct Channel {
 /// What the handles of a channel share. Its tasks end with it.
 pub(crate) struct Shared {
     service: Arc<str>,
-    rules: Arc<Rules>,
+    config: Arc<ServiceConfig>,
+    metrics: CallMetrics,
     stack: Stack,
-    picker: Arc<Picker<Link>>,
-    roster: Arc<Roster>,
-    move_on: Arc<Notify>,
+    picker: Arc<Picker>,
+    reconnect: Arc<Notify>,
     _stop: DropGuard,
 }
 
-/// What channels are made in: the mesh's tasks, its end, its place, and its way to connect.
+/// What channels are made in: the mesh's tasks, its end, its locality, and its way to connect.
 #[derive(Clone, Debug)]
-pub(crate) struct Home {
-    pub(crate) place: Place,
+pub(crate) struct ChannelContext {
+    pub(crate) locality: Locality,
     pub(crate) connector: Connector,
     pub(crate) tasks: TaskTracker,
     pub(crate) stop: CancellationToken,
@@ -146,41 +141,41 @@ impl Shared {
         service: &str,
         endpoints: watch::Receiver<EndpointSet>,
         explain: impl Fn() -> Option<String> + Send + Sync + 'static,
-        home: &Home,
+        context: &ChannelContext,
     ) -> Arc<Self> {
-        Self::open(service, Source::Discovery(endpoints), Roster::new(explain), home)
+        Self::open(service, Source::Discovery(endpoints), explain, context)
     }
 
     /// A channel to the first of some addresses that answers.
-    pub(crate) fn fixed(service: &str, peers: Vec<Peer>, home: &Home) -> Arc<Self> {
-        Self::open(service, Source::Fixed(peers), Roster::new(|| None), home)
+    pub(crate) fn fixed(service: &str, peers: Vec<Peer>, context: &ChannelContext) -> Arc<Self> {
+        Self::open(service, Source::Fixed(peers), || None, context)
     }
 
-    fn open(service: &str, source: Source, roster: Roster, home: &Home) -> Arc<Self> {
+    fn open(
+        service: &str,
+        source: Source,
+        explain: impl Fn() -> Option<String> + Send + Sync + 'static,
+        context: &ChannelContext,
+    ) -> Arc<Self> {
         let service: Arc<str> = service.into();
-        let (picker, roster, move_on) =
-            (Arc::new(Picker::new(home.place.zone.clone())), Arc::new(roster), Arc::new(Notify::new()));
-        let (rules, stop) = (Arc::new(Rules::default()), home.stop.child_token());
-        let driver = Driver::new(picker.clone(), roster.clone(), rules.clone(), home.clone(), move_on.clone());
+        let (picker, reconnect) = (Arc::new(Picker::new(context.locality.zone.clone())), Arc::new(Notify::new()));
+        let (config, stop) = (Arc::new(ServiceConfig::default()), context.stop.child_token());
+        let driver = Driver::new(picker.clone(), config.clone(), context.clone(), reconnect.clone());
         // One for retries and hedges: both multiply the load.
         let budget = Arc::new(Budget::new(service.clone()));
-        let report = Report {
-            service: service.clone(),
-            picker: picker.clone(),
-            roster: roster.clone(),
-            rules: rules.clone(),
-            budget: budget.clone(),
-        };
+        let report =
+            Report { service: service.clone(), picker: picker.clone(), config: config.clone(), budget: budget.clone() };
         let driven = driver.run(source, stop.clone());
-        home.tasks.spawn(async move {
+        context.tasks.spawn(async move {
             tokio::select! {
                 () = driven => {}
                 never = report.run() => match never {}
             }
         });
-        let dispatch = Dispatch::new(service.clone(), picker.clone(), roster.clone(), rules.clone());
-        let stack = stack(service.clone(), rules.clone(), budget, dispatch);
-        Arc::new(Self { service, rules, stack, picker, roster, move_on, _stop: stop.drop_guard() })
+        let dispatch = Dispatch::new(service.clone(), picker.clone(), config.clone(), explain);
+        let stack = stack(service.clone(), config.clone(), budget, dispatch);
+        let metrics = CallMetrics::new(service.clone());
+        Arc::new(Self { service, config, metrics, stack, picker, reconnect, _stop: stop.drop_guard() })
     }
 }
 
@@ -197,13 +192,13 @@ impl Channel {
 
     /// Every endpoint as this client sees it now.
     pub fn endpoints(&self) -> Vec<EndpointStats> {
-        let stats = self.shared.roster.stats(self.shared.picker.statements());
-        stats.into_iter().map(|(_, endpoint)| endpoint).collect()
+        let now = Instant::now();
+        self.shared.picker.endpoints().iter().map(|endpoint| endpoint.stats(now)).collect()
     }
 
     /// The connection is of no use although it stands: makes a new one, to the next address if there are several.
-    pub(crate) fn move_on(&self) {
-        self.shared.move_on.notify_waiters();
+    pub(crate) fn reconnect(&self) {
+        self.shared.reconnect.notify_waiters();
     }
 }
 
@@ -243,15 +238,14 @@ impl Service<Request<Body>> for Channel {
         if let Some(trace) = trace {
             trace.write_headers(request.headers_mut());
         }
-        let Shared { service, rules, .. } = &*self.shared;
-        let mut timed = Timed::begin(service.clone(), &request, rules, span.clone());
+        let mut timed = self.shared.metrics.begin(&request, &self.shared.config, span.clone());
         let answered = async move {
             let answered = async {
-                let call = Call::new(request, inbound, &channel.shared.rules).await?;
-                channel.shared.stack.call(&call).await
+                let call = Call::new(request, inbound, &channel.shared.config).await?;
+                channel.shared.stack.call(&call, Attempt::FIRST).await.result
             };
             match answered.await {
-                Ok(answer) => Ok(observed::deliver(answer, timed, channel)),
+                Ok(answer) => Ok(observed::observe(answer, timed, channel)),
                 Err(error) => {
                     let status = Status::from(error);
                     timed.answered();

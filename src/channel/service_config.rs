@@ -1,14 +1,16 @@
-//! On what terms calls are made: the policy of their service, and what its endpoints say of their method.
+//! The configuration of a channel's calls, as gRPC's service config has it: the policy of the service, and what its endpoints
+//! declare of each method.
 //!
-//! A method may be sent again only if every endpoint that takes calls says so: the next attempt may come to any of them,
-//! and during a rollout they need not agree.
+//! A call of a method may be sent again only if every endpoint that takes calls says so: the next attempt may come to any of
+//! them, and during a rollout they need not agree.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard},
+    sync::Arc,
 };
 
 use http::uri::PathAndQuery;
+use parking_lot::{RwLock, RwLockReadGuard};
 
 use super::response_times::ResponseTimes;
 use crate::{
@@ -17,50 +19,67 @@ use crate::{
     policy::Policy,
 };
 
-/// The terms of one call.
+/// The configuration of one call.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Terms {
+pub(crate) struct CallConfig {
     pub(crate) policy: Arc<Policy>,
     /// What allows it to be sent again; `None`: nothing does.
-    pub(crate) method: Option<Arc<Method>>,
+    pub(crate) method: Option<Arc<MethodConfig>>,
     /// How many endpoints take calls.
     pub(crate) endpoints: usize,
 }
 
+impl CallConfig {
+    /// The configuration of its method if that may be at two endpoints at once: it has no side effects, one request and one
+    /// response.
+    pub(crate) fn hedged(&self) -> Option<&MethodConfig> {
+        let read = |method: &&MethodConfig| {
+            let Declared { level, unary } = method.declared;
+            level == IdempotencyLevel::NoSideEffects && unary
+        };
+        self.method.as_deref().filter(read)
+    }
+
+    /// Whether a call of the method has one response.
+    pub(crate) fn is_unary(&self) -> bool {
+        self.method.as_ref().is_some_and(|method| method.declared.unary)
+    }
+}
+
 /// A method that may be sent again.
 #[derive(Debug)]
-pub(crate) struct Method {
-    pub(crate) allowance: Allowance,
+pub(crate) struct MethodConfig {
+    declared: Declared,
     /// How long its answers take, over all endpoints.
     pub(crate) times: Arc<ResponseTimes>,
 }
 
-/// In what way a method may be sent again.
+/// What endpoints declare of a method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Allowance {
+struct Declared {
     /// Whether two attempts may be under way at once, and not only one after the other.
-    pub(crate) level: IdempotencyLevel,
+    level: IdempotencyLevel,
     /// Whether it has one request and one response.
-    pub(crate) unary: bool,
+    unary: bool,
 }
 
-/// The terms of a channel's calls as of its latest endpoint set.
+/// The configuration of a channel's calls as of its latest endpoint set.
 #[derive(Debug, Default)]
-pub(crate) struct Rules(RwLock<Latest>);
+pub(crate) struct ServiceConfig(RwLock<Latest>);
 
 #[derive(Debug, Default)]
 struct Latest {
     policy: Arc<Policy>,
     /// By request path, as in `/shop.order.v1.OrderService/GetOrder`.
-    methods: HashMap<String, Arc<Method>>,
+    methods: HashMap<String, Arc<MethodConfig>>,
     endpoints: usize,
 }
 
-impl Rules {
-    /// The terms of a call that begins now.
-    pub(crate) fn of(&self, path: &PathAndQuery) -> Terms {
+impl ServiceConfig {
+    /// The configuration of a call that begins now.
+    pub(crate) fn of(&self, path: &PathAndQuery) -> CallConfig {
         let latest = self.latest();
-        Terms {
+        CallConfig {
             policy: latest.policy.clone(),
             method: latest.methods.get(path.path()).cloned(),
             endpoints: latest.endpoints,
@@ -68,37 +87,37 @@ impl Rules {
     }
 
     /// The policy that is effective now.
-    pub(super) fn policy(&self) -> Arc<Policy> {
+    pub(crate) fn policy(&self) -> Arc<Policy> {
         self.latest().policy.clone()
     }
 
     /// Whether the endpoints list the method at that path.
-    pub(super) fn declares(&self, path: &str) -> bool {
+    pub(crate) fn declares(&self, path: &str) -> bool {
         self.latest().methods.contains_key(path)
     }
 
     fn latest(&self) -> RwLockReadGuard<'_, Latest> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.read()
     }
 
     /// Takes over what a set says. For the driver.
-    pub(super) fn follow(&self, set: &EndpointSet) {
+    pub(crate) fn follow(&self, set: &EndpointSet) {
         let serving = set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving);
         let endpoints = serving.clone().count();
         let agreed = agreed(serving.map(|instance| &**instance));
-        let mut latest = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut latest = self.0.write();
         let known = std::mem::take(&mut latest.methods);
-        let methods = agreed.into_iter().map(|(name, allowance)| {
+        let methods = agreed.into_iter().map(|(name, declared)| {
             let path = format!("/{name}");
             // A method is as fast as it was, whoever has come or gone.
             let times = known.get(&path).map(|method| method.times.clone()).unwrap_or_default();
-            (path, Arc::new(Method { allowance, times }))
+            (path, Arc::new(MethodConfig { declared, times }))
         });
         *latest = Latest { policy: set.policy.clone(), methods: methods.collect(), endpoints };
     }
 }
 
-type Stated<'a> = BTreeMap<&'a str, Allowance>;
+type Stated<'a> = BTreeMap<&'a str, Declared>;
 
 /// The methods that all of the instances list, each as the most careful of them does.
 fn agreed<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Stated<'a> {
@@ -120,11 +139,11 @@ fn agreed<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Stated<'a> {
 }
 
 fn stated(methods: &[IdempotentMethod]) -> Stated<'_> {
-    let named = methods.iter().filter_map(|method| Some((method.method.as_str(), Allowance::stated(method)?)));
+    let named = methods.iter().filter_map(|method| Some((method.method.as_str(), Declared::stated(method)?)));
     named.collect()
 }
 
-impl Allowance {
+impl Declared {
     fn stated(method: &IdempotentMethod) -> Option<Self> {
         match method.idempotency_level() {
             IdempotencyLevel::Unspecified => None,
@@ -165,10 +184,10 @@ mod tests {
     }
 
     fn method(set: &EndpointSet, path: &'static str) -> Option<(i32, bool)> {
-        let rules = Rules::default();
-        rules.follow(set);
-        let method = rules.of(&PathAndQuery::from_static(path)).method?;
-        Some((method.allowance.level.into(), method.allowance.unary))
+        let config = ServiceConfig::default();
+        config.follow(set);
+        let method = config.of(&PathAndQuery::from_static(path)).method?;
+        Some((method.declared.level.into(), method.declared.unary))
     }
 
     #[test]
@@ -194,26 +213,26 @@ mod tests {
     #[test]
     fn what_is_known_of_a_methods_times_outlasts_a_change_of_endpoints() {
         use InstanceStatus::Serving;
-        let rules = Rules::default();
+        let config = ServiceConfig::default();
         let serving: (_, &[_]) = (Serving, &[("s/A", READ, true)]);
-        let p95 = || rules.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.p95();
-        rules.follow(&set(&[serving]));
+        let p95 = || config.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.p95();
+        config.follow(&set(&[serving]));
         assert_eq!(p95(), None);
-        rules.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.record(Duration::from_secs(1));
+        config.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.record(Duration::from_secs(1));
         let known = p95();
         assert!(known.is_some());
-        rules.follow(&set(&[serving, serving]));
+        config.follow(&set(&[serving, serving]));
         assert_eq!(p95(), known);
     }
 
     #[test]
     fn a_policy_is_effective_with_the_set_it_comes_with() {
-        let rules = Rules::default();
+        let config = ServiceConfig::default();
         let mut set = set(&[]);
         let path = PathAndQuery::from_static("/s/A");
-        assert_eq!(rules.of(&path).policy, Arc::default());
+        assert_eq!(config.of(&path).policy, Arc::default());
         Arc::make_mut(&mut set.policy).retry.max_attempts = 1;
-        rules.follow(&set);
-        assert_eq!(rules.of(&path).policy.retry.max_attempts, 1);
+        config.follow(&set);
+        assert_eq!(config.of(&path).policy.retry.max_attempts, 1);
     }
 }

@@ -151,7 +151,7 @@ impl Watcher {
     /// A registry that says nothing although its connection stands is left for another, or for a new connection.
     async fn or_silent<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         timeout(SILENCE, answer).await.unwrap_or_else(|_| {
-            self.registry.move_on();
+            self.registry.reconnect();
             Err(Status::unavailable(format!("silent for {} s", SILENCE.as_secs())))
         })
     }

@@ -1,360 +1,353 @@
-//! What is known of one endpoint, and the calls that tell it: their begin, their answer, and their end.
+//! THE endpoint: everything that a client knows of one instance of a service, behind one lock.
 //!
-//! A call is charged to its endpoint from the pick to its last byte. What it tells goes to two pure rules: [`Load`], which
-//! makes an endpoint dearer or cheaper, and [`Health`], which closes it. Who is to blame is decided by those who see the
-//! call ([`Outcome`]); one that simply ends without an answer was given up by its caller, or timed out.
+//! ```text
+//!                connected                  the connection ends
+//!   CONNECTING ─────────────> READY ─────────────────────────────> TRANSIENT_FAILURE
+//!                               ^                                        │
+//!                               └──────────────── connected ─────────────┘
+//! ```
+//!
+//! - **Connectivity**, in gRPC's words. READY is real: the server has sent its SETTINGS on that connection.
+//! - **Outlier state** ([`OutlierState`]) and **load** ([`Load`]): two pure rules, fed by the calls of the endpoint.
+//! - **Generation**: names the endpoint in a pool of the balance. It moves with each connection and with each probe that is
+//!   taken, so that an entry of an earlier generation can fail for good and be left behind (see `balance::pool`).
+//!
+//! All of it outlives connections and pools: an endpoint that returns with an empty record would look idle, and be flooded.
 
 pub(crate) mod connection;
+pub(crate) mod in_flight;
 pub(crate) mod load;
 pub(crate) mod outlier_detection;
 pub(crate) mod peer;
+pub(crate) mod service_state;
 pub(crate) mod stats;
 
-use std::{
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, time::Instant};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::time::Instant;
 
+use crate::discovery::DEFAULT_WEIGHT;
+use connection::handle::ConnectionHandle;
 use load::Load;
-use outlier_detection::{Health, News};
+use outlier_detection::{CallSignal, OutlierState};
+use peer::Peer;
+use stats::{CallStats, EndpointState, EndpointStats};
 
-use crate::policy::EjectionPolicy;
+pub(crate) use in_flight::{Blame, InFlight};
+pub(crate) use service_state::ServiceState;
 
-/// The latency of an endpoint when nobody in the set has answered yet.
-const UNKNOWN: Duration = Duration::from_millis(1);
-/// A deadline within so many times the typical latency was too close: that it passed says nothing about the endpoint.
-const FAIR_TIMEOUT: f64 = 2.0;
+/// A pause of this length and more takes an endpoint out of its pool. A shorter one is only a reason to draw another.
+const LONG_PAUSE: Duration = Duration::from_millis(100);
 
-/// How a call went, as far as its endpoint is to blame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It answered; also if the answer is an error of the caller's.
-    Served,
-    /// It broke off, or said that it cannot.
-    Failed,
-    /// It has no room, is leaving, or is not whom we took it for. Others had better get the next calls, but that is no
-    /// reason to eject it.
-    Refused,
+/// What is needed of a connection here: a cheap handle to send calls with.
+pub(crate) trait Connection: Clone + Send + 'static {
+    /// Whether it takes no more calls. Once it says so, it always does.
+    fn is_closed(&self) -> bool;
+
+    /// How many calls the server allows on it at a time; `None`: any number.
+    fn stream_limit(&self) -> Option<u32>;
 }
 
-/// Whether endpoints are passed over that their failures have ejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ejections {
-    Heeded,
-    /// Too many would be: panic.
-    Ignored,
+/// What a registry says about an endpoint that matters to the balance.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traits {
+    /// 0: the default.
+    pub(crate) weight: u32,
+    pub(crate) version: String,
+    pub(crate) zone: String,
 }
 
-/// What the endpoints of one picker share.
-#[derive(Debug)]
-pub(crate) struct Set {
-    /// Median seconds to response headers, as bits of an f64; 0 while nobody has answered.
-    typical: AtomicU64,
-    ejection: Mutex<EjectionPolicy>,
-    /// An endpoint has come or gone, opened or closed, since the picker looked last.
-    stale: AtomicBool,
-    /// Wakes the picker's driver.
-    pub(crate) driver: Notify,
-}
-
-impl Set {
-    pub(crate) fn new() -> Self {
-        Self {
-            typical: AtomicU64::new(0),
-            ejection: Mutex::default(),
-            stale: AtomicBool::new(true),
-            driver: Notify::new(),
-        }
-    }
-
-    /// Seconds to response headers that are usual here.
-    pub(crate) fn typical(&self) -> f64 {
-        let typical = f64::from_bits(self.typical.load(Ordering::Relaxed));
-        if typical > 0.0 { typical } else { UNKNOWN.as_secs_f64() }
-    }
-
-    pub(crate) fn set_typical(&self, seconds: f64) {
-        self.typical.store(seconds.to_bits(), Ordering::Relaxed);
-    }
-
-    /// Somebody answered for the first time: while nothing else is known, that is the best guess for all.
-    fn note_first_answer(&self, seconds: f64) {
-        if self.typical.load(Ordering::Relaxed) == 0 {
-            self.set_typical(seconds);
-        }
-    }
-
-    pub(crate) fn set_ejection(&self, policy: EjectionPolicy) {
-        *self.ejection() = policy;
-    }
-
-    /// The picker must look at its endpoints again.
-    pub(crate) fn changed(&self) {
-        self.stale.store(true, Ordering::Release);
-        self.driver.notify_one();
-    }
-
-    /// Whether the picker must look at its endpoints again, which it then does.
-    pub(crate) fn take_changed(&self) -> bool {
-        self.stale.load(Ordering::Relaxed) && self.stale.swap(false, Ordering::Acquire)
-    }
-
-    fn ejection(&self) -> MutexGuard<'_, EjectionPolicy> {
-        self.ejection.lock().expect("no code panics while it holds this lock")
+impl Traits {
+    /// The weight, relative to the default one.
+    pub(crate) fn relative_weight(&self) -> f64 {
+        let weight = if self.weight == 0 { DEFAULT_WEIGHT } else { self.weight };
+        f64::from(weight) / f64::from(DEFAULT_WEIGHT)
     }
 }
 
-/// One endpoint's load and health.
-#[derive(Debug)]
-pub(crate) struct Account {
-    set: Arc<Set>,
-    record: Mutex<Record>,
+/// One endpoint, shared by the task that keeps it connected, the balance, and its calls.
+pub(crate) struct Endpoint<C: Connection = ConnectionHandle> {
+    /// Unlike that of any other endpoint of its channel.
+    id: u64,
+    /// Which instance it is, and where; the first of several fixed addresses.
+    peer: Peer,
+    service: Arc<ServiceState>,
+    state: Mutex<State<C>>,
 }
 
-#[derive(Debug)]
-struct Record {
+struct State<C: Connection> {
+    traits: Traits,
+    connectivity: Connectivity<C>,
+    /// When it had a connection for the first time.
+    first_ready: Option<Instant>,
+    paused_until: Option<Instant>,
+    generation: u64,
+    outlier: OutlierState,
     load: Load,
-    health: Health,
     calls: u64,
     failures: u64,
     ejections: u64,
 }
 
-/// An account as it stands at a time.
+enum Connectivity<C: Connection> {
+    Connecting,
+    Ready(C),
+    /// With the reason.
+    TransientFailure(String),
+}
+
+/// An endpoint that was picked for one call, and is charged for it until `call` is dropped.
+pub(crate) struct Pick<C: Connection = ConnectionHandle> {
+    pub(crate) connection: C,
+    pub(crate) call: InFlight<C>,
+}
+
+/// What came of the attempt to take an endpoint for a call.
+pub(crate) enum Acquired<C: Connection> {
+    Taken(Pick<C>),
+    /// It was given back: its share is smaller than the draw.
+    Thinned,
+    /// It takes no call now.
+    Unavailable,
+}
+
+/// An endpoint as a plan is made with it.
 #[derive(Clone, Debug)]
-pub(crate) struct Statement {
-    pub(crate) health: Health,
-    pub(crate) calls: CallStats,
+pub(crate) struct Candidate {
+    pub(crate) generation: u64,
+    pub(crate) traits: Traits,
+    /// When it had its first connection, if it has one now.
+    pub(crate) ready_since: Option<Instant>,
+    pub(crate) outlier: OutlierState,
+    /// The end of a pause that is long enough to matter to a plan.
+    pub(crate) paused_until: Option<Instant>,
 }
 
-/// What a client has seen of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct CallStats {
-    /// What the next call would cost there, as it is compared with others: seconds to response headers, times the calls
-    /// under way, times a penalty for failures.
-    pub load: f64,
-    /// The average time to response headers, of the last seconds above all. `None`: none have come.
-    pub latency: Option<Duration>,
-    /// Calls that have not ended.
-    pub pending: u32,
-    /// Calls that were sent there, also those that are sent again.
-    pub calls: u64,
-    /// Those of them that failed, and that the endpoint is to blame for.
-    pub failures: u64,
-    /// How often it was ejected.
-    pub ejections: u64,
-}
-
-impl Account {
-    pub(crate) fn new(set: Arc<Set>) -> Self {
-        let load = Load::new(Instant::now());
-        let record = Record { load, health: Health::GOOD, calls: 0, failures: 0, ejections: 0 };
-        Self { set, record: Mutex::new(record) }
-    }
-
-    pub(crate) fn set(&self) -> &Set {
-        &self.set
-    }
-
-    /// The load of the endpoint, if its health lets a call in now. `weight` is relative to the usual one.
-    pub(crate) fn offer(&self, now: Instant, ejections: Ejections, weight: f64) -> Option<f64> {
-        let mut record = self.record();
-        if record.health.release(now) {
-            // What made it fail may be over: it is asked once, as one of which nothing is known.
-            record.load.restart(now);
-        }
-        let open = ejections == Ejections::Ignored || record.health.admits(now);
-        open.then(|| record.load.value(now, self.set.typical(), weight))
-    }
-
-    /// A call begins. It counts until the returned handle is dropped.
-    pub(crate) fn begin(self: &Arc<Self>, now: Instant) -> PendingCall {
-        let mut record = self.record();
-        record.load.begin(now);
-        record.health.begin(now);
-        record.calls += 1;
-        drop(record);
-        PendingCall { account: self.clone(), begun: now, due: None, promised: false, stage: Stage::Waiting }
-    }
-
-    pub(crate) fn statement(&self, now: Instant, weight: f64) -> Statement {
-        let record = self.record();
-        let calls = CallStats {
-            load: record.load.value(now, self.set.typical(), weight),
-            latency: record.load.measured().map(Duration::from_secs_f64),
-            pending: record.load.pending(),
-            calls: record.calls,
-            failures: record.failures,
-            ejections: record.ejections,
+impl<C: Connection> Endpoint<C> {
+    /// An endpoint without a connection.
+    pub(crate) fn new(id: u64, peer: Peer, traits: Traits, service: Arc<ServiceState>) -> Self {
+        let state = State {
+            traits,
+            connectivity: Connectivity::Connecting,
+            first_ready: None,
+            paused_until: None,
+            generation: service.next_generation(),
+            outlier: OutlierState::HEALTHY,
+            load: Load::new(Instant::now()),
+            calls: 0,
+            failures: 0,
+            ejections: 0,
         };
-        Statement { health: record.health.clone(), calls }
+        Self { id, peer, service, state: Mutex::new(state) }
     }
 
-    pub(crate) fn health(&self) -> Health {
-        self.record().health.clone()
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Takes calls on a new connection from now on.
+    pub(crate) fn connected(&self, connection: C) {
+        let mut state = self.state();
+        state.first_ready = state.first_ready.or_else(|| Some(Instant::now()));
+        state.paused_until = None;
+        state.connectivity = Connectivity::Ready(connection);
+        state.generation = self.service.next_generation();
+        drop(state);
+        self.service.changed();
+    }
+
+    /// Takes no more calls, because of `why`. Those under way are not touched.
+    pub(crate) fn disconnected(&self, why: String) {
+        let lost = {
+            let mut state = self.state();
+            let before = std::mem::replace(&mut state.connectivity, Connectivity::TransientFailure(why));
+            matches!(before, Connectivity::Ready(_))
+        };
+        if lost {
+            self.service.changed();
+        }
+    }
+
+    /// Takes no calls for a time: it has refused one, and the others had better go elsewhere.
+    pub(crate) fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut state = self.state();
+        state.paused_until = state.paused_until.max(Some(until));
+        drop(state);
+        if time >= LONG_PAUSE {
+            self.service.changed();
+        }
+    }
+
+    /// Takes over what a registry says by now.
+    pub(crate) fn set_traits(&self, traits: Traits) {
+        let mut state = self.state();
+        if state.traits != traits {
+            state.traits = traits;
+            drop(state);
+            self.service.changed();
+        }
+    }
+
+    /// How it stands for a plan. An ejection whose time is over becomes probation here.
+    pub(crate) fn candidate(&self, now: Instant) -> Candidate {
+        let mut state = self.state();
+        if state.outlier.release(now) {
+            // What made it fail may be over: it is asked once, as one of which nothing is known.
+            state.load.restart(now);
+        }
+        Candidate {
+            generation: state.generation,
+            traits: state.traits.clone(),
+            ready_since: state.connection().and(state.first_ready),
+            outlier: state.outlier.clone(),
+            paused_until: state.paused_until.filter(|until| until.saturating_duration_since(now) >= LONG_PAUSE),
+        }
+    }
+
+    /// The end of its pause.
+    pub(crate) fn paused_until(&self) -> Option<Instant> {
+        self.state().paused_until
+    }
+
+    /// Whether an entry of that generation can still be used. Once it cannot, it never can again.
+    pub(crate) fn is_current(&self, generation: u64) -> bool {
+        let state = self.state();
+        state.generation == generation && state.connection().is_some()
+    }
+
+    /// The load that a call would meet here, if it takes calls. `share` is told when it had its first connection, and says
+    /// which part of the weight counts.
+    pub(crate) fn load(&self, now: Instant, share: impl FnOnce(Instant) -> f64) -> Option<f64> {
+        let state = self.state();
+        if state.is_paused(now) {
+            return None;
+        }
+        let weight = state.traits.relative_weight() * share(state.first_ready?);
+        Some(state.load.value(now, self.service.typical(), weight))
+    }
+
+    /// Takes it for a call. `accept` is told the weight and when it had its first connection, and may give it back.
+    pub(crate) fn acquire(self: &Arc<Self>, now: Instant, accept: impl FnOnce(f64, Instant) -> bool) -> Acquired<C> {
+        let mut state = self.state();
+        let (Some(connection), Some(since), false) =
+            (state.connection().cloned(), state.first_ready, state.is_paused(now))
+        else {
+            return Acquired::Unavailable;
+        };
+        if !accept(state.traits.relative_weight(), since) {
+            return Acquired::Thinned;
+        }
+        if let OutlierState::Probation { .. } = state.outlier {
+            if !self.service.in_panic() {
+                if !state.outlier.admits(now) {
+                    return Acquired::Unavailable;
+                }
+                // One probe at a time: the entry that led here is used up. The driver waits for the end of the probe.
+                state.generation = self.service.next_generation();
+                self.service.changed();
+            }
+            state.outlier.take_probe(now);
+        }
+        state.load.begin(now);
+        state.calls += 1;
+        drop(state);
+        Acquired::Taken(Pick { connection, call: InFlight::begin(self.clone(), now) })
     }
 
     /// Average seconds to response headers, as they came.
     pub(crate) fn measured(&self) -> Option<f64> {
-        self.record().load.measured()
+        self.state().load.measured()
     }
 
-    fn record(&self) -> MutexGuard<'_, Record> {
-        self.record.lock().expect("no code panics while it holds this lock")
+    /// How it stands, for people.
+    pub(crate) fn stats(&self, now: Instant) -> EndpointStats {
+        let state = self.state();
+        let calls = CallStats {
+            load: state.load.value(now, self.service.typical(), state.traits.relative_weight()),
+            latency: state.load.measured().map(Duration::from_secs_f64),
+            pending: state.load.pending(),
+            calls: state.calls,
+            failures: state.failures,
+            ejections: state.ejections,
+        };
+        let Traits { weight, version, zone } = state.traits.clone();
+        EndpointStats {
+            instance_id: self.peer.instance().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
+            address: self.peer.address().to_string(),
+            version,
+            zone,
+            weight,
+            state: state.told(now),
+            stream_limit: state.connection().and_then(Connection::stream_limit),
+            calls,
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State<C>> {
+        self.state.lock()
     }
 }
 
-impl Record {
-    /// Takes in what a call tells about the endpoint's health, and says whether that changes who may be picked.
-    fn hear(&mut self, news: News, begun: Instant, now: Instant, set: &Set) -> bool {
-        if let News::Failed { .. } = news {
+impl<C: Connection> State<C> {
+    /// The connection, if it takes calls. It may have ended before its owner has said so.
+    fn connection(&self) -> Option<&C> {
+        match &self.connectivity {
+            Connectivity::Ready(connection) => Some(connection).filter(|connection| !connection.is_closed()),
+            Connectivity::Connecting | Connectivity::TransientFailure(_) => None,
+        }
+    }
+
+    fn is_paused(&self, now: Instant) -> bool {
+        self.paused_until.is_some_and(|until| until > now)
+    }
+
+    /// Takes in what a call says about the endpoint, and tells whether that changes who may be picked.
+    fn signal(&mut self, signal: CallSignal, begun: Instant, now: Instant, service: &ServiceState) -> bool {
+        if let CallSignal::Failed { .. } = signal {
             self.failures += 1;
-        } else if matches!(self.health, Health::Healthy { failures: 0 }) {
+        } else if matches!(self.outlier, OutlierState::Healthy { failures: 0 }) {
             // Nearly every call.
             return false;
         }
-        let (was_good, was_open) = (self.health.is_good(), self.health.admits(now));
-        let health = std::mem::replace(&mut self.health, Health::GOOD);
-        let was_ejected = matches!(health, Health::Ejected { .. });
-        self.health = health.after(news, begun, now, &set.ejection());
-        let is_ejected = matches!(self.health, Health::Ejected { .. });
+        let (was_healthy, was_open) = (self.outlier.is_healthy(), self.outlier.admits(now));
+        let outlier = std::mem::replace(&mut self.outlier, OutlierState::HEALTHY);
+        let was_ejected = matches!(outlier, OutlierState::Ejected { .. });
+        self.outlier = outlier.on_signal(signal, begun, now, &service.ejection());
+        let is_ejected = matches!(self.outlier, OutlierState::Ejected { .. });
         self.ejections += u64::from(is_ejected && !was_ejected);
-        // Also if a probe has made room for the next one: somebody may wait for it.
-        was_good != self.health.is_good() || was_ejected != is_ejected || was_open != self.health.admits(now)
-    }
-}
-
-/// A call on its way, counted until it is dropped.
-#[derive(Debug)]
-pub(crate) struct PendingCall {
-    account: Arc<Account>,
-    begun: Instant,
-    due: Option<Instant>,
-    /// Its answer has begun, and is worth nothing before more has come.
-    promised: bool,
-    stage: Stage,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Waiting,
-    /// An answer has begun, and is no failure so far.
-    Answered,
-    /// The endpoint failed or refused it.
-    Over,
-}
-
-impl PendingCall {
-    /// When it must be answered: a call that ends without an answer before that was given up by its caller.
-    pub(crate) fn due(&mut self, due: Instant) {
-        self.due = Some(due);
+        // Also if a probe has made room for the next one: a call may wait for it.
+        was_healthy != self.outlier.is_healthy() || was_ejected != is_ejected || was_open != self.outlier.admits(now)
     }
 
-    /// The call is not sent here after all: it was none.
-    pub(crate) fn unsent(mut self) {
-        debug_assert_eq!(self.stage, Stage::Waiting, "it has not been sent");
-        let now = Instant::now();
-        let mut record = self.account.record();
-        record.load.unsent();
-        record.calls -= 1;
-        let changed = record.hear(News::Nothing, self.begun, now, &self.account.set);
-        drop(record);
-        self.stage = Stage::Over;
-        self.tell(changed);
-    }
-
-    /// The response headers are here, or it is known that none will come.
-    pub(crate) fn answered(&mut self, outcome: Outcome) {
-        debug_assert_eq!(self.stage, Stage::Waiting, "an answer comes once");
-        let now = Instant::now();
-        let took = now.saturating_duration_since(self.begun);
-        let mut record = self.account.record();
-        let news = match outcome {
-            Outcome::Served => {
-                record.load.served(now, took);
-                if let Some(latency) = record.load.measured() {
-                    self.account.set.note_first_answer(latency);
-                }
-                News::Answered
+    /// The state that people are told: without a connection, the outlier state does not matter.
+    fn told(&self, now: Instant) -> EndpointState {
+        match (&self.connectivity, &self.outlier) {
+            (Connectivity::Connecting, _) => EndpointState::Connecting,
+            (Connectivity::TransientFailure(why), _) => EndpointState::TransientFailure { why: why.clone() },
+            (Connectivity::Ready(_), OutlierState::Healthy { .. }) => EndpointState::Ready,
+            (Connectivity::Ready(_), OutlierState::Ejected { until, .. }) => {
+                EndpointState::Ejected { time_left: until.saturating_duration_since(now) }
             }
-            Outcome::Failed => {
-                record.load.failed(now);
-                News::Failed { jitter: rand::random() }
-            }
-            Outcome::Refused => {
-                record.load.failed(now);
-                News::Nothing
-            }
-        };
-        let changed = record.hear(news, self.begun, now, &self.account.set);
-        drop(record);
-        self.stage = if outcome == Outcome::Served { Stage::Answered } else { Stage::Over };
-        self.tell(changed);
-    }
-
-    /// Whether the answer has begun and is of no use before more of it has come: until then it can time out as well.
-    pub(crate) fn promised(&mut self, promised: bool) {
-        self.promised = promised;
-    }
-
-    /// The answer ended as a failure, after headers that looked well.
-    pub(crate) fn failed_late(&mut self) {
-        if self.stage == Stage::Over {
-            // The headers have said so.
-            return;
-        }
-        let now = Instant::now();
-        let mut record = self.account.record();
-        record.load.penalize(now);
-        let changed = record.hear(News::Failed { jitter: rand::random() }, self.begun, now, &self.account.set);
-        drop(record);
-        self.stage = Stage::Over;
-        self.tell(changed);
-    }
-
-    fn tell(&self, changed: bool) {
-        if changed {
-            self.account.set.changed();
+            (Connectivity::Ready(_), OutlierState::Probation { .. }) => EndpointState::Probation,
         }
     }
+}
 
-    /// Whether its deadline passed before an answer, although that left the endpoint enough time.
-    fn has_timed_out(&self, now: Instant) -> bool {
-        let took = now.saturating_duration_since(self.begun).as_secs_f64();
-        self.due.is_some_and(|due| due <= now) && took >= FAIR_TIMEOUT * self.account.set.typical()
+/// As errors name it, with what is wrong with its connection.
+impl<C: Connection> fmt::Display for Endpoint<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.state().connectivity {
+            Connectivity::Connecting => write!(f, "{} (connecting)", self.peer),
+            Connectivity::Ready(_) => write!(f, "{} (connected, takes no calls)", self.peer),
+            Connectivity::TransientFailure(why) => write!(f, "{} ({why})", self.peer),
+        }
     }
 }
 
-impl Drop for PendingCall {
-    fn drop(&mut self) {
-        let now = Instant::now();
-        let set = &self.account.set;
-        let mut record = self.account.record();
-        let news = match self.stage {
-            Stage::Over => None,
-            Stage::Answered if self.promised && self.has_timed_out(now) => {
-                record.load.penalize(now);
-                Some(News::Failed { jitter: rand::random() })
-            }
-            Stage::Answered if self.promised => Some(News::Nothing),
-            Stage::Answered => Some(News::Ended),
-            Stage::Waiting => {
-                record.load.abandoned(now, now.saturating_duration_since(self.begun), set.typical());
-                let failed = self.has_timed_out(now);
-                if failed {
-                    record.load.penalize(now);
-                }
-                Some(if failed { News::Failed { jitter: rand::random() } } else { News::Nothing })
-            }
-        };
-        record.load.end();
-        let changed = news.is_some_and(|news| record.hear(news, self.begun, now, set));
-        drop(record);
-        self.tell(changed);
+impl<C: Connection> fmt::Debug for Endpoint<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.peer, f)
     }
 }

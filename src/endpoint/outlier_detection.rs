@@ -23,7 +23,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a call tells about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum News {
+pub(crate) enum CallSignal {
     /// An answer has begun, and is no failure so far.
     Answered,
     /// The answer went well to its end, or as far as its caller cared.
@@ -36,7 +36,7 @@ pub(crate) enum News {
 
 /// How an endpoint stands.
 #[derive(Clone, Debug)]
-pub(crate) enum Health {
+pub(crate) enum OutlierState {
     /// It takes calls; so many have failed since one went well.
     Healthy { failures: u32 },
     /// It takes none until then. `backoff` has the time after this one.
@@ -45,30 +45,32 @@ pub(crate) enum Health {
     Probation { since: Instant, probed: Option<Instant>, backoff: Backoff },
 }
 
-impl Health {
+impl OutlierState {
     /// That of an endpoint of which nothing bad is known.
-    pub(crate) const GOOD: Self = Self::Healthy { failures: 0 };
+    pub(crate) const HEALTHY: Self = Self::Healthy { failures: 0 };
 
     /// The state after news of a call that has `begun` then.
     #[must_use]
-    pub(crate) fn after(self, news: News, begun: Instant, now: Instant, policy: &EjectionPolicy) -> Self {
-        match (self, news) {
-            (Self::Healthy { failures }, News::Failed { jitter }) => {
+    pub(crate) fn on_signal(self, signal: CallSignal, begun: Instant, now: Instant, policy: &EjectionPolicy) -> Self {
+        match (self, signal) {
+            (Self::Healthy { failures }, CallSignal::Failed { jitter }) => {
                 let failures = failures.saturating_add(1);
                 if failures < policy.consecutive_failures {
                     return Self::Healthy { failures };
                 }
                 Self::ejected(Backoff::new(policy.base_time, policy.max_time), now, jitter)
             }
-            (Self::Healthy { .. }, News::Ended) => Self::GOOD,
-            (healthy @ Self::Healthy { .. }, News::Answered | News::Nothing) => healthy,
+            (Self::Healthy { .. }, CallSignal::Ended) => Self::HEALTHY,
+            (healthy @ Self::Healthy { .. }, CallSignal::Answered | CallSignal::Nothing) => healthy,
             (ejected @ Self::Ejected { since, .. }, _) if begun <= since => ejected,
             (probation @ Self::Probation { since, .. }, _) if begun < since => probation,
             // An ejected endpoint has calls of this kind while ejections are not heeded.
-            (Self::Ejected { .. } | Self::Probation { .. }, News::Answered | News::Ended) => Self::GOOD,
-            (ejected @ Self::Ejected { .. }, News::Failed { .. } | News::Nothing) => ejected,
-            (Self::Probation { backoff, .. }, News::Failed { jitter }) => Self::ejected(backoff, now, jitter),
-            (Self::Probation { since, backoff, .. }, News::Nothing) => Self::Probation { since, probed: None, backoff },
+            (Self::Ejected { .. } | Self::Probation { .. }, CallSignal::Answered | CallSignal::Ended) => Self::HEALTHY,
+            (ejected @ Self::Ejected { .. }, CallSignal::Failed { .. } | CallSignal::Nothing) => ejected,
+            (Self::Probation { backoff, .. }, CallSignal::Failed { jitter }) => Self::ejected(backoff, now, jitter),
+            (Self::Probation { since, backoff, .. }, CallSignal::Nothing) => {
+                Self::Probation { since, probed: None, backoff }
+            }
         }
     }
 
@@ -99,7 +101,7 @@ impl Health {
     }
 
     /// When it takes a call although its probe has not ended.
-    pub(crate) fn next_probe(&self) -> Option<Instant> {
+    pub(crate) fn probe_times_out(&self) -> Option<Instant> {
         match self {
             Self::Healthy { .. } | Self::Ejected { .. } => None,
             Self::Probation { probed, .. } => probed.map(|begun| begun + PROBE_LIMIT),
@@ -107,14 +109,14 @@ impl Health {
     }
 
     /// A call goes to it.
-    pub(crate) fn begin(&mut self, now: Instant) {
+    pub(crate) fn take_probe(&mut self, now: Instant) {
         if let Self::Probation { probed, .. } = self {
             *probed = Some(now);
         }
     }
 
     /// Whether it takes calls without reserve.
-    pub(crate) fn is_good(&self) -> bool {
+    pub(crate) fn is_healthy(&self) -> bool {
         matches!(self, Self::Healthy { .. })
     }
 }
@@ -129,30 +131,30 @@ mod tests {
 
     /// A rule under a clock that is moved by hand, and calls that take no time.
     struct Trial {
-        health: Health,
+        state: OutlierState,
         now: Instant,
         policy: EjectionPolicy,
     }
 
     impl Trial {
         fn new() -> Self {
-            Self { health: Health::GOOD, now: Instant::now(), policy: EjectionPolicy::default() }
+            Self { state: OutlierState::HEALTHY, now: Instant::now(), policy: EjectionPolicy::default() }
         }
 
         fn admits(&self) -> bool {
-            self.health.admits(self.now)
+            self.state.admits(self.now)
         }
 
-        fn hear(&mut self, news: News) {
-            self.hear_of(self.now, news);
+        fn on_now(&mut self, signal: CallSignal) {
+            self.on(self.now, signal);
         }
 
-        fn hear_of(&mut self, begun: Instant, news: News) {
-            self.health = self.health.clone().after(news, begun, self.now, &self.policy);
+        fn on(&mut self, begun: Instant, signal: CallSignal) {
+            self.state = self.state.clone().on_signal(signal, begun, self.now, &self.policy);
         }
 
         fn fail(&mut self) {
-            self.hear(News::Failed { jitter: 0.0 });
+            self.on_now(CallSignal::Failed { jitter: 0.0 });
         }
 
         fn ejected() -> Self {
@@ -164,12 +166,12 @@ mod tests {
 
         /// Waits until it takes a call, which begins, and says how long that was.
         fn probe(&mut self) -> Duration {
-            let Health::Ejected { until, .. } = self.health else { panic!("{:?}", self.health) };
+            let OutlierState::Ejected { until, .. } = self.state else { panic!("{:?}", self.state) };
             let waited = until - self.now;
-            assert!(waited.is_zero() || !self.health.release(until - Duration::from_nanos(1)), "not before");
+            assert!(waited.is_zero() || !self.state.release(until - Duration::from_nanos(1)), "not before");
             self.now = until;
-            assert!(self.health.release(until) && self.admits());
-            self.health.begin(self.now);
+            assert!(self.state.release(until) && self.admits());
+            self.state.take_probe(self.now);
             assert!(!self.admits(), "one at a time");
             waited
         }
@@ -180,15 +182,15 @@ mod tests {
         let mut trial = Trial::new();
         for _ in 0..2 {
             (0..4).for_each(|_| trial.fail());
-            assert!(trial.health.is_good());
-            trial.hear(News::Ended);
+            assert!(trial.state.is_healthy());
+            trial.on_now(CallSignal::Ended);
         }
         (0..4).for_each(|_| trial.fail());
-        trial.hear(News::Answered);
-        trial.hear(News::Nothing);
-        assert!(trial.health.is_good(), "an answer that has only begun changes nothing");
+        trial.on_now(CallSignal::Answered);
+        trial.on_now(CallSignal::Nothing);
+        assert!(trial.state.is_healthy(), "an answer that has only begun changes nothing");
         trial.fail();
-        assert!(!trial.health.is_good());
+        assert!(!trial.state.is_healthy());
     }
 
     #[test]
@@ -199,8 +201,8 @@ mod tests {
             trial.fail();
         }
         trial.probe();
-        trial.hear(News::Answered);
-        assert!(trial.health.is_good());
+        trial.on_now(CallSignal::Answered);
+        assert!(trial.state.is_healthy());
         (0..5).for_each(|_| trial.fail());
         assert_eq!(trial.probe(), SECOND, "and all begins again");
     }
@@ -209,8 +211,8 @@ mod tests {
     fn a_probation_that_tells_nothing_gives_the_next_call_its_place() {
         let mut trial = Trial::ejected();
         trial.probe();
-        trial.hear(News::Nothing);
-        assert!(trial.admits() && !trial.health.is_good());
+        trial.on_now(CallSignal::Nothing);
+        assert!(trial.admits() && !trial.state.is_healthy());
     }
 
     #[test]
@@ -219,7 +221,7 @@ mod tests {
         trial.probe();
         trial.now += PROBE_LIMIT;
         assert!(trial.admits());
-        trial.health.begin(trial.now);
+        trial.state.take_probe(trial.now);
         assert!(!trial.admits());
     }
 
@@ -228,12 +230,12 @@ mod tests {
         let mut trial = Trial::ejected();
         let before = trial.now;
         trial.now += SECOND / 2;
-        trial.hear_of(before, News::Answered);
+        trial.on(before, CallSignal::Answered);
         assert!(!trial.admits());
         trial.probe();
-        for news in [News::Answered, News::Failed { jitter: 0.0 }, News::Nothing] {
-            trial.hear_of(before, news);
-            assert!(!trial.admits() && !trial.health.is_good(), "{news:?}");
+        for signal in [CallSignal::Answered, CallSignal::Failed { jitter: 0.0 }, CallSignal::Nothing] {
+            trial.on(before, signal);
+            assert!(!trial.admits() && !trial.state.is_healthy(), "{signal:?}");
         }
     }
 
@@ -242,16 +244,16 @@ mod tests {
         let mut trial = Trial::ejected();
         trial.now += SECOND / 2;
         trial.fail();
-        trial.hear(News::Answered);
-        assert!(trial.health.is_good());
+        trial.on_now(CallSignal::Answered);
+        assert!(trial.state.is_healthy());
     }
 
-    fn news() -> impl Strategy<Value = News> {
+    fn signal() -> impl Strategy<Value = CallSignal> {
         prop_oneof![
-            Just(News::Answered),
-            Just(News::Ended),
-            (0.0..1.0).prop_map(|jitter| News::Failed { jitter }),
-            Just(News::Nothing)
+            Just(CallSignal::Answered),
+            Just(CallSignal::Ended),
+            (0.0..1.0).prop_map(|jitter| CallSignal::Failed { jitter }),
+            Just(CallSignal::Nothing)
         ]
     }
 
@@ -260,32 +262,32 @@ mod tests {
         /// everybody is asked again once that is over.
         #[test]
         fn an_endpoint_is_out_for_a_reason_and_never_for_good(
-            events in prop::collection::vec((news(), 0..3000_u64, 0..6000_u64), 1..200),
+            events in prop::collection::vec((signal(), 0..3000_u64, 0..6000_u64), 1..200),
             consecutive_failures in 1..8_u32,
         ) {
             let policy = EjectionPolicy { consecutive_failures, ..EjectionPolicy::default() };
             let mut trial = Trial { policy, ..Trial::new() };
             let start = trial.now;
             let mut failures = 0;
-            for (news, after, age) in events {
+            for (signal, after, age) in events {
                 trial.now += Duration::from_millis(after);
-                let was_good = trial.health.is_good();
-                trial.health.release(trial.now);
+                let was_healthy = trial.state.is_healthy();
+                trial.state.release(trial.now);
                 if trial.admits() {
-                    trial.health.begin(trial.now);
+                    trial.state.take_probe(trial.now);
                 }
-                trial.hear_of(start.max(trial.now - Duration::from_millis(age)), news);
-                match news {
-                    News::Failed { .. } => failures += 1,
-                    News::Ended => failures = 0,
-                    News::Answered | News::Nothing => {}
+                trial.on(start.max(trial.now - Duration::from_millis(age)), signal);
+                match signal {
+                    CallSignal::Failed { .. } => failures += 1,
+                    CallSignal::Ended => failures = 0,
+                    CallSignal::Answered | CallSignal::Nothing => {}
                 }
-                if was_good && !trial.health.is_good() {
+                if was_healthy && !trial.state.is_healthy() {
                     prop_assert!(failures >= consecutive_failures);
                 }
-                if let Health::Ejected { until, .. } = trial.health {
+                if let OutlierState::Ejected { until, .. } = trial.state {
                     prop_assert!(until - trial.now <= trial.policy.max_time);
-                    let mut later = trial.health.clone();
+                    let mut later = trial.state.clone();
                     prop_assert!(later.release(until) && later.admits(until));
                 }
             }

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-pub use crate::endpoint::CallStats;
-
 /// One endpoint as this client sees it.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
@@ -31,9 +29,9 @@ pub struct EndpointStats {
 pub enum EndpointState {
     /// There is no connection yet.
     Connecting,
-    /// There is no connection.
-    Unreachable {
-        /// What went wrong with the last one.
+    /// The last connection, or the attempt to make one, failed; another attempt follows.
+    TransientFailure {
+        /// What went wrong.
         why: String,
     },
     /// It takes calls.
@@ -49,17 +47,35 @@ pub enum EndpointState {
 
 impl EndpointState {
     /// The names of all states.
-    pub(crate) const NAMES: [&str; 5] = ["connecting", "unreachable", "ready", "ejected", "probation"];
+    pub(crate) const NAMES: [&str; 5] = ["connecting", "transient_failure", "ready", "ejected", "probation"];
 
     /// In one word, for tables and metrics.
     pub fn name(&self) -> &'static str {
-        let [connecting, unreachable, ready, ejected, probation] = Self::NAMES;
+        let [connecting, transient_failure, ready, ejected, probation] = Self::NAMES;
         match self {
             Self::Connecting => connecting,
-            Self::Unreachable { .. } => unreachable,
+            Self::TransientFailure { .. } => transient_failure,
             Self::Ready => ready,
             Self::Ejected { .. } => ejected,
             Self::Probation => probation,
         }
     }
+}
+
+/// What a client has seen of an endpoint's calls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CallStats {
+    /// What the next call would cost there, as it is compared with others: seconds to response headers, times the calls
+    /// under way, times a penalty for failures.
+    pub load: f64,
+    /// The average time to response headers, of the last seconds above all. `None`: none have come.
+    pub latency: Option<Duration>,
+    /// Calls that have not ended.
+    pub pending: u32,
+    /// Calls that were sent there, retries included.
+    pub calls: u64,
+    /// Those of them that failed, and that the endpoint is to blame for.
+    pub failures: u64,
+    /// How often it was ejected.
+    pub ejections: u64,
 }

@@ -35,7 +35,7 @@ pub(crate) fn code_of(http: StatusCode, headers: &HeaderMap, trailers: Option<&H
     match (said, http) {
         (Some(code), _) => Some(code),
         (None, StatusCode::OK) => trailers.map(|_| Code::Unknown),
-        (None, StatusCode::BAD_REQUEST) => Some(Code::Internal),
+        (None, StatusCode::BAD_REQUEST | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => Some(Code::Internal),
         (None, StatusCode::UNAUTHORIZED) => Some(Code::Unauthenticated),
         (None, StatusCode::FORBIDDEN) => Some(Code::PermissionDenied),
         (None, StatusCode::NOT_FOUND) => Some(Code::Unimplemented),
@@ -81,6 +81,7 @@ mod tests {
             (403, Code::PermissionDenied),
             (404, Code::Unimplemented),
             (429, Code::Unavailable),
+            (431, Code::Internal),
             (502, Code::Unavailable),
             (503, Code::Unavailable),
             (504, Code::Unavailable),

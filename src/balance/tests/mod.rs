@@ -1,6 +1,7 @@
-//! The picker with gates that are opened and closed by hand, under a paused clock.
+//! The picker with connections that a test makes and ends by hand, under a paused clock.
 
 mod ejection;
+mod history;
 mod picks;
 mod queue;
 mod shares;
@@ -15,64 +16,76 @@ use std::{
     time::Duration,
 };
 
-use rand::{SeedableRng as _, rngs::SmallRng};
 use tokio::time::{Instant, advance};
 
 use super::*;
-use crate::policy::Policy;
+use crate::{
+    endpoint::{Blame, Connection, Endpoint, Pick, Traits, peer::Peer, stats::EndpointState},
+    policy::Policy,
+};
 
-#[derive(Clone)]
-struct FakeLink {
+/// A connection that ends when a test says so.
+#[derive(Clone, Debug)]
+struct Link {
     name: &'static str,
     ended: Arc<AtomicBool>,
 }
 
-impl Link for FakeLink {
+impl Connection for Link {
     fn is_closed(&self) -> bool {
         self.ended.load(Ordering::SeqCst)
     }
+
+    fn stream_limit(&self) -> Option<u32> {
+        None
+    }
 }
 
-fn link(name: &'static str) -> FakeLink {
-    FakeLink { name, ended: Arc::default() }
+fn link(name: &'static str) -> Link {
+    Link { name, ended: Arc::default() }
 }
 
 struct Bench {
-    picker: Picker<FakeLink>,
-    gates: BTreeMap<&'static str, (Key, Arc<Gate<FakeLink>>)>,
+    picker: Picker<Link>,
+    endpoints: BTreeMap<&'static str, Arc<Endpoint<Link>>>,
 }
 
 impl Bench {
-    /// Endpoints with open gates.
+    /// Endpoints that are connected.
     fn new(names: &[&'static str]) -> Self {
         let mut bench = Self::within("");
         for name in names {
-            bench.add(name).open(link(name));
+            bench.add(name).connected(link(name));
         }
         bench
     }
 
     /// No endpoints, for calls that are made in `zone`.
     fn within(zone: &str) -> Self {
-        Self { picker: Picker::from_rng(zone.into(), SmallRng::seed_from_u64(7)), gates: BTreeMap::new() }
+        Self { picker: Picker::from_seed(zone.into(), 7), endpoints: BTreeMap::new() }
     }
 
-    fn add(&mut self, name: &'static str) -> Arc<Gate<FakeLink>> {
+    fn add(&mut self, name: &'static str) -> Arc<Endpoint<Link>> {
         self.add_with(name, Traits::default())
     }
 
-    fn add_with(&mut self, name: &'static str, traits: Traits) -> Arc<Gate<FakeLink>> {
-        let (key, gate) = self.picker.insert(traits);
-        self.gates.insert(name, (key, gate.clone()));
-        gate
+    fn add_with(&mut self, name: &'static str, traits: Traits) -> Arc<Endpoint<Link>> {
+        let peer = Peer::new("host:1", Some(name)).expect("a peer");
+        let endpoint = self.picker.insert(peer, traits);
+        self.endpoints.insert(name, endpoint.clone());
+        endpoint
     }
 
-    fn gate(&self, name: &str) -> &Gate<FakeLink> {
-        &self.gates[name].1
+    fn endpoint(&self, name: &str) -> &Endpoint<Link> {
+        &self.endpoints[name]
+    }
+
+    fn disconnect(&self, name: &str) {
+        self.endpoint(name).disconnected("as told".into());
     }
 
     fn remove(&self, name: &str) {
-        self.picker.remove(self.gates[name].0);
+        self.picker.remove(self.endpoint(name));
     }
 
     fn set_policy(&self, change: impl FnOnce(&mut Policy)) {
@@ -81,7 +94,14 @@ impl Bench {
         self.picker.set_policy(Arc::new(policy));
     }
 
-    fn pick(&self) -> Option<Pick<FakeLink>> {
+    /// A pick behind a driver that is always in time.
+    fn pick(&self) -> Option<Pick<Link>> {
+        self.picker.serve_waiters();
+        self.pick_at_once()
+    }
+
+    /// A pick before the driver has looked again.
+    fn pick_at_once(&self) -> Option<Pick<Link>> {
         match self.picker.pick(None).expect("room in the queue") {
             Picked::Now(pick) => Some(pick),
             Picked::Later(_) => None,
@@ -89,11 +109,11 @@ impl Bench {
     }
 
     /// Picks until it is that endpoint's turn, while the others are busy with the picks before.
-    fn pick_of(&self, name: &str) -> Pick<FakeLink> {
+    fn pick_of(&self, name: &str) -> Pick<Link> {
         let mut others = Vec::new();
         loop {
-            let pick = self.pick().expect("somebody is ready");
-            if pick.link.name == name {
+            let pick = self.pick().expect("one is ready");
+            if pick.connection.name == name {
                 return pick;
             }
             others.push(pick);
@@ -105,17 +125,21 @@ impl Bench {
     fn shares(&self, picks: usize) -> BTreeMap<&'static str, usize> {
         let mut shares = BTreeMap::new();
         for _ in 0..picks {
-            let mut pick = self.pick().expect("somebody is ready");
-            pick.call.answered(Outcome::Served);
-            *shares.entry(pick.link.name).or_default() += 1;
+            let mut pick = self.pick().expect("one is ready");
+            pick.call.answered(Blame::None);
+            *shares.entry(pick.connection.name).or_default() += 1;
         }
         shares
     }
 
     /// Calls of that endpoint that end so.
-    fn calls(&self, name: &str, outcomes: impl IntoIterator<Item = Outcome>) {
-        for outcome in outcomes {
-            self.pick_of(name).call.answered(outcome);
+    fn calls(&self, name: &str, ends: impl IntoIterator<Item = Blame>) {
+        for blame in ends {
+            self.pick_of(name).call.answered(blame);
         }
+    }
+
+    fn state(&self, name: &str) -> EndpointState {
+        self.endpoint(name).stats(Instant::now()).state
     }
 }

@@ -5,16 +5,16 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_pause_wakes_those_who_wait() {
     let bench = Bench::new(&["a"]);
-    bench.gate("a").pause(Duration::from_secs(1));
+    bench.endpoint("a").pause(Duration::from_secs(1));
     let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("nobody is ready") };
     let driver = async {
         loop {
-            bench.picker.woken().await;
-            bench.picker.serve();
+            bench.picker.changed().await;
+            bench.picker.serve_waiters();
         }
     };
     tokio::select! {
-        pick = later => assert_eq!(pick.expect("picked").link.name, "a"),
+        pick = later => assert_eq!(pick.expect("picked").connection.name, "a"),
         () = driver => unreachable!("the driver does not end"),
         () = tokio::time::sleep(Duration::from_secs(2)) => panic!("nobody was woken"),
     }
@@ -29,13 +29,13 @@ async fn those_who_wait_are_served_in_order_when_an_endpoint_comes() {
             _ => panic!("nobody is there"),
         })
         .collect();
-    bench.add("a").open(link("a"));
+    bench.add("a").connected(link("a"));
 
-    bench.picker.woken().await;
-    bench.picker.serve();
+    bench.picker.changed().await;
+    bench.picker.serve_waiters();
 
     for later in waiting {
-        assert_eq!(later.await.expect("served").link.name, "a");
+        assert_eq!(later.await.expect("served").connection.name, "a");
     }
 }
 

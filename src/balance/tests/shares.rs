@@ -15,8 +15,8 @@ async fn shares(bench: &Bench, calls: usize, concurrency: usize) -> BTreeMap<&'s
         let mut held: Vec<_> = (0..concurrency).map(|_| bench.pick().expect("ready")).collect();
         advance(Duration::from_micros(9_000 + (round as u64 * 7919) % 2000)).await;
         for pick in &mut held {
-            pick.call.answered(Outcome::Served);
-            *shares.entry(pick.link.name).or_default() += 1.0 / calls as f64;
+            pick.call.answered(Blame::None);
+            *shares.entry(pick.connection.name).or_default() += 1.0 / calls as f64;
         }
     }
     shares
@@ -31,7 +31,7 @@ async fn at_equal_latency_shares_follow_the_weights_whether_idle_or_busy() {
     for concurrency in [1, 10, 100] {
         let mut bench = Bench::within("");
         for (name, weight) in [("small", 50), ("usual", 0), ("large", 250)] {
-            bench.add_with(name, weighing(weight)).open(link(name));
+            bench.add_with(name, weighing(weight)).connected(link(name));
         }
         let shares = shares(&bench, 4000, concurrency).await;
         let expected = [("small", 0.125), ("usual", 0.25), ("large", 0.625)];
@@ -43,10 +43,10 @@ async fn at_equal_latency_shares_follow_the_weights_whether_idle_or_busy() {
 async fn of_two_the_weights_hold_as_well_and_may_change() {
     for concurrency in [1, 50] {
         let mut bench = Bench::within("");
-        bench.add_with("a", weighing(100)).open(link("a"));
-        bench.add_with("b", weighing(300)).open(link("b"));
+        bench.add_with("a", weighing(100)).connected(link("a"));
+        bench.add_with("b", weighing(300)).connected(link("b"));
         let before = shares(&bench, 2000, concurrency).await;
-        bench.picker.update(bench.gates["b"].0, weighing(100));
+        bench.endpoint("b").set_traits(weighing(100));
         let after = shares(&bench, 2000, concurrency).await;
         assert!(near(before["b"], 0.75) && near(after["b"], 0.5), "{concurrency}: {before:?} {after:?}");
     }
@@ -57,7 +57,7 @@ async fn a_new_endpoint_among_old_ones_gets_its_full_share_only_after_ten_second
     for concurrency in [1, 60] {
         let mut bench = Bench::new(&["a", "b"]);
         advance(Duration::from_secs(60)).await;
-        bench.add("new").open(link("new"));
+        bench.add("new").connected(link("new"));
         let mut seen = Vec::new();
         for _ in 0..3 {
             // About 3 s each.
@@ -84,7 +84,7 @@ fn split(weights: &[(&str, u32)]) -> Option<SplitPolicy> {
 fn two_versions() -> Bench {
     let mut bench = Bench::within("");
     for (name, version) in [("a", "v1"), ("b", "v1"), ("c", "v1"), ("x", "v2"), ("y", "v2"), ("z", "v2")] {
-        bench.add_with(name, Traits { version: version.into(), ..Traits::default() }).open(link(name));
+        bench.add_with(name, Traits { version: version.into(), ..Traits::default() }).connected(link(name));
     }
     bench
 }
@@ -111,14 +111,14 @@ async fn a_version_without_a_ready_endpoint_fails_no_call_and_takes_its_share_wh
     let bench = two_versions();
     bench.set_policy(|policy| policy.split = split(&[("v1", 80), ("v2", 20)]));
     // One is cut, one is paused, one has ended but nobody has said so yet.
-    bench.gate("x").close();
-    bench.gate("y").pause(Duration::from_secs(3600));
+    bench.disconnect("x");
+    bench.endpoint("y").pause(Duration::from_secs(3600));
     let ended = link("z");
-    bench.gate("z").open(ended.clone());
+    bench.endpoint("z").connected(ended.clone());
     ended.ended.store(true, Ordering::SeqCst);
     assert!(near(part(&shares(&bench, 1000, 10).await, "abc"), 1.0));
 
-    bench.gate("x").open(link("x"));
+    bench.endpoint("x").connected(link("x"));
     assert!(near(part(&shares(&bench, 1000, 10).await, "x"), 0.2));
     ["a", "b", "c", "x"].iter().for_each(|name| bench.remove(name));
     assert!(bench.pick().is_none());
@@ -139,12 +139,12 @@ async fn a_version_whose_only_endpoint_is_on_probation_does_not_keep_the_calls_o
     bench.remove("y");
     bench.remove("z");
     bench.set_policy(|policy| policy.split = split(&[("v2", 1)]));
-    bench.calls("x", [Outcome::Failed; 5]);
+    bench.calls("x", [Blame::Failed; 5]);
     advance(Duration::from_secs(1)).await;
     let calls: Vec<_> = (0..20).map(|_| bench.pick().expect("somebody is ready")).collect();
-    assert_eq!(calls.iter().filter(|call| call.link.name == "x").count(), 1, "the probe");
+    assert_eq!(calls.iter().filter(|call| call.connection.name == "x").count(), 1, "the probe");
     drop(calls);
-    bench.calls("x", [Outcome::Served]);
+    bench.calls("x", [Blame::None]);
     assert!(near(part(&shares(&bench, 1000, 10).await, "x"), 1.0));
 }
 
@@ -152,7 +152,7 @@ async fn a_version_whose_only_endpoint_is_on_probation_does_not_keep_the_calls_o
 fn two_zones() -> Bench {
     let mut bench = Bench::within("here");
     for (name, zone) in [("a", "here"), ("b", "here"), ("x", "there"), ("y", "there")] {
-        bench.add_with(name, Traits { zone: zone.into(), ..Traits::default() }).open(link(name));
+        bench.add_with(name, Traits { zone: zone.into(), ..Traits::default() }).connected(link(name));
     }
     bench
 }
@@ -161,13 +161,13 @@ fn two_zones() -> Bench {
 async fn calls_stay_in_their_zone_zone_loss_spills_over_and_comes_back() {
     let bench = two_zones();
     assert!(near(part(&shares(&bench, 1000, 10).await, "ab"), 1.0));
-    bench.gate("a").close();
+    bench.disconnect("a");
     assert!(near(part(&shares(&bench, 3000, 10).await, "b"), 2.0 / 3.0), "a third of the capacity, of the half due");
-    bench.gate("b").close();
+    bench.disconnect("b");
     assert!(near(part(&shares(&bench, 1000, 10).await, "xy"), 1.0));
 
-    bench.gate("a").open(link("a"));
-    bench.gate("b").open(link("b"));
+    bench.endpoint("a").connected(link("a"));
+    bench.endpoint("b").connected(link("b"));
     assert!(near(part(&shares(&bench, 1000, 10).await, "ab"), 1.0));
 }
 
@@ -176,11 +176,11 @@ async fn a_zone_that_is_ejected_is_lost_as_well_and_is_asked_again() {
     let mut bench = two_zones();
     bench.remove("b");
     bench.remove("y");
-    bench.add_with("z", Traits { zone: "there".into(), ..Traits::default() }).open(link("z"));
-    bench.calls("a", [Outcome::Failed; 5]);
+    bench.add_with("z", Traits { zone: "there".into(), ..Traits::default() }).connected(link("z"));
+    bench.calls("a", [Blame::Failed; 5]);
     assert!(near(part(&shares(&bench, 200, 10).await, "xz"), 1.0));
     advance(Duration::from_secs(1)).await;
-    bench.calls("a", [Outcome::Served]);
+    bench.calls("a", [Blame::None]);
     assert!(part(&shares(&bench, 1000, 10).await, "a") > 0.5);
 }
 

@@ -15,7 +15,7 @@ type Illness = fn(u32) -> (Duration, Ending);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Ending {
-    Answered(Outcome),
+    Answered(Blame),
     /// Its caller has no more time.
     TimedOut,
     /// Its caller has got an answer elsewhere.
@@ -26,7 +26,7 @@ enum Ending {
 struct Flight {
     ends: Instant,
     ending: Ending,
-    pick: Pick<FakeLink>,
+    pick: Pick<Link>,
 }
 
 impl PartialEq for Flight {
@@ -50,7 +50,7 @@ impl Ord for Flight {
 }
 
 impl Flight {
-    fn new(mut pick: Pick<FakeLink>, took: Duration, ending: Ending) -> Self {
+    fn new(mut pick: Pick<Link>, took: Duration, ending: Ending) -> Self {
         let now = Instant::now();
         pick.call.due(now + TIMEOUT);
         Self { ends: now + took, ending, pick }
@@ -61,7 +61,7 @@ impl Flight {
         if let Ending::Answered(outcome) = self.ending {
             self.pick.call.answered(outcome);
         }
-        self.ending == Ending::Answered(Outcome::Served)
+        self.ending == Ending::Answered(Blame::None)
     }
 }
 
@@ -80,18 +80,18 @@ async fn experiment(illness: Illness) -> Report {
     let mut report = Report { failed: 0, ill: 0 };
     for call in 0..CALLS {
         advance(MS).await;
-        bench.picker.serve();
+        bench.picker.serve_waiters();
         let now = Instant::now();
         while flights.peek().is_some_and(|flight: &Flight| flight.ends <= now) {
             report.failed += u32::from(!flights.pop().expect("it is there").land());
         }
         let pick = bench.pick().expect("ready");
-        let is_ill = pick.link.name == "ill" && (15..45).contains(&(now - begin).as_secs());
+        let is_ill = pick.connection.name == "ill" && (15..45).contains(&(now - begin).as_secs());
         let (took, ending) = if is_ill {
             report.ill += 1;
             illness(report.ill)
         } else {
-            (162 * MS + MS * (call * 7919 % 11), Ending::Answered(Outcome::Served))
+            (162 * MS + MS * (call * 7919 % 11), Ending::Answered(Blame::None))
         };
         flights.push(Flight::new(pick, took, ending));
     }
@@ -106,14 +106,14 @@ async fn an_endpoint_that_is_slower_than_callers_wait_fails_hardly_any_call() {
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_refuses_at_once_fails_hardly_any_call() {
-    let report = experiment(|_| (MS, Ending::Answered(Outcome::Failed))).await;
+    let report = experiment(|_| (MS, Ending::Answered(Blame::Failed))).await;
     assert!(report.failed < 30, "{report:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_fails_every_second_call_is_starved() {
     let report = experiment(|call| {
-        let outcome = if call % 2 == 0 { Outcome::Failed } else { Outcome::Served };
+        let outcome = if call % 2 == 0 { Blame::Failed } else { Blame::None };
         (167 * MS, Ending::Answered(outcome))
     })
     .await;
@@ -128,7 +128,7 @@ async fn an_endpoint_that_is_silent_is_starved_although_callers_go_elsewhere_bef
 
 #[tokio::test(start_paused = true)]
 async fn all_are_used_while_all_are_well() {
-    let report = experiment(|_| (167 * MS, Ending::Answered(Outcome::Served))).await;
+    let report = experiment(|_| (167 * MS, Ending::Answered(Blame::None))).await;
     assert_eq!(report.failed, 0);
     assert!((2300..3100).contains(&report.ill), "{report:?}");
 }

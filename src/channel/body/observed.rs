@@ -12,35 +12,33 @@ use tonic::{Code, Status, body::Body};
 
 use super::response::ResponseBody;
 use crate::{
-    channel::{Channel, call::Answer, metrics::Timed},
+    channel::{Channel, call::Answer, classify::Verdict, metrics::Timed},
     headers::{PUSHBACK, REFUSED},
-    rpc::{code_in, code_of},
 };
 
 /// Hands an answer to its caller.
-pub(crate) fn deliver(mut answer: Answer, mut timed: Timed, channel: Channel) -> Response<Body> {
+pub(crate) fn observe(mut answer: Answer, mut timed: Timed, channel: Channel) -> Response<Body> {
     timed.answered();
-    let code = code_of(answer.status(), answer.headers(), answer.body().trailers_only());
-    let open = match code {
+    let open = match Verdict::of_answer(&answer).code {
         Some(code) => {
             timed.end(code);
             None
         }
         None => Some(timed),
     };
-    heed(answer.headers_mut());
-    answer.map(|body| Body::new(Delivery { body, open, _channel: channel }))
+    strip_reserved(answer.headers_mut());
+    answer.map(|body| Body::new(ObservedBody { body, open, _channel: channel }))
 }
 
-/// Takes out what a server says to the channel: it has been heeded, and a handler that passes an error on must not tell its
+/// Takes out what a server says to the channel: it has been acted on, and a handler that passes an error on must not tell its
 /// own caller the same.
-fn heed(headers: &mut HeaderMap) {
+fn strip_reserved(headers: &mut HeaderMap) {
     headers.remove(REFUSED);
     headers.remove(PUSHBACK);
 }
 
 /// The body of an answer at its caller.
-struct Delivery {
+struct ObservedBody {
     body: ResponseBody,
     /// `None`: it is known how the call ends.
     open: Option<Timed>,
@@ -48,7 +46,7 @@ struct Delivery {
     _channel: Channel,
 }
 
-impl Delivery {
+impl ObservedBody {
     fn ended(&mut self, code: Code) {
         if let Some(timed) = self.open.take() {
             timed.end(code);
@@ -56,7 +54,7 @@ impl Delivery {
     }
 }
 
-impl HttpBody for Delivery {
+impl HttpBody for ObservedBody {
     type Data = Bytes;
     type Error = Status;
 
@@ -66,8 +64,8 @@ impl HttpBody for Delivery {
         match &mut frame {
             Some(Ok(frame)) => {
                 if let Some(trailers) = frame.trailers_mut() {
-                    this.ended(code_in(trailers).unwrap_or(Code::Unknown));
-                    heed(trailers);
+                    this.ended(Verdict::of_trailers(trailers).code.unwrap_or(Code::Unknown));
+                    strip_reserved(trailers);
                 }
             }
             Some(Err(status)) => this.ended(status.code()),

@@ -4,19 +4,26 @@
 //! (and its END_STREAM travels with the message, not in a frame of its own). A stream is recorded as it is sent, up to a
 //! bound; beyond that, or once a server has answered, it is no longer recorded and can no longer be repeated.
 //!
+//! When the answer ends, or its reader goes, before the stream has ended, the stream is reset, with CANCEL or, if the server has
+//! said its status, with NO_ERROR (PROTOCOL-HTTP2): nothing more is sent, and the server learns of it. hyper would go on.
+//!
 //! The caller's stream is polled inside of the connection's task, which other calls share: a panic in it is caught here, and
 //! breaks its own call only.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
+    sync::Arc,
+    task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
+use h2::Reason;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tonic::{Status, body::Body};
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Bytes of a request stream that are kept to be sent again. Most calls fail early, when little of their stream has left; and
 /// as many calls may be under way as there is memory for.
@@ -41,6 +48,10 @@ pub(crate) struct Recording {
     open: bool,
     /// The number of the attempt that may read on.
     attempt: u32,
+    /// Why no attempt may.
+    stopped: Option<Reason>,
+    /// The connection that waits for more of the stream.
+    reader: Option<Waker>,
     /// Why the caller's stream broke.
     broken: Option<Status>,
 }
@@ -61,7 +72,8 @@ impl RequestBody {
             }
         }
         let size = sent.iter().map(Bytes::len).sum();
-        let recording = Recording { body, sent, size, open: true, attempt: 0, broken: None };
+        let recording =
+            Recording { body, sent, size, open: true, attempt: 0, stopped: None, reader: None, broken: None };
         Ok(Self::Stream(Arc::new(Mutex::new(recording))))
     }
 
@@ -71,11 +83,23 @@ impl RequestBody {
             Self::Whole(message) => AttemptBody::Whole(message.clone()),
             Self::Stream(recording) => {
                 let attempt = {
-                    let mut recording = lock(recording);
+                    let mut recording = recording.lock();
                     recording.attempt += 1;
+                    recording.stopped = None;
                     recording.attempt
                 };
                 AttemptBody::Stream { recording: recording.clone(), attempt, next: 0 }
+            }
+        }
+    }
+
+    /// What the answer to the latest attempt holds of its request.
+    pub(crate) fn upload(&self) -> Upload {
+        match self {
+            Self::Whole(_) => Upload(None),
+            Self::Stream(recording) => {
+                let attempt = recording.lock().attempt;
+                Upload(Some((recording.clone(), attempt)))
             }
         }
     }
@@ -89,7 +113,7 @@ impl RequestBody {
     pub(crate) fn may_repeat(&self) -> bool {
         match self {
             Self::Whole(_) => true,
-            Self::Stream(recording) => lock(recording).open,
+            Self::Stream(recording) => recording.lock().open,
         }
     }
 
@@ -97,7 +121,7 @@ impl RequestBody {
     pub(crate) fn settle(&self) {
         match self {
             Self::Whole(_) => {}
-            Self::Stream(recording) => lock(recording).open = false,
+            Self::Stream(recording) => recording.lock().open = false,
         }
     }
 
@@ -105,14 +129,34 @@ impl RequestBody {
     pub(crate) fn broken(&self) -> Option<Status> {
         match self {
             Self::Whole(_) => None,
-            Self::Stream(recording) => lock(recording).broken.take(),
+            Self::Stream(recording) => recording.lock().broken.take(),
         }
     }
 }
 
-fn lock(recording: &Mutex<Recording>) -> MutexGuard<'_, Recording> {
-    // A caller's stream that panics is caught, and what is recorded stands at every step.
-    recording.lock().unwrap_or_else(PoisonError::into_inner)
+/// A request stream as its answer sees it: it is stopped when that ends first.
+#[derive(Debug)]
+pub(crate) struct Upload(Option<(Arc<Mutex<Recording>>, u32)>);
+
+impl Upload {
+    /// Sends nothing more, and resets the stream with `reason` if it has not ended.
+    pub(crate) fn stop(&mut self, reason: Reason) {
+        let Some((recording, attempt)) = self.0.take() else { return };
+        let mut recording = recording.lock();
+        if recording.attempt == attempt {
+            recording.stopped = Some(reason);
+            let reader = recording.reader.take();
+            drop(recording);
+            // Behind the lock: the connection may look at once.
+            reader.into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.stop(Reason::CANCEL);
+    }
 }
 
 /// Polls the caller's own code. Its panic becomes an error of its stream, which is not polled again.
@@ -183,17 +227,23 @@ pub(crate) enum AttemptBody {
 
 impl HttpBody for AttemptBody {
     type Data = Bytes;
-    type Error = Status;
+    /// The caller's status, or an error of h2, whose reason becomes that of a RST_STREAM.
+    type Error = BoxError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(message) => Poll::Ready(message.take().map(|message| Ok(Frame::data(message)))),
             Self::Stream { recording, attempt, next } => {
-                let mut recording = lock(recording);
-                if recording.attempt != *attempt {
-                    return Poll::Ready(Some(Err(Status::cancelled("the call has moved to another endpoint"))));
+                let mut recording = recording.lock();
+                let moved = (recording.attempt != *attempt).then_some(Reason::CANCEL);
+                if let Some(reason) = moved.or(recording.stopped) {
+                    return Poll::Ready(Some(Err(h2::Error::from(reason).into())));
                 }
-                recording.poll_next(next, context)
+                let frame = recording.poll_next(next, context);
+                if frame.is_pending() {
+                    recording.reader = Some(context.waker().clone());
+                }
+                frame.map_err(BoxError::from)
             }
         }
     }
@@ -213,7 +263,9 @@ impl HttpBody for AttemptBody {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::{FutureExt as _, future::poll_fn};
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use futures_util::{FutureExt as _, future::poll_fn, task::ArcWake};
     use http_body_util::{BodyExt as _, Full, StreamBody};
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -242,7 +294,7 @@ mod tests {
         while let Some(Some(frame)) = attempt.frame().now_or_never() {
             match frame {
                 Ok(frame) => sent.push(String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")),
-                Err(status) => return vec![status.code().to_string()],
+                Err(error) => return vec![error.to_string()],
             }
         }
         sent
@@ -278,7 +330,11 @@ mod tests {
 
         let mut second = body.attempt();
         send(&frames, "c");
-        assert_eq!(sent(&mut first), [tonic::Code::Cancelled.to_string()], "it takes nothing from its successor");
+        assert_eq!(
+            sent(&mut first),
+            [h2::Error::from(Reason::CANCEL).to_string()],
+            "it takes nothing from its successor"
+        );
         assert_eq!(sent(&mut second), ["a", "b", "c"]);
 
         body.settle();
@@ -339,5 +395,44 @@ mod tests {
         frames.send(Err(Status::data_loss("mine"))).expect("alive");
         assert!(attempt.frame().await.expect("an error").is_err());
         assert_eq!(body.broken().map(|status| status.code()), Some(tonic::Code::DataLoss));
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl ArcWake for Woken {
+        fn wake_by_ref(woken: &Arc<Self>) {
+            woken.0.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_answer_has_ended_sends_no_more_and_says_why() {
+        for (end, reason) in [(Some(Reason::NO_ERROR), Reason::NO_ERROR), (None, Reason::CANCEL)] {
+            let (frames, body) = stream();
+            let body = read_ahead(body).await.expect("encodes");
+            let mut attempt = body.attempt();
+            let mut upload = body.upload();
+            let woken = Arc::new(Woken::default());
+            let waker = futures_util::task::waker(woken.clone());
+            assert!(attempt.frame().poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            end.into_iter().for_each(|reason| upload.stop(reason));
+            drop(upload);
+            assert!(woken.0.load(Ordering::SeqCst), "the connection need not wait for another message");
+            send(&frames, "late");
+            assert_eq!(sent(&mut attempt), [h2::Error::from(reason).to_string()]);
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_earlier_attempts_answer_stops_no_later_attempt() {
+        let (frames, body) = stream();
+        let body = read_ahead(body).await.expect("encodes");
+        let _first = body.attempt();
+        let upload = body.upload();
+        let mut second = body.attempt();
+        drop(upload);
+        send(&frames, "a");
+        assert_eq!(sent(&mut second), ["a"]);
     }
 }

@@ -2,22 +2,28 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use futures_util::future::poll_fn;
+use h2::Reason;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
-use tokio::time::Sleep;
-use tonic::{Code, Status};
+use tonic::Status;
 
+use super::request::Upload;
 use crate::{
-    channel::error::{EndpointError, Failure, deadline_exceeded},
-    endpoint::{Outcome, PendingCall, connection::deferred_drop::Spent, peer::Peer},
+    channel::{
+        classify::Verdict,
+        error::{CallError, EndpointError, Failure},
+        layers::timeout::Timer,
+    },
+    deadline::Deadline,
+    endpoint::{Blame, Endpoint, InFlight, connection::handle::ConnectionHandle},
     headers::drop_unreadable_details,
-    rpc::code_in,
 };
 
 /// The body of an answer. Its end, its error or its drop ends the call.
@@ -27,88 +33,93 @@ pub(crate) struct ResponseBody {
     first: Option<Frame<Bytes>>,
     /// `None` when the call is over.
     open: Option<Open>,
-    peer: Peer,
+    endpoint: Arc<Endpoint>,
 }
 
 #[derive(Debug)]
 struct Open {
     incoming: Incoming,
-    call: PendingCall,
-    expiry: Option<Pin<Box<Sleep>>>,
-    spent: Spent,
+    in_flight: InFlight,
+    connection: ConnectionHandle,
+    upload: Upload,
+    timer: Timer,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(incoming: Incoming, call: PendingCall, peer: Peer, spent: Spent) -> Self {
-        Self { first: None, open: Some(Open { incoming, call, expiry: None, spent }), peer }
+    /// The body of an answer that came on `connection`. Without `incoming` there is nothing to read.
+    pub(crate) fn new(
+        incoming: Option<Incoming>,
+        in_flight: InFlight,
+        connection: ConnectionHandle,
+        upload: Upload,
+        timer: Timer,
+    ) -> Self {
+        let endpoint = in_flight.endpoint().clone();
+        let open = incoming.map(|incoming| Open { incoming, in_flight, connection, upload, timer });
+        Self { first: None, open, endpoint }
+    }
+
+    /// The endpoint that it came from.
+    pub(crate) fn endpoint(&self) -> &Arc<Endpoint> {
+        &self.endpoint
     }
 
     /// Waits for the first frame, and keeps it for the reader.
-    pub(crate) async fn read_ahead(&mut self) -> Result<(), EndpointError> {
+    pub(crate) async fn read_ahead(&mut self) -> Result<(), CallError> {
         let Some(open) = &mut self.open else { return Ok(()) };
-        open.call.promised(true);
-        let frame = poll_fn(|context| open.poll_incoming(&self.peer, context)).await;
-        open.call.promised(false);
+        open.in_flight.awaits_message(true);
+        let frame = poll_fn(|context| open.poll_frame(context)).await;
+        if !matches!(frame, Some(Err(CallError::DeadlineExceeded { .. }))) {
+            open.in_flight.awaits_message(false);
+        }
         self.first = frame.transpose()?;
         Ok(())
+    }
+
+    /// The answer is the call's: from here on only the deadline of the call itself holds.
+    pub(crate) fn commit(&mut self, deadline: Option<Deadline>) {
+        if let Some(open) = &mut self.open {
+            open.timer.until_deadline(deadline);
+        }
     }
 
     /// The trailers, if it is known that no message comes before them.
     pub(crate) fn trailers_only(&self) -> Option<&HeaderMap> {
         self.first.as_ref()?.trailers_ref()
     }
-
-    /// Ends the call at its deadline.
-    #[must_use]
-    pub(crate) fn until(mut self, expiry: Pin<Box<Sleep>>) -> Self {
-        if let Some(open) = &mut self.open {
-            open.expiry = Some(expiry);
-        }
-        self
-    }
-}
-
-/// What the code of an answer says about its endpoint.
-pub(crate) fn outcome(code: Code) -> Outcome {
-    match code {
-        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,
-        // A quota, or a server without room: another may do better, but it is no failure of this one.
-        Code::ResourceExhausted => Outcome::Refused,
-        // The caller's matter, or the business's.
-        _ => Outcome::Served,
-    }
 }
 
 impl Open {
-    fn poll_frame(&mut self, peer: &Peer, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(expiry) = &mut self.expiry
-            && expiry.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(Some(Err(deadline_exceeded("", Some(peer)))));
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        if self.timer.poll_expired(context).is_ready() {
+            let peer = Some(self.connection.peer().clone());
+            return Poll::Ready(Some(Err(CallError::DeadlineExceeded { service: String::new(), peer })));
         }
-        let frame = ready!(self.poll_incoming(peer, context));
-        Poll::Ready(frame.map(|frame| frame.map_err(EndpointError::into_status)))
+        Poll::Ready(match ready!(Pin::new(&mut self.incoming).poll_frame(context)) {
+            Some(Ok(frame)) => {
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.judge(trailers);
+                }
+                Some(Ok(frame))
+            }
+            Some(Err(source)) => Some(Err(self.failed(Failure::of(&source), Some(source)))),
+            // hyper tells of RST_STREAM(NO_ERROR) as of an end.
+            None if !self.incoming.is_end_stream() => Some(Err(self.failed(Failure::Reset(Reason::NO_ERROR), None))),
+            None => Some(Err(self.failed(Failure::NoStatus, None))),
+        })
     }
 
-    fn poll_incoming(
-        &mut self,
-        peer: &Peer,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, EndpointError>>> {
-        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
-        Poll::Ready(frame.map(|frame| {
-            frame.inspect(|frame| self.judge(frame)).map_err(|source| {
-                self.call.failed_late();
-                EndpointError { peer: peer.clone(), failure: Failure::of(&source), source }
-            })
-        }))
+    fn judge(&mut self, trailers: &HeaderMap) {
+        match Verdict::of_trailers(trailers).blame {
+            Blame::Failed => self.in_flight.failed_late(),
+            Blame::None | Blame::Refused => {}
+        }
     }
 
-    fn judge(&mut self, frame: &Frame<Bytes>) {
-        match frame.trailers_ref().and_then(code_in).map(outcome) {
-            Some(Outcome::Failed) => self.call.failed_late(),
-            Some(Outcome::Served | Outcome::Refused) | None => {}
-        }
+    fn failed(&mut self, failure: Failure, source: Option<hyper::Error>) -> CallError {
+        self.in_flight.failed_late();
+        let (endpoint, peer) = (self.in_flight.endpoint().clone(), self.connection.peer().clone());
+        CallError::Endpoint(EndpointError { endpoint, peer, failure, source })
     }
 }
 
@@ -120,16 +131,17 @@ impl HttpBody for ResponseBody {
         let this = self.get_mut();
         let mut frame = match (this.first.take(), &mut this.open) {
             (Some(first), _) => Some(Ok(first)),
-            (None, Some(open)) => ready!(open.poll_frame(&this.peer, context)),
+            (None, Some(open)) => ready!(open.poll_frame(context)).map(|frame| frame.map_err(Status::from)),
             (None, None) => None,
         };
         // Nothing comes after trailers or an error: an unread end must not keep the call pending.
         let over = frame.as_ref().is_none_or(|frame| frame.as_ref().map_or(true, Frame::is_trailers));
-        if let Some(Open { incoming, spent, .. }) = this.open.take_if(|_| over)
+        if let Some(Open { incoming, connection, mut upload, .. }) = this.open.take_if(|_| over)
             // A call that was cut short is reset by the drop of what is left of it.
             && !matches!(frame, Some(Err(_)))
         {
-            spent.keep(incoming);
+            upload.stop(Reason::NO_ERROR);
+            connection.ended().keep(incoming);
         }
         if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
             drop_unreadable_details(trailers);
@@ -138,6 +150,6 @@ impl HttpBody for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.first.is_none() && self.open.as_ref().is_none_or(|open| open.incoming.is_end_stream())
+        self.first.is_none() && self.open.is_none()
     }
 }

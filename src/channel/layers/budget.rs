@@ -1,20 +1,18 @@
-//! How many further attempts a channel may make: a share of its calls, and a few per second beside that.
+//! How many retries and hedges a channel may make: a share of its calls, and a few per second beside that.
 //!
 //! Retries help while some attempts fail, and multiply the load when all do. So every call earns a part of an attempt, and
-//! every further attempt, retry or hedge, spends a whole one: if all fail, a server gets 20 % more than it was asked, not
+//! every retry or hedge spends a whole one: if all fail, a server gets 20 % more than it was asked, not
 //! three times as much. What is earned is soon forgotten, or a good hour would pay for a storm.
 //!
 //! The rule ([`Credit`]) is pure: the clock is passed in.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::{
-    channel::{call::Call, metrics, service_config::Terms},
+    channel::{call::Call, metrics, service_config::CallConfig},
     policy::RetryPolicy,
 };
 
@@ -28,7 +26,7 @@ const RESERVE: Duration = Duration::from_secs(3);
 /// The budget of a channel.
 #[derive(Debug)]
 pub(crate) struct Budget {
-    /// Whose calls they are.
+    /// The service that is called.
     service: Arc<str>,
     credit: Mutex<Credit>,
 }
@@ -43,23 +41,23 @@ impl Budget {
         self.credit().earn(Instant::now(), policy);
     }
 
-    /// Whether a call may be sent once more: its method allows it, its body can be sent again, and there are attempts and
-    /// credit left. If so the attempt is counted and paid.
-    pub(crate) fn grants(&self, call: &Call, terms: &Terms) -> bool {
-        let policy = &terms.policy.retry;
-        let allowed =
-            terms.method.is_some() && call.body.may_repeat() && call.further_attempts() + 1 < policy.max_attempts;
-        if !allowed {
+    /// Whether a call may be sent once more after `made` attempts: its method allows it, its body can be sent again, and there
+    /// are attempts and credit left. If so the attempt is paid.
+    pub(crate) fn grants(&self, call: &Call, config: &CallConfig, made: u32) -> bool {
+        let policy = &config.policy.retry;
+        if config.method.is_none() || !call.body.may_repeat() || made >= policy.max_attempts {
             return false;
         }
         let paid = self.credit().spend(Instant::now(), policy);
-        if paid {
-            call.count_further_attempt();
-            metrics::further_attempt(&self.service);
-        } else {
-            metrics::further_attempt_refused(&self.service);
+        if !paid {
+            metrics::refused_by_budget(&self.service);
         }
         paid
+    }
+
+    /// An attempt that was paid is not made after all.
+    pub(crate) fn refund(&self) {
+        self.credit().earned += 1.0;
     }
 
     /// For how many attempts there is credit: as many as [`Self::grants`] would pay for now.
@@ -68,7 +66,7 @@ impl Budget {
     }
 
     fn credit(&self) -> MutexGuard<'_, Credit> {
-        self.credit.lock().expect("no code panics while it holds this lock")
+        self.credit.lock()
     }
 }
 

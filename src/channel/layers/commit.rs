@@ -1,38 +1,36 @@
-//! Takes an answer only when its message has begun to come, if the call can still be sent again until then.
+//! Commits a call to an answer (gRFC A6): from there on no other attempt is made.
 //!
 //! The answer of a server that fails has its status in the headers, and needs no waiting. But a server may also end between
-//! headers and message, or send headers before it knows how the call goes. Of a method with one response nobody can do
-//! anything with headers alone, so that waiting for the first frame delays nobody; a stream's headers go to its caller at
-//! once, because its first message may be hours away.
+//! headers and message, or send headers before it knows how the call goes. Of a method with one response headers alone are of no
+//! use to a caller, so that waiting for the first frame delays nothing; a stream's headers go to its caller at once, because
+//! its first message may be hours away.
 
-use crate::channel::{
-    call::{Answer, Call, Step},
-    error::CallError,
-};
+use crate::channel::call::{Attempt, Call, Outcome, Step};
 
-/// Reads the first frame of unary answers ahead, as part of the attempt.
-pub(crate) struct Unbroken<S> {
+/// Reads the first frame of unary answers ahead, as part of the attempt: an answer that breaks off before is a failed attempt.
+pub(crate) struct Commit<S> {
     inner: S,
 }
 
-impl<S> Unbroken<S> {
+impl<S> Commit<S> {
     pub(crate) fn new(inner: S) -> Self {
         Self { inner }
     }
 }
 
-impl<S: Step> Step for Unbroken<S> {
-    async fn call(&self, call: &Call) -> Result<Answer, CallError> {
-        let answered = self.inner.call(call).await;
-        unbroken(call, answered).await
+impl<S: Step> Step for Commit<S> {
+    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> Outcome {
+        let Outcome { result, hedges, turned_away } = self.inner.call(call, attempt).await;
+        let mut answer = match result {
+            Ok(answer) => answer,
+            Err(error) => return Outcome { result: Err(error), hedges, turned_away },
+        };
+        if call.config.is_unary()
+            && let Err(error) = answer.body_mut().read_ahead().await
+        {
+            return Outcome { result: Err(error), hedges, turned_away };
+        }
+        answer.body_mut().commit(call.deadline);
+        Outcome { result: Ok(answer), hedges, turned_away }
     }
-}
-
-/// Takes the answer of one attempt.
-pub(crate) async fn unbroken(call: &Call, answered: Result<Answer, CallError>) -> Result<Answer, CallError> {
-    let mut answer = answered?;
-    if call.terms.method.as_ref().is_some_and(|method| method.allowance.unary) {
-        answer.body_mut().read_ahead().await.map_err(CallError::Endpoint)?;
-    }
-    Ok(answer)
 }

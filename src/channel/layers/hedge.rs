@@ -1,4 +1,4 @@
-//! Asks a second endpoint if the first is slow, and takes the answer that comes first (gRPC A6's hedging).
+//! Asks a second endpoint if the first is slow, and takes the answer that comes first (gRFC A6's hedging).
 //!
 //! ```text
 //!   first ─────┬── answered ────────────────────────────────> the attempt's outcome
@@ -22,14 +22,12 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, timeout};
 
 use crate::channel::{
-    call::{Answer, Call, Step},
-    classify::{Verdict, verdict},
+    call::{Attempt, AttemptKind, Call, Noted, Outcome, Step},
+    classify::{Retry, Verdict},
     error::CallError,
-    layers::{budget::Budget, commit::unbroken, dispatch::Dispatch},
-    link::Link,
-    service_config::{Allowance, Method, Rules, Terms},
+    layers::budget::Budget,
+    service_config::{CallConfig, MethodConfig, ServiceConfig},
 };
-use crate::{balance::Pick, contract::meshwork::registry::v1::IdempotencyLevel};
 
 /// When a call is slow whose method has never answered: nearly all methods with one response are faster, and a silent
 /// endpoint can be met by the first call.
@@ -37,43 +35,28 @@ const UNKNOWN: Duration = Duration::from_millis(100);
 
 /// Makes an attempt, at two endpoints if need be.
 pub(crate) struct Hedge<S> {
-    rules: Arc<Rules>,
+    config: Arc<ServiceConfig>,
     budget: Arc<Budget>,
-    dispatch: Dispatch,
     inner: S,
 }
 
 impl<S> Hedge<S> {
-    pub(crate) fn new(rules: Arc<Rules>, budget: Arc<Budget>, dispatch: Dispatch, inner: S) -> Self {
-        Self { rules, budget, dispatch, inner }
-    }
-
-    /// Another endpoint for the call, which is paid for. `None`: there is none, or the call must not be at two.
-    fn second(&self, call: &Call) -> Option<Pick<Link>> {
-        // A second call at the same endpoint would only make it slower, and one that waits would wait twice.
-        let pick = self.dispatch.other(call)?;
-        // Asked for anew, behind the pick: endpoints that have come since the call began need not agree.
-        let terms = self.rules.of(&call.path);
-        if hedged(&terms, call).is_some() && self.budget.grants(call, &terms) {
-            return Some(pick);
-        }
-        pick.call.unsent();
-        None
+    pub(crate) fn new(config: Arc<ServiceConfig>, budget: Arc<Budget>, inner: S) -> Self {
+        Self { config, budget, inner }
     }
 }
 
-type Outcome = Result<Answer, CallError>;
-
 impl<S: Step> Step for Hedge<S> {
-    async fn call(&self, call: &Call) -> Outcome {
-        let Some((method, patience)) = hedged(&call.terms, call) else { return self.inner.call(call).await };
-        let begun = Instant::now();
-        let mut first = pin!(self.inner.call(call));
+    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> Outcome {
+        let Some((method, patience)) = hedged(&call.config, call) else { return self.inner.call(call, attempt).await };
+        let (begun, noted) = (Instant::now(), Noted::default());
+        let attempt = Attempt { noted: Some(&noted), ..attempt };
+        let mut first = pin!(self.inner.call(call, attempt));
         let outcome = match timeout(patience, &mut first).await {
             Ok(outcome) => outcome,
-            Err(_) => self.race(call, first).await,
+            Err(_) => self.race(call, attempt, first).await,
         };
-        if outcome.is_ok() && verdict(&outcome) == Verdict::Final {
+        if outcome.result.is_ok() && is_final(&outcome) {
             // Also if the first has lost: it would have taken longer still.
             method.times.record(begun.elapsed());
         }
@@ -82,32 +65,51 @@ impl<S: Step> Step for Hedge<S> {
 }
 
 impl<S: Step> Hedge<S> {
-    async fn race(&self, call: &Call, first: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
-        let Some(Pick { link, gate, call: pending }) = self.second(call) else { return first.await };
-        // In a box, so that calls that need no second attempt have no room for it. It is not sent to a third endpoint if the
-        // second turns it away: the first has it still.
-        let second = Box::pin(async move { unbroken(call, link.send(call, pending, &gate).await).await });
-        match select(first, second).await {
+    async fn race(&self, call: &Call, attempt: Attempt<'_>, first: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
+        // A call that waits for an endpoint would wait twice.
+        let Some(asked) = attempt.noted.and_then(Noted::get) else { return first.await };
+        // Asked for anew: endpoints that have come since the call began need not agree.
+        let config = self.config.of(&call.path);
+        if hedged(&config, call).is_none() || !self.budget.grants(call, &config, attempt.number + 1) {
+            return first.await;
+        }
+        // At another endpoint: a second call at the same one would only make it slower.
+        let second = Attempt { kind: AttemptKind::Hedge, number: attempt.number + 1, avoid: Some(&asked), ..attempt };
+        // In a box, so that calls that need no second attempt have no room for it.
+        let second = Box::pin(self.inner.call(call, second));
+        let outcome = match select(first, second).await {
+            Either::Right((outcome, first)) if was_not_sent(&outcome) => {
+                self.budget.refund();
+                return first.await;
+            }
             // While one is under way the other's failure is not the call's.
-            Either::Left((outcome, second)) if verdict(&outcome) != Verdict::Final => {
+            Either::Left((outcome, second)) if !is_final(&outcome) => {
                 drop(outcome);
                 second.await
             }
-            Either::Right((outcome, first)) if verdict(&outcome) != Verdict::Final => {
+            Either::Right((outcome, first)) if !is_final(&outcome) => {
                 drop(outcome);
                 first.await
             }
             Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
-        }
+        };
+        Outcome { hedges: outcome.hedges + 1, ..outcome }
     }
 }
 
-/// Whether a call may be at two endpoints at once on these terms, and after how long it should be.
-fn hedged<'a>(terms: &'a Terms, call: &Call) -> Option<(&'a Method, Duration)> {
-    let method = terms.method.as_deref()?;
-    let shortest = terms.policy.retry.hedge_after?;
-    let Allowance { level, unary } = method.allowance;
-    let allowed = level == IdempotencyLevel::NoSideEffects && unary && call.body.is_whole();
+/// Whether it is an answer, or no further attempt could do better.
+fn is_final(outcome: &Outcome) -> bool {
+    Verdict::of_result(&outcome.result).retry == Retry::No
+}
+
+fn was_not_sent(outcome: &Outcome) -> bool {
+    matches!(outcome.result, Err(CallError::NoOther | CallError::Withdrawn { .. }))
+}
+
+/// Whether a call may be at two endpoints at once by that configuration, and after how long it should be.
+fn hedged<'a>(config: &'a CallConfig, call: &Call) -> Option<(&'a MethodConfig, Duration)> {
+    let method = config.hedged()?;
+    let shortest = config.policy.retry.hedge_after?;
     let patience = method.times.p95().unwrap_or(UNKNOWN).max(shortest);
-    (allowed && terms.endpoints > 1).then_some((method, patience))
+    (config.endpoints > 1 && call.body.is_whole()).then_some((method, patience))
 }

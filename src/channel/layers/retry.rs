@@ -1,4 +1,4 @@
-//! Sends a call again that failed and whose method says that twice is as good as once (gRPC A6).
+//! Retries failed calls of idempotent methods (gRFC A6).
 //!
 //! ```text
 //!   attempt ── an answer, or a failure that is final ──────────────────────────> the call's outcome
@@ -10,39 +10,40 @@
 //!
 //! At most three attempts by default, never after the first message of an answer, and never beyond the deadline. A silent
 //! server is not the matter here: of a method without side effects a hedge asks another one, and any other call waits for
-//! its answer as long as its deadline says, because nobody knows how far the server is.
+//! its answer as long as its deadline says, because it is not known how far the server is.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::sleep;
 
-use crate::backoff::Backoff;
-use crate::channel::{
-    call::{Answer, Call, Step},
-    classify::{Verdict, verdict},
-    error::CallError,
-    layers::budget::Budget,
-    service_config::Rules,
+use crate::{
+    backoff::Backoff,
+    channel::{
+        call::{Attempt, AttemptKind, Call, Outcome, Step},
+        classify::{self, Verdict},
+        layers::budget::Budget,
+        service_config::ServiceConfig,
+    },
 };
 
 /// Repeats calls that failed and may be repeated.
 pub(crate) struct Retry<S> {
-    rules: Arc<Rules>,
+    config: Arc<ServiceConfig>,
     budget: Arc<Budget>,
     inner: S,
 }
 
 impl<S> Retry<S> {
-    pub(crate) fn new(rules: Arc<Rules>, budget: Arc<Budget>, inner: S) -> Self {
-        Self { rules, budget, inner }
+    pub(crate) fn new(config: Arc<ServiceConfig>, budget: Arc<Budget>, inner: S) -> Self {
+        Self { config, budget, inner }
     }
 
-    /// How long to wait for another attempt. `None`: there is none.
-    fn wait(&self, call: &Call, result: &Result<Answer, CallError>, backoff: &mut Backoff) -> Option<Duration> {
-        let wait = match verdict(result) {
-            Verdict::Final => return None,
-            Verdict::Again => backoff.next(rand::random()),
-            Verdict::AgainAfter(wait) => {
+    /// How long to wait for another attempt after `made` ones. `None`: there is none.
+    fn wait(&self, call: &Call, made: u32, outcome: &Outcome, backoff: &mut Backoff) -> Option<Duration> {
+        let wait = match Verdict::of_result(&outcome.result).retry {
+            classify::Retry::No => return None,
+            classify::Retry::Backoff => backoff.next(rand::random()),
+            classify::Retry::After(wait) => {
                 backoff.reset();
                 wait
             }
@@ -50,24 +51,33 @@ impl<S> Retry<S> {
         // The failure says more than a DEADLINE_EXCEEDED in its place.
         let in_time = call.answer_by.is_none_or(|limit| wait < limit.remaining());
         // Asked for anew: the first calls of a channel begin before its endpoints are known.
-        (in_time && self.budget.grants(call, &self.rules.of(&call.path))).then_some(wait)
+        (in_time && self.budget.grants(call, &self.config.of(&call.path), made)).then_some(wait)
     }
 }
 
 impl<S: Step> Step for Retry<S> {
-    async fn call(&self, call: &Call) -> Result<Answer, CallError> {
-        let policy = &call.terms.policy.retry;
+    async fn call(&self, call: &Call, first: Attempt<'_>) -> Outcome {
+        let policy = &call.config.policy.retry;
         self.budget.earn(policy);
         let mut backoff = Backoff::new(policy.backoff_min, policy.backoff_max);
+        let (mut kind, mut number, mut turned_away) = (first.kind, first.number, first.turned_away);
+        let mut failed = None;
         loop {
-            let result = self.inner.call(call).await;
-            let Some(wait) = self.wait(call, &result, &mut backoff) else {
+            // The endpoint that has had the call already is the last to get it again.
+            let avoid = failed.as_ref().or(first.avoid);
+            let attempt = Attempt { kind, number, avoid, turned_away, noted: first.noted };
+            let outcome = self.inner.call(call, attempt).await;
+            number += 1 + outcome.hedges;
+            turned_away |= outcome.turned_away;
+            let Some(wait) = self.wait(call, number, &outcome, &mut backoff) else {
                 call.body.settle();
-                return result;
+                return outcome;
             };
+            failed = outcome.endpoint().cloned().or(failed);
             // What is left of the attempt must not count as pending meanwhile.
-            drop(result);
+            drop(outcome);
             sleep(wait).await;
+            kind = AttemptKind::Retry;
         }
     }
 }

@@ -1,44 +1,63 @@
-//! Ends a call at its deadline, wherever it is by then.
+//! Ends an attempt at the deadline of its call, wherever it is by then.
+//!
+//! The timer begins with the attempt and goes on into the body of its answer: until the answer is committed it ends at the
+//! deadline or at the policy's timeout, whichever is earlier, and from there on at the deadline alone. So the failure says
+//! which endpoint had not answered.
 
-use std::sync::Arc;
-
-use tokio::time::sleep_until;
-
-use crate::channel::{
-    call::{Answer, Call, Step},
-    error::CallError,
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
 };
 
-/// Fails with DEADLINE_EXCEEDED when the call's deadline passes, until the last byte of its answer, or when the policy's
-/// timeout passes before the answer has begun. A call without either may go on for ever.
-pub(crate) struct Expiry<S> {
-    service: Arc<str>,
-    inner: S,
-}
+use tokio::time::{Instant, Sleep, sleep_until};
 
-impl<S> Expiry<S> {
-    pub(crate) fn new(service: Arc<str>, inner: S) -> Self {
-        Self { service, inner }
-    }
-}
+use crate::{channel::call::Call, deadline::Deadline};
 
-impl<S: Step> Step for Expiry<S> {
-    async fn call(&self, call: &Call) -> Result<Answer, CallError> {
-        let Some(answer_by) = call.answer_by else { return self.inner.call(call).await };
+/// The time that an attempt has. Without a deadline and a policy's timeout a call may go on for ever.
+#[derive(Debug, Default)]
+pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
+
+/// The time is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Expired;
+
+impl Timer {
+    /// Runs until the answer of the call must have begun.
+    pub(crate) fn until_answer(call: &Call) -> Self {
         // In a box, because it goes on into the answer's body.
-        let mut expiry = Box::pin(sleep_until(answer_by.0));
-        let answer = tokio::select! {
+        Self(call.answer_by.map(|at| Box::pin(sleep_until(at.0))))
+    }
+
+    /// Waits for `work`, but not longer.
+    pub(crate) async fn limit<F: Future>(&mut self, work: F) -> Result<F::Output, Expired> {
+        let Some(sleep) = &mut self.0 else { return Ok(work.await) };
+        tokio::select! {
             biased;
-            answer = self.inner.call(call) => answer?,
-            () = &mut expiry => {
-                let peer = call.asked().map(|asked| asked.peer);
-                return Err(CallError::DeadlineExceeded { service: self.service.to_string(), peer });
-            }
-        };
-        let Some(deadline) = call.deadline else { return Ok(answer) };
-        if deadline != answer_by {
-            expiry.as_mut().reset(deadline.0);
+            done = work => Ok(done),
+            () = sleep => Err(Expired),
         }
-        Ok(answer.map(|body| body.until(expiry)))
+    }
+
+    /// Whether the time is over. Wakes the task when it is.
+    pub(crate) fn poll_expired(&mut self, context: &mut Context<'_>) -> Poll<Expired> {
+        match &mut self.0 {
+            Some(sleep) => sleep.as_mut().poll(context).map(|()| Expired),
+            None => Poll::Pending,
+        }
+    }
+
+    /// The answer has begun: only the deadline of the call itself holds.
+    pub(crate) fn until_deadline(&mut self, deadline: Option<Deadline>) {
+        match (&mut self.0, deadline) {
+            (Some(sleep), Some(deadline)) if sleep.deadline() != deadline.0 => sleep.as_mut().reset(deadline.0),
+            (Some(_), Some(_)) | (None, _) => {}
+            (timer @ Some(_), None) => *timer = None,
+        }
+    }
+
+    /// When the time is over.
+    pub(crate) fn at(&self) -> Option<Instant> {
+        self.0.as_ref().map(|sleep| sleep.deadline())
     }
 }

@@ -99,7 +99,7 @@ async fn a_policys_timeout_ends_a_call_whose_answer_has_not_begun_and_no_stream_
     let bench = Bench::new(&["a"]);
     let a = bench.host("a");
     bench.endpoints.send_modify(|set| Arc::make_mut(&mut set.policy).timeout = Some(SECOND));
-    scripted::until_terms(&bench, |terms| terms.policy.timeout.is_some()).await;
+    scripted::until_config(&bench, |config| config.policy.timeout.is_some()).await;
     a.set_delay(3 * SECOND);
     for (own, limit) in [(None, SECOND), (Some(2 * SECOND), SECOND), (Some(SECOND / 2), SECOND / 2)] {
         let begin = Instant::now();

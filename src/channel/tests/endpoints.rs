@@ -28,7 +28,7 @@ async fn a_listener_that_says_nothing_is_given_up_after_2_seconds() {
     let _backlog = bench.net.listen("stopped:1");
     tokio::time::sleep(Duration::from_secs(3)).await;
     let state = stats(&bench, "stopped").state;
-    let EndpointState::Unreachable { why } = state else { panic!("{state:?}") };
+    let EndpointState::TransientFailure { why } = state else { panic!("{state:?}") };
     assert!(why.contains("within 2 s"), "{why}");
 }
 

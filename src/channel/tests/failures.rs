@@ -114,7 +114,7 @@ async fn an_idle_connection_to_a_peer_that_vanished_is_found_before_a_call_needs
     tokio::time::sleep(Duration::from_secs(15)).await;
 
     let state = stats(&bench, "a").state;
-    assert!(matches!(state, EndpointState::Unreachable { .. }), "{state:?}");
+    assert!(matches!(state, EndpointState::TransientFailure { .. }), "{state:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,7 +129,7 @@ async fn a_connection_that_breaks_is_told_with_its_cause() {
     let why = soon(async {
         loop {
             match stats(&bench, "a").state {
-                EndpointState::Unreachable { why } => break why,
+                EndpointState::TransientFailure { why } => break why,
                 _ => tokio::time::sleep(Duration::from_millis(1)).await,
             }
         }

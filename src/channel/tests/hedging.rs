@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, stream};
 
 use super::{
     ejection::stats,
-    scripted::{Holding, set_policy, until_known, until_terms},
+    scripted::{Holding, set_policy, until_config, until_known},
     *,
 };
 
@@ -27,7 +27,7 @@ async fn one_holds(time: Duration) -> (Bench, Holding, Host) {
     }
     let a = Holding::serve(&bench, "a", time);
     bench.set(&["a", "b"]);
-    until_terms(&bench, |terms| terms.endpoints == 2).await;
+    until_config(&bench, |config| config.endpoints == 2).await;
     (bench, a, b)
 }
 
@@ -82,7 +82,7 @@ async fn a_read_is_hedged_only_when_it_takes_longer_than_nearly_all() {
     let bench = Bench::new(&["a", "b"]);
     let hosts = [bench.host("a"), bench.host("b")];
     let sent = || hosts.iter().map(Host::calls).sum::<usize>();
-    until_terms(&bench, |terms| terms.endpoints == 2).await;
+    until_config(&bench, |config| config.endpoints == 2).await;
     hosts.iter().for_each(|host| host.set_delay(90 * MS));
     for _ in 0..50 {
         bench.ask(net::READ).await.expect("answered");
@@ -130,7 +130,7 @@ async fn a_single_endpoint_is_not_asked_twice() {
 async fn a_read_is_not_asked_twice_of_the_only_endpoint_that_is_ready() {
     let bench = Bench::new(&["a", "b"]);
     let a = Holding::serve(&bench, "a", FOR_EVER);
-    until_terms(&bench, |terms| terms.endpoints == 2).await;
+    until_config(&bench, |config| config.endpoints == 2).await;
     bench.send(net::READ, within(1000 * MS)).await.expect_err("held");
     assert_eq!(a.held().calls, 1);
 }
@@ -153,7 +153,7 @@ async fn when_all_endpoints_are_slow_the_budget_bounds_the_hedges() {
     const CALLS: usize = 1000;
     let bench = Bench::new(&["a", "b"]);
     let hosts = [bench.host("a"), bench.host("b")];
-    until_terms(&bench, |terms| terms.endpoints == 2).await;
+    until_config(&bench, |config| config.endpoints == 2).await;
     hosts.iter().for_each(|host| host.set_delay(20_000 * MS));
     let calls = (0..CALLS).map(|_| bench.send(net::READ, within(1000 * MS)));
     let outcomes: Vec<_> = stream::iter(calls).buffer_unordered(500).collect().await;
@@ -183,7 +183,7 @@ async fn the_failure_of_one_attempt_is_not_the_calls_while_the_other_is_under_wa
 #[tokio::test(start_paused = true)]
 async fn a_call_that_waits_for_an_endpoint_waits_once() {
     let bench = Arc::new(Bench::new(&["a", "b"]));
-    until_terms(&bench, |terms| terms.endpoints == 2).await;
+    until_config(&bench, |config| config.endpoints == 2).await;
     let asking = tokio::spawn({
         let bench = bench.clone();
         async move { bench.ask(net::READ).await }
@@ -199,8 +199,8 @@ async fn a_call_that_found_no_endpoint_says_nothing_about_how_long_its_method_ta
     let bench = Bench::new(&["a", "b"]);
     until_known(&bench).await;
     bench.ask(net::READ).await.expect_err("nobody is there");
-    let terms = bench.channel.shared.rules.of(&PathAndQuery::from_static(net::READ));
-    assert_eq!(terms.method.expect("listed").times.p95(), None);
+    let config = bench.channel.shared.config.of(&PathAndQuery::from_static(net::READ));
+    assert_eq!(config.method.expect("listed").times.p95(), None);
 }
 
 #[tokio::test(start_paused = true)]
@@ -227,7 +227,7 @@ async fn hedges_and_retries_together_are_no_more_than_the_attempts_of_the_policy
     for max_attempts in [1, 2, 3] {
         let bench = Bench::new(&["a", "b"]);
         let servers = [Holding::serve(&bench, "a", 200 * MS), Holding::serve(&bench, "b", 200 * MS)];
-        until_terms(&bench, |terms| terms.endpoints == 2).await;
+        until_config(&bench, |config| config.endpoints == 2).await;
         set_policy(&bench, |retry| retry.max_attempts = max_attempts).await;
         let status = bench.ask(net::READ).await.expect_err("all fail");
         assert_eq!(status.code(), Code::Unavailable);

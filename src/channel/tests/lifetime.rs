@@ -22,14 +22,14 @@ async fn connection(bench: &Bench) -> impl Future<Output = ()> + use<> {
 async fn the_last_handle_of_a_channel_ends_its_tasks_and_connections() {
     let bench = Bench::new(&["a", "nobody"]);
     let closed = connection(&bench).await;
-    let Bench { channel, home, .. } = bench;
+    let Bench { channel, context, .. } = bench;
     let other = channel.clone();
     drop(channel);
-    assert_eq!(home.tasks.len(), 1, "another handle is there");
+    assert_eq!(context.tasks.len(), 1, "another handle is there");
     drop(other);
     soon(closed).await;
-    home.tasks.close();
-    soon(home.tasks.wait()).await;
+    context.tasks.close();
+    soon(context.tasks.wait()).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,10 +55,10 @@ async fn a_removed_endpoint_lets_go_of_its_connection_when_its_last_call_has_bee
 async fn the_end_of_the_mesh_ends_the_tasks_of_its_channels_and_turns_calls_away() {
     let bench = Bench::new(&["a"]);
     let closed = connection(&bench).await;
-    bench.home.stop.cancel();
+    bench.context.stop.cancel();
     soon(closed).await;
-    bench.home.tasks.close();
-    soon(bench.home.tasks.wait()).await;
+    bench.context.tasks.close();
+    soon(bench.context.tasks.wait()).await;
     let status = bench.ask(net::WHO).await.expect_err("closed");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("the mesh is closed"), "{status}");
@@ -70,7 +70,7 @@ async fn those_who_wait_are_told_when_the_mesh_ends() {
     let asking = bench.ask(net::WHO);
     tokio::pin!(asking);
     assert!(timeout(Duration::from_millis(1), &mut asking).await.is_err());
-    bench.home.stop.cancel();
+    bench.context.stop.cancel();
     assert_eq!(soon(asking).await.expect_err("closed").code(), Code::Unavailable);
 }
 
@@ -84,12 +84,12 @@ async fn an_answer_may_be_read_after_the_last_handle_is_gone() {
         text
     });
     let answers = bench.stream(net::STREAM, Request::new(texts)).await.expect("opened");
-    let home = bench.home.clone();
+    let context = bench.context.clone();
     drop(bench);
     let echoed: Vec<_> = soon(answers.map(|text| text.expect("not cut")).collect()).await;
     assert_eq!(echoed, ["one", "two"]);
-    home.tasks.close();
-    soon(home.tasks.wait()).await;
+    context.tasks.close();
+    soon(context.tasks.wait()).await;
 }
 
 #[tokio::test(start_paused = true)]

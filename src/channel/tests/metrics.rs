@@ -122,7 +122,7 @@ async fn how_a_channel_and_its_endpoints_stand_is_told() {
             r#"meshwork_client_endpoint_state{service="echo",instance="a",state="ejected"} 0"#,
             r#"meshwork_client_endpoint_pending_calls{service="echo",instance="a"} 0"#,
             r#"meshwork_client_endpoint_stream_limit{service="echo",instance="a"} 7"#,
-            r#"meshwork_client_further_attempts_credit{service="echo"} 30"#,
+            r#"meshwork_client_retry_budget{service="echo"} 30"#,
         ],
     );
 }
@@ -151,14 +151,14 @@ async fn further_attempts_are_counted_and_those_that_the_budget_refuses() {
     servers.serve(&bench, "a", unavailable);
     until_known(&bench).await;
     bench.ask(net::WRITE).await.expect_err("unavailable");
-    assert_told(&recorder, &[r#"meshwork_client_further_attempts_total{service="echo"} 2"#]);
+    assert_told(&recorder, &[r#"meshwork_client_retries_total{service="echo"} 2"#]);
     set_policy(&bench, |retry| (retry.budget_percent, retry.budget_min_per_second) = (0, 0)).await;
     bench.ask(net::WRITE).await.expect_err("unavailable");
     assert_told(
         &recorder,
         &[
-            r#"meshwork_client_further_attempts_total{service="echo"} 2"#,
-            r#"meshwork_client_further_attempts_refused_total{service="echo"} 1"#,
+            r#"meshwork_client_retries_total{service="echo"} 2"#,
+            r#"meshwork_client_retry_budget_refused_total{service="echo"} 1"#,
         ],
     );
 }

@@ -38,7 +38,7 @@ pub(crate) async fn soon<F: Future>(work: F) -> F::Output {
 /// A channel to the service `echo`, whose endpoints the test says.
 struct Bench {
     net: Net,
-    home: Home,
+    context: ChannelContext,
     endpoints: watch::Sender<EndpointSet>,
     channel: Channel,
 }
@@ -76,18 +76,18 @@ fn set(instances: impl IntoIterator<Item = Instance>) -> EndpointSet {
 impl Bench {
     /// A channel to instances that are called like their hosts: `a` is at `a:1`.
     fn new(ids: &[&str]) -> Self {
-        Self::at(Place::default(), ids)
+        Self::at(Locality::default(), ids)
     }
 
     /// The same for a client in that place.
-    fn at(place: Place, ids: &[&str]) -> Self {
+    fn at(locality: Locality, ids: &[&str]) -> Self {
         let net = Net::default();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let home = Home { place, connector: net.connector(), tasks, stop };
+        let context = ChannelContext { locality, connector: net.connector(), tasks, stop };
         let (endpoints, receiver) = watch::channel(EndpointSet::unknown("echo"));
         let explain = || Some("the registry is in a test".to_owned());
-        let channel = Channel::internal(Shared::discovered("echo", receiver, explain, &home));
-        let bench = Self { net, home, endpoints, channel };
+        let channel = Channel::internal(Shared::discovered("echo", receiver, explain, &context));
+        let bench = Self { net, context, endpoints, channel };
         bench.set(ids);
         bench
     }

@@ -9,7 +9,7 @@ fn in_zone(id: &str, zone: &str) -> Instance {
 
 #[tokio::test(start_paused = true)]
 async fn calls_stay_in_the_zone_of_the_client_and_spill_over_when_it_is_lost() {
-    let bench = Bench::at(Place { zone: "here".into(), ..Place::default() }, &[]);
+    let bench = Bench::at(Locality { zone: "here".into(), ..Locality::default() }, &[]);
     let hosts = [bench.host("near"), bench.host("far")];
     bench.endpoints.send_replace(set([in_zone("near", "here"), in_zone("far", "there")]));
     bench.until_answered_by("near").await;
@@ -47,7 +47,7 @@ async fn a_split_takes_effect_on_the_connections_that_are_there_and_changes_live
 
 #[tokio::test(start_paused = true)]
 async fn of_a_large_set_a_client_connects_to_its_subset_and_makes_up_for_one_that_leaves() {
-    let bench = Bench::at(Place { subset_size: 4, ..Place::default() }, &[]);
+    let bench = Bench::at(Locality { subset_size: 4, ..Locality::default() }, &[]);
     let ids: Vec<_> = (0..20).map(|n| format!("i{n}")).collect();
     let _hosts: Vec<_> = ids.iter().map(|id| bench.host(id)).collect();
     let serving = |ids: &[String]| set(ids.iter().map(|id| instance(id, InstanceStatus::Serving)));

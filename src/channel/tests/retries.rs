@@ -8,7 +8,7 @@ use h2::Reason;
 use super::{
     net::RawPeer,
     scripted::{
-        Deal, GO_ON, Respond, Scripted, begin, end, fail, message, set_policy, unavailable, until_known, until_terms,
+        Deal, GO_ON, Respond, Scripted, begin, end, fail, message, set_policy, unavailable, until_config, until_known,
     },
     *,
 };
@@ -84,7 +84,7 @@ async fn a_method_that_one_endpoint_does_not_declare_is_sent_once() {
     let (bench, servers) = failing(unavailable).await;
     let silent = Instance { idempotent_methods: Vec::new(), ..instance("b", InstanceStatus::Serving) };
     bench.endpoints.send_replace(set([instance("a", InstanceStatus::Serving), silent]));
-    until_terms(&bench, |terms| terms.method.is_none()).await;
+    until_config(&bench, |config| config.method.is_none()).await;
     bench.ask(net::READ).await.expect_err("unavailable");
     assert_eq!(servers.calls(), 1);
 }

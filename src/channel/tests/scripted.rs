@@ -115,10 +115,10 @@ pub(super) fn unavailable(respond: &mut Respond) -> ControlFlow<()> {
 }
 
 /// Waits until the channel makes its calls on certain terms.
-pub(super) async fn until_terms(bench: &Bench, hold: impl Fn(&service_config::Terms) -> bool) {
+pub(super) async fn until_config(bench: &Bench, hold: impl Fn(&service_config::CallConfig) -> bool) {
     let path = PathAndQuery::from_static(net::READ);
     soon(async {
-        while !hold(&bench.channel.shared.rules.of(&path)) {
+        while !hold(&bench.channel.shared.config.of(&path)) {
             tokio::task::yield_now().await;
         }
     })
@@ -127,7 +127,7 @@ pub(super) async fn until_terms(bench: &Bench, hold: impl Fn(&service_config::Te
 
 /// Waits until the channel knows its endpoints.
 pub(super) async fn until_known(bench: &Bench) {
-    until_terms(bench, |terms| terms.method.is_some()).await;
+    until_config(bench, |config| config.method.is_some()).await;
 }
 
 /// Changes the policy, and waits until calls are made by it.
@@ -135,7 +135,7 @@ pub(super) async fn set_policy(bench: &Bench, change: impl FnOnce(&mut RetryPoli
     let mut policy = bench.endpoints.borrow().policy.retry.clone();
     change(&mut policy);
     bench.endpoints.send_modify(|set| Arc::make_mut(&mut set.policy).retry = policy.clone());
-    until_terms(bench, |terms| terms.policy.retry == policy).await;
+    until_config(bench, |config| config.policy.retry == policy).await;
 }
 
 /// A server that holds every call for a time, and then answers UNAVAILABLE.

@@ -1,9 +1,12 @@
 //! A task that wakes itself and goes on at once.
 //!
 //! The parts of a connection wake each other with every call. To tokio a task that is woken while it runs is one that yields:
-//! it is queued behind the others, and another thread is woken to help, which finds nothing. So wake-ups that come while the
-//! task runs lead to another round of it instead, if it has little to do: of a busy one each round would do a little, and one
-//! that yields comes back to all that its callers have given it meanwhile.
+//! it is queued behind the others, and another thread is woken to help, which finds nothing. At one call in flight that cost
+//! two futex calls and two writes to an eventfd for each call. So wake-ups that come while the task runs lead to another round
+//! of it instead.
+//!
+//! A busy task does one round only: with 256 calls in flight, rounds that each did a little cost a quarter of the client's
+//! CPU, and a task that yields comes back to all that its callers have given it meanwhile.
 
 use std::{
     sync::{
@@ -15,12 +18,12 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-/// Rounds of a task with little to do before it yields after all: others want to run too, and who has used up tokio's budget
+/// CoalesceWakes of a task with little to do before it yields after all: others want to run too, and who has used up tokio's budget
 /// stands still until then.
 const ROUNDS: usize = 8;
 
 /// Runs a task in rounds.
-pub(crate) struct Rounds {
+pub(crate) struct CoalesceWakes {
     state: Arc<State>,
     waker: Waker,
 }
@@ -32,7 +35,7 @@ struct State {
     task: AtomicWaker,
 }
 
-impl Rounds {
+impl CoalesceWakes {
     pub(crate) fn new() -> Self {
         let state = Arc::new(State::default());
         Self { waker: Waker::from(state.clone()), state }
@@ -92,7 +95,7 @@ mod tests {
 
     /// Polls work that wakes itself so many times; how often it was polled, and the task woken.
     fn rounds(wakes: usize, busy: bool) -> (usize, usize) {
-        let (rounds, woken) = (Rounds::new(), Arc::new(Woken::default()));
+        let (rounds, woken) = (CoalesceWakes::new(), Arc::new(Woken::default()));
         let mut polls = 0;
         let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), busy, |context| {
             polls += 1;
@@ -119,7 +122,7 @@ mod tests {
 
     #[test]
     fn a_wake_between_polls_wakes_the_task_once() {
-        let (rounds, woken) = (Rounds::new(), Arc::new(Woken::default()));
+        let (rounds, woken) = (CoalesceWakes::new(), Arc::new(Woken::default()));
         let mut kept = None;
         let polled = rounds.poll(&mut Context::from_waker(&waker(woken.clone())), false, |context| {
             kept = Some(context.waker().clone());

@@ -1,9 +1,9 @@
 //! Keeps one endpoint connected: the owner of its connections.
 //!
 //! ```text
-//!   connecting ── the server has spoken ──> open ── it leaves, or breaks ──┐
-//!     ^   │                                                                │
-//!     │   └── failed ──> waiting (backoff, capped and jittered) <──────────┘
+//!   connecting ── the server has spoken ──> connected ── it leaves, or breaks ──┐
+//!     ^   │                                                                     │
+//!     │   └── failed ──> waiting (backoff, capped and jittered) <───────────────┘
 //!     └───────────────────┘
 //! ```
 //!
@@ -23,16 +23,12 @@ use tokio_util::sync::CancellationToken;
 use super::{
     connector::Connector,
     drive::{Connection, connect},
+    handle::ConnectionHandle,
 };
 use crate::{
     backoff::Backoff,
-    balance::{Gate, Key},
     cause::with_causes,
-    channel::{
-        link::Link,
-        roster::{Roster, State},
-    },
-    endpoint::peer::Peer,
+    endpoint::{Endpoint, peer::Peer},
 };
 
 /// Between attempts: a restarted instance is found again at once, and one that is gone costs two attempts a second at most
@@ -41,21 +37,19 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_
 /// A connection that lived for less is a failed attempt: a peer that accepts and closes must not be asked without pause.
 const STABLE: Duration = Duration::from_secs(1);
 
-/// What is kept connected.
-pub(crate) struct Endpoint {
-    pub(crate) key: Key,
+/// Keeps an endpoint connected until it is removed.
+pub(crate) struct KeepConnected {
+    pub(crate) endpoint: Arc<Endpoint>,
     /// Where it is; never empty.
     pub(crate) peers: Vec<Peer>,
-    pub(crate) gate: Arc<Gate<Link>>,
     pub(crate) connector: Connector,
-    pub(crate) roster: Arc<Roster>,
     /// The endpoint was removed.
     pub(crate) removed: CancellationToken,
     /// The connection is of no use, although it stands.
-    pub(crate) move_on: Arc<Notify>,
+    pub(crate) reconnect: Arc<Notify>,
 }
 
-impl Endpoint {
+impl KeepConnected {
     /// Runs until the endpoint is removed and its last call has ended.
     pub(crate) async fn run(self) {
         // Connections that take no more calls and finish those that are under way.
@@ -65,7 +59,7 @@ impl Endpoint {
             () = self.keep_connected(&mut finishing) => {}
             () = removed.cancelled() => {}
         }
-        self.gate.close();
+        self.endpoint.disconnected("it was removed".to_owned());
         while finishing.join_next().await.is_some() {}
     }
 
@@ -75,45 +69,43 @@ impl Endpoint {
         let mut peer = peers.next().expect("an endpoint has an address");
         loop {
             while finishing.try_join_next().is_some() {}
-            match connect(&self.connector, peer).await {
-                Ok((link, connection)) => {
+            let why = match connect(&self.connector, peer).await {
+                Ok((handle, connection)) => {
                     let since = Instant::now();
-                    let ended = self.stay(link, connection, finishing).await;
+                    let ended = self.stay(handle, connection, finishing).await;
                     if since.elapsed() >= STABLE {
                         backoff.reset();
                     }
                     tracing::debug!(endpoint = %peer, why = ended, "a connection takes no more calls");
-                    self.roster.note(self.key, State::Failed(ended));
+                    ended
                 }
                 Err(error) => {
                     tracing::debug!(endpoint = %peer, %error, "an endpoint cannot be reached");
-                    self.roster.note(self.key, State::Failed(format!("{}: {error}", peer.address())));
+                    format!("{}: {error}", peer.address())
                 }
-            }
+            };
+            self.endpoint.disconnected(why);
             peer = peers.next().expect("a cycle has no end");
             sleep(backoff.next(rand::random())).await;
         }
     }
 
     /// Lets calls through until the connection takes no more, and says why that is.
-    async fn stay(&self, link: Link, connection: Connection, finishing: &mut JoinSet<()>) -> String {
-        self.roster.note(self.key, State::Connected(connection.stream_limit()));
+    async fn stay(&self, handle: ConnectionHandle, connection: Connection, finishing: &mut JoinSet<()>) -> String {
         let (ended, end) = tokio::sync::oneshot::channel();
         finishing.spawn(async move {
             let mut connection = connection;
-            // Nobody listens any more once the endpoint was removed.
+            // The receiver is gone once the endpoint was removed.
             let _ = ended.send(connection.serve().await);
             connection.finish().await;
         });
-        self.gate.open(link);
-        let why = tokio::select! {
+        self.endpoint.connected(handle);
+        tokio::select! {
             end = end => match end {
                 Ok(Err(error)) => format!("the connection broke: {}", with_causes(&error)),
                 Ok(Ok(())) | Err(_) => "the server closed the connection".to_owned(),
             },
-            () = self.move_on.notified() => "the server was silent".to_owned(),
-        };
-        self.gate.close();
-        why
+            () = self.reconnect.notified() => "the server was silent".to_owned(),
+        }
     }
 }

@@ -7,10 +7,6 @@ use std::{
     future::Future,
     io,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,15 +20,14 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{
-    coalesce_wakes::Rounds,
+    DeferredDrop,
+    coalesce_wakes::CoalesceWakes,
     connector::Connector,
-    deferred_drop::Spent,
-    write_buffer::{Cork, Corked},
+    handle::ConnectionHandle,
+    stream_limit::StreamLimit,
+    write_buffer::{Flusher, WriteBuffer},
 };
-use crate::{
-    channel::{body::request::AttemptBody, link::Link},
-    endpoint::peer::Peer,
-};
+use crate::{channel::body::request::AttemptBody, endpoint::peer::Peer};
 
 /// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -66,19 +61,22 @@ pub(crate) enum ConnectError {
 
 /// Connects, and waits for the server's first word (its SETTINGS): a listener's backlog and a process that is stopped
 /// accept connections too.
-pub(crate) async fn connect(connector: &Connector, peer: &Peer) -> Result<(Link, Connection), ConnectError> {
+pub(crate) async fn connect(
+    connector: &Connector,
+    peer: &Peer,
+) -> Result<(ConnectionHandle, Connection), ConnectError> {
     let connecting = async {
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
-        let (io, cork) = Corked::new(io);
+        let (io, flusher) = WriteBuffer::new(io);
         let (sender, intake) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
-        let (stream_limit, spent) = (StreamLimit::default(), Spent::new());
-        let link = Link::new(sender, peer.clone(), spent.clone());
+        let (stream_limit, ended) = (StreamLimit::default(), DeferredDrop::new());
+        let handle = ConnectionHandle::new(sender, peer.clone(), ended.clone(), stream_limit.clone());
         let running = FuturesUnordered::new();
-        let parts = Parts { intake: Some(intake), running, spawned, spent, stream_limit };
-        let mut connection = Connection { parts, rounds: Rounds::new(), cork };
+        let parts = Parts { intake: Some(intake), running, spawned, ended, stream_limit };
+        let mut connection = Connection { parts, wakes: CoalesceWakes::new(), flusher };
         connection.greeted().await?;
-        Ok((link, connection))
+        Ok((handle, connection))
     };
     timeout(CONNECT_LIMIT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
 }
@@ -98,24 +96,13 @@ fn http2(inline: Inline) -> http2::Builder<Inline> {
     builder
 }
 
-type Intake = http2::Connection<TokioIo<Corked>, AttemptBody, Inline>;
-
-/// How many calls the server allows to be under way on a connection, as it said last.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StreamLimit(Arc<AtomicUsize>);
-
-impl StreamLimit {
-    /// `None`: it allows any number.
-    pub(crate) fn get(&self) -> Option<u32> {
-        u32::try_from(self.0.load(Ordering::Relaxed)).ok()
-    }
-}
+type Intake = http2::Connection<TokioIo<WriteBuffer>, AttemptBody, Inline>;
 
 /// A connection. It must be driven; dropping it cuts the connection.
 pub(crate) struct Connection {
     parts: Parts,
-    rounds: Rounds,
-    cork: Cork,
+    wakes: CoalesceWakes,
+    flusher: Flusher,
 }
 
 /// The work of a connection.
@@ -126,15 +113,11 @@ struct Parts {
     running: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
     spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
-    spent: Spent,
+    ended: DeferredDrop,
     stream_limit: StreamLimit,
 }
 
 impl Connection {
-    pub(crate) fn stream_limit(&self) -> StreamLimit {
-        self.parts.stream_limit.clone()
-    }
-
     /// Waits for the server's SETTINGS.
     async fn greeted(&mut self) -> Result<(), ConnectError> {
         poll_fn(|context| {
@@ -167,31 +150,31 @@ impl Connection {
         context: &mut Context<'_>,
         mut work: impl FnMut(&mut Parts, &mut Context<'_>) -> Poll<T>,
     ) -> Poll<T> {
-        let Self { parts, rounds, cork } = self;
+        let Self { parts, wakes, flusher } = self;
         let busy = parts.running.len() > FEW;
-        let polled = rounds.poll(context, busy, |context| work(parts, context));
-        cork.pull(context);
+        let polled = wakes.poll(context, busy, |context| work(parts, context));
+        flusher.flush(context);
         polled
     }
 }
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        self.spent.close();
+        self.ended.close();
     }
 }
 
 impl Parts {
     fn poll_intake(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.spent.clear();
+        self.ended.clear();
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
         self.poll_spawned(context);
         let Some(intake) = &mut self.intake else { return Poll::Ready(Ok(())) };
         let polled = Pin::new(&mut *intake).poll(context);
-        self.stream_limit.0.store(intake.current_max_send_streams(), Ordering::Relaxed);
+        self.stream_limit.set(intake.current_max_send_streams());
         if polled.is_ready() {
             self.intake = None;
-            self.spent.close();
+            self.ended.close();
         }
         self.poll_spawned(context);
         polled

@@ -1,15 +1,18 @@
 //! Writes that leave together, as with TCP_CORK.
 //!
-//! h2 writes a call's HEADERS when it opens the stream and its DATA a turn later, which would be two system calls here and two
-//! wake-ups at the server. So what is written is kept until the connection's task has nothing more to do, and leaves then.
+//! hyper's client sends a body through a pipe that waits for capacity on a stream which h2 keeps in `pending_open`, so that a
+//! call's DATA misses the write of its HEADERS: two system calls here, and two wake-ups at the server, which at one call in
+//! flight were a tenth of its time. So what is written is kept until the connection's task has nothing more to do, and leaves
+//! then.
 
 use std::{
     io::{self, IoSlice},
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     task::{Context, Poll, Waker},
 };
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, BufWriter, ReadBuf};
 
 use super::connector::BoxedIo;
@@ -17,11 +20,11 @@ use super::connector::BoxedIo;
 /// Bytes that are kept at most: some small calls. Longer writes go past it, uncopied.
 const CAPACITY: usize = 8192;
 
-/// A connection whose writes are kept, unless there are too many of them, until its [`Cork`] is pulled.
-pub(crate) struct Corked(Arc<Mutex<Kept>>);
+/// A connection whose writes are kept, unless there are too many of them, until its [`Flusher`] sends them.
+pub(crate) struct WriteBuffer(Arc<Mutex<Kept>>);
 
-/// Lets go what a [`Corked`] connection has kept.
-pub(crate) struct Cork(Arc<Mutex<Kept>>);
+/// Lets go what a [`WriteBuffer`] connection has kept.
+pub(crate) struct Flusher(Arc<Mutex<Kept>>);
 
 struct Kept {
     io: BufWriter<BoxedIo>,
@@ -31,47 +34,42 @@ struct Kept {
     writer: Option<Waker>,
     /// Whether the writer waits for room.
     waiting: bool,
-    /// Whether the cork was pulled and not all has left, so that the connection knows its waker and not the writer's.
-    pulled: bool,
+    /// Whether the flusher has tried and not all has left, so that the connection knows its waker and not the writer's.
+    flushing: bool,
     /// Why what was kept could not be written.
     broken: Option<io::Error>,
 }
 
-impl Corked {
-    pub(crate) fn new(io: BoxedIo) -> (Self, Cork) {
+impl WriteBuffer {
+    pub(crate) fn new(io: BoxedIo) -> (Self, Flusher) {
         let io = BufWriter::with_capacity(CAPACITY, io);
-        let kept = Kept { io, unflushed: false, writer: None, waiting: false, pulled: false, broken: None };
+        let kept = Kept { io, unflushed: false, writer: None, waiting: false, flushing: false, broken: None };
         let kept = Arc::new(Mutex::new(kept));
-        (Self(kept.clone()), Cork(kept))
+        (Self(kept.clone()), Flusher(kept))
     }
 }
 
-impl Cork {
+impl Flusher {
     /// Sends what is kept, as far as the peer takes it; `context` is woken when it takes more.
-    pub(crate) fn pull(&self, context: &mut Context<'_>) {
-        let mut kept = lock(&self.0);
+    pub(crate) fn flush(&self, context: &mut Context<'_>) {
+        let mut kept = self.0.lock();
         if !kept.unflushed || kept.broken.is_some() {
             return;
         }
-        kept.pulled |= !kept.io.buffer().is_empty();
+        kept.flushing |= !kept.io.buffer().is_empty();
         let flushed = Pin::new(&mut kept.io).poll_flush(context);
-        kept.pulled |= flushed.is_pending();
+        kept.flushing |= flushed.is_pending();
         let Poll::Ready(flushed) = flushed else { return };
         kept.unflushed = false;
         kept.broken = flushed.err();
         // Otherwise it waits for the connection itself, which will wake it.
-        let room = std::mem::take(&mut kept.pulled) && std::mem::take(&mut kept.waiting);
+        let room = std::mem::take(&mut kept.flushing) && std::mem::take(&mut kept.waiting);
         if (room || kept.broken.is_some())
             && let Some(writer) = &kept.writer
         {
             writer.wake_by_ref();
         }
     }
-}
-
-fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
-    // The buffer stands at every step.
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Kept {
@@ -82,7 +80,7 @@ impl Kept {
         }
     }
 
-    /// Writes, and notes who does: the cork is pulled with another waker than the writer's.
+    /// Writes, and notes who does: the flusher has another waker than the writer's.
     fn write<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -98,15 +96,15 @@ impl Kept {
     }
 }
 
-impl AsyncRead for Corked {
+impl AsyncRead for WriteBuffer {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        lock(&self.0).unbroken()?.poll_read(context, buf)
+        self.0.lock().unbroken()?.poll_read(context, buf)
     }
 }
 
-impl AsyncWrite for Corked {
+impl AsyncWrite for WriteBuffer {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        lock(&self.0).write(context, |io, context| io.poll_write(context, buf))
+        self.0.lock().write(context, |io, context| io.poll_write(context, buf))
     }
 
     fn poll_write_vectored(
@@ -114,21 +112,21 @@ impl AsyncWrite for Corked {
         context: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        lock(&self.0).write(context, |io, context| io.poll_write_vectored(context, bufs))
+        self.0.lock().write(context, |io, context| io.poll_write_vectored(context, bufs))
     }
 
     fn is_write_vectored(&self) -> bool {
-        lock(&self.0).io.is_write_vectored()
+        self.0.lock().io.is_write_vectored()
     }
 
-    /// Nothing to do: what is kept leaves when the cork is pulled.
+    /// Nothing to do: what is kept leaves with the flusher.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        lock(&self.0).unbroken()?;
+        self.0.lock().unbroken()?;
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        lock(&self.0).write(context, AsyncWrite::poll_shutdown)
+        self.0.lock().write(context, AsyncWrite::poll_shutdown)
     }
 }
 
@@ -139,17 +137,17 @@ mod tests {
 
     use super::*;
 
-    fn pull(cork: &Cork) -> impl Future<Output = ()> {
+    fn flush(flusher: &Flusher) -> impl Future<Output = ()> {
         poll_fn(|context| {
-            cork.pull(context);
+            flusher.flush(context);
             Poll::Ready(())
         })
     }
 
     #[tokio::test]
-    async fn what_is_written_leaves_together_when_the_cork_is_pulled() {
+    async fn what_is_written_leaves_together_with_the_flusher() {
         let (near, mut far) = duplex(1 << 16);
-        let (mut io, cork) = Corked::new(Box::new(near));
+        let (mut io, flusher) = WriteBuffer::new(Box::new(near));
         io.write_all(b"head").await.expect("kept");
         io.write_all(b"body").await.expect("kept");
         io.flush().await.expect("kept");
@@ -157,7 +155,7 @@ mod tests {
         tokio::select! {
             biased;
             read = far.read(&mut read) => panic!("{read:?} bytes have left"),
-            () = pull(&cork) => {}
+            () = flush(&flusher) => {}
         }
         assert_eq!(far.read(&mut read).await.expect("written"), 8);
         assert_eq!(&read[..8], b"headbody");
@@ -167,7 +165,7 @@ mod tests {
     async fn a_writer_for_whom_there_is_no_room_goes_on_when_the_peer_has_read() {
         const SIZE: usize = 1 << 20;
         let (near, mut far) = duplex(100);
-        let (mut io, cork) = Corked::new(Box::new(near));
+        let (mut io, flusher) = WriteBuffer::new(Box::new(near));
         let writing = tokio::spawn(async move {
             let mut writing = Box::pin(async {
                 for _ in 0..SIZE / 1000 {
@@ -177,7 +175,7 @@ mod tests {
             });
             poll_fn(|context| {
                 let polled = writing.as_mut().poll(context);
-                cork.pull(context);
+                flusher.flush(context);
                 polled
             })
             .await;
@@ -221,9 +219,9 @@ mod tests {
     async fn a_connection_that_itself_keeps_what_is_written_is_flushed() {
         for size in [10, 2 * CAPACITY] {
             let (near, mut far) = duplex(1 << 16);
-            let (mut io, cork) = Corked::new(Box::new(Buffering(Vec::new(), near)));
+            let (mut io, flusher) = WriteBuffer::new(Box::new(Buffering(Vec::new(), near)));
             io.write_all(&vec![7; size]).await.expect("kept");
-            pull(&cork).await;
+            flush(&flusher).await;
             far.read_exact(&mut vec![0; size]).now_or_never().expect("it has left").expect("written");
         }
     }
@@ -231,10 +229,10 @@ mod tests {
     #[tokio::test]
     async fn that_what_was_kept_could_not_be_written_is_said_at_the_next_use() {
         let (near, far) = duplex(100);
-        let (mut io, cork) = Corked::new(Box::new(near));
+        let (mut io, flusher) = WriteBuffer::new(Box::new(near));
         io.write_all(b"head").await.expect("kept");
         drop(far);
-        pull(&cork).await;
+        flush(&flusher).await;
         io.write_all(b"body").await.expect_err("the peer has gone");
     }
 }

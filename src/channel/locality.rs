@@ -1,4 +1,4 @@
-//! Where a client is, and which endpoints it therefore uses.
+//! Where a client is, and which endpoints it uses therefore.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -8,9 +8,9 @@ use crate::{
     policy::Policy,
 };
 
-/// Who and where the client is.
+/// Where the client is, and which client it is.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Locality {
     /// Its zone; empty: in none.
     pub(crate) zone: Arc<str>,
     /// Endpoints of a service that it uses; 0: all.
@@ -19,14 +19,14 @@ pub(crate) struct Place {
     pub(crate) client: u64,
 }
 
-impl Default for Place {
+impl Default for Locality {
     /// A new client in no zone.
     fn default() -> Self {
         Self { zone: "".into(), subset_size: DEFAULT_SUBSET, client: rand::random() }
     }
 }
 
-impl Place {
+impl Locality {
     /// Which of the instances it uses. What shares are kept of is a group of its own: a version of a split, the own zone.
     pub(super) fn subset<'a>(
         &self,

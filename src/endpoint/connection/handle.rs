@@ -1,0 +1,69 @@
+//! One connection as calls use it.
+
+use std::fmt;
+
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{TrySendError, http2::SendRequest},
+};
+
+use super::{DeferredDrop, stream_limit::StreamLimit};
+use crate::{
+    channel::body::request::AttemptBody,
+    endpoint::{Connection, peer::Peer},
+};
+
+/// A handle on an open connection. A cheap clone.
+#[derive(Clone)]
+pub(crate) struct ConnectionHandle {
+    sender: SendRequest<AttemptBody>,
+    /// Where the connection leads: one of the endpoint's addresses.
+    peer: Peer,
+    ended: DeferredDrop,
+    stream_limit: StreamLimit,
+}
+
+impl ConnectionHandle {
+    pub(super) fn new(
+        sender: SendRequest<AttemptBody>,
+        peer: Peer,
+        ended: DeferredDrop,
+        stream_limit: StreamLimit,
+    ) -> Self {
+        Self { sender, peer, ended, stream_limit }
+    }
+
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Where answers go that were read to their end.
+    pub(crate) fn ended(&self) -> &DeferredDrop {
+        &self.ended
+    }
+
+    /// Sends a request. One that never left comes back with the error.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<AttemptBody>,
+    ) -> Result<Response<Incoming>, TrySendError<Request<AttemptBody>>> {
+        self.sender.try_send_request(request).await
+    }
+}
+
+impl fmt::Debug for ConnectionHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.peer, f)
+    }
+}
+
+impl Connection for ConnectionHandle {
+    fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    fn stream_limit(&self) -> Option<u32> {
+        self.stream_limit.get()
+    }
+}
