@@ -12,6 +12,7 @@ mod places;
 mod refusals;
 mod retries;
 mod scripted;
+mod wire;
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 

@@ -1,0 +1,198 @@
+//! What the channel says and understands on the wire, against servers that speak HTTP/2 by hand.
+
+use bytes::Bytes;
+use h2::{Reason, RecvStream};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use tokio::{sync::mpsc, task::JoinHandle};
+use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
+
+use super::{
+    net::RawPeer,
+    scripted::{GO_ON, Respond, Scripted, begin, end, message},
+    *,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// How a request stream ended at the server: how many messages came, and why it was reset.
+type Arrived = (usize, Option<Reason>);
+
+async fn arrived(mut request: RecvStream) -> Arrived {
+    let mut messages = 0;
+    loop {
+        match request.data().await {
+            Some(Ok(data)) => {
+                messages += 1;
+                request.flow_control().release_capacity(data.len()).expect("of what was received");
+            }
+            Some(Err(error)) => return (messages, error.reason()),
+            None => return (messages, None),
+        }
+    }
+}
+
+/// The instance `a`, which begins its answer to one call at once, goes on as told, and says how the request stream ended.
+fn answering(bench: &Bench, answer: impl FnOnce(Respond) + Send + 'static) -> JoinHandle<Arrived> {
+    let mut peer = RawPeer::listen(&bench.net, "a:1");
+    tokio::spawn(async move {
+        let mut connection = peer.accept().await;
+        let (request, respond) = connection.accept().await.expect("a call").expect("a call");
+        answer(respond);
+        tokio::select! {
+            arrived = arrived(request.into_body()) => arrived,
+            _ = connection.accept() => panic!("one call"),
+        }
+    })
+}
+
+/// Answers with a message and keeps the answer open.
+fn begins(held: mpsc::UnboundedSender<h2::SendStream<Bytes>>) -> impl FnOnce(Respond) {
+    move |mut respond| {
+        let mut body = begin(&mut respond);
+        message(&mut body);
+        held.send(body).expect("the test is here");
+    }
+}
+
+/// Opens a stream of texts that never ends, and reads the first message of its answer.
+async fn open(bench: &Bench, timeout: Option<Duration>) -> (mpsc::UnboundedSender<String>, Streaming<String>) {
+    let (texts, stream) = mpsc::unbounded_channel();
+    let mut request = Request::new(UnboundedReceiverStream::new(stream));
+    timeout.into_iter().for_each(|timeout| request.set_timeout(timeout));
+    texts.send("first".to_owned()).expect("open");
+    let mut answers = bench.stream(net::STREAM, request).await.expect("opened");
+    assert_eq!(soon(answers.next()).await.expect("a message").expect("decodes"), "x");
+    (texts, answers)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_answer_is_dropped_is_cancelled_at_its_server_and_sends_no_more() {
+    let bench = Bench::new(&["a"]);
+    let (hold, _held) = mpsc::unbounded_channel();
+    let serving = answering(&bench, begins(hold));
+    let (texts, answers) = open(&bench, None).await;
+    drop(answers);
+    for _ in 0..40 {
+        // As long as anything takes them.
+        let _ = texts.send("late".to_owned());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(soon(serving).await.expect("no panic"), (1, Some(Reason::CANCEL)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_deadline_passes_after_its_answer_has_begun_is_cancelled_at_its_server() {
+    let bench = Bench::new(&["a"]);
+    let (hold, _held) = mpsc::unbounded_channel();
+    let serving = answering(&bench, begins(hold));
+    let (_texts, mut answers) = open(&bench, Some(SECOND)).await;
+    let status = soon(answers.next()).await.expect("an end").expect_err("too late");
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(soon(serving).await.expect("no panic"), (1, Some(Reason::CANCEL)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_server_has_said_its_status_sends_no_more_and_is_no_failure() {
+    let bench = Bench::new(&["a"]);
+    let serving = answering(&bench, |mut respond| {
+        let mut body = begin(&mut respond);
+        message(&mut body);
+        end(&mut body, Code::Ok);
+    });
+    let (texts, mut answers) = open(&bench, None).await;
+    assert!(soon(answers.next()).await.is_none(), "it ended well");
+    let _ = texts.send("late".to_owned());
+    assert_eq!(soon(serving).await.expect("no panic"), (1, Some(Reason::NO_ERROR)));
+}
+
+fn page(respond: &mut Respond, status: u16, content_type: &str) {
+    let response = http::Response::builder().status(status).header("content-type", content_type);
+    let mut body = respond.send_response(response.body(()).expect("headers"), false).expect("the call is there");
+    body.send_data(Bytes::from_static(b"<html>who are you</html>"), true).expect("the call is there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_http_error_with_a_body_has_the_mapped_code_for_its_caller_and_in_the_metrics() {
+    for (status, code, name) in [
+        (400, Code::Internal, "INTERNAL"),
+        (401, Code::Unauthenticated, "UNAUTHENTICATED"),
+        (403, Code::PermissionDenied, "PERMISSION_DENIED"),
+        (404, Code::Unimplemented, "UNIMPLEMENTED"),
+        (429, Code::Unavailable, "UNAVAILABLE"),
+        (431, Code::Internal, "INTERNAL"),
+        (500, Code::Unknown, "UNKNOWN"),
+        (503, Code::Unavailable, "UNAVAILABLE"),
+        (200, Code::Unknown, "UNKNOWN"),
+    ] {
+        for streaming in [false, true] {
+            let recorder = PrometheusBuilder::new().build_recorder();
+            let _counting = ::metrics::set_default_local_recorder(&recorder);
+            let (bench, mut servers) = (Bench::new(&["a"]), Scripted::default());
+            servers.serve(&bench, "a", move |respond| {
+                page(respond, status, "text/html");
+                GO_ON
+            });
+            let told = if streaming {
+                let texts = tokio_stream::once("text".to_owned());
+                bench.stream(net::STREAM, Request::new(texts)).await.expect_err("no answer of gRPC")
+            } else {
+                bench.ask(net::WHO).await.expect_err("no answer of gRPC")
+            };
+            assert_eq!((told.code(), told_instance(&told)), (code, Some("a")), "{status}: {told}");
+            assert!(told.message().contains(&format!("HTTP {status} from a@a:1")), "{told}");
+            let counted = format!(r#"rpc_response_status_code="{name}"}} 1"#);
+            assert!(recorder.handle().render().contains(&counted), "{status}: {}", recorder.handle().render());
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_ends_without_a_status_is_no_success() {
+    type Answer = fn(&mut Respond);
+    let cases: [(&str, Answer, Code); 3] = [
+        (
+            "RST_STREAM(NO_ERROR) after the headers",
+            |respond| begin(respond).send_reset(Reason::NO_ERROR),
+            Code::Internal,
+        ),
+        ("RST_STREAM(CANCEL) after the headers", |respond| begin(respond).send_reset(Reason::CANCEL), Code::Cancelled),
+        (
+            "an end without trailers",
+            |respond| begin(respond).send_data(Bytes::new(), true).expect("the call is there"),
+            Code::Unknown,
+        ),
+    ];
+    for (case, answer, code) in cases {
+        let (bench, mut servers) = (Bench::new(&["a"]), Scripted::default());
+        servers.serve(&bench, "a", move |respond| {
+            answer(respond);
+            GO_ON
+        });
+        let status = bench.ask(net::WHO).await.expect_err(case);
+        assert_eq!((status.code(), told_instance(&status)), (code, Some("a")), "{case}: {status}");
+        assert_eq!(super::ejection::stats(&bench, "a").calls.failures, 1, "{case}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_says_what_client_it_comes_from_unless_its_caller_does() {
+    let bench = Bench::new(&["a"]);
+    let mut peer = RawPeer::listen(&bench.net, "a:1");
+    let (told, mut agents) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(async move {
+        let mut connection = peer.accept().await;
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let _ = told.send(request.headers()["user-agent"].clone());
+            let _ = scripted::unavailable(&mut respond);
+        }
+    });
+    bench.ask(net::WHO).await.expect_err("as told");
+    let agent = agents.recv().await.expect("said");
+    assert!(agent.to_str().expect("text").starts_with("grpc-rust-meshwork/"), "{agent:?}");
+
+    let mut request = Request::new(String::new());
+    request.metadata_mut().insert("user-agent", "mine/1".parse().expect("a value"));
+    bench.send(net::WHO, request).await.expect_err("as told");
+    assert_eq!(agents.recv().await.expect("said"), "mine/1");
+    serving.abort();
+}
