@@ -7,7 +7,7 @@
 //! ```
 //!
 //! tower's `Balance` draws the endpoint of every call: power of two choices (P2C) over our own load. Membership of a pool
-//! says who may be picked: an endpoint that is not connected, or is ejected, or is on probation with its probe under way, is
+//! says what may be picked: an endpoint that is not connected, or is ejected, or is on probation with its probe under way, is
 //! in none. `plan` and `endpoint` hold the rules, which are pure; `pool` is the one place that knows tower; `picker` acts.
 
 mod picker;

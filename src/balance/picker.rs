@@ -40,7 +40,7 @@ pub(super) const MAX_WAITING: usize = 1024;
 /// after the other, not each costs a look at all.
 const REST: u32 = 4;
 
-/// Picks endpoints. Calls pick; the one driver changes the endpoints and serves those who wait.
+/// Picks endpoints. Calls pick; the one driver changes the endpoints and serves the calls that wait.
 pub(crate) struct Picker<C: Connection = ConnectionHandle> {
     service: Arc<ServiceState>,
     routes: RwLock<Vec<Route<C>>>,
@@ -146,7 +146,7 @@ impl<C: Connection> Picker<C> {
         }
     }
 
-    /// Picks an endpoint, or waits for one behind those who do already. `avoid` is picked only if no other is ready.
+    /// Picks an endpoint, or waits for one behind the calls that do already. `avoid` is picked only if no other is ready.
     pub(crate) fn pick(&self, avoid: Option<&Endpoint<C>>) -> Result<Picked<C>, NoPick> {
         if self.closed.load(Ordering::Acquire) {
             return Err(NoPick::Closed);
@@ -167,7 +167,7 @@ impl<C: Connection> Picker<C> {
         if self.closed.load(Ordering::Acquire) || self.waiting_count.load(Ordering::Acquire) > 0 {
             return None;
         }
-        self.pick_now(Some(other.id()), Last::Nobody)
+        self.pick_now(Some(other.id()), Last::None)
     }
 
     fn pick_now(&self, avoid: Option<u64>, last: Last) -> Option<Pick<C>> {
@@ -178,7 +178,7 @@ impl<C: Connection> Picker<C> {
         let draw = |avoid| self.pools(&routes, turn).find_map(|pool| pool.draw(now, avoid));
         draw(avoid).or_else(|| match (avoid, last) {
             (Some(_), Last::Avoided) => draw(None),
-            (Some(_), Last::Nobody) | (None, _) => None,
+            (Some(_), Last::None) | (None, _) => None,
         })
     }
 
@@ -264,7 +264,7 @@ impl<C: Connection> Picker<C> {
         }
     }
 
-    /// Takes in changes and serves those who wait, as far as endpoints are ready. For the driver.
+    /// Takes in changes and serves the calls that wait, as far as endpoints are ready. For the driver.
     pub(crate) fn serve_waiters(&self) {
         let now = Instant::now();
         let mut driven = self.driven.lock();
@@ -276,7 +276,7 @@ impl<C: Connection> Picker<C> {
         driven.alarm = self.next_opening(&driven, now);
     }
 
-    /// Turns away those who wait and those who come.
+    /// Turns away the calls that wait, and all later ones.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::Release);
         let mut waiting = self.waiting.lock();
@@ -362,7 +362,7 @@ impl<C: Connection> Picker<C> {
         });
     }
 
-    /// Serves those who wait, the first first, as far as endpoints are ready.
+    /// Serves the calls that wait, the first first, as far as endpoints are ready.
     fn serve_queue(&self) {
         if self.waiting_count.load(Ordering::Acquire) == 0 {
             return;
@@ -375,7 +375,7 @@ impl<C: Connection> Picker<C> {
             if waiting.is_empty() {
                 break;
             }
-            let Some(pick) = self.pick_now(None, Last::Nobody) else { break };
+            let Some(pick) = self.pick_now(None, Last::None) else { break };
             if let Some(first) = waiting.pop_front() {
                 // A caller that has left in this moment gives the pick back by dropping it.
                 let _ = first.send(pick);
@@ -410,12 +410,12 @@ impl<C: Connection> Picker<C> {
     }
 }
 
-/// What is picked when nobody else is ready.
+/// What is picked when no other endpoint is ready.
 #[derive(Clone, Copy)]
 enum Last {
     /// The endpoint that should be avoided.
     Avoided,
-    Nobody,
+    None,
 }
 
 fn member<C: Connection>((endpoint, candidate): (Arc<Endpoint<C>>, Candidate)) -> (u64, Member<C>) {

@@ -10,7 +10,7 @@
 //! others in proportion. Where no endpoint of a pool takes the call after all, the call goes to the next pool.
 //!
 //! - **Ejection**: of the endpoints with a connection no more may be out than the policy says. If more would be, it is not
-//!   they who are at fault, or there is no choice: panic (Envoy's panic threshold), all are used. A panic lasts a moment at
+//!   the endpoints that are at fault, or there is no choice: panic (Envoy's panic threshold), all are used. A panic lasts a moment at
 //!   least, so that a service at the threshold does not change its pools with every call.
 //! - **Zones**: each zone is taken to make an equal share of all calls. While our zone's part of the healthy capacity is
 //!   that share, its calls stay within; what it lacks spills over to the others.
@@ -79,7 +79,7 @@ impl<T> Plan<T> {
         let until = back.chain(calmer).min();
 
         let usable: Vec<_> = connected.into_iter().filter(|(_, candidate)| out_until(candidate).is_none()).collect();
-        // Those on probation are asked once: they cannot bear the calls of a whole service.
+        // An endpoint on probation is asked once: it cannot bear the calls of a whole service.
         let bears = |candidate: &Candidate| panic_since.is_some() || candidate.outlier.is_healthy();
         let split_is_usable =
             |split: &&SplitPolicy| usable.iter().any(|(_, c)| share(split, &c.traits).is_some() && bears(c));

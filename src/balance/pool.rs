@@ -93,7 +93,7 @@ struct State<C: Connection> {
     members: Vec<Member<C>>,
     shares: Shares,
     rng: SmallRng,
-    /// tower works on it. Whoever finds it so comes after a panic.
+    /// tower works on it. A draw that finds it so comes after a panic.
     busy: bool,
     #[cfg(test)]
     alive: Arc<Mutex<std::collections::BTreeSet<u64>>>,
@@ -193,7 +193,7 @@ impl<C: Connection> Drop for Entry<C> {
     fn drop(&mut self) {
         #[cfg(test)]
         self.alive.lock().remove(&self.member.generation);
-        // tower drops a failed entry without telling anyone.
+        // tower drops a failed entry without a word.
         if !self.member.endpoint.is_current(self.member.generation) {
             self.service.changed();
         }
@@ -329,7 +329,7 @@ impl<C: Connection> State<C> {
         }
     }
 
-    /// One draw of tower's. `None`: it has nobody.
+    /// One draw of tower's. `None`: it has no entry.
     fn next(&mut self, context: &mut Context<'_>) -> Option<Arc<Endpoint<C>>> {
         match self.balance.poll_ready(context) {
             Poll::Ready(Ok(())) => {}

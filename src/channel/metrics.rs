@@ -45,9 +45,9 @@ const TRANSPARENT_RETRIES: &str = "meshwork_client_transparent_retries_total";
 const HEDGES: &str = "meshwork_client_hedges_total";
 const REFUSED_BY_BUDGET: &str = "meshwork_client_retry_budget_refused_total";
 
-/// How often what is known of the endpoints is told: as often as it is collected, by Prometheus's custom of 15 s, and more.
+/// How often the gauges of the endpoints are set: more often than they are collected, by Prometheus's custom each 15 s.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// A method that nobody declares, as OpenTelemetry calls it: paths that somebody makes up must not become labels.
+/// An undeclared method, as OpenTelemetry calls it: paths that a caller makes up must not become labels.
 const OTHER: &str = "_OTHER";
 
 /// gRPC has the codes 0 to 16.

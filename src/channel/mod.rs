@@ -7,7 +7,7 @@
 //!   discovery ── endpoint set ──> driver (one task per channel) ───────────────────────┘
 //! ```
 //!
-//! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves those who wait. The
+//! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves the calls that wait. The
 //! layers are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge. What an
 //! answer means for any of them is decided in one place, `classify`.
 

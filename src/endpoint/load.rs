@@ -170,7 +170,7 @@ impl Load {
         }
         self.unanswered -= 1;
         if self.unanswered == 0 {
-            // Nobody waits any more: what comes later is not the same silence.
+            // No call waits any more: what comes later is not the same silence.
             self.ignored = 0;
             self.silent_since = None;
         }

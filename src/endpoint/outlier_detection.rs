@@ -17,8 +17,7 @@ use tokio::time::Instant;
 
 use crate::{backoff::Backoff, policy::EjectionPolicy};
 
-/// A probe that is not answered for so long makes room for another: it may be a call that takes its time, and whose caller
-/// has all the time in the world.
+/// A probe that takes longer makes room for another: it may be a call that takes its time, and whose caller has no deadline.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a call tells about its endpoint.
@@ -37,7 +36,7 @@ pub(crate) enum CallSignal {
 /// How an endpoint stands.
 #[derive(Clone, Debug)]
 pub(crate) enum OutlierState {
-    /// It takes calls; so many have failed since one went well.
+    /// It takes calls; `failures` have failed in a row.
     Healthy { failures: u32 },
     /// It takes none until then. `backoff` has the time after this one.
     Ejected { since: Instant, until: Instant, backoff: Backoff },
@@ -258,8 +257,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: nothing is ejected without so many failures in a row, no longer than the longest time, and
-        /// everybody is asked again once that is over.
+        /// Whatever happens: an endpoint is ejected only after that many failures in a row, for the longest time at most, and is
+        /// asked again once that is over.
         #[test]
         fn an_endpoint_is_out_for_a_reason_and_never_for_good(
             events in prop::collection::vec((signal(), 0..3000_u64, 0..6000_u64), 1..200),

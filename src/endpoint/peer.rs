@@ -1,4 +1,4 @@
-//! Who a call is sent to.
+//! Where a call is sent: which instance, and at which address.
 
 use std::{fmt, sync::Arc};
 
@@ -14,7 +14,7 @@ pub(crate) struct Peer(Arc<Inner>);
 struct Inner {
     address: Arc<str>,
     authority: Authority,
-    /// Which instance must answer; nobody in particular at a fixed address.
+    /// Which instance must answer; `None` at a fixed address: any.
     instance: Option<HeaderValue>,
 }
 

@@ -161,7 +161,7 @@ impl Drop for Upload {
 
 /// Polls the caller's own code. Its panic becomes an error of its stream, which is not polled again.
 fn poll_caller(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-    // Unwind-safe: nobody sees what the panic left behind, since the body is replaced.
+    // Unwind-safe: what the panic left behind is not seen again, since the body is replaced.
     catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *body).poll_frame(context))).unwrap_or_else(|_| {
         *body = Body::new(Panicked);
         Poll::Ready(Some(Err(panicked())))

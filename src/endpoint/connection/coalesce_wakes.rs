@@ -18,8 +18,8 @@ use std::{
 
 use futures_util::task::AtomicWaker;
 
-/// CoalesceWakes of a task with little to do before it yields after all: others want to run too, and who has used up tokio's budget
-/// stands still until then.
+/// Rounds of a task with little to do before it yields after all: other tasks want to run too, and one that has used up tokio's
+/// budget stands still until then.
 const ROUNDS: usize = 8;
 
 /// Runs a task in rounds.
@@ -54,7 +54,7 @@ impl CoalesceWakes {
             // What woke the task is what it is about to look at.
             self.state.again.swap(false, Ordering::SeqCst);
             let polled = work(&mut Context::from_waker(&self.waker));
-            // In this order: who wakes in between wakes the task as well, which does no harm.
+            // In this order: a wake in between wakes the task as well, which does no harm.
             self.state.running.store(false, Ordering::SeqCst);
             if !self.state.again.swap(false, Ordering::SeqCst) || polled.is_ready() {
                 return polled;
@@ -93,7 +93,7 @@ mod tests {
         }
     }
 
-    /// Polls work that wakes itself so many times; how often it was polled, and the task woken.
+    /// Polls work that wakes itself `wakes` times; how often it was polled, and the task woken.
     fn rounds(wakes: usize, busy: bool) -> (usize, usize) {
         let (rounds, woken) = (CoalesceWakes::new(), Arc::new(Woken::default()));
         let mut polls = 0;

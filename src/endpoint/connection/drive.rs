@@ -134,7 +134,7 @@ impl Connection {
         .await
     }
 
-    /// Drives the connection until it takes no more calls: the server leaves, or it broke, or nobody holds a handle on it.
+    /// Drives the connection until it takes no more calls: the server leaves, or it broke, or its last handle is gone.
     pub(crate) async fn serve(&mut self) -> hyper::Result<()> {
         poll_fn(|context| self.run(context, Parts::poll_intake)).await
     }

@@ -30,7 +30,7 @@ struct Kept {
     io: BufWriter<BoxedIo>,
     /// Whether something was written that may not have left.
     unflushed: bool,
-    /// Who writes.
+    /// The task that writes.
     writer: Option<Waker>,
     /// Whether the writer waits for room.
     waiting: bool,
@@ -80,7 +80,7 @@ impl Kept {
         }
     }
 
-    /// Writes, and notes who does: the flusher has another waker than the writer's.
+    /// Writes, and notes the writer's waker: the flusher has another one.
     fn write<T>(
         &mut self,
         context: &mut Context<'_>,
