@@ -3,6 +3,7 @@
 //! Every method is asynchronous and may fail, although the one implementation here, [`Memory`], needs neither.
 
 mod memory;
+mod shared;
 mod wakers;
 mod watcher;
 
@@ -12,12 +13,15 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 pub use memory::Memory;
 use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, RefusedInstance};
-pub use wakers::MAX_WATCHES;
 pub use watcher::PROGRESS_INTERVAL;
 
 use crate::{
+    limits::MAX_WATCHES,
     policies::PolicyError,
-    table::{Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, ServiceState},
+    table::{
+        Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume,
+        ServiceState,
+    },
 };
 
 /// Keeps the leases and the policies of one mesh.
@@ -69,15 +73,6 @@ pub trait Backend: Send + Sync + 'static {
 
 /// The responses of one watch.
 pub type Updates = BoxStream<'static, Update>;
-
-/// A point in the history of an epoch, up to which a watcher has seen everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resume {
-    /// The epoch of `revision`.
-    pub epoch: String,
-    /// The last revision seen.
-    pub revision: u64,
-}
 
 /// One step of a watch.
 #[derive(Clone, Debug)]

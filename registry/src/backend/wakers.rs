@@ -8,11 +8,10 @@ use std::{
 use tokio::sync::Notify;
 
 use super::BackendError;
-use crate::table::{Interest, Touched};
-
-/// How many watches may be open at once. A process needs one for all of its channels, so this is also the number of
-/// processes of a mesh.
-pub const MAX_WATCHES: usize = 10_000;
+use crate::{
+    limits::MAX_WATCHES,
+    table::{Interest, Touched},
+};
 
 /// The open watches, by what they are about.
 #[derive(Debug, Default)]

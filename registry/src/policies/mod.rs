@@ -3,6 +3,7 @@
 //! The etag is a hash of the policy itself. So it needs no counter that a restart could lose, two registries with the same
 //! policy give it the same etag, and setting what is there already is seen to be no change.
 
+mod check;
 mod file;
 
 use std::{
@@ -17,13 +18,11 @@ use meshwork::contract::meshwork::registry::v1::{EjectionPolicy, Policy, RetryPo
 use prost::Message as _;
 use tokio::sync::OwnedMutexGuard;
 
+pub(crate) use check::check_policy;
 pub use file::PolicyFileError;
 
-use crate::{request, table::MAX_SERVICES};
+use crate::limits::MAX_POLICIES;
 use file::PolicyFile;
-
-/// How many policies may be set: one for each service that a registry can know.
-pub const MAX_POLICIES: usize = MAX_SERVICES;
 
 /// The policies of one mesh. A cheap handle; its clones share them.
 #[derive(Clone, Debug, Default)]
@@ -159,7 +158,7 @@ fn etag(policy: &Policy) -> String {
 
 /// A policy of the file, which people may have written: checked like one of a request.
 fn check_stored(stored: Policy, now: SystemTime) -> Result<Policy, PolicyFileError> {
-    match request::check_policy(&stored) {
+    match check_policy(&stored) {
         Ok(()) => {
             let update_time = stored.update_time.and_then(|time| SystemTime::try_from(time).ok());
             Ok(complete(stored, update_time.unwrap_or(now)))

@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use meshwork::contract::meshwork::registry::v1::Policy;
 
-use super::{InstanceKey, LeaseId, MAX_INSTANCES, MAX_SERVICES, Record, StoreConflict};
+use super::{InstanceKey, LeaseId, Record, StoreConflict};
+use crate::limits::{MAX_INSTANCES, MAX_SERVICES};
 
 /// A lease as its holder sees it.
 #[derive(Clone, Debug)]

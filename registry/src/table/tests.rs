@@ -1,6 +1,7 @@
 //! What the table promises, case by case.
 
 use super::*;
+use crate::limits::MAX_TOMBSTONES;
 
 const TTL: Duration = Duration::from_secs(10);
 
