@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     Store,
     domain::{Input, Reservation},
-    service::DOMAIN,
+    names::DOMAIN,
     store::reserved_after,
 };
 

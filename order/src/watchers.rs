@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 /// All watchers; clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Watchers(Arc<Mutex<HashMap<Uuid, watch::Sender<()>>>>);
 
 impl Watchers {
