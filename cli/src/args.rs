@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, its defaults, and its help.
 
 mod policy;
+mod source;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -12,11 +13,10 @@ pub use policy::{
     PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
     SplitArgs,
 };
+pub use source::{DEFAULT_REGISTRY, SourceArgs};
 
 use crate::fleet::Replicas;
-
-/// Where a registry is, unless told otherwise.
-pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";
+use source::parse_registry;
 
 const HELP: &str = "\
 Examples:
@@ -229,22 +229,6 @@ pub struct DemoArgs {
     pub log: LogArgs,
 }
 
-/// What the commands that ask a registry have in common.
-#[derive(Args, Clone, Debug)]
-#[command(mut_arg("log_level", |arg| arg.default_value("off")))]
-pub struct SourceArgs {
-    /// The registries of the mesh, which are used together
-    #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
-    #[arg(default_value = DEFAULT_REGISTRY)]
-    pub registry: Vec<String>,
-    /// Print protobuf JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogArgs,
-}
-
 /// `meshwork services`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SERVICES_HELP)]
@@ -379,15 +363,6 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
 /// Reads a time.
 fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     text.parse().map_err(|_| "must be a time as in 2026-11-29T02:00:00Z")
-}
-
-/// Reads the address of a registry: `http://HOST:PORT`, where `http://` may be left out.
-fn parse_registry(text: &str) -> Result<String, &'static str> {
-    let problem = "must be http://HOST:PORT, such as http://127.0.0.1:7600";
-    let address = text.strip_prefix("http://").unwrap_or(text);
-    let address = address.strip_suffix('/').unwrap_or(address);
-    let address: HostPort = address.parse().map_err(|_| problem)?;
-    Ok(format!("http://{address}"))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use meshwork::process::parse_duration;
 
-use super::SourceArgs;
+use super::source::SourceArgs;
 
 const POLICY_HELP: &str = "\
 Examples:
