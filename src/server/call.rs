@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as HttpBody;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, body::Body, service::Routes};
 use tower::Service as _;
@@ -17,11 +18,10 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     Limits,
-    fault::{self, ERRORS},
+    fault::{self, ERRORS, malformed},
     methods::{Flow, Methods},
     metrics::{self, Timed},
-    places::{Place, Places},
-    request::{CheckedBody, Encoding, malformed},
+    request::{CheckedBody, Encoding},
     response::{StreamBody, UnaryBody},
 };
 use crate::{
@@ -43,8 +43,8 @@ pub(super) struct Stack {
     pub(super) methods: Methods,
     pub(super) instance: HeaderValue,
     pub(super) limits: Limits,
-    pub(super) calls: Places,
-    pub(super) streams: Places,
+    pub(super) calls: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
     pub(super) draining: CancellationToken,
     /// Whether each registry admits the instance.
     pub(super) admissions: Vec<Condition>,
@@ -54,11 +54,11 @@ pub(super) struct Stack {
 struct Admitted {
     flow: Flow,
     deadline: Option<Deadline>,
-    place: Place,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Admitted {
-    /// When the answer must have begun, at the latest: a request that should be one message and never ends holds its place
+    /// When the answer must have begun, at the latest: a request that should be one message and never ends holds its permit
     /// no longer.
     fn begin_by(&self, longest: Duration) -> Option<Deadline> {
         match self.flow {
@@ -117,8 +117,8 @@ impl Stack {
         self.check_admission(path)?;
         let flow = self.methods.flow(path);
         let deadline = self.deadline(headers, flow)?;
-        let place = self.place(flow)?;
-        Ok(Admitted { flow, deadline, place })
+        let permit = self.permit(flow)?;
+        Ok(Admitted { flow, deadline, permit })
     }
 
     fn check_service(&self, path: &str) -> Result<(), Box<Response<Body>>> {
@@ -152,9 +152,9 @@ impl Stack {
         Ok(timeout.into_iter().chain(longest).min().map(Deadline::after))
     }
 
-    /// A place among the calls that run.
-    fn place(&self, flow: Flow) -> Result<Place, Box<Response<Body>>> {
-        let places = match flow {
+    /// One of the calls that may run at a time.
+    fn permit(&self, flow: Flow) -> Result<OwnedSemaphorePermit, Box<Response<Body>>> {
+        let permits = match flow {
             Flow::Unary => &self.calls,
             Flow::ServerStreaming | Flow::ClientStreaming => {
                 if self.draining.is_cancelled() {
@@ -163,8 +163,8 @@ impl Stack {
                 &self.streams
             }
         };
-        let full = || refused(Refusal::Overloaded, "this instance has as many calls as it takes");
-        places.take().ok_or_else(full)
+        let full = |_| refused(Refusal::Overloaded, "this instance has as many calls as it takes");
+        permits.clone().try_acquire_owned().map_err(full)
     }
 
     /// Runs a call: a handler's panic and its deadline end it, and nothing else does.
@@ -174,7 +174,7 @@ impl Stack {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let begin_by = admitted.begin_by(self.limits.unary_time);
-        let Admitted { flow, deadline, place } = admitted;
+        let Admitted { flow, deadline, permit } = admitted;
         let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
@@ -209,11 +209,11 @@ impl Stack {
         };
         fault::unclaim(response.headers_mut());
         match flow {
-            // Its message is ready, so that its place can be given to the next while the peer reads.
+            // Its message is ready, so that its permit can be given to the next while the peer reads.
             Flow::Unary => response,
             Flow::ServerStreaming | Flow::ClientStreaming => {
                 let draining = draining.map(CancellationToken::cancelled_owned);
-                response.map(|body| Body::new(StreamBody::new(body, place, deadline, draining)))
+                response.map(|body| Body::new(StreamBody::new(body, permit, deadline, draining)))
             }
         }
     }

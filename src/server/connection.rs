@@ -21,12 +21,12 @@ use hyper::{rt::Executor, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::{Sleep, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Limits, call::Stack, places::Place};
+use super::{Limits, call::Stack};
 
 /// HTTP/2's preface (24 bytes) and the header (9 bytes) of the SETTINGS frame that must follow it (RFC 9113, 3.4).
 const GREETING: usize = 24 + 9;
@@ -76,7 +76,7 @@ pub(super) async fn serve<IO>(
     http2: Builder<CallTasks>,
     stack: Arc<Stack>,
     goaway: CancellationToken,
-    _place: Place,
+    _permit: OwnedSemaphorePermit,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -101,7 +101,7 @@ pub(super) async fn serve<IO>(
     ended(connection.await);
 }
 
-/// How a connection ends is its peer's matter: it is no news.
+/// Connection errors are the peer's business, so they are logged at debug.
 fn ended(end: hyper::Result<()>) {
     if let Err(error) = end {
         tracing::debug!(%error, "a connection ended");

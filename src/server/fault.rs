@@ -5,7 +5,6 @@ use std::any::Any;
 use http::{HeaderMap, HeaderValue, Response};
 use tonic::{Code, Status, body::Body};
 
-use super::request::malformed;
 use crate::{
     headers::{INSTANCE, REFUSED, Refusal, drop_unreadable_details},
     rpc::Domain,
@@ -41,6 +40,11 @@ pub(super) fn refused(refusal: Refusal, message: impl Into<String>) -> Response<
     let mut response: Response<Body> = ERRORS.error(refusal.code(), refusal.reason(), message).into_http();
     response.headers_mut().insert(REFUSED, HeaderValue::from_static(refusal.name()));
     response
+}
+
+/// The caller's bytes are not a request.
+pub(super) fn malformed(message: impl Into<String>) -> Status {
+    ERRORS.error(Code::InvalidArgument, "MALFORMED_REQUEST", message)
 }
 
 /// What a call that ran past its deadline ends with.

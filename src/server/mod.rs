@@ -11,6 +11,7 @@
 mod call;
 mod config;
 mod connection;
+mod error;
 mod fault;
 mod health;
 mod infrastructure;
@@ -18,23 +19,25 @@ mod limits;
 mod membership;
 mod methods;
 mod metrics;
-mod places;
 mod request;
 mod response;
 mod runtime;
+mod store;
 
 use std::{convert::Infallible, future::Future, io};
 
 use futures_util::Stream;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, server::NamedService};
 use tower::Service;
 
 pub use config::Config;
+pub use error::Error;
 pub use fault::{draining_status, not_serving_status};
 pub use limits::Limits;
+pub use store::{ServedStore, StoreScope};
 
 pub use crate::discovery::announce::AnnounceError;
 use crate::{
@@ -45,42 +48,15 @@ use crate::{
 use health::Conditions;
 use infrastructure::Services;
 use membership::Announce;
-
-/// The store that a server serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServedStore {
-    /// Its id.
-    pub store_id: String,
-    /// Where it is, by which a copy of it is told apart: another text for each database. Empty: not said.
-    pub place: String,
-    /// Whose it is.
-    pub scope: StoreScope,
-}
-
-/// Whose a store is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreScope {
-    /// Of the whole service: all instances serve the same, and others read its log.
-    Service,
-    /// Of one instance, as a private view.
-    Instance,
-}
+use runtime::Parts;
 
 /// A server of one or more tonic services, as one instance of a mesh service.
-pub struct Server {
-    config: Config,
-    services: Services,
-    descriptors: Vec<&'static [u8]>,
-    draining: CancellationToken,
-    announce: Option<Announce>,
-    conditions: Conditions,
-    store: Option<ServedStore>,
-}
+pub struct Server(Parts);
 
 impl Server {
     /// A server without services yet.
     pub fn new(config: Config) -> Self {
-        Self {
+        Self(Parts {
             config,
             services: Services::default(),
             descriptors: vec![crate::contract::DESCRIPTORS, tonic_types::pb::FILE_DESCRIPTOR_SET],
@@ -88,7 +64,7 @@ impl Server {
             announce: None,
             conditions: Conditions::default(),
             store: None,
-        }
+        })
     }
 
     /// Adds a tonic service.
@@ -106,7 +82,7 @@ impl Server {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.services = self.services.add(service);
+        self.0.services = self.0.services.add(service);
         self
     }
 
@@ -114,7 +90,7 @@ impl Server {
     /// come reflection, which methods stream, and which may be sent again.
     #[must_use]
     pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
-        self.descriptors.push(encoded);
+        self.0.descriptors.push(encoded);
         self
     }
 
@@ -122,14 +98,14 @@ impl Server {
     /// and so is its status in the registry, so that clients go elsewhere.
     #[must_use]
     pub fn depends_on(mut self, condition: Condition) -> Self {
-        self.conditions.essential.push(condition);
+        self.0.conditions.essential.push(condition);
         self
     }
 
     /// Reports a condition under a health name of its own, such as `events/order`. It takes no calls away.
     #[must_use]
     pub fn reports(mut self, name: impl Into<String>, condition: Condition) -> Self {
-        self.conditions.reported.push((name.into(), condition));
+        self.0.conditions.reported.push((name.into(), condition));
         self
     }
 
@@ -137,27 +113,27 @@ impl Server {
     /// served, unless every instance has one of its own.
     #[must_use]
     pub fn serves_store(mut self, store: ServedStore) -> Self {
-        self.store = Some(store);
+        self.0.store = Some(store);
         self
     }
 
     /// Fires when the server leaves and has told everybody: every long stream shall end now with [`draining_status`], so
     /// that its client moves to another instance. Streams that go on are aborted at the drain limit.
     pub fn draining(&self) -> CancellationToken {
-        self.draining.clone()
+        self.0.draining.clone()
     }
 
     /// What all calls depend on, as one condition: well while the server is SERVING, or leaves. Every long stream shall end with
     /// [`not_serving_status`] while it is not, because a client does not look again where a stream comes from.
     pub fn serving(&self) -> Condition {
-        self.conditions.together.condition()
+        self.0.conditions.together.condition()
     }
 
     /// Announces the server in a mesh, at each of its registries: others find it for as long as it serves. A registry that is
     /// away is waited for while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]
     pub fn announce(self, mesh: Mesh) -> Self {
-        let service = self.config.service.clone();
+        let service = self.0.config.service.clone();
         let registries: Vec<_> = mesh.registries().into_iter().map(RegistryServiceClient::new).collect();
         let gates = Gate::to_all(registries.len(), &mesh.registry_states());
         // Watched from now on, so that the drain does not begin with a new watch.
@@ -173,7 +149,7 @@ impl Server {
 
     #[must_use]
     fn announce_through(mut self, announce: Announce) -> Self {
-        self.announce = Some(announce);
+        self.0.announce = Some(announce);
         self
     }
 
@@ -195,32 +171,8 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = ()>,
     {
-        runtime::serve(self, incoming, shutdown).await
+        runtime::serve(self.0, incoming, shutdown).await
     }
-}
-
-/// Why a server could not serve, or had to stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The instance id cannot be a header's value.
-    #[error("instance id {0:?}: must be 1 to 128 visible ASCII characters")]
-    InvalidInstanceId(String),
-    /// The bytes given to [`Server::descriptors`] are not a `FileDescriptorSet`.
-    #[error("the descriptors cannot be read")]
-    Descriptors(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The instance cannot be in the registry, and therefore not in the mesh.
-    #[error(transparent)]
-    Announce(#[from] AnnounceError),
-}
-
-/// An instance id as a header's value.
-fn instance_header(instance_id: &str) -> Result<HeaderValue, Error> {
-    let invalid = || Error::InvalidInstanceId(instance_id.to_owned());
-    if !(1..=128).contains(&instance_id.len()) || !instance_id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(invalid());
-    }
-    HeaderValue::from_str(instance_id).map_err(|_| invalid())
 }
 
 #[cfg(test)]

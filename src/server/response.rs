@@ -1,4 +1,4 @@
-//! The bodies of answers. A stream's holds the call's place, ends at its deadline, and survives a panic; that of a unary call
+//! The bodies of answers. A stream's holds the call's permit, ends at its deadline, and survives a panic; that of a unary call
 //! tells how the call ends.
 
 use std::{
@@ -11,11 +11,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 
-use super::{fault, metrics::Timed, places::Place};
+use super::{fault, metrics::Timed};
 use crate::{
     deadline::{self, Deadline},
     rpc::{code_in, code_of},
@@ -28,18 +28,18 @@ pub(super) struct StreamBody {
     /// For streams that do not know of the drain themselves (health, reflection).
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     ended: bool,
-    _place: Place,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl StreamBody {
     pub(super) fn new(
         inner: Body,
-        place: Place,
+        permit: OwnedSemaphorePermit,
         deadline: Option<Deadline>,
         draining: Option<WaitForCancellationFutureOwned>,
     ) -> Self {
         let deadline = deadline.map(|deadline| (deadline, Box::pin(tokio::time::sleep_until(deadline.0))));
-        Self { inner, deadline, draining: draining.map(Box::pin), ended: false, _place: place }
+        Self { inner, deadline, draining: draining.map(Box::pin), ended: false, _permit: permit }
     }
 
     /// Asks the handler's stream, as part of its call.

@@ -6,6 +6,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use hyper::server::conn::http2::Builder;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -13,14 +14,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::HealthReporter;
 
 use super::{
-    Error, Server,
+    Config, Error, ServedStore,
     call::Stack,
     connection::{self, CallTasks},
-    health::Health,
-    infrastructure, instance_header,
-    membership::{self, Membership},
+    health::{Conditions, Health},
+    infrastructure::{self, Services},
+    limits::permits,
+    membership::{self, Announce, Membership},
     methods::Methods,
-    places::Places,
 };
 use crate::contract::meshwork::registry::v1::Instance;
 
@@ -31,13 +32,24 @@ const BACKLOG: usize = 1024;
 /// For the tasks of aborted calls to end. They need no time but what they take to their next await.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
-pub(super) async fn serve<IO, I, F>(server: Server, incoming: I, shutdown: F) -> Result<(), Error>
+/// What a server is made of.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) services: Services,
+    pub(super) descriptors: Vec<&'static [u8]>,
+    pub(super) draining: CancellationToken,
+    pub(super) announce: Option<Announce>,
+    pub(super) conditions: Conditions,
+    pub(super) store: Option<ServedStore>,
+}
+
+pub(super) async fn serve<IO, I, F>(parts: Parts, incoming: I, shutdown: F) -> Result<(), Error>
 where
     I: Stream<Item = io::Result<IO>>,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let Server { config, services, mut descriptors, draining, announce, conditions, store } = server;
+    let Parts { config, services, mut descriptors, draining, announce, conditions, store } = parts;
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
     let own = services.names.clone();
@@ -53,7 +65,7 @@ where
         );
     }
     let instance = membership::instance(&config, &own, &methods, store);
-    let header = instance_header(&config.instance_id)?;
+    let header = config.instance_header()?;
     let instance = Instance { status: health.begin().await.into(), ..instance };
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());
@@ -63,8 +75,8 @@ where
         services: services.names,
         methods,
         instance: header,
-        calls: Places::new(config.limits.concurrent_calls),
-        streams: Places::new(config.limits.concurrent_streams),
+        calls: permits(config.limits.concurrent_calls),
+        streams: permits(config.limits.concurrent_streams),
         limits: config.limits,
         draining: draining.clone(),
         admissions: membership.admissions().collect(),
@@ -104,7 +116,7 @@ where
 struct Connections {
     stack: Arc<Stack>,
     http2: Builder<CallTasks>,
-    places: Places,
+    permits: Arc<Semaphore>,
     open: JoinSet<()>,
     calls: TaskTracker,
     goaway: CancellationToken,
@@ -116,7 +128,7 @@ impl Connections {
         calls.close();
         Self {
             http2: connection::http2(&stack.limits, CallTasks(calls.clone())),
-            places: Places::new(stack.limits.connections),
+            permits: permits(stack.limits.connections),
             open: JoinSet::new(),
             goaway: CancellationToken::new(),
             stack: Arc::new(stack),
@@ -169,12 +181,12 @@ impl Connections {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.places.take() {
-            Some(place) => {
+        match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => {
                 let (http2, stack, goaway) = (self.http2.clone(), self.stack.clone(), self.goaway.child_token());
-                self.open.spawn(connection::serve(io, http2, stack, goaway, place));
+                self.open.spawn(connection::serve(io, http2, stack, goaway, permit));
             }
-            None => tracing::warn!(limit = self.stack.limits.connections, "a connection too many was closed"),
+            Err(_) => tracing::warn!(limit = self.stack.limits.connections, "a connection too many was closed"),
         }
     }
 
