@@ -67,8 +67,8 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
-        .add_service(Feed::service(store.outbox().clone(), draining, serving))
-        .add_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
+        .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
+        .add_mesh_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
         .reports(orders.health_name(), orders.condition())
         .announce(mesh);
     let served = server.serve(incoming, shutdown).await;

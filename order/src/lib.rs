@@ -68,9 +68,9 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(OrderServiceServer::new(rpcs))
-        .add_service(Feed::service(store.outbox().clone(), draining, serving))
+        .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
         // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
-        .add_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())
+        .add_mesh_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())
         .reports(credit.health_name(), credit.condition())
         .announce(mesh);
     let served = tokio::select! {

@@ -83,7 +83,7 @@ where
     let server = store
         .served_by(server, StoreScope::Instance)
         .add_service(QueryServiceServer::new(service))
-        .add_service(operations.service())
+        .add_mesh_service(operations.service())
         .reports(orders.health_name(), orders.condition())
         .reports(customers.health_name(), customers.condition())
         .announce(mesh);

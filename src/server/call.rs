@@ -4,7 +4,7 @@
 //! needs what the step before found out. Before [`Stack::run`] nothing of a call has happened: what is refused until
 //! then may be sent again, and says so.
 
-use std::{collections::BTreeSet, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
@@ -13,12 +13,13 @@ use http_body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, body::Body, service::Routes};
-use tower::Service as _;
 use tracing::{Instrument as _, Span};
 
 use super::{
     Limits,
     fault::{self, ERRORS, malformed},
+    infrastructure::Kind,
+    layers::Handler,
     methods::{Flow, Methods},
     metrics::{self, Timed},
     request::{CheckedBody, Encoding},
@@ -37,9 +38,9 @@ const INFRASTRUCTURE: &str = "/grpc.";
 
 /// What all calls of a server share.
 pub(super) struct Stack {
-    pub(super) routes: Routes,
-    /// Full names of what is routed.
-    pub(super) services: BTreeSet<String>,
+    pub(super) infrastructure: Routes,
+    /// By their full names.
+    pub(super) services: BTreeMap<String, Kind>,
     pub(super) methods: Methods,
     pub(super) instance: HeaderValue,
     pub(super) limits: Limits,
@@ -52,6 +53,7 @@ pub(super) struct Stack {
 
 /// A call that may begin.
 struct Admitted {
+    kind: Kind,
     flow: Flow,
     deadline: Option<Deadline>,
     permit: OwnedSemaphorePermit,
@@ -69,8 +71,8 @@ impl Admitted {
 }
 
 impl Stack {
-    /// Answers one call. Never fails: what goes wrong is the answer.
-    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    /// Answers one call, by `own` if it is for one of the user's services. Never fails: what goes wrong is the answer.
+    pub(super) async fn answer<B>(self: Arc<Self>, own: Handler, request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -80,7 +82,7 @@ impl Stack {
         let (mut response, span) = match self.admit(request.headers(), path) {
             Ok(admitted) => {
                 let span = span(path);
-                (self.run(admitted, request, span.clone()).await, span)
+                (self.run(admitted, own, request, span.clone()).await, span)
             }
             Err(refused) => {
                 metrics::refused(&refused);
@@ -113,18 +115,19 @@ impl Stack {
             let message = format!("this is instance {}, not the one that was called", self.shown_instance());
             return Err(refused(Refusal::WrongInstance, message));
         }
-        self.check_service(path)?;
+        let kind = self.kind(path)?;
         self.check_admission(path)?;
         let flow = self.methods.flow(path);
         let deadline = self.deadline(headers, flow)?;
         let permit = self.permit(flow)?;
-        Ok(Admitted { flow, deadline, permit })
+        Ok(Admitted { kind, flow, deadline, permit })
     }
 
-    fn check_service(&self, path: &str) -> Result<(), Box<Response<Body>>> {
+    /// Of which kind the service is that is called.
+    fn kind(&self, path: &str) -> Result<Kind, Box<Response<Body>>> {
         let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        if self.services.contains(service) {
-            return Ok(());
+        if let Some(kind) = self.services.get(service) {
+            return Ok(*kind);
         }
         let message = format!("service {service} is not served by instance {}", self.shown_instance());
         Err(Box::new(ERRORS.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
@@ -168,13 +171,13 @@ impl Stack {
     }
 
     /// Runs a call: a handler's panic and its deadline end it, and nothing else does.
-    async fn run<B>(&self, admitted: Admitted, mut request: Request<B>, span: Span) -> Response<Body>
+    async fn run<B>(&self, admitted: Admitted, own: Handler, mut request: Request<B>, span: Span) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let begin_by = admitted.begin_by(self.limits.unary_time);
-        let Admitted { flow, deadline, permit } = admitted;
+        let Admitted { kind, flow, deadline, permit } = admitted;
         let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
@@ -185,9 +188,11 @@ impl Stack {
         }
         let encoding = Encoding::of(request.headers());
         let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding)));
-        let mut routes = self.routes.clone();
-        // Within a block, so that a panic before the first await is caught as well.
-        let handled = trace::scope(trace, async move { routes.call(request).await }.instrument(span));
+        let handler = match kind {
+            Kind::Own => own,
+            Kind::Infrastructure => Handler::Routes(self.infrastructure.clone()),
+        };
+        let handled = trace::scope(trace, handler.call(request).instrument(span));
         let handled = AssertUnwindSafe(handled).catch_unwind();
         let handled = async {
             match deadline {
@@ -203,8 +208,7 @@ impl Stack {
             },
         };
         let mut response = match handled {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
+            Ok(response) => response,
             Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
         };
         fault::unclaim(response.headers_mut());

@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Limits, call::Stack};
+use super::{Limits, call::Stack, layers::Handler};
 
 /// HTTP/2's preface (24 bytes) and the header (9 bytes) of the SETTINGS frame that must follow it (RFC 9113, 3.4).
 const GREETING: usize = 24 + 9;
@@ -75,6 +75,7 @@ pub(super) async fn serve<IO>(
     io: IO,
     http2: Builder<CallTasks>,
     stack: Arc<Stack>,
+    own: Handler,
     goaway: CancellationToken,
     _permit: OwnedSemaphorePermit,
 ) where
@@ -83,7 +84,7 @@ pub(super) async fn serve<IO>(
     let handshake = sleep(stack.limits.handshake_time);
     let (io, greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
     let answer = service_fn(move |request| {
-        let answer = stack.clone().answer(request);
+        let answer = stack.clone().answer(own.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut connection = pin!(http2.serve_connection(TokioIo::new(io), answer));

@@ -1,9 +1,9 @@
 //! The errors that the server answers by itself, beside those of its handlers.
 
-use std::any::Any;
+use std::{any::Any, error::Error};
 
 use http::{HeaderMap, HeaderValue, Response};
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status, body::Body, codegen::StdError};
 
 use crate::{
     headers::{INSTANCE, REFUSED, Refusal, drop_unreadable_details},
@@ -57,6 +57,14 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
     tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked");
     ERRORS.error(Code::Internal, "PANIC", "the handler failed")
+}
+
+/// What a call ends with if a layer fails: with a status that it fails with; of anything else nothing is told to the caller.
+pub(super) fn of_layer(error: StdError) -> Status {
+    Status::try_from_error(error).unwrap_or_else(|error| {
+        tracing::error!(error = &*error as &dyn Error, "a layer failed");
+        ERRORS.error(Code::Internal, "LAYER_FAILED", "a layer of the server failed")
+    })
 }
 
 /// Takes out of a handler's headers or trailers what only the server may say. A handler that passes the error of a call of

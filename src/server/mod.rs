@@ -1,7 +1,7 @@
 //! THE server: tonic services behind an accept loop that joins the mesh and leaves it without dropping a call.
 //!
 //! ```text
-//!   accept (runtime) -> connection -> call: admit -> run -> your service
+//!   accept (runtime) -> connection -> call: admit -> run -> your layers -> your service
 //! ```
 //!
 //! The loop and every connection are owned here, because tonic's own server closes its listener at the first sign of a
@@ -15,6 +15,7 @@ mod error;
 mod fault;
 mod health;
 mod infrastructure;
+mod layers;
 mod limits;
 mod membership;
 mod methods;
@@ -26,16 +27,18 @@ mod store;
 
 use std::{convert::Infallible, future::Future, io};
 
+use bytes::Bytes;
 use futures_util::Stream;
 use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, server::NamedService};
-use tower::Service;
+use tonic::{body::Body, codegen::StdError, server::NamedService};
+use tower::{Layer, Service};
 
 pub use config::Config;
 pub use error::Error;
 pub use fault::{draining_status, not_serving_status};
+pub use layers::Routed;
 pub use limits::Limits;
 pub use store::{ServedStore, StoreScope};
 
@@ -46,7 +49,8 @@ use crate::{
 };
 
 use health::Conditions;
-use infrastructure::Services;
+use infrastructure::{Kind, Services};
+use layers::Layers;
 use membership::Announce;
 use runtime::Parts;
 
@@ -59,6 +63,7 @@ impl Server {
         Self(Parts {
             config,
             services: Services::default(),
+            layers: Layers::default(),
             descriptors: vec![crate::contract::DESCRIPTORS, tonic_types::pb::FILE_DESCRIPTOR_SET],
             draining: CancellationToken::new(),
             announce: None,
@@ -82,7 +87,98 @@ impl Server {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.0.services = self.0.services.add(service);
+        self.0.services.add(service, Kind::Own);
+        self
+    }
+
+    /// Adds a service by which the mesh itself works, such as a feed of events: as [`add_service`](Self::add_service), but no
+    /// [`layer`](Self::layer) is around it, since its callers are other services and operators, and not yours.
+    ///
+    /// # Panics
+    /// If a service of that name was added before.
+    #[must_use]
+    pub fn add_mesh_service<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.0.services.add(service, Kind::Infrastructure);
+        self
+    }
+
+    /// Wraps your services in a tower layer: the place for authentication, and for what else concerns all of your calls. It is
+    /// tonic's `Server::builder().layer(..)`: any layer that works there works here, tonic's interceptors among them.
+    ///
+    /// ```
+    /// use meshwork::server::{Config, Server};
+    /// use tonic::{Request, Status, service::InterceptorLayer};
+    ///
+    /// fn authenticate(request: Request<()>) -> Result<Request<()>, Status> {
+    ///     match request.metadata().get("authorization") {
+    ///         Some(token) if token == "Bearer sesame" => Ok(request),
+    ///         Some(_) | None => Err(Status::unauthenticated("a valid token is needed")),
+    ///     }
+    /// }
+    ///
+    /// # use std::{convert::Infallible, future::{Ready, ready}, io, task::{Context, Poll}};
+    /// # use hyper_util::rt::{TokioExecutor, TokioIo};
+    /// # use tonic::body::Body;
+    /// # #[derive(Clone)]
+    /// # struct Greeter;
+    /// # impl tonic::server::NamedService for Greeter { const NAME: &'static str = "greeter.v1.GreeterService"; }
+    /// # impl tower::Service<http::Request<Body>> for Greeter {
+    /// #     type Response = http::Response<Body>;
+    /// #     type Error = Infallible;
+    /// #     type Future = Ready<Result<Self::Response, Infallible>>;
+    /// #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> { Poll::Ready(Ok(())) }
+    /// #     fn call(&mut self, _: http::Request<Body>) -> Self::Future { ready(Ok(Status::ok("").into_http())) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::new(Config::new("greeter", "127.0.0.1:7700"))
+    ///     .layer(InterceptorLayer::new(authenticate))
+    ///     .add_service(Greeter);
+    /// # let (near, far) = tokio::io::duplex(4096);
+    /// # let incoming = futures_util::stream::iter([io::Result::Ok(far)]);
+    /// # tokio::spawn(server.serve(incoming, std::future::pending()));
+    /// # let (mut client, connection) =
+    /// #     hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await?;
+    /// # tokio::spawn(connection);
+    /// # let mut code = async |token: &str| -> Result<String, Box<dyn std::error::Error>> {
+    /// #     let call = http::Request::post("http://greeter/greeter.v1.GreeterService/Greet");
+    /// #     let call = call.header("content-type", "application/grpc").header("authorization", token);
+    /// #     let answer = client.send_request(call.body(Body::empty())?).await?;
+    /// #     Ok(answer.headers()["grpc-status"].to_str()?.to_owned())
+    /// # };
+    /// # assert_eq!(code("none").await?, "16", "UNAUTHENTICATED");
+    /// # assert_eq!(code("Bearer sesame").await?, "0", "OK");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Called several times, the first layer is the outermost. All of them are around all services of
+    /// [`add_service`](Self::add_service), in whatever order these methods are called. A call reaches them when it has passed the
+    /// instance check and the limits, and what they take is part of its deadline. They never see health, reflection and the
+    /// services of [`add_mesh_service`](Self::add_mesh_service), so that probes, subscriptions and operators' tools need no token.
+    ///
+    /// A layer's error that is or holds a [`tonic::Status`] ends the call with it. Any other is logged and ends the call as
+    /// INTERNAL, as a panic does.
+    #[must_use]
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<Routed> + Send + 'static,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+        <L::Service as Service<Request<Body>>>::Error: Into<StdError>,
+        <L::Service as Service<Request<Body>>>::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError>,
+    {
+        self.0.layers.add(layer);
         self
     }
 

@@ -44,12 +44,11 @@ impl StreamBody {
 
     /// Asks the handler's stream, as part of its call.
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let inner = Pin::new(&mut self.inner);
-        let polled = catch_unwind(AssertUnwindSafe(|| match &self.deadline {
-            Some((deadline, _)) => deadline::scope_sync(*deadline, || inner.poll_frame(context)),
-            None => inner.poll_frame(context),
-        }));
-        polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(fault::panicked(panic.as_ref())))))
+        let inner = &mut self.inner;
+        match &self.deadline {
+            Some((deadline, _)) => deadline::scope_sync(*deadline, || poll_caught(inner, context)),
+            None => poll_caught(inner, context),
+        }
     }
 
     /// Why the stream ends now, although its handler has more to say.
@@ -104,6 +103,7 @@ pub(super) struct UnaryBody {
     inner: Body,
     /// `None`: it is known how the call ends.
     timed: Option<Timed>,
+    ended: bool,
 }
 
 impl UnaryBody {
@@ -115,7 +115,7 @@ impl UnaryBody {
                 timed.end(code);
                 response
             }
-            None => response.map(|inner| Body::new(Self { inner, timed: Some(timed) })),
+            None => response.map(|inner| Body::new(Self { inner, timed: Some(timed), ended: false })),
         }
     }
 }
@@ -125,13 +125,23 @@ impl http_body::Body for UnaryBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let mut frame = match ready!(poll_caught(&mut self.inner, context)) {
+            // Only a user's layer fails here; a reset instead of a status would tell the caller nothing.
+            Some(Err(status)) => {
+                self.ended = true;
+                Some(Frame::trailers(fault::trailers(&status)))
+            }
+            Some(Ok(frame)) => Some(frame),
+            None => None,
+        };
         let code = match &mut frame {
-            Some(Ok(frame)) => frame.trailers_mut().map(|trailers| {
+            Some(frame) => frame.trailers_mut().map(|trailers| {
                 set_right(trailers);
                 code_in(trailers).unwrap_or(Code::Unknown)
             }),
-            Some(Err(status)) => Some(status.code()),
             None => Some(Code::Unknown),
         };
         if let Some(code) = code
@@ -139,16 +149,22 @@ impl http_body::Body for UnaryBody {
         {
             timed.end(code);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.ended || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Asks a body, of which a panic is an error.
+fn poll_caught(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(context)));
+    polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(fault::panicked(panic.as_ref())))))
 }
 
 /// Trailers as a handler has made them, as they may leave the server.

@@ -19,6 +19,7 @@ use super::{
     connection::{self, CallTasks},
     health::{Conditions, Health},
     infrastructure::{self, Services},
+    layers::{Handler, Layers},
     limits::permits,
     membership::{self, Announce, Membership},
     methods::Methods,
@@ -36,6 +37,7 @@ const ABORT_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) services: Services,
+    pub(super) layers: Layers,
     pub(super) descriptors: Vec<&'static [u8]>,
     pub(super) draining: CancellationToken,
     pub(super) announce: Option<Announce>,
@@ -49,14 +51,14 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let Parts { config, services, mut descriptors, draining, announce, conditions, store } = parts;
+    let Parts { config, mut services, layers, mut descriptors, draining, announce, conditions, store } = parts;
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
-    let own = services.names.clone();
+    let own = services.names();
     let reporter = HealthReporter::new();
     let mut health = Health::new(reporter.clone(), own.iter().cloned(), conditions, &config);
-    let services = services.with_infrastructure(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
-    let methods = Methods::read(&descriptors, &services.names).map_err(|error| unreadable(error.into()))?;
+    services.add_infrastructure(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
+    let methods = Methods::read(&descriptors, &services.names()).map_err(|error| unreadable(error.into()))?;
     for service in methods.undeclared(&own) {
         tracing::warn!(
             service,
@@ -70,9 +72,10 @@ where
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());
     let voice = membership.voice();
-    let mut connections = Connections::new(Stack {
-        routes: services.routes.prepare(),
-        services: services.names,
+    let own = layers.around(services.own.prepare());
+    let stack = Stack {
+        infrastructure: services.infrastructure.prepare(),
+        services: services.kinds,
         methods,
         instance: header,
         calls: permits(config.limits.concurrent_calls),
@@ -80,7 +83,8 @@ where
         limits: config.limits,
         draining: draining.clone(),
         admissions: membership.admissions().collect(),
-    });
+    };
+    let mut connections = Connections::new(stack, own);
     // Boxed, so that it can be closed before the server ends.
     let mut incoming = Box::pin(incoming.fuse());
 
@@ -115,6 +119,8 @@ where
 /// The connections of a server.
 struct Connections {
     stack: Arc<Stack>,
+    /// Cloned for each connection, as tonic does it: a user's layer need not be Sync.
+    own: Handler,
     http2: Builder<CallTasks>,
     permits: Arc<Semaphore>,
     open: JoinSet<()>,
@@ -123,7 +129,7 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(stack: Stack) -> Self {
+    fn new(stack: Stack, own: Handler) -> Self {
         let calls = TaskTracker::new();
         calls.close();
         Self {
@@ -132,6 +138,7 @@ impl Connections {
             open: JoinSet::new(),
             goaway: CancellationToken::new(),
             stack: Arc::new(stack),
+            own,
             calls,
         }
     }
@@ -183,8 +190,8 @@ impl Connections {
     {
         match self.permits.clone().try_acquire_owned() {
             Ok(permit) => {
-                let (http2, stack, goaway) = (self.http2.clone(), self.stack.clone(), self.goaway.child_token());
-                self.open.spawn(connection::serve(io, http2, stack, goaway, permit));
+                let (http2, stack, own) = (self.http2.clone(), self.stack.clone(), self.own.clone());
+                self.open.spawn(connection::serve(io, http2, stack, own, self.goaway.child_token(), permit));
             }
             Err(_) => tracing::warn!(limit = self.stack.limits.connections, "a connection too many was closed"),
         }
