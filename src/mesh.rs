@@ -4,9 +4,10 @@ use std::{
     collections::HashMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -173,7 +174,7 @@ impl Mesh {
     /// A channel to a service. All channels to one service share their connections.
     pub fn channel(&self, service: &str) -> Channel {
         let inner = &self.0;
-        let mut channels = inner.channels.lock().expect("no code panics while it holds this lock");
+        let mut channels = inner.channels.lock();
         let open = channels.get(service).and_then(Weak::upgrade).unwrap_or_else(|| {
             let (discovery, name) = (inner.discovery.clone(), service.to_owned());
             let explain = move || discovery.explain(&name);

@@ -2,12 +2,10 @@
 //!
 //! The table is behind a mutex that is held for one pure step at a time, never across an `await`.
 
-use std::{
-    sync::{Mutex, MutexGuard},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use meshwork::contract::meshwork::registry::v1::Policy;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -58,7 +56,7 @@ impl Shared {
     }
 
     pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("no step of the table panics")
+        self.table.lock()
     }
 
     /// Makes one step, and wakes those whom it concerns.

@@ -6,15 +6,10 @@
 mod check;
 mod file;
 
-use std::{
-    collections::BTreeMap,
-    hash::Hasher as _,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, hash::Hasher as _, path::Path, sync::Arc, time::SystemTime};
 
 use meshwork::contract::meshwork::registry::v1::{EjectionPolicy, Policy, RetryPolicy, ZonePolicy};
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::OwnedMutexGuard;
 
@@ -68,16 +63,12 @@ impl PolicyStore {
 
     /// All that are set, by service.
     pub(crate) fn all(&self) -> Vec<Policy> {
-        self.latest().values().cloned().collect()
+        self.0.latest.lock().values().cloned().collect()
     }
 
     /// The right to make a change, as soon as those before have been made.
     pub(crate) async fn turn(&self) -> Turn {
         Turn { _turn: self.0.turn.clone().lock_owned().await, store: self.clone() }
-    }
-
-    fn latest(&self) -> MutexGuard<'_, BTreeMap<String, Policy>> {
-        self.0.latest.lock().expect("nothing panics while it holds the policies")
     }
 }
 
@@ -90,7 +81,7 @@ pub(crate) struct Turn {
 impl Turn {
     /// Sets a policy that was checked; returns it as it is now, and whether that is new. Waits for the disk.
     pub(crate) fn set(&self, asked: Policy, now: SystemTime) -> Result<(Policy, bool), PolicyError> {
-        let mut policies = self.store.latest().clone();
+        let mut policies = self.store.0.latest.lock().clone();
         let before = policies.remove(&asked.service).unwrap_or_else(|| none(&asked.service));
         let Some(after) = replace(&before, asked, now)? else { return Ok((before, false)) };
         if is_set(&after) {
@@ -106,7 +97,7 @@ impl Turn {
             })?,
             None => tracing::warn!("policies are kept in memory alone, and lost with this process: see --policy-file"),
         }
-        *self.store.latest() = policies;
+        *self.store.0.latest.lock() = policies;
         Ok((after, true))
     }
 }
