@@ -44,7 +44,7 @@ Examples:
 
 It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal ends it at once.
 Started again on the same folder (and databases) it finds its data, and finishes the sagas that were under way.
-A taken port, a folder that cannot be written or is in use: exit code 2, and nothing is left running.";
+If the port is taken, or the folder is in use or cannot be written, it exits with code 2 and leaves nothing running.";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -55,7 +55,7 @@ Examples:
 Without --registry it plays in the mesh that answers at http://127.0.0.1:7600, or else in one of its own in a temporary
 folder, of which it kills an instance on the way. At the end it pages through all that it did, and checks that every
 acknowledged order is there once and in a terminal state, and that the available credit of every customer is the limit
-less the approved orders. A broken promise: exit code 1. --tamper shows that the check can fail.";
+less the approved orders. If a promise is broken, it exits with code 1. --tamper shows that the check can fail.";
 
 const SERVICES_HELP: &str = "\
 Examples:
@@ -63,7 +63,8 @@ Examples:
   meshwork services --json | jq -r '.services[].name'
   MESHWORK_REGISTRY=http://10.0.0.7:7600 meshwork services
 
---json prints one ListServicesResponse as protobuf JSON, as grpcurl does. No registry within 3 s: exit code 1.";
+--json prints one ListServicesResponse as protobuf JSON, as grpcurl does. If no registry answers within 3 s, it exits with
+code 1.";
 
 const INSTANCES_HELP: &str = "\
 Examples:
@@ -72,8 +73,8 @@ Examples:
   meshwork instances order --json | jq -r '.instances[] | select(.status == \"INSTANCE_STATUS_SERVING\") | .address'
 
 STATUS is what the registry says, HEALTH what the instance itself answers, EVENTS how its subscriptions stand: the worst of
-them. Problems are listed below the table. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A
-service that nobody ever registered, or no registry within 3 s: exit code 1.";
+them. Problems are listed below the table. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does.
+If the service was never registered, or no registry answers within 3 s, it exits with code 1.";
 
 const RECONCILE_HELP: &str = "\
 Examples:

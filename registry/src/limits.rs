@@ -29,3 +29,26 @@ pub const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duratio
 
 /// The lease of an instance that did not ask for a time of its own.
 pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
+
+/// A number as people read it: `10,000`.
+pub(crate) fn grouped(number: usize) -> String {
+    let mut text = number.to_string();
+    for at in (1..text.len()).rev().filter(|at| (text.len() - at).is_multiple_of(3)).collect::<Vec<_>>() {
+        text.insert(at, ',');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_a_comma_for_each_thousand() {
+        for (number, expected) in
+            [(0, "0"), (999, "999"), (4_096, "4,096"), (100_000, "100,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}

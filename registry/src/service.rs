@@ -223,7 +223,11 @@ async fn renew(backend: &dyn Backend, request: KeepAliveRequest) -> Result<KeepA
 }
 
 fn idle() -> Status {
-    DOMAIN.error(Code::DeadlineExceeded, "IDLE_STREAM", format!("nothing was renewed for {} s", IDLE_LIMIT.as_secs()))
+    DOMAIN.error(
+        Code::DeadlineExceeded,
+        "IDLE_STREAM",
+        format!("no lease was renewed on this stream for {} s", IDLE_LIMIT.as_secs()),
+    )
 }
 
 /// Passes items on until the server drains; then tells the client to go elsewhere.

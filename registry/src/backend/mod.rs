@@ -16,7 +16,7 @@ use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, Refused
 pub use watcher::PROGRESS_INTERVAL;
 
 use crate::{
-    limits::MAX_WATCHES,
+    limits::{MAX_WATCHES, grouped},
     policies::PolicyError,
     table::{
         Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume,
@@ -106,16 +106,16 @@ pub enum BackendError {
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),
     /// No room for another watch.
-    #[error("the registry serves its most watches, {MAX_WATCHES}")]
+    #[error("the registry is full ({} watches)", grouped(MAX_WATCHES))]
     TooManyWatches,
     /// The lease has expired, was fenced, or never given.
-    #[error("the lease is not held (any more): register again")]
+    #[error("the lease has ended, or was never granted: register again")]
     UnknownLease,
     /// Nobody ever registered the service.
-    #[error("nobody ever registered this service")]
+    #[error("no instance of this service was ever registered")]
     UnknownService,
     /// No instance has the store that is to be adopted.
-    #[error("no instance of this service has this store; start one, which is then listed as refused, and try again")]
+    #[error("no instance of this service has this store: start one (it is listed as refused) and try again")]
     UnknownStore,
     /// A policy was not set.
     #[error(transparent)]

@@ -16,7 +16,7 @@ use tokio::sync::OwnedMutexGuard;
 pub(crate) use check::check_policy;
 pub use file::PolicyFileError;
 
-use crate::limits::MAX_POLICIES;
+use crate::limits::{MAX_POLICIES, grouped};
 use file::PolicyFile;
 
 /// The policies of one mesh. A cheap handle; its clones share them.
@@ -37,13 +37,13 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// The policy is not the one that was to be replaced.
-    #[error("the policy has changed since it was read; get it again, and repeat the change")]
+    #[error("the policy has changed since it was read: read it again and repeat the change")]
     Changed,
     /// [`MAX_POLICIES`].
-    #[error("the registry holds its most policies, {MAX_POLICIES}")]
+    #[error("the registry is full ({} policies)", grouped(MAX_POLICIES))]
     TooMany,
     /// The file cannot be written.
-    #[error("the policy could not be stored, and is not in effect")]
+    #[error("the policy could not be stored and is not in effect")]
     NotStored,
 }
 
