@@ -119,7 +119,7 @@ impl MeshBuilder {
     /// Starts the mesh. Does not wait for the registry.
     ///
     /// # Errors
-    /// A registry's address that is none, or no runtime.
+    /// Fails if an address is invalid, or outside a Tokio runtime.
     pub fn build(self) -> Result<Mesh, MeshError> {
         let peers = self.registries.iter().map(|address| registry_peer(address)).collect::<Result<Vec<_>, _>>()?;
         if peers.is_empty() {
@@ -166,7 +166,7 @@ impl Mesh {
     /// A mesh with one registry, "host:port" or "http://host:port", and the defaults.
     ///
     /// # Errors
-    /// An address that is none, or no runtime.
+    /// Fails if the address is invalid, or outside a Tokio runtime.
     pub fn connect(registry: impl Into<String>) -> Result<Self, MeshError> {
         Self::builder().registries([registry.into()]).build()
     }

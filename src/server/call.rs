@@ -211,7 +211,7 @@ impl Stack {
             Ok(response) => response,
             Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
         };
-        fault::unclaim(response.headers_mut());
+        fault::strip_reserved(response.headers_mut());
         match flow {
             // Its message is ready, so that its permit can be given to the next while the peer reads.
             Flow::Unary => response,

@@ -69,12 +69,12 @@ pub(super) fn of_layer(error: StdError) -> Status {
 
 /// Takes out of a handler's headers or trailers what only the server may say. A handler that passes the error of a call of
 /// its own on with `?` passes on what came with it, and must not seem not to have been started.
-pub(super) fn unclaim(headers: &mut HeaderMap) {
+pub(super) fn strip_reserved(headers: &mut HeaderMap) {
     headers.remove(REFUSED);
     headers.remove(INSTANCE);
 }
 
-/// Sets a status right, in headers or trailers that were made by tonic or a handler: bytes that are not the method's
+/// Corrects a status in headers or trailers that were made by tonic or a handler: bytes that are not the method's
 /// message are the caller's error, which tonic answers with INTERNAL; and what is too long for a client is cut.
 pub(super) fn correct(headers: &mut HeaderMap) {
     const INTERNAL: &[u8] = b"13";

@@ -79,7 +79,7 @@ impl http_body::Body for StreamBody {
             Poll::Pending => match self.poll_inner(context) {
                 Poll::Ready(Some(Err(status))) => status,
                 Poll::Ready(Some(Ok(mut frame))) => {
-                    frame.trailers_mut().into_iter().for_each(set_right);
+                    frame.trailers_mut().into_iter().for_each(sanitize);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 other @ (Poll::Ready(None) | Poll::Pending) => return other,
@@ -139,7 +139,7 @@ impl http_body::Body for UnaryBody {
         };
         let code = match &mut frame {
             Some(frame) => frame.trailers_mut().map(|trailers| {
-                set_right(trailers);
+                sanitize(trailers);
                 code_in(trailers).unwrap_or(Code::Unknown)
             }),
             None => Some(Code::Unknown),
@@ -168,7 +168,7 @@ fn poll_caught(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result
 }
 
 /// Trailers as a handler has made them, as they may leave the server.
-fn set_right(trailers: &mut HeaderMap) {
-    fault::unclaim(trailers);
+fn sanitize(trailers: &mut HeaderMap) {
+    fault::strip_reserved(trailers);
     fault::correct(trailers);
 }
