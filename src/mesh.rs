@@ -4,9 +4,10 @@ use std::{
     collections::HashMap,
     fmt,
     path::PathBuf,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Weak},
 };
 
+use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -118,7 +119,7 @@ impl MeshBuilder {
     /// Starts the mesh. Does not wait for the registry.
     ///
     /// # Errors
-    /// A registry's address that is none, or no runtime.
+    /// Fails if an address is invalid, or outside a Tokio runtime.
     pub fn build(self) -> Result<Mesh, MeshError> {
         let peers = self.registries.iter().map(|address| registry_peer(address)).collect::<Result<Vec<_>, _>>()?;
         if peers.is_empty() {
@@ -165,7 +166,7 @@ impl Mesh {
     /// A mesh with one registry, "host:port" or "http://host:port", and the defaults.
     ///
     /// # Errors
-    /// An address that is none, or no runtime.
+    /// Fails if the address is invalid, or outside a Tokio runtime.
     pub fn connect(registry: impl Into<String>) -> Result<Self, MeshError> {
         Self::builder().registries([registry.into()]).build()
     }
@@ -173,7 +174,7 @@ impl Mesh {
     /// A channel to a service. All channels to one service share their connections.
     pub fn channel(&self, service: &str) -> Channel {
         let inner = &self.0;
-        let mut channels = inner.channels.lock().expect("no code panics while it holds this lock");
+        let mut channels = inner.channels.lock();
         let open = channels.get(service).and_then(Weak::upgrade).unwrap_or_else(|| {
             let (discovery, name) = (inner.discovery.clone(), service.to_owned());
             let explain = move || discovery.explain(&name);

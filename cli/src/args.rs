@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, its defaults, and its help.
 
 mod policy;
+mod source;
 
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -12,11 +13,10 @@ pub use policy::{
     PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
     SplitArgs,
 };
+pub use source::{DEFAULT_REGISTRY, SourceArgs};
 
 use crate::fleet::Replicas;
-
-/// Where a registry is, unless told otherwise.
-pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";
+use source::parse_registry;
 
 const HELP: &str = "\
 Examples:
@@ -44,7 +44,7 @@ Examples:
 
 It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal ends it at once.
 Started again on the same folder (and databases) it finds its data, and finishes the sagas that were under way.
-A taken port, a folder that cannot be written or is in use: exit code 2, and nothing is left running.";
+If the port is taken, or the folder is in use or cannot be written, it exits with code 2 and leaves nothing running.";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -55,7 +55,7 @@ Examples:
 Without --registry it plays in the mesh that answers at http://127.0.0.1:7600, or else in one of its own in a temporary
 folder, of which it kills an instance on the way. At the end it pages through all that it did, and checks that every
 acknowledged order is there once and in a terminal state, and that the available credit of every customer is the limit
-less the approved orders. A broken promise: exit code 1. --tamper shows that the check can fail.";
+less the approved orders. If a promise is broken, it exits with code 1. --tamper shows that the check can fail.";
 
 const SERVICES_HELP: &str = "\
 Examples:
@@ -63,7 +63,8 @@ Examples:
   meshwork services --json | jq -r '.services[].name'
   MESHWORK_REGISTRY=http://10.0.0.7:7600 meshwork services
 
---json prints one ListServicesResponse as protobuf JSON, as grpcurl does. No registry within 3 s: exit code 1.";
+--json prints one ListServicesResponse as protobuf JSON, as grpcurl does. If no registry answers within 3 s, it exits with
+code 1.";
 
 const INSTANCES_HELP: &str = "\
 Examples:
@@ -72,8 +73,8 @@ Examples:
   meshwork instances order --json | jq -r '.instances[] | select(.status == \"INSTANCE_STATUS_SERVING\") | .address'
 
 STATUS is what the registry says, HEALTH what the instance itself answers, EVENTS how its subscriptions stand: the worst of
-them. Problems are listed below the table. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does. A
-service that nobody ever registered, or no registry within 3 s: exit code 1.";
+them. Problems are listed below the table. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does.
+If the service was never registered, or no registry answers within 3 s, it exits with code 1.";
 
 const RECONCILE_HELP: &str = "\
 Examples:
@@ -229,22 +230,6 @@ pub struct DemoArgs {
     pub log: LogArgs,
 }
 
-/// What the commands that ask a registry have in common.
-#[derive(Args, Clone, Debug)]
-#[command(mut_arg("log_level", |arg| arg.default_value("off")))]
-pub struct SourceArgs {
-    /// The registries of the mesh, which are used together
-    #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
-    #[arg(default_value = DEFAULT_REGISTRY)]
-    pub registry: Vec<String>,
-    /// Print protobuf JSON instead of a table
-    #[arg(long)]
-    pub json: bool,
-    /// What is logged.
-    #[command(flatten)]
-    pub log: LogArgs,
-}
-
 /// `meshwork services`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SERVICES_HELP)]
@@ -379,15 +364,6 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
 /// Reads a time.
 fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
     text.parse().map_err(|_| "must be a time as in 2026-11-29T02:00:00Z")
-}
-
-/// Reads the address of a registry: `http://HOST:PORT`, where `http://` may be left out.
-fn parse_registry(text: &str) -> Result<String, &'static str> {
-    let problem = "must be http://HOST:PORT, such as http://127.0.0.1:7600";
-    let address = text.strip_prefix("http://").unwrap_or(text);
-    let address = address.strip_suffix('/').unwrap_or(address);
-    let address: HostPort = address.parse().map_err(|_| problem)?;
-    Ok(format!("http://{address}"))
 }
 
 #[cfg(test)]

@@ -49,13 +49,13 @@ pub struct CreditLine {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Violation {
     /// An acknowledged order is not there.
-    #[error("order {0} was acknowledged and is lost")]
+    #[error("order {0} was acknowledged but is lost")]
     Lost(String),
     /// An order is there that nobody placed, or it is there twice.
-    #[error("order {0} is there, and was not acknowledged or is there twice")]
+    #[error("order {0} was never acknowledged, or is there twice")]
     Doubled(String),
     /// An order costs something else than was acknowledged.
-    #[error("order {order_id} was acknowledged with {} and is remembered with {}", money(*promised), money(*remembered))]
+    #[error("order {order_id} was acknowledged with {} but is stored with {}", money(*promised), money(*remembered))]
     Changed {
         /// The order.
         order_id: String,
@@ -65,7 +65,7 @@ pub enum Violation {
         remembered: i64,
     },
     /// An order has not come to an end.
-    #[error("order {order_id} is {}, which is no terminal state", state.as_str_name())]
+    #[error("order {order_id} is {}, which is not a terminal state", state.as_str_name())]
     NotTerminal {
         /// The order.
         order_id: String,
@@ -73,7 +73,7 @@ pub enum Violation {
         state: OrderState,
     },
     /// A cancellation was acknowledged and is not remembered.
-    #[error("the cancellation of order {order_id} was acknowledged, and the order is {}", state.as_str_name())]
+    #[error("the cancellation of order {order_id} was acknowledged, but the order is {}", state.as_str_name())]
     NotCancelled {
         /// The order.
         order_id: String,
@@ -81,7 +81,7 @@ pub enum Violation {
         state: OrderState,
     },
     /// More was approved than the customer may spend.
-    #[error("customer {customer_id} may spend {}, and {} of orders are approved", money(*limit), money(*approved))]
+    #[error("customer {customer_id} has a credit limit of {}, but approved orders of {}", money(*limit), money(*approved))]
     OverLimit {
         /// The customer.
         customer_id: String,
@@ -92,7 +92,7 @@ pub enum Violation {
     },
     /// Credit is lost, or there is more than there should be.
     #[error(
-        "customer {customer_id} has {} of credit left, and should have {}: the limit less the approved orders",
+        "customer {customer_id} has {} of credit left, but should have {}: the limit less the approved orders",
         money(*available),
         money(*expected)
     )]

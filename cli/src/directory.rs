@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     future::Future,
     io::{self, Write as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use meshwork::{
     },
     rpc::ProtobufJson,
 };
+use parking_lot::Mutex;
 use tonic::{Code, Response, Status};
 
 use crate::{
@@ -131,14 +132,14 @@ impl Directory {
         }
         for (index, problem) in silent {
             eprintln!("no answer from the registry at {}: {problem}", self.addresses[index]);
-            self.silent().insert(index, Instant::now());
+            self.silent.lock().insert(index, Instant::now());
         }
         Ok(answers)
     }
 
     /// The registries that are not left alone; all, if that would be none.
     fn to_ask(&self) -> Vec<usize> {
-        let mut silent = self.silent();
+        let mut silent = self.silent.lock();
         silent.retain(|_, since| since.elapsed() < LEFT_ALONE);
         let all = 0..self.registries.len();
         if silent.len() == all.len() {
@@ -146,10 +147,6 @@ impl Directory {
         } else {
             all.filter(|index| !silent.contains_key(index)).collect()
         }
-    }
-
-    fn silent(&self) -> MutexGuard<'_, BTreeMap<usize, Instant>> {
-        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -30,10 +30,10 @@ pub(crate) enum Error {
         problem: String,
     },
     /// The registry is of a later version.
-    #[error("the registry's policy says what this version of meshwork does not understand: {0}")]
+    #[error("this version of meshwork does not understand the registry's policy: {0}")]
     StrangePolicy(String),
     /// Nobody ever registered this service.
-    #[error("the registry knows no service {0:?}; `meshwork services` lists those that it knows")]
+    #[error("the registry knows no service {0:?}: `meshwork services` lists the ones it knows")]
     UnknownService(String),
     /// The mesh is no shop.
     #[error("the mesh at {registry} (--registry) has no instance of {service:?}, which the demo needs")]
@@ -52,7 +52,7 @@ pub(crate) enum Error {
         status: Box<Status>,
     },
     /// A server that has no such name in its health.
-    #[error("{address} has nothing by the name {name:?}: give a gRPC service of it, events/SOURCE, or no name")]
+    #[error("{address} has no health name {name:?}: give one of its gRPC services, events/SOURCE, or no name")]
     UnknownHealthName {
         /// Who was asked.
         address: String,
@@ -71,12 +71,10 @@ pub(crate) enum Error {
     #[error("no instance reads the events of {0:?}")]
     NoReader(String),
     /// Stores could not be reconciled; each was named before.
-    #[error("not everything is reconciled, see above ({0} of the stores and instances): run it again once they answer")]
+    #[error("{0} of the stores and instances are not reconciled, see above: run it again once they answer")]
     NotReconciled(usize),
     /// No instance has the store that is to be adopted.
-    #[error(
-        "no instance of {service:?} has store {store_id}: `meshwork instances {service}` lists those that were refused"
-    )]
+    #[error("no instance of {service:?} has store {store_id}: `meshwork instances {service}` lists the refused ones")]
     UnknownStore {
         /// The service.
         service: String,
@@ -94,9 +92,7 @@ pub(crate) enum Error {
         store_id: String,
     },
     /// Registries do not know of an adoption; each was named before.
-    #[error(
-        "not adopted at {0} of the registries: run it again once they answer, and know an instance with this store"
-    )]
+    #[error("not adopted at {0} of the registries: run it again once they answer and know an instance with this store")]
     NotAdopted(usize),
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]

@@ -101,6 +101,6 @@ mod tests {
         assert!(health("events/order", Serving, "events/order").await.is_ok());
         assert!(health("events/order", NotServing, "events/order").await.is_err());
         let unknown = health("events/order", Serving, "events/other").await.expect_err("nobody has this name");
-        assert!(unknown.to_string().contains(r#"has nothing by the name "events/other""#), "{unknown}");
+        assert!(unknown.to_string().contains(r#"has no health name "events/other""#), "{unknown}");
     }
 }

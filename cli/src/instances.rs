@@ -182,9 +182,9 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
     let refused: BTreeMap<&str, &RefusedInstance> = refused.iter().map(|r| (r.instance_id.as_str(), r)).collect();
     for RefusedInstance { instance_id, address, store_id, served_store_id } in refused.into_values() {
         let what = match served_store_id.as_str() {
-            "" => format!("store {store_id}, and {service} is served from another"),
+            "" => format!("store {store_id}, but {service} is served from another"),
             served if served == store_id => format!("a copy of store {store_id}, from which {service} is served"),
-            served => format!("store {store_id}, and {service} is served from store {served}"),
+            served => format!("store {store_id}, but {service} is served from store {served}"),
         };
         problems
             .push(format!("{instance_id} at {address} is refused: it has {what}; see `meshwork store adopt --help`"));
@@ -193,11 +193,9 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
         let count = stores.len();
         let are_copies = stores.keys().map(|(id, _)| id).collect::<BTreeSet<_>>().len() == 1;
         problems.push(if are_copies {
-            format!("{service} is served from {count} copies of a store, and should be from one: stop the others")
+            format!("{service} is served from {count} copies of a store instead of one: stop the others")
         } else {
-            format!(
-                "{service} is served from {count} stores, and should be from one: see `meshwork store adopt --help`"
-            )
+            format!("{service} is served from {count} stores instead of one: see `meshwork store adopt --help`")
         });
         let store = |((id, place), instances): (&Store<'_>, &Vec<&str>)| {
             let place = if place.is_empty() { String::new() } else { format!(" at {place}") };
@@ -356,11 +354,11 @@ mod tests {
                 "a events/order stopped: why; run `meshwork reconcile order`",
                 "b is NOT_SERVING: it was removed",
                 "c does not answer: refused",
-                "e at host:1 is refused: it has store three, and order is served from store one; see `meshwork store adopt \
+                "e at host:1 is refused: it has store three, but order is served from store one; see `meshwork store adopt \
                  --help`",
                 "f at host:1 is refused: it has a copy of store one, from which order is served; see `meshwork store adopt \
                  --help`",
-                "order is served from 2 stores, and should be from one: see `meshwork store adopt --help`",
+                "order is served from 2 stores instead of one: see `meshwork store adopt --help`",
                 "store one: a b d",
                 "store two: c",
             ]

@@ -96,7 +96,7 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
             Err(error) => return Err(error),
         };
         if of_service.is_empty() {
-            silent.push(format!("{} has no instance that could say whether it reads the events", service.name));
+            silent.push(format!("{} has no instance to ask whether it reads the events", service.name));
         }
         instances.extend(of_service);
     }

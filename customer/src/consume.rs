@@ -10,7 +10,10 @@ use meshwork::{
 use meshwork_shop::{Amount, decode_event, event_id, now_ms};
 use prost::Name as _;
 
-use crate::{SERVICE, decider::Customers, domain::Input};
+use crate::{
+    SERVICE,
+    domain::{Customers, Input},
+};
 
 /// The order service's events that concern credit.
 pub(crate) fn orders() -> Source<Customers> {

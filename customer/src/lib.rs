@@ -4,14 +4,16 @@
 //! rows and events in one transaction.
 
 mod consume;
-mod decider;
 pub mod domain;
+mod names;
 pub mod process;
 mod service;
 mod store;
 mod undo;
 
-pub use decider::Customers;
+pub use domain::Customers;
+pub use names::SERVICE;
+pub use store::{Store, open};
 
 use std::{future::Future, io};
 
@@ -28,24 +30,9 @@ use meshwork::{
     event::{Feed, Operations, Subscription},
     server::{self, Server, StoreScope},
 };
-use meshwork_shop::{OpenError, WriteSide};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use undo::LostOrders;
-
-/// The service's name in the mesh.
-pub const SERVICE: &str = "customer";
-
-/// The durable half of the service: opened once, shared by all its instances in a process.
-pub type Store = WriteSide<Customers>;
-
-/// Opens the database of `url`; it is made if it is missing.
-///
-/// # Errors
-/// [`OpenError`].
-pub async fn open(url: &str) -> Result<Store, OpenError> {
-    WriteSide::open(url, SERVICE, store::MIGRATIONS, Customers).await
-}
 
 /// One instance of the service.
 pub struct Config {
@@ -80,8 +67,8 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
-        .add_service(Feed::service(store.outbox().clone(), draining, serving))
-        .add_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
+        .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
+        .add_mesh_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
         .reports(orders.health_name(), orders.condition())
         .announce(mesh);
     let served = server.serve(incoming, shutdown).await;

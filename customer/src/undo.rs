@@ -1,8 +1,6 @@
 //! What this service does about orders that it has heard of, and that the order service has lost: their credit is released, as
 //! if each had been cancelled.
 
-use std::sync::{Mutex, PoisonError};
-
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use meshwork::{
     contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
@@ -10,6 +8,7 @@ use meshwork::{
     rpc::Transport,
 };
 use meshwork_shop::{now_ms, store_status, write_status};
+use parking_lot::Mutex;
 use tonic::Status;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
@@ -17,7 +16,7 @@ use uuid::Uuid;
 use crate::{
     Store,
     domain::{Input, Reservation},
-    service::DOMAIN,
+    names::DOMAIN,
     store::reserved_after,
 };
 
@@ -48,7 +47,7 @@ struct Turn<'a> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if let Some(asked) = self.asked.take() {
-            *self.cut_off.lock().unwrap_or_else(PoisonError::into_inner) = Some(asked);
+            *self.cut_off.lock() = Some(asked);
         }
     }
 }
@@ -114,7 +113,7 @@ impl<T: Transport> LostOrders<T> {
 
     /// Where a call begins that asks about these forks: where the last one was cut off, if it asked the same.
     fn begin(&self, forks: &[Fork], validate_only: bool) -> Asked {
-        let cut_off = self.cut_off.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let cut_off = self.cut_off.lock().take();
         cut_off.filter(|asked| asked.forks == forks && asked.validate_only == validate_only).unwrap_or_else(|| Asked {
             forks: forks.to_vec(),
             validate_only,

@@ -13,7 +13,10 @@ use meshwork::{
 use meshwork_shop::{decode_event, event_id, now_ms};
 use prost::Name as _;
 
-use crate::{SERVICE, decider::Orders, domain::Input};
+use crate::{
+    SERVICE,
+    domain::{Input, Orders},
+};
 
 /// The customer service's events that settle orders.
 pub(crate) fn credit() -> Source<Orders> {

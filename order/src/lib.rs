@@ -4,15 +4,17 @@
 //! rows and events in one transaction.
 
 mod consume;
-mod decider;
 pub mod domain;
+mod names;
 pub mod process;
 mod service;
 mod store;
 mod sweeper;
 mod watchers;
 
-pub use decider::Orders;
+pub use domain::Orders;
+pub use names::SERVICE;
+pub use store::{Store, open};
 
 use std::{future::Future, io, time::Duration};
 
@@ -26,29 +28,10 @@ use meshwork::{
     event::{Feed, Operations, Subscription},
     server::{self, Server, StoreScope},
 };
-use meshwork_shop::{OpenError, WriteSide};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use watchers::Watchers;
-
-/// The service's name in the mesh.
-pub const SERVICE: &str = "order";
 /// How long an order waits for credit, unless said otherwise.
 pub const SAGA_DEADLINE: Duration = Duration::from_secs(30);
-
-/// The durable half of the service: opened once, shared by all its instances in a process.
-pub type Store = WriteSide<Orders>;
-
-/// Opens the database of `url`; it is made if it is missing.
-///
-/// # Errors
-/// [`OpenError`].
-pub async fn open(url: &str) -> Result<Store, OpenError> {
-    let watchers = Watchers::default();
-    let store = WriteSide::open(url, SERVICE, store::MIGRATIONS, Orders::new(watchers.clone())).await?;
-    store.outbox().observe(move |event| watchers.changed(&event.aggregate_id));
-    Ok(store)
-}
 
 /// One instance of the service.
 pub struct Config {
@@ -85,9 +68,9 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(OrderServiceServer::new(rpcs))
-        .add_service(Feed::service(store.outbox().clone(), draining, serving))
+        .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
         // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
-        .add_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())
+        .add_mesh_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())
         .reports(credit.health_name(), credit.condition())
         .announce(mesh);
     let served = tokio::select! {

@@ -3,39 +3,32 @@
 //! They are told by the log, which shows every change here, also one that another process on the same database has made.
 //! Only that it changed is told: whoever wakes reads the order anew, so nothing can queue up.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 /// All watchers; clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Watchers(Arc<Mutex<HashMap<Uuid, watch::Sender<()>>>>);
 
 impl Watchers {
     /// Begins to watch an order. To be called before the order is read, so that no change falls between.
     pub(crate) fn watch(&self, order_id: Uuid) -> Watch {
-        let changes = self.lock().entry(order_id).or_default().subscribe();
+        let changes = self.0.lock().entry(order_id).or_default().subscribe();
         Watch { order_id, watchers: self.clone(), changes: Some(changes) }
     }
 
     /// Wakes the watchers of the order that an event of the log is about.
     pub(crate) fn changed(&self, order_id: &str) {
-        let watchers = self.lock();
+        let watchers = self.0.lock();
         if watchers.is_empty() {
             return;
         }
         if let Some(sender) = Uuid::try_parse(order_id).ok().and_then(|id| watchers.get(&id)) {
             sender.send_replace(());
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, watch::Sender<()>>> {
-        // No code that can panic runs under the lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -57,7 +50,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut watchers = self.watchers.lock();
+        let mut watchers = self.watchers.0.lock();
         // Under the lock, so that the last of several that go at once sees itself as the last.
         self.changes = None;
         if watchers.get(&self.order_id).is_some_and(|sender| sender.receiver_count() == 0) {
@@ -93,8 +86,8 @@ mod tests {
         let watchers = Watchers::default();
         let (first, second) = (watchers.watch(Uuid::nil()), watchers.watch(Uuid::nil()));
         drop(first);
-        assert_eq!(watchers.lock().len(), 1);
+        assert_eq!(watchers.0.lock().len(), 1);
         drop(second);
-        assert_eq!(watchers.lock().len(), 0);
+        assert_eq!(watchers.0.lock().len(), 0);
     }
 }

@@ -21,6 +21,9 @@ use crate::{
     view::View,
 };
 
+/// The service whose events are folded into orders.
+pub(crate) const ORDER_SERVICE: &str = "order";
+
 const ORDER_CREATED: &str = "shop.order.v1.OrderCreated";
 const ORDER_APPROVED: &str = "shop.order.v1.OrderApproved";
 const ORDER_REJECTED: &str = "shop.order.v1.OrderRejected";
@@ -39,7 +42,7 @@ const CUSTOMER_EVENTS: [&str; 4] = [CUSTOMER_CREATED, CREDIT_LIMIT_UPDATED, CRED
 
 /// All that happens to orders, for the view of this id.
 pub(crate) fn orders(view_id: &str) -> Source<View> {
-    source(crate::ORDER_SERVICE, &ORDER_EVENTS, view_id)
+    source(ORDER_SERVICE, &ORDER_EVENTS, view_id)
 }
 
 /// All that happens to customers and their credit, for the view of this id.

@@ -9,6 +9,8 @@ mod store;
 mod undo;
 mod view;
 
+mod open;
+
 mod watch;
 
 mod position;
@@ -34,38 +36,13 @@ use meshwork::{
     event::{Operations, Subscription},
     server::{self, Server, StoreScope},
 };
-use meshwork_shop::{OpenError, WriteSide};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use open::{SERVICE, Store, open};
 pub use view::View;
 
 use service::Service;
 use undo::{Rows, ThrowAway};
-
-/// The service's name in the mesh.
-pub const SERVICE: &str = "query";
-/// The service whose events are folded into orders.
-const ORDER_SERVICE: &str = "order";
-
-/// The durable half of the service: the view, and how far it has come.
-pub type Store = WriteSide<View>;
-
-/// Opens the view in the database of `url`; it is made if it is missing. By default every instance has a view of its own,
-/// so reads scale by adding instances; `?synchronous=normal` is enough for it. A PostgreSQL view may be shared by several
-/// processes: they divide the folding, and all show the same.
-///
-/// # Errors
-/// [`OpenError`].
-pub async fn open(url: &str) -> Result<Store, OpenError> {
-    let store = WriteSide::open(url, SERVICE, store::MIGRATIONS, View::default()).await?;
-    let database = store.database();
-    if database.peers().is_some() {
-        database.migrate("query_shared", store::SHARED_MIGRATIONS).await?;
-        let group = consume::orders(store.outbox().store_id()).group;
-        store.decider().hub().share(store.outbox().folded(ORDER_SERVICE, &group).await?);
-    }
-    Ok(store)
-}
 
 /// What an instance is started with.
 pub struct Config {
@@ -106,7 +83,7 @@ where
     let server = store
         .served_by(server, StoreScope::Instance)
         .add_service(QueryServiceServer::new(service))
-        .add_service(operations.service())
+        .add_mesh_service(operations.service())
         .reports(orders.health_name(), orders.condition())
         .reports(customers.health_name(), customers.condition())
         .announce(mesh);

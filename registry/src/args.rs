@@ -9,21 +9,21 @@ use crate::{Config, policies::PolicyStore};
 /// Keeps the instances of every service of one mesh: they join with a lease, clients watch who is there.
 ///
 /// Leases live in memory. After a restart the instances register again by themselves; until --grace has passed, clients
-/// are told to remove nobody. Policies are kept in --policy-file.
+/// remove no instance. Policies are kept in --policy-file.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "meshwork-registry", after_help = EXAMPLES)]
 pub struct Args {
     /// Where to listen, HOST:PORT; port 0 takes a free one
     #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:7600")]
     pub listen: HostPort,
-    /// Allow --listen beyond loopback: whoever reaches the port can join the mesh and see all of it
+    /// Allow --listen beyond loopback: anyone who can reach the port can join the mesh and see all of it
     #[arg(long, env = "MESHWORK_INSECURE")]
     pub insecure: bool,
-    /// How long after the start clients are told to remove nobody, such as 15s; 0s if there was no mesh before
+    /// How long after its start clients remove no instance, such as 15s; 0s if there was no mesh before
     #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = parse_duration)]
     pub grace: Duration,
-    /// Where policies are kept over a restart, a file that is made when the first is set; of this registry alone: `meshwork policy`
-    /// sets them at each of several [default: in memory, lost with the process]
+    /// The file that keeps the policies over a restart; it is created when the first policy is set. Each registry needs its own:
+    /// `meshwork policy` sets a policy at all of them [default: in memory, lost with the process]
     #[arg(long, env = "MESHWORK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
     /// What it tells about itself.
@@ -51,7 +51,8 @@ impl Args {
     pub async fn listen(&self) -> Result<(Config, Listener), Failure> {
         let listener = Listener::bind("--listen", &self.listen).await?;
         if !self.insecure && !listener.address().ip().is_loopback() {
-            let problem = "beyond loopback anybody could join the mesh; if the network is trusted, say --insecure";
+            let problem =
+                "anyone who can reach this port could join the mesh; if you trust the network, add --insecure";
             return Err(Failure::flag("--listen", &self.listen, problem));
         }
         let policies = match &self.policy_file {

@@ -9,6 +9,8 @@ mod mount;
 mod policy_service;
 mod request;
 mod service;
+mod service_name;
+mod status;
 mod store_service;
 
 pub mod backend;
@@ -16,6 +18,8 @@ pub mod policies;
 pub mod table;
 
 mod wire;
+
+pub mod limits;
 
 #[cfg(test)]
 mod tests;
@@ -27,30 +31,22 @@ use meshwork::{
     contract::meshwork::registry::v1::{
         policy_service_server::PolicyServiceServer, store_service_server::StoreServiceServer,
     },
-    rpc::Domain,
     server::{self, Server},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use args::Args;
 pub use mount::RegistryServer;
-pub use request::{DEFAULT_LEASE_TTL, LEASE_TTL};
 pub use service::Registry;
+pub use status::DOMAIN;
 
-use backend::{MAX_WATCHES, Memory};
+use backend::Memory;
+use limits::{MAX_STREAMS, MAX_WATCHES};
 use policies::PolicyStore;
-use table::MAX_INSTANCES;
-
-/// The domain of this service's errors.
-pub const DOMAIN: Domain = Domain::new("registry.meshwork");
 
 /// How long a registry that has just started calls its snapshots provisional, unless told otherwise: the default lease, in
 /// which every instance tries a renewal and learns that it must register again, and half as much for the attempt.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(15);
-
-/// Streams at a time: one for every watch, one for every instance's renewals, and a quarter more for those of clients that
-/// have come back before their old streams are found dead. So what is refused is refused by a limit that says what it is of.
-const MAX_STREAMS: usize = (MAX_WATCHES + MAX_INSTANCES) / 4 * 5;
 
 /// What a registry is started with.
 #[derive(Clone, Debug)]

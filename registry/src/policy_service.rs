@@ -10,8 +10,10 @@ use meshwork::{
 use tonic::{Request, Response, Status};
 
 use crate::{
-    DOMAIN, Registry, policies, request,
-    service::{next_page_token, status},
+    Registry, policies, request,
+    service::next_page_token,
+    service_name::service_name,
+    status::{DOMAIN, status},
 };
 
 /// The filter of page tokens that belong to the list of policies.
@@ -29,7 +31,7 @@ impl PolicyService for Registry {
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<Policy>, Status> {
         let GetPolicyRequest { service } = request.into_inner();
         let mut violations = Violations::default();
-        violations.check("service", request::service_name(&service));
+        violations.check("service", service_name(&service));
         violations.into_result(DOMAIN)?;
         let policy = self.backend().policy(&service).await.map_err(status)?;
         Ok(Response::new(policy.map_or_else(|| policies::none(&service), |policy| policy.message().clone())))

@@ -12,24 +12,19 @@ use meshwork::{
         SetPolicyRequest, StoreScope, WatchRequest,
     },
     discovery::DEFAULT_WEIGHT,
-    policy,
     rpc::{Page, Violations, duration},
 };
 use tonic::Status;
 
 use crate::{
-    DOMAIN,
-    backend::Resume,
-    table::{Attempt, Interest, LeaseId},
+    limits::{DEFAULT_LEASE_TTL, LEASE_TTL},
+    policies::check_policy,
+    service_name::service_name,
+    status::DOMAIN,
+    table::{Attempt, Interest, LeaseId, Resume},
 };
 
-/// Lease times that are accepted; unset is [`DEFAULT_LEASE_TTL`].
-pub const LEASE_TTL: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-/// The lease of an instance that did not ask for a time of its own.
-pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
-
 const MAX_WEIGHT: u32 = 1000;
-const MAX_SERVICE_LEN: usize = 63;
 const MAX_TEXT_LEN: usize = 128;
 const MAX_PLACE_LEN: usize = 256;
 const MAX_LABELS: usize = 64;
@@ -81,16 +76,6 @@ pub(crate) fn status(number: i32, violations: &mut Violations) -> Option<Instanc
     violations.check("status", status)
 }
 
-/// Whether this can be the name of a service.
-pub(crate) fn service_name(name: &str) -> Result<(), &'static str> {
-    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-';
-    match name.len() {
-        0 => Err("is required"),
-        1..=MAX_SERVICE_LEN if name.bytes().all(allowed) => Ok(()),
-        _ => Err("must be 1-63 characters of [a-z0-9-]"),
-    }
-}
-
 /// A page, and the text after which it begins.
 pub(crate) fn page(
     filter: &str,
@@ -131,13 +116,6 @@ pub(crate) fn new_policy(request: SetPolicyRequest) -> Result<Policy, Status> {
         },
     }
     Err(refuse(violations))
-}
-
-/// Whether a policy has a service, and values that clients accept.
-pub(crate) fn check_policy(policy: &Policy) -> Result<(), Violations> {
-    let mut violations = policy::Policy::try_from(policy).err().unwrap_or_default();
-    violations.check("policy.service", service_name(&policy.service));
-    if violations.is_empty() { Ok(()) } else { Err(violations) }
 }
 
 /// What a watch is about, and where it goes on.

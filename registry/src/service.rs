@@ -25,10 +25,11 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
-    DOMAIN,
     backend::{Backend, BackendError},
-    policies::PolicyError,
+    limits::LEASE_TTL,
     request,
+    service_name::service_name,
+    status::{DOMAIN, status},
     table::{Granted, NotAdmitted, Registration, Renewal, StoreConflict},
     wire,
 };
@@ -37,7 +38,7 @@ use crate::{
 const SERVICES: &str = "services";
 
 /// A stream that renews nothing for this long: every lease that it could have kept has run out.
-const IDLE_LIMIT: Duration = *request::LEASE_TTL.end();
+const IDLE_LIMIT: Duration = *LEASE_TTL.end();
 
 /// The responses of a watch, their instances encoded.
 pub(crate) type WireUpdates = BoxStream<'static, Result<wire::WatchResponse, Status>>;
@@ -159,7 +160,7 @@ impl RegistryService for Registry {
     ) -> Result<Response<ListInstancesResponse>, Status> {
         let ListInstancesRequest { service, page_size, page_token } = request.into_inner();
         let mut violations = Violations::default();
-        violations.check("service", request::service_name(&service));
+        violations.check("service", service_name(&service));
         let page = request::page(&service, page_size, &page_token, &mut violations);
         violations.into_result(DOMAIN)?;
         let (size, after) = page.expect("no violation was noted");
@@ -222,7 +223,11 @@ async fn renew(backend: &dyn Backend, request: KeepAliveRequest) -> Result<KeepA
 }
 
 fn idle() -> Status {
-    DOMAIN.error(Code::DeadlineExceeded, "IDLE_STREAM", format!("nothing was renewed for {} s", IDLE_LIMIT.as_secs()))
+    DOMAIN.error(
+        Code::DeadlineExceeded,
+        "IDLE_STREAM",
+        format!("no lease was renewed on this stream for {} s", IDLE_LIMIT.as_secs()),
+    )
 }
 
 /// Passes items on until the server drains; then tells the client to go elsewhere.
@@ -250,20 +255,4 @@ pub(crate) fn next_page_token<T>(filter: &str, entries: &mut Vec<T>, size: usize
     entries.truncate(size);
     let last = entries.last().expect("a page has at least one entry");
     Page::token_after(filter.as_bytes(), key(last).as_bytes())
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
-pub(crate) fn status(error: BackendError) -> Status {
-    let (code, reason) = match &error {
-        BackendError::NotAdmitted(NotAdmitted::Full(_)) => (Code::ResourceExhausted, "REGISTRY_FULL"),
-        BackendError::NotAdmitted(NotAdmitted::OtherStore(_)) => (Code::FailedPrecondition, "STORE_CONFLICT"),
-        BackendError::TooManyWatches => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
-        BackendError::UnknownLease => (Code::NotFound, "UNKNOWN_LEASE"),
-        BackendError::UnknownService => (Code::NotFound, "UNKNOWN_SERVICE"),
-        BackendError::UnknownStore => (Code::NotFound, "UNKNOWN_STORE"),
-        BackendError::Policy(PolicyError::Changed) => (Code::Aborted, "ETAG_MISMATCH"),
-        BackendError::Policy(PolicyError::TooMany) => (Code::ResourceExhausted, "TOO_MANY_POLICIES"),
-        BackendError::Policy(PolicyError::NotStored) => (Code::Unavailable, "POLICY_NOT_STORED"),
-    };
-    DOMAIN.error(code, reason, error.to_string())
 }

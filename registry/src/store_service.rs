@@ -6,7 +6,7 @@ use meshwork::contract::meshwork::registry::v1::{
 };
 use tonic::{Request, Response, Status};
 
-use crate::{Registry, request, service::status, table::InstanceKey};
+use crate::{Registry, request, status::status, table::InstanceKey};
 
 #[tonic::async_trait]
 impl StoreService for Registry {

@@ -17,64 +17,26 @@
 //! exactly if it must be. It never registers again under an id that somebody else has taken.
 
 mod gate;
+mod goal;
 mod worker;
 
 pub(crate) use gate::Gate;
+pub use goal::AnnounceError;
+pub(crate) use goal::Announced;
 
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all, select_all};
 use tokio::{sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
-use tonic::Status;
+
+use goal::{Goal, LEAVE_LIMIT};
 
 use crate::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, registry_service_client::RegistryServiceClient},
     health::{Condition, Conditioner},
     rpc::Transport,
 };
-
-/// For the task to give back its lease and end: a lease that is not given back in time runs out by itself.
-const LEAVE_LIMIT: Duration = Duration::from_secs(1);
-
-/// Why an instance cannot be in the registry.
-#[derive(Debug, thiserror::Error)]
-pub enum AnnounceError {
-    /// Another process registered with our instance id.
-    #[error("instance {instance_id} of {service} is fenced: another process has registered with its id")]
-    Fenced {
-        /// Our service.
-        service: String,
-        /// Our instance id.
-        instance_id: String,
-    },
-    /// The registry does not accept the instance as it is.
-    #[error("the registry refuses instance {instance_id} of {service}")]
-    Refused {
-        /// Our service.
-        service: String,
-        /// Our instance id.
-        instance_id: String,
-        /// What it says is wrong.
-        source: Box<Status>,
-    },
-}
-
-/// What the registry has confirmed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Announced {
-    pub(crate) status: InstanceStatus,
-    /// The registry's life in which `revision` counts.
-    pub(crate) epoch: String,
-    /// Watchers that are this far know it.
-    pub(crate) revision: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Goal {
-    Present(InstanceStatus),
-    Absent,
-}
 
 /// Ends when a watch of this process has come to what a registry has confirmed.
 pub(crate) type Seen = Box<dyn Fn(Announced) -> BoxFuture<'static, ()> + Send + Sync>;

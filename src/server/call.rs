@@ -4,24 +4,25 @@
 //! needs what the step before found out. Before [`Stack::run`] nothing of a call has happened: what is refused until
 //! then may be sent again, and says so.
 
-use std::{collections::BTreeSet, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body::Body as HttpBody;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, body::Body, service::Routes};
-use tower::Service as _;
 use tracing::{Instrument as _, Span};
 
 use super::{
     Limits,
-    fault::{self, ERRORS},
+    fault::{self, ERRORS, malformed},
+    infrastructure::Kind,
+    layers::Handler,
     methods::{Flow, Methods},
     metrics::{self, Timed},
-    places::{Place, Places},
-    request::{CheckedBody, Encoding, malformed},
+    request::{CheckedBody, Encoding},
     response::{StreamBody, UnaryBody},
 };
 use crate::{
@@ -37,14 +38,14 @@ const INFRASTRUCTURE: &str = "/grpc.";
 
 /// What all calls of a server share.
 pub(super) struct Stack {
-    pub(super) routes: Routes,
-    /// Full names of what is routed.
-    pub(super) services: BTreeSet<String>,
+    pub(super) infrastructure: Routes,
+    /// By their full names.
+    pub(super) services: BTreeMap<String, Kind>,
     pub(super) methods: Methods,
     pub(super) instance: HeaderValue,
     pub(super) limits: Limits,
-    pub(super) calls: Places,
-    pub(super) streams: Places,
+    pub(super) calls: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
     pub(super) draining: CancellationToken,
     /// Whether each registry admits the instance.
     pub(super) admissions: Vec<Condition>,
@@ -52,13 +53,14 @@ pub(super) struct Stack {
 
 /// A call that may begin.
 struct Admitted {
+    kind: Kind,
     flow: Flow,
     deadline: Option<Deadline>,
-    place: Place,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Admitted {
-    /// When the answer must have begun, at the latest: a request that should be one message and never ends holds its place
+    /// When the answer must have begun, at the latest: a request that should be one message and never ends holds its permit
     /// no longer.
     fn begin_by(&self, longest: Duration) -> Option<Deadline> {
         match self.flow {
@@ -69,8 +71,8 @@ impl Admitted {
 }
 
 impl Stack {
-    /// Answers one call. Never fails: what goes wrong is the answer.
-    pub(super) async fn answer<B>(self: Arc<Self>, request: Request<B>) -> Response<Body>
+    /// Answers one call, by `own` if it is for one of the user's services. Never fails: what goes wrong is the answer.
+    pub(super) async fn answer<B>(self: Arc<Self>, own: Handler, request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -80,7 +82,7 @@ impl Stack {
         let (mut response, span) = match self.admit(request.headers(), path) {
             Ok(admitted) => {
                 let span = span(path);
-                (self.run(admitted, request, span.clone()).await, span)
+                (self.run(admitted, own, request, span.clone()).await, span)
             }
             Err(refused) => {
                 metrics::refused(&refused);
@@ -113,18 +115,19 @@ impl Stack {
             let message = format!("this is instance {}, not the one that was called", self.shown_instance());
             return Err(refused(Refusal::WrongInstance, message));
         }
-        self.check_service(path)?;
+        let kind = self.kind(path)?;
         self.check_admission(path)?;
         let flow = self.methods.flow(path);
         let deadline = self.deadline(headers, flow)?;
-        let place = self.place(flow)?;
-        Ok(Admitted { flow, deadline, place })
+        let permit = self.permit(flow)?;
+        Ok(Admitted { kind, flow, deadline, permit })
     }
 
-    fn check_service(&self, path: &str) -> Result<(), Box<Response<Body>>> {
+    /// Of which kind the service is that is called.
+    fn kind(&self, path: &str) -> Result<Kind, Box<Response<Body>>> {
         let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        if self.services.contains(service) {
-            return Ok(());
+        if let Some(kind) = self.services.get(service) {
+            return Ok(*kind);
         }
         let message = format!("service {service} is not served by instance {}", self.shown_instance());
         Err(Box::new(ERRORS.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
@@ -152,9 +155,9 @@ impl Stack {
         Ok(timeout.into_iter().chain(longest).min().map(Deadline::after))
     }
 
-    /// A place among the calls that run.
-    fn place(&self, flow: Flow) -> Result<Place, Box<Response<Body>>> {
-        let places = match flow {
+    /// One of the calls that may run at a time.
+    fn permit(&self, flow: Flow) -> Result<OwnedSemaphorePermit, Box<Response<Body>>> {
+        let permits = match flow {
             Flow::Unary => &self.calls,
             Flow::ServerStreaming | Flow::ClientStreaming => {
                 if self.draining.is_cancelled() {
@@ -163,18 +166,18 @@ impl Stack {
                 &self.streams
             }
         };
-        let full = || refused(Refusal::Overloaded, "this instance has as many calls as it takes");
-        places.take().ok_or_else(full)
+        let full = |_| refused(Refusal::Overloaded, "this instance has as many calls as it takes");
+        permits.clone().try_acquire_owned().map_err(full)
     }
 
     /// Runs a call: a handler's panic and its deadline end it, and nothing else does.
-    async fn run<B>(&self, admitted: Admitted, mut request: Request<B>, span: Span) -> Response<Body>
+    async fn run<B>(&self, admitted: Admitted, own: Handler, mut request: Request<B>, span: Span) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let begin_by = admitted.begin_by(self.limits.unary_time);
-        let Admitted { flow, deadline, place } = admitted;
+        let Admitted { kind, flow, deadline, permit } = admitted;
         let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
@@ -185,9 +188,11 @@ impl Stack {
         }
         let encoding = Encoding::of(request.headers());
         let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding)));
-        let mut routes = self.routes.clone();
-        // Within a block, so that a panic before the first await is caught as well.
-        let handled = trace::scope(trace, async move { routes.call(request).await }.instrument(span));
+        let handler = match kind {
+            Kind::Own => own,
+            Kind::Infrastructure => Handler::Routes(self.infrastructure.clone()),
+        };
+        let handled = trace::scope(trace, handler.call(request).instrument(span));
         let handled = AssertUnwindSafe(handled).catch_unwind();
         let handled = async {
             match deadline {
@@ -203,17 +208,16 @@ impl Stack {
             },
         };
         let mut response = match handled {
-            Ok(Ok(response)) => response,
-            Ok(Err(never)) => match never {},
+            Ok(response) => response,
             Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
         };
-        fault::unclaim(response.headers_mut());
+        fault::strip_reserved(response.headers_mut());
         match flow {
-            // Its message is ready, so that its place can be given to the next while the peer reads.
+            // Its message is ready, so that its permit can be given to the next while the peer reads.
             Flow::Unary => response,
             Flow::ServerStreaming | Flow::ClientStreaming => {
                 let draining = draining.map(CancellationToken::cancelled_owned);
-                response.map(|body| Body::new(StreamBody::new(body, place, deadline, draining)))
+                response.map(|body| Body::new(StreamBody::new(body, permit, deadline, draining)))
             }
         }
     }

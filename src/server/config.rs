@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::Limits;
+use http::HeaderValue;
+
+use super::{Error, Limits};
 use crate::discovery::DEFAULT_WEIGHT;
 
 /// Who a server is, and how it behaves.
@@ -45,5 +47,15 @@ impl Config {
             drain_limit: Duration::from_secs(30),
             limits: Limits::default(),
         }
+    }
+
+    /// The instance id as a header's value.
+    pub(super) fn instance_header(&self) -> Result<HeaderValue, Error> {
+        let id = &self.instance_id;
+        let invalid = || Error::InvalidInstanceId(id.clone());
+        if !(1..=128).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(invalid());
+        }
+        HeaderValue::from_str(id).map_err(|_| invalid())
     }
 }

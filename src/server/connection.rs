@@ -21,12 +21,12 @@ use hyper::{rt::Executor, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::oneshot,
+    sync::{OwnedSemaphorePermit, oneshot},
     time::{Sleep, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Limits, call::Stack, places::Place};
+use super::{Limits, call::Stack, layers::Handler};
 
 /// HTTP/2's preface (24 bytes) and the header (9 bytes) of the SETTINGS frame that must follow it (RFC 9113, 3.4).
 const GREETING: usize = 24 + 9;
@@ -75,15 +75,16 @@ pub(super) async fn serve<IO>(
     io: IO,
     http2: Builder<CallTasks>,
     stack: Arc<Stack>,
+    own: Handler,
     goaway: CancellationToken,
-    _place: Place,
+    _permit: OwnedSemaphorePermit,
 ) where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let handshake = sleep(stack.limits.handshake_time);
     let (io, greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
     let answer = service_fn(move |request| {
-        let answer = stack.clone().answer(request);
+        let answer = stack.clone().answer(own.clone(), request);
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let mut connection = pin!(http2.serve_connection(TokioIo::new(io), answer));
@@ -101,7 +102,7 @@ pub(super) async fn serve<IO>(
     ended(connection.await);
 }
 
-/// How a connection ends is its peer's matter: it is no news.
+/// Connection errors are the peer's business, so they are logged at debug.
 fn ended(end: hyper::Result<()>) {
     if let Err(error) = end {
         tracing::debug!(%error, "a connection ended");

@@ -1,11 +1,10 @@
 //! The errors that the server answers by itself, beside those of its handlers.
 
-use std::any::Any;
+use std::{any::Any, error::Error};
 
 use http::{HeaderMap, HeaderValue, Response};
-use tonic::{Code, Status, body::Body};
+use tonic::{Code, Status, body::Body, codegen::StdError};
 
-use super::request::malformed;
 use crate::{
     headers::{INSTANCE, REFUSED, Refusal, drop_unreadable_details},
     rpc::Domain,
@@ -43,6 +42,11 @@ pub(super) fn refused(refusal: Refusal, message: impl Into<String>) -> Response<
     response
 }
 
+/// The caller's bytes are not a request.
+pub(super) fn malformed(message: impl Into<String>) -> Status {
+    ERRORS.error(Code::InvalidArgument, "MALFORMED_REQUEST", message)
+}
+
 /// What a call that ran past its deadline ends with.
 pub(super) fn deadline_exceeded() -> Status {
     ERRORS.error(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call was cut at its deadline")
@@ -55,14 +59,22 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     ERRORS.error(Code::Internal, "PANIC", "the handler failed")
 }
 
+/// What a call ends with if a layer fails: with a status that it fails with; of anything else nothing is told to the caller.
+pub(super) fn of_layer(error: StdError) -> Status {
+    Status::try_from_error(error).unwrap_or_else(|error| {
+        tracing::error!(error = &*error as &dyn Error, "a layer failed");
+        ERRORS.error(Code::Internal, "LAYER_FAILED", "a layer of the server failed")
+    })
+}
+
 /// Takes out of a handler's headers or trailers what only the server may say. A handler that passes the error of a call of
 /// its own on with `?` passes on what came with it, and must not seem not to have been started.
-pub(super) fn unclaim(headers: &mut HeaderMap) {
+pub(super) fn strip_reserved(headers: &mut HeaderMap) {
     headers.remove(REFUSED);
     headers.remove(INSTANCE);
 }
 
-/// Sets a status right, in headers or trailers that were made by tonic or a handler: bytes that are not the method's
+/// Corrects a status in headers or trailers that were made by tonic or a handler: bytes that are not the method's
 /// message are the caller's error, which tonic answers with INTERNAL; and what is too long for a client is cut.
 pub(super) fn correct(headers: &mut HeaderMap) {
     const INTERNAL: &[u8] = b"13";

@@ -1,6 +1,9 @@
-//! The services that every server has beside its own: gRPC health and reflection.
+//! The services of a server: the user's own, and beside them what every server has, gRPC health and reflection.
 
-use std::{collections::BTreeSet, convert::Infallible};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
+};
 
 use http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
@@ -11,12 +14,22 @@ use tower::Service;
 /// Services under their full names.
 #[derive(Default)]
 pub(super) struct Services {
-    pub(super) routes: Routes,
-    pub(super) names: BTreeSet<String>,
+    pub(super) own: Routes,
+    pub(super) infrastructure: Routes,
+    pub(super) kinds: BTreeMap<String, Kind>,
+}
+
+/// Whose a service is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The user's: calls go through the user's layers.
+    Own,
+    /// The mesh's, or every gRPC server's: calls go past them.
+    Infrastructure,
 }
 
 impl Services {
-    pub(super) fn add<S>(self, service: S) -> Self
+    pub(super) fn add<S>(&mut self, service: S, kind: Kind)
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
             + NamedService
@@ -26,18 +39,25 @@ impl Services {
             + 'static,
         S::Future: Send + 'static,
     {
-        let Self { routes, mut names } = self;
-        names.insert(S::NAME.to_owned());
-        Self { routes: routes.add_service(service), names }
+        assert!(self.kinds.insert(S::NAME.to_owned(), kind).is_none(), "{} was added before", S::NAME);
+        let routes = match kind {
+            Kind::Own => &mut self.own,
+            Kind::Infrastructure => &mut self.infrastructure,
+        };
+        *routes = std::mem::take(routes).add_service(service);
+    }
+
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.kinds.keys().cloned().collect()
     }
 
     /// Adds health, as `reporter` is told of it, and reflection in the version that clients ask for first and in the one that
     /// older ones know. `descriptors` are those of all services, these included.
-    pub(super) fn with_infrastructure(
-        self,
+    pub(super) fn add_infrastructure(
+        &mut self,
         descriptors: &[&'static [u8]],
         reporter: HealthReporter,
-    ) -> Result<Self, Error> {
+    ) -> Result<(), Error> {
         let service = tonic_health::server::HealthService::from_health_reporter(reporter);
         let service = tonic_health::pb::health_server::HealthServer::new(service);
         let described = |names: &BTreeSet<String>| {
@@ -46,11 +66,13 @@ impl Services {
             // Named one by one: descriptors may declare services that this server does not serve.
             names.iter().fold(builder, Builder::with_service_name)
         };
-        let with_health = self.add(service);
-        let mut names = with_health.names.clone();
+        self.add(service, Kind::Infrastructure);
+        let mut names = self.names();
         names.extend(REFLECTION.map(str::to_owned));
         let (v1, v1alpha) = (described(&names).build_v1()?, described(&names).build_v1alpha()?);
-        Ok(with_health.add(v1).add(v1alpha))
+        self.add(v1, Kind::Infrastructure);
+        self.add(v1alpha, Kind::Infrastructure);
+        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! What a server bears: every bound that a peer can meet, with its reason.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::Semaphore;
 
 /// The bounds of one server. The defaults fit a service of many small calls; each field says what it protects from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +66,12 @@ impl Default for Limits {
             send_buffer: 64 * KIB as usize,
         }
     }
+}
+
+/// As many permits as `limit` says: whoever gets none is turned away, nobody waits.
+pub(super) fn permits(limit: usize) -> Arc<Semaphore> {
+    // A semaphore refuses to have more, and nobody can need them.
+    Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! THE server: tonic services behind an accept loop that joins the mesh and leaves it without dropping a call.
 //!
 //! ```text
-//!   accept (runtime) -> connection -> call: admit -> run -> your service
+//!   accept (runtime) -> connection -> call: admit -> run -> your layers -> your service
 //! ```
 //!
 //! The loop and every connection are owned here, because tonic's own server closes its listener at the first sign of a
@@ -11,30 +11,36 @@
 mod call;
 mod config;
 mod connection;
+mod error;
 mod fault;
 mod health;
 mod infrastructure;
+mod layers;
 mod limits;
 mod membership;
 mod methods;
 mod metrics;
-mod places;
 mod request;
 mod response;
 mod runtime;
+mod store;
 
 use std::{convert::Infallible, future::Future, io};
 
+use bytes::Bytes;
 use futures_util::Stream;
-use http::{HeaderValue, Request, Response};
+use http::{Request, Response};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
-use tonic::{body::Body, server::NamedService};
-use tower::Service;
+use tonic::{body::Body, codegen::StdError, server::NamedService};
+use tower::{Layer, Service};
 
 pub use config::Config;
+pub use error::Error;
 pub use fault::{draining_status, not_serving_status};
+pub use layers::Routed;
 pub use limits::Limits;
+pub use store::{ServedStore, StoreScope};
 
 pub use crate::discovery::announce::AnnounceError;
 use crate::{
@@ -43,52 +49,27 @@ use crate::{
 };
 
 use health::Conditions;
-use infrastructure::Services;
+use infrastructure::{Kind, Services};
+use layers::Layers;
 use membership::Announce;
-
-/// The store that a server serves.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServedStore {
-    /// Its id.
-    pub store_id: String,
-    /// Where it is, by which a copy of it is told apart: another text for each database. Empty: not said.
-    pub place: String,
-    /// Whose it is.
-    pub scope: StoreScope,
-}
-
-/// Whose a store is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StoreScope {
-    /// Of the whole service: all instances serve the same, and others read its log.
-    Service,
-    /// Of one instance, as a private view.
-    Instance,
-}
+use runtime::Parts;
 
 /// A server of one or more tonic services, as one instance of a mesh service.
-pub struct Server {
-    config: Config,
-    services: Services,
-    descriptors: Vec<&'static [u8]>,
-    draining: CancellationToken,
-    announce: Option<Announce>,
-    conditions: Conditions,
-    store: Option<ServedStore>,
-}
+pub struct Server(Parts);
 
 impl Server {
     /// A server without services yet.
     pub fn new(config: Config) -> Self {
-        Self {
+        Self(Parts {
             config,
             services: Services::default(),
+            layers: Layers::default(),
             descriptors: vec![crate::contract::DESCRIPTORS, tonic_types::pb::FILE_DESCRIPTOR_SET],
             draining: CancellationToken::new(),
             announce: None,
             conditions: Conditions::default(),
             store: None,
-        }
+        })
     }
 
     /// Adds a tonic service.
@@ -106,7 +87,98 @@ impl Server {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.services = self.services.add(service);
+        self.0.services.add(service, Kind::Own);
+        self
+    }
+
+    /// Adds a service by which the mesh itself works, such as a feed of events: as [`add_service`](Self::add_service), but no
+    /// [`layer`](Self::layer) is around it, since its callers are other services and operators, and not yours.
+    ///
+    /// # Panics
+    /// If a service of that name was added before.
+    #[must_use]
+    pub fn add_mesh_service<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        self.0.services.add(service, Kind::Infrastructure);
+        self
+    }
+
+    /// Wraps your services in a tower layer: the place for authentication, and for what else concerns all of your calls. It is
+    /// tonic's `Server::builder().layer(..)`: any layer that works there works here, tonic's interceptors among them.
+    ///
+    /// ```
+    /// use meshwork::server::{Config, Server};
+    /// use tonic::{Request, Status, service::InterceptorLayer};
+    ///
+    /// fn authenticate(request: Request<()>) -> Result<Request<()>, Status> {
+    ///     match request.metadata().get("authorization") {
+    ///         Some(token) if token == "Bearer sesame" => Ok(request),
+    ///         Some(_) | None => Err(Status::unauthenticated("a valid token is needed")),
+    ///     }
+    /// }
+    ///
+    /// # use std::{convert::Infallible, future::{Ready, ready}, io, task::{Context, Poll}};
+    /// # use hyper_util::rt::{TokioExecutor, TokioIo};
+    /// # use tonic::body::Body;
+    /// # #[derive(Clone)]
+    /// # struct Greeter;
+    /// # impl tonic::server::NamedService for Greeter { const NAME: &'static str = "greeter.v1.GreeterService"; }
+    /// # impl tower::Service<http::Request<Body>> for Greeter {
+    /// #     type Response = http::Response<Body>;
+    /// #     type Error = Infallible;
+    /// #     type Future = Ready<Result<Self::Response, Infallible>>;
+    /// #     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> { Poll::Ready(Ok(())) }
+    /// #     fn call(&mut self, _: http::Request<Body>) -> Self::Future { ready(Ok(Status::ok("").into_http())) }
+    /// # }
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let server = Server::new(Config::new("greeter", "127.0.0.1:7700"))
+    ///     .layer(InterceptorLayer::new(authenticate))
+    ///     .add_service(Greeter);
+    /// # let (near, far) = tokio::io::duplex(4096);
+    /// # let incoming = futures_util::stream::iter([io::Result::Ok(far)]);
+    /// # tokio::spawn(server.serve(incoming, std::future::pending()));
+    /// # let (mut client, connection) =
+    /// #     hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(near)).await?;
+    /// # tokio::spawn(connection);
+    /// # let mut code = async |token: &str| -> Result<String, Box<dyn std::error::Error>> {
+    /// #     let call = http::Request::post("http://greeter/greeter.v1.GreeterService/Greet");
+    /// #     let call = call.header("content-type", "application/grpc").header("authorization", token);
+    /// #     let answer = client.send_request(call.body(Body::empty())?).await?;
+    /// #     Ok(answer.headers()["grpc-status"].to_str()?.to_owned())
+    /// # };
+    /// # assert_eq!(code("none").await?, "16", "UNAUTHENTICATED");
+    /// # assert_eq!(code("Bearer sesame").await?, "0", "OK");
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Called several times, the first layer is the outermost. All of them are around all services of
+    /// [`add_service`](Self::add_service), in whatever order these methods are called. A call reaches them when it has passed the
+    /// instance check and the limits, and what they take is part of its deadline. They never see health, reflection and the
+    /// services of [`add_mesh_service`](Self::add_mesh_service), so that probes, subscriptions and operators' tools need no token.
+    ///
+    /// A layer's error that is or holds a [`tonic::Status`] ends the call with it. Any other is logged and ends the call as
+    /// INTERNAL, as a panic does.
+    #[must_use]
+    pub fn layer<L, B>(mut self, layer: L) -> Self
+    where
+        L: Layer<Routed> + Send + 'static,
+        L::Service: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+        <L::Service as Service<Request<Body>>>::Error: Into<StdError>,
+        <L::Service as Service<Request<Body>>>::Future: Send,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError>,
+    {
+        self.0.layers.add(layer);
         self
     }
 
@@ -114,7 +186,7 @@ impl Server {
     /// come reflection, which methods stream, and which may be sent again.
     #[must_use]
     pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
-        self.descriptors.push(encoded);
+        self.0.descriptors.push(encoded);
         self
     }
 
@@ -122,14 +194,14 @@ impl Server {
     /// and so is its status in the registry, so that clients go elsewhere.
     #[must_use]
     pub fn depends_on(mut self, condition: Condition) -> Self {
-        self.conditions.essential.push(condition);
+        self.0.conditions.essential.push(condition);
         self
     }
 
     /// Reports a condition under a health name of its own, such as `events/order`. It takes no calls away.
     #[must_use]
     pub fn reports(mut self, name: impl Into<String>, condition: Condition) -> Self {
-        self.conditions.reported.push((name.into(), condition));
+        self.0.conditions.reported.push((name.into(), condition));
         self
     }
 
@@ -137,27 +209,27 @@ impl Server {
     /// served, unless every instance has one of its own.
     #[must_use]
     pub fn serves_store(mut self, store: ServedStore) -> Self {
-        self.store = Some(store);
+        self.0.store = Some(store);
         self
     }
 
     /// Fires when the server leaves and has told everybody: every long stream shall end now with [`draining_status`], so
     /// that its client moves to another instance. Streams that go on are aborted at the drain limit.
     pub fn draining(&self) -> CancellationToken {
-        self.draining.clone()
+        self.0.draining.clone()
     }
 
     /// What all calls depend on, as one condition: well while the server is SERVING, or leaves. Every long stream shall end with
     /// [`not_serving_status`] while it is not, because a client does not look again where a stream comes from.
     pub fn serving(&self) -> Condition {
-        self.conditions.together.condition()
+        self.0.conditions.together.condition()
     }
 
     /// Announces the server in a mesh, at each of its registries: others find it for as long as it serves. A registry that is
     /// away is waited for while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]
     pub fn announce(self, mesh: Mesh) -> Self {
-        let service = self.config.service.clone();
+        let service = self.0.config.service.clone();
         let registries: Vec<_> = mesh.registries().into_iter().map(RegistryServiceClient::new).collect();
         let gates = Gate::to_all(registries.len(), &mesh.registry_states());
         // Watched from now on, so that the drain does not begin with a new watch.
@@ -173,7 +245,7 @@ impl Server {
 
     #[must_use]
     fn announce_through(mut self, announce: Announce) -> Self {
-        self.announce = Some(announce);
+        self.0.announce = Some(announce);
         self
     }
 
@@ -195,32 +267,8 @@ impl Server {
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = ()>,
     {
-        runtime::serve(self, incoming, shutdown).await
+        runtime::serve(self.0, incoming, shutdown).await
     }
-}
-
-/// Why a server could not serve, or had to stop.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The instance id cannot be a header's value.
-    #[error("instance id {0:?}: must be 1 to 128 visible ASCII characters")]
-    InvalidInstanceId(String),
-    /// The bytes given to [`Server::descriptors`] are not a `FileDescriptorSet`.
-    #[error("the descriptors cannot be read")]
-    Descriptors(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The instance cannot be in the registry, and therefore not in the mesh.
-    #[error(transparent)]
-    Announce(#[from] AnnounceError),
-}
-
-/// An instance id as a header's value.
-fn instance_header(instance_id: &str) -> Result<HeaderValue, Error> {
-    let invalid = || Error::InvalidInstanceId(instance_id.to_owned());
-    if !(1..=128).contains(&instance_id.len()) || !instance_id.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Err(invalid());
-    }
-    HeaderValue::from_str(instance_id).map_err(|_| invalid())
 }
 
 #[cfg(test)]

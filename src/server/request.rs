@@ -14,7 +14,10 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
-use super::{fault::ERRORS, methods::Flow};
+use super::{
+    fault::{ERRORS, malformed},
+    methods::Flow,
+};
 
 /// gRPC puts a flag (0 or 1: compressed) and a big-endian length before each message.
 const PREFIX: usize = 5;
@@ -150,11 +153,6 @@ impl Frames {
             Flow::Unary | Flow::ServerStreaming | Flow::ClientStreaming => Ok(()),
         }
     }
-}
-
-/// The caller's bytes are not a request.
-pub(super) fn malformed(message: impl Into<String>) -> Status {
-    ERRORS.error(Code::InvalidArgument, "MALFORMED_REQUEST", message)
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The bodies of answers. A stream's holds the call's place, ends at its deadline, and survives a panic; that of a unary call
+//! The bodies of answers. A stream's holds the call's permit, ends at its deadline, and survives a panic; that of a unary call
 //! tells how the call ends.
 
 use std::{
@@ -11,11 +11,11 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::time::Sleep;
+use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 
-use super::{fault, metrics::Timed, places::Place};
+use super::{fault, metrics::Timed};
 use crate::{
     deadline::{self, Deadline},
     rpc::{code_in, code_of},
@@ -28,28 +28,27 @@ pub(super) struct StreamBody {
     /// For streams that do not know of the drain themselves (health, reflection).
     draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     ended: bool,
-    _place: Place,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl StreamBody {
     pub(super) fn new(
         inner: Body,
-        place: Place,
+        permit: OwnedSemaphorePermit,
         deadline: Option<Deadline>,
         draining: Option<WaitForCancellationFutureOwned>,
     ) -> Self {
         let deadline = deadline.map(|deadline| (deadline, Box::pin(tokio::time::sleep_until(deadline.0))));
-        Self { inner, deadline, draining: draining.map(Box::pin), ended: false, _place: place }
+        Self { inner, deadline, draining: draining.map(Box::pin), ended: false, _permit: permit }
     }
 
     /// Asks the handler's stream, as part of its call.
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let inner = Pin::new(&mut self.inner);
-        let polled = catch_unwind(AssertUnwindSafe(|| match &self.deadline {
-            Some((deadline, _)) => deadline::scope_sync(*deadline, || inner.poll_frame(context)),
-            None => inner.poll_frame(context),
-        }));
-        polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(fault::panicked(panic.as_ref())))))
+        let inner = &mut self.inner;
+        match &self.deadline {
+            Some((deadline, _)) => deadline::scope_sync(*deadline, || poll_caught(inner, context)),
+            None => poll_caught(inner, context),
+        }
     }
 
     /// Why the stream ends now, although its handler has more to say.
@@ -80,7 +79,7 @@ impl http_body::Body for StreamBody {
             Poll::Pending => match self.poll_inner(context) {
                 Poll::Ready(Some(Err(status))) => status,
                 Poll::Ready(Some(Ok(mut frame))) => {
-                    frame.trailers_mut().into_iter().for_each(set_right);
+                    frame.trailers_mut().into_iter().for_each(sanitize);
                     return Poll::Ready(Some(Ok(frame)));
                 }
                 other @ (Poll::Ready(None) | Poll::Pending) => return other,
@@ -104,6 +103,7 @@ pub(super) struct UnaryBody {
     inner: Body,
     /// `None`: it is known how the call ends.
     timed: Option<Timed>,
+    ended: bool,
 }
 
 impl UnaryBody {
@@ -115,7 +115,7 @@ impl UnaryBody {
                 timed.end(code);
                 response
             }
-            None => response.map(|inner| Body::new(Self { inner, timed: Some(timed) })),
+            None => response.map(|inner| Body::new(Self { inner, timed: Some(timed), ended: false })),
         }
     }
 }
@@ -125,13 +125,23 @@ impl http_body::Body for UnaryBody {
     type Error = Status;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let mut frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let mut frame = match ready!(poll_caught(&mut self.inner, context)) {
+            // Only a user's layer fails here; a reset instead of a status would tell the caller nothing.
+            Some(Err(status)) => {
+                self.ended = true;
+                Some(Frame::trailers(fault::trailers(&status)))
+            }
+            Some(Ok(frame)) => Some(frame),
+            None => None,
+        };
         let code = match &mut frame {
-            Some(Ok(frame)) => frame.trailers_mut().map(|trailers| {
-                set_right(trailers);
+            Some(frame) => frame.trailers_mut().map(|trailers| {
+                sanitize(trailers);
                 code_in(trailers).unwrap_or(Code::Unknown)
             }),
-            Some(Err(status)) => Some(status.code()),
             None => Some(Code::Unknown),
         };
         if let Some(code) = code
@@ -139,11 +149,11 @@ impl http_body::Body for UnaryBody {
         {
             timed.end(code);
         }
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(Ok))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.ended || self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
@@ -151,8 +161,14 @@ impl http_body::Body for UnaryBody {
     }
 }
 
+/// Asks a body, of which a panic is an error.
+fn poll_caught(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+    let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(context)));
+    polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(fault::panicked(panic.as_ref())))))
+}
+
 /// Trailers as a handler has made them, as they may leave the server.
-fn set_right(trailers: &mut HeaderMap) {
-    fault::unclaim(trailers);
+fn sanitize(trailers: &mut HeaderMap) {
+    fault::strip_reserved(trailers);
     fault::correct(trailers);
 }

@@ -6,6 +6,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use hyper::server::conn::http2::Builder;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
@@ -13,14 +14,15 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::HealthReporter;
 
 use super::{
-    Error, Server,
+    Config, Error, ServedStore,
     call::Stack,
     connection::{self, CallTasks},
-    health::Health,
-    infrastructure, instance_header,
-    membership::{self, Membership},
+    health::{Conditions, Health},
+    infrastructure::{self, Services},
+    layers::{Handler, Layers},
+    limits::permits,
+    membership::{self, Announce, Membership},
     methods::Methods,
-    places::Places,
 };
 use crate::contract::meshwork::registry::v1::Instance;
 
@@ -31,20 +33,32 @@ const BACKLOG: usize = 1024;
 /// For the tasks of aborted calls to end. They need no time but what they take to their next await.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
-pub(super) async fn serve<IO, I, F>(server: Server, incoming: I, shutdown: F) -> Result<(), Error>
+/// What a server is made of.
+pub(super) struct Parts {
+    pub(super) config: Config,
+    pub(super) services: Services,
+    pub(super) layers: Layers,
+    pub(super) descriptors: Vec<&'static [u8]>,
+    pub(super) draining: CancellationToken,
+    pub(super) announce: Option<Announce>,
+    pub(super) conditions: Conditions,
+    pub(super) store: Option<ServedStore>,
+}
+
+pub(super) async fn serve<IO, I, F>(parts: Parts, incoming: I, shutdown: F) -> Result<(), Error>
 where
     I: Stream<Item = io::Result<IO>>,
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let Server { config, services, mut descriptors, draining, announce, conditions, store } = server;
+    let Parts { config, mut services, layers, mut descriptors, draining, announce, conditions, store } = parts;
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
-    let own = services.names.clone();
+    let own = services.names();
     let reporter = HealthReporter::new();
     let mut health = Health::new(reporter.clone(), own.iter().cloned(), conditions, &config);
-    let services = services.with_infrastructure(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
-    let methods = Methods::read(&descriptors, &services.names).map_err(|error| unreadable(error.into()))?;
+    services.add_infrastructure(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
+    let methods = Methods::read(&descriptors, &services.names()).map_err(|error| unreadable(error.into()))?;
     for service in methods.undeclared(&own) {
         tracing::warn!(
             service,
@@ -53,22 +67,24 @@ where
         );
     }
     let instance = membership::instance(&config, &own, &methods, store);
-    let header = instance_header(&config.instance_id)?;
+    let header = config.instance_header()?;
     let instance = Instance { status: health.begin().await.into(), ..instance };
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());
     let voice = membership.voice();
-    let mut connections = Connections::new(Stack {
-        routes: services.routes.prepare(),
-        services: services.names,
+    let own = layers.around(services.own.prepare());
+    let stack = Stack {
+        infrastructure: services.infrastructure.prepare(),
+        services: services.kinds,
         methods,
         instance: header,
-        calls: Places::new(config.limits.concurrent_calls),
-        streams: Places::new(config.limits.concurrent_streams),
+        calls: permits(config.limits.concurrent_calls),
+        streams: permits(config.limits.concurrent_streams),
         limits: config.limits,
         draining: draining.clone(),
         admissions: membership.admissions().collect(),
-    });
+    };
+    let mut connections = Connections::new(stack, own);
     // Boxed, so that it can be closed before the server ends.
     let mut incoming = Box::pin(incoming.fuse());
 
@@ -103,23 +119,26 @@ where
 /// The connections of a server.
 struct Connections {
     stack: Arc<Stack>,
+    /// Cloned for each connection, as tonic does it: a user's layer need not be Sync.
+    own: Handler,
     http2: Builder<CallTasks>,
-    places: Places,
+    permits: Arc<Semaphore>,
     open: JoinSet<()>,
     calls: TaskTracker,
     goaway: CancellationToken,
 }
 
 impl Connections {
-    fn new(stack: Stack) -> Self {
+    fn new(stack: Stack, own: Handler) -> Self {
         let calls = TaskTracker::new();
         calls.close();
         Self {
             http2: connection::http2(&stack.limits, CallTasks(calls.clone())),
-            places: Places::new(stack.limits.connections),
+            permits: permits(stack.limits.connections),
             open: JoinSet::new(),
             goaway: CancellationToken::new(),
             stack: Arc::new(stack),
+            own,
             calls,
         }
     }
@@ -169,12 +188,12 @@ impl Connections {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.places.take() {
-            Some(place) => {
-                let (http2, stack, goaway) = (self.http2.clone(), self.stack.clone(), self.goaway.child_token());
-                self.open.spawn(connection::serve(io, http2, stack, goaway, place));
+        match self.permits.clone().try_acquire_owned() {
+            Ok(permit) => {
+                let (http2, stack, own) = (self.http2.clone(), self.stack.clone(), self.own.clone());
+                self.open.spawn(connection::serve(io, http2, stack, own, self.goaway.child_token(), permit));
             }
-            None => tracing::warn!(limit = self.stack.limits.connections, "a connection too many was closed"),
+            Err(_) => tracing::warn!(limit = self.stack.limits.connections, "a connection too many was closed"),
         }
     }
 

@@ -13,7 +13,7 @@ use meshwork::{
             order::v1::{OrderCreated, RejectionReason},
         },
     },
-    write::{NewEvent, Rows},
+    write::{Decider as _, NewEvent, Outcome, Rows},
 };
 use meshwork_customer::domain as credit;
 use meshwork_order::domain as orders;
@@ -179,7 +179,7 @@ impl Saga {
 
     fn decide_order(&mut self, input: &orders::Input) {
         // A refused command changes nothing.
-        let Ok((rows, events, _)) = orders::decide(&self.orders, input) else { return };
+        let Ok(Outcome { rows, events, .. }) = orders::Orders::default().decide(&self.orders, input) else { return };
         for (key, row) in rows {
             self.orders.insert(key, row);
         }
@@ -187,7 +187,8 @@ impl Saga {
     }
 
     fn decide_credit(&mut self, input: &credit::Input) {
-        let (rows, events, _) = credit::decide(&self.credit, input).expect("no event is refused");
+        let decided = credit::Customers.decide(&self.credit, input);
+        let Outcome { rows, events, .. } = decided.expect("no event is refused");
         for (key, row) in rows {
             self.credit.insert(key, row);
         }

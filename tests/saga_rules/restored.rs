@@ -210,7 +210,8 @@ impl World {
 
     fn decide_order(&mut self, input: &orders::Input) {
         // A refused command changes nothing.
-        let Ok((rows, events, _)) = orders::decide(&self.orders.rows, input) else { return };
+        let decided = orders::Orders::default().decide(&self.orders.rows, input);
+        let Ok(Outcome { rows, events, .. }) = decided else { return };
         for (key, row) in rows {
             self.orders.rows.insert(key, row);
         }
@@ -220,10 +221,10 @@ impl World {
     }
 
     fn decide_credit(&mut self, input: &credit::Input) {
-        let decided = credit::decide(&self.credit.rows, input);
+        let decided = credit::Customers.decide(&self.credit.rows, input);
         let limit_in_use = matches!(&decided, Err(credit::Refusal::CreditInUse));
         assert!(decided.is_ok() || limit_in_use, "no event is refused: {decided:?}");
-        let Ok((rows, events, _)) = decided else { return };
+        let Ok(Outcome { rows, events, .. }) = decided else { return };
         for (key, row) in rows {
             self.credit.rows.insert(key, row);
         }

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Subcommand};
 use meshwork::process::parse_duration;
 
-use super::SourceArgs;
+use super::source::SourceArgs;
 
 const POLICY_HELP: &str = "\
 Examples:
@@ -13,7 +13,7 @@ Examples:
   meshwork policy set order --timeout 2s --max-attempts 2
   meshwork policy list --json | jq -r '.policies[].service'
 
-What is set is effective in running clients at once, and stays so while the registry is away.";
+Running clients obey a new policy at once, and keep it while the registry is away.";
 
 const GET_HELP: &str = "\
 Examples:
@@ -36,15 +36,15 @@ Examples:
   meshwork policy set order --timeout default
   meshwork policy get order --json | jq '.timeout = \"2s\"' | meshwork policy set order --file -
 
-What is not named stays as it is; with --file, which holds a Policy as protobuf JSON, it has its default. A policy that
-somebody else has changed meanwhile is not overwritten, and one with a value that is not accepted changes nothing and
-names the field: exit code 1.";
+Values that are not named stay as they are; with --file, which holds a Policy as protobuf JSON, they have their defaults. If
+the policy was changed by somebody else in the meantime, or a value is not accepted (its field is named), nothing changes,
+and it exits with code 1.";
 
 const SPLIT_HELP: &str = "\
 Examples:
   meshwork split order v1=95 v2=5      a canary: 5 % of the calls go to the instances of version v2
   meshwork split order v2=1            all calls go to v2
-  meshwork split order --clear         versions make no difference any more
+  meshwork split order --clear         versions make no difference again
 
 Shares are relative to each other, 0-1000. Versions are those that instances were started with (--version).";
 
@@ -183,7 +183,7 @@ pub struct SplitArgs {
     #[arg(value_name = "VERSION=SHARE", value_parser = parse_share, required_unless_present = "clear")]
     #[arg(conflicts_with = "clear")]
     pub shares: Vec<(String, u32)>,
-    /// Let versions make no difference any more
+    /// End the split: versions make no difference again
     #[arg(long)]
     pub clear: bool,
     /// Where to, and how the policy is printed then.

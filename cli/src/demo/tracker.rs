@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -14,6 +14,7 @@ use meshwork::{
         query::v1::{WatchOrdersRequest, query_service_client::QueryServiceClient},
     },
 };
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
@@ -126,8 +127,7 @@ impl Tracker {
     }
 
     fn with_order<T>(&self, order_id: &str, act: impl FnOnce(&watch::Sender<Seen>) -> T) -> T {
-        // The map is whole between any two statements here, so a panic elsewhere does not spoil it.
-        let mut orders = self.orders.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut orders = self.orders.lock();
         let unseen = || watch::Sender::new(Seen { state: OrderState::Unspecified, at: Instant::now() });
         act(orders.entry(order_id.to_owned()).or_insert_with(unseen))
     }

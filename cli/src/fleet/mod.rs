@@ -6,22 +6,24 @@
 //! An instance that ends unasked is started again, with backoff.
 
 mod config;
+mod databases;
+mod error;
+mod parts;
 mod service;
 mod slot;
 mod store;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwork::{
-    Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, store::FileLock,
-};
-use meshwork_registry::policies::{PolicyFileError, PolicyStore};
-use meshwork_shop::OpenError;
+use meshwork::{Mesh, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, store::FileLock};
+use meshwork_registry::policies::PolicyStore;
 use tokio::{net::TcpListener, time::timeout};
 
 pub use config::{Config, InvalidReplicas, Replicas};
+pub use databases::{Databases, InvalidPostgresUrl, PostgresUrl, Views};
+pub use error::Error;
 pub use service::Service;
-pub use store::{Databases, InvalidPostgresUrl, PostgresUrl, Views};
+pub use slot::Instance;
 
 use slot::Slot;
 use store::Stores;
@@ -38,89 +40,6 @@ pub struct Fleet {
     mesh: Mesh,
     /// Held as long as the mesh runs.
     _lock: FileLock,
-}
-
-/// Where an instance is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Instance {
-    /// Its service.
-    pub service: String,
-    /// Its id in the registry.
-    pub instance_id: String,
-    /// Where it listens.
-    pub address: SocketAddr,
-    /// Where its data is: a file, or `postgres:DATABASE`. `None`: in memory.
-    pub store: Option<String>,
-}
-
-/// Why a mesh cannot start. Nothing of it is left running.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Error {
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
-    Listen {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The data folder cannot be written.
-    #[error("cannot write to {}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// Another process has the data folder.
-    #[error("{} is in use by another process", path.display())]
-    InUse {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// A database cannot be opened.
-    #[error("cannot open {}", path.display())]
-    Store {
-        /// The database file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: OpenError,
-    },
-    /// A database on the server cannot be opened.
-    #[error("cannot open the database {database}")]
-    Database {
-        /// Its name.
-        database: String,
-        /// Why.
-        #[source]
-        source: OpenError,
-    },
-    /// The file of policies cannot be used.
-    #[error("cannot open {}", path.display())]
-    Policies {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: PolicyFileError,
-    },
-    /// The registry's address is none.
-    #[error("the registry cannot be reached")]
-    Mesh(#[from] MeshError),
-    /// Instances did not come up.
-    #[error("{service}: {serving} of {wanted} instances were serving after {} s", START_LIMIT.as_secs())]
-    NotServing {
-        /// The service.
-        service: String,
-        /// How many there are.
-        serving: usize,
-        /// How many there should be.
-        wanted: usize,
-    },
 }
 
 impl Fleet {
@@ -224,9 +143,11 @@ impl Fleet {
         let serving = |set: &EndpointSet| {
             set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving).count()
         };
-        let waited = timeout(START_LIMIT, endpoints.wait_for(|set| serving(set) >= wanted)).await.is_ok();
+        if timeout(START_LIMIT, endpoints.wait_for(|set| serving(set) >= wanted)).await.is_ok() {
+            return Ok(());
+        }
         let serving = serving(&endpoints.borrow());
-        if waited { Ok(()) } else { Err(Error::NotServing { service: service.to_owned(), serving, wanted }) }
+        Err(Error::NotServing { service: service.to_owned(), serving, wanted, waited: START_LIMIT })
     }
 }
 

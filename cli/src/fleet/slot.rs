@@ -24,8 +24,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Config, Instance, Service,
-    service::{Parts, server_config},
+    Config, Service,
+    parts::{Parts, server_config},
     store::{Location, Stores},
 };
 
@@ -40,6 +40,19 @@ type Run = Box<
         + Send
         + Sync,
 >;
+
+/// Where an instance is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Its service.
+    pub service: String,
+    /// Its id in the registry.
+    pub instance_id: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Where its data is: a file, or `postgres:DATABASE`. `None`: in memory.
+    pub store: Option<String>,
+}
 
 pub(super) struct Slot {
     running: watch::Receiver<Option<Running>>,

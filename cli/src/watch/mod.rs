@@ -65,7 +65,7 @@ impl Watch {
                 Err(Error::NoRegistry { problem, .. }) if self.resume_from.is_some() => problem,
                 Err(error) => return Err(error),
             };
-            eprintln!("the registry has gone ({problem}); watching on as soon as it is back");
+            eprintln!("lost the registry ({problem}): the watch goes on when it is back");
             // In case it accepts connections only to close them.
             tokio::time::sleep(RECONNECT_AFTER).await;
         }
@@ -96,7 +96,7 @@ impl Watch {
 fn warn_of_unknown(first: &WatchResponse) {
     let Some(Event::Snapshot(snapshot)) = &first.event else { return };
     for service in snapshot.services.iter().filter(|service| !service.known) {
-        eprintln!("nobody has registered {:?} at this registry yet", service.service);
+        eprintln!("no instance of {:?} has registered at this registry yet", service.service);
     }
 }
 

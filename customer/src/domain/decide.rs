@@ -1,39 +1,55 @@
-//! One input against the rows it touches.
+//! What the writer needs: one input against the rows that it touches, and these rows from and to the store.
 
 use meshwork::{
     contract::shop::customer::v1::RefusalReason,
-    write::{NewEvent, Rows},
+    store::{StoreError, Transaction},
+    write::{Decider, Outcome, Rows},
 };
 use meshwork_shop::{Amount, RequestKey};
 use uuid::Uuid;
 
-use super::{Customer, Input, Key, Refusal, Reply, Reservation, ReservationState, Row, events};
+use super::{Customer, Customers, Input, Key, Refusal, Reply, Reservation, ReservationState, Row, events};
+use crate::store;
 
-/// Rows that changed, what happened, and the answer.
-pub type Decision = Result<(Vec<(Key, Row)>, Vec<NewEvent>, Reply), Refusal>;
+/// What an accepted input leads to, or why it was refused.
+type Decision = Result<Outcome<Customers>, Refusal>;
 
-/// Appends the keys of the rows that `input` touches.
-pub fn keys(input: &Input, keys: &mut Vec<Key>) {
-    match input {
-        Input::CreateCustomer { request, .. } => keys.extend(request.map(|request| Key::Request(request.id))),
-        Input::UpdateCreditLimit { id, .. } => keys.push(Key::Customer(*id)),
-        Input::OrderCreated { order_id, customer_id, .. } | Input::OrderEnded { order_id, customer_id, .. } => {
-            keys.extend([Key::Customer(*customer_id), Key::Reservation(*order_id)]);
+impl Decider for Customers {
+    type Key = Key;
+    type Row = Row;
+    type Input = Input;
+    type Reply = Reply;
+    type Refusal = Refusal;
+
+    fn keys(&self, input: &Input, keys: &mut Vec<Key>) {
+        match input {
+            Input::CreateCustomer { request, .. } => keys.extend(request.map(|request| Key::Request(request.id))),
+            Input::UpdateCreditLimit { id, .. } => keys.push(Key::Customer(*id)),
+            Input::OrderCreated { order_id, customer_id, .. } | Input::OrderEnded { order_id, customer_id, .. } => {
+                keys.extend([Key::Customer(*customer_id), Key::Reservation(*order_id)]);
+            }
         }
     }
-}
 
-/// Decides one input; see the rules at the module's top.
-pub fn decide(rows: &Rows<Key, Row>, input: &Input) -> Decision {
-    match input {
-        Input::CreateCustomer { id, name, limit, request, now_ms } => {
-            create(rows, *id, name, *limit, *request, *now_ms)
+    fn decide(&self, rows: &Rows<Key, Row>, input: &Input) -> Decision {
+        match input {
+            Input::CreateCustomer { id, name, limit, request, now_ms } => {
+                create(rows, *id, name, *limit, *request, *now_ms)
+            }
+            Input::UpdateCreditLimit { id, limit, etag, now_ms } => update_limit(rows, *id, *limit, etag, *now_ms),
+            Input::OrderCreated { order_id, customer_id, total, now_ms } => {
+                reserve(rows, *order_id, *customer_id, *total, *now_ms)
+            }
+            Input::OrderEnded { order_id, customer_id, now_ms } => release(rows, *order_id, *customer_id, *now_ms),
         }
-        Input::UpdateCreditLimit { id, limit, etag, now_ms } => update_limit(rows, *id, *limit, etag, *now_ms),
-        Input::OrderCreated { order_id, customer_id, total, now_ms } => {
-            reserve(rows, *order_id, *customer_id, *total, *now_ms)
-        }
-        Input::OrderEnded { order_id, customer_id, now_ms } => release(rows, *order_id, *customer_id, *now_ms),
+    }
+
+    async fn load(&self, tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
+        store::load(tx, keys).await
+    }
+
+    async fn save(&self, tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
+        store::save(tx, changed).await
     }
 }
 
@@ -62,10 +78,10 @@ fn create(
         update_time_ms: now_ms,
     };
     let event = events::customer_created(&customer);
-    let mut changed = vec![customer_row(customer.clone())];
+    let mut rows = vec![customer_row(customer.clone())];
     // For repeats in the same batch; the store keeps it as columns of the customer.
-    changed.extend(request.map(|r| (Key::Request(r.id), Row::Request { customer_id: id, body_hash: r.body_hash })));
-    Ok((changed, vec![event], Reply::Customer(Box::new(customer))))
+    rows.extend(request.map(|r| (Key::Request(r.id), Row::Request { customer_id: id, body_hash: r.body_hash })));
+    Ok(Outcome { rows, events: vec![event], reply: Reply::Customer(Box::new(customer)) })
 }
 
 fn update_limit(rows: &Rows<Key, Row>, id: Uuid, limit: Amount, etag: &str, now_ms: i64) -> Decision {
@@ -83,7 +99,11 @@ fn update_limit(rows: &Rows<Key, Row>, id: Uuid, limit: Amount, etag: &str, now_
     }
     let customer = Customer { limit, ..customer.changed(now_ms) };
     let event = events::credit_limit_updated(&customer);
-    Ok((vec![customer_row(customer.clone())], vec![event], Reply::Customer(Box::new(customer))))
+    Ok(Outcome {
+        rows: vec![customer_row(customer.clone())],
+        events: vec![event],
+        reply: Reply::Customer(Box::new(customer)),
+    })
 }
 
 fn reserve(rows: &Rows<Key, Row>, order_id: Uuid, customer_id: Uuid, total: Amount, now_ms: i64) -> Decision {
@@ -96,13 +116,13 @@ fn reserve(rows: &Rows<Key, Row>, order_id: Uuid, customer_id: Uuid, total: Amou
             let event = events::credit_reserved(&customer, order_id, total, now_ms);
             let state = ReservationState::Reserved;
             let row = reservation_row(Reservation { order_id, customer_id, state, amount_minor: total.minor() });
-            Ok((vec![customer_row(customer), row], vec![event], Reply::Settled))
+            Ok(Outcome { rows: vec![customer_row(customer), row], events: vec![event], reply: Reply::Settled })
         }
         Err(reason) => {
             let event = events::credit_refused(customer_id, order_id, reason, now_ms);
             let state = ReservationState::Refused;
             let row = reservation_row(Reservation { order_id, customer_id, state, amount_minor: 0 });
-            Ok((vec![row], vec![event], Reply::Settled))
+            Ok(Outcome { rows: vec![row], events: vec![event], reply: Reply::Settled })
         }
     }
 }
@@ -122,7 +142,7 @@ fn release(rows: &Rows<Key, Row>, order_id: Uuid, customer_id: Uuid, now_ms: i64
     let state = ReservationState::Released;
     let Some(reservation) = reservation(rows, order_id) else {
         let early = Reservation { order_id, customer_id, state, amount_minor: 0 };
-        return Ok((vec![reservation_row(early)], Vec::new(), Reply::Settled));
+        return Ok(Outcome { rows: vec![reservation_row(early)], events: Vec::new(), reply: Reply::Settled });
     };
     match reservation.state {
         ReservationState::Refused | ReservationState::Released => unchanged(Reply::Settled),
@@ -135,13 +155,13 @@ fn release(rows: &Rows<Key, Row>, order_id: Uuid, customer_id: Uuid, now_ms: i64
             let customer = Customer { reserved, ..customer.changed(now_ms) };
             let event = events::credit_released(&customer, order_id, amount, now_ms);
             let row = reservation_row(Reservation { state, ..*reservation });
-            Ok((vec![customer_row(customer), row], vec![event], Reply::Settled))
+            Ok(Outcome { rows: vec![customer_row(customer), row], events: vec![event], reply: Reply::Settled })
         }
     }
 }
 
 fn unchanged(reply: Reply) -> Decision {
-    Ok((Vec::new(), Vec::new(), reply))
+    Ok(Outcome::unchanged(reply))
 }
 
 fn customer(rows: &Rows<Key, Row>, id: Uuid) -> Option<&Customer> {

@@ -1,4 +1,5 @@
-//! The rules of credit, pure: what a customer may have reserved, and what orders do to it.
+//! The rules of credit: what a customer may have reserved, and what orders do to it. [`Customers`] decides without I/O, and has
+//! rows loaded and saved by the store.
 //!
 //! Invariants: `reserved` is the sum of the customer's RESERVED reservations, and never more than `credit_limit`.
 //! A reservation row, once written, decides every repeat:
@@ -16,10 +17,12 @@ mod events;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, decide, keys};
-
 use meshwork_shop::{Amount, RequestKey};
 use uuid::Uuid;
+
+/// What decides on credit.
+#[derive(Debug)]
+pub struct Customers;
 
 /// Names a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork::{
     contract::shop::customer::v1::{CreditRefused, RefusalReason},
-    write::{NewEvent, Rows},
+    write::{Decider as _, NewEvent, Outcome, Rows},
 };
 use meshwork_shop::{Amount, Currency, RequestKey};
 use proptest::prelude::*;
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{Customer, Input, Key, Refusal, Reply, Reservation, ReservationState, Row, decide};
+use super::{Customer, Customers, Input, Key, Refusal, Reply, Reservation, ReservationState, Row};
 
 const ALICE: Uuid = Uuid::from_u128(1);
 const BOB: Uuid = Uuid::from_u128(2);
@@ -41,7 +41,7 @@ impl Credit {
     }
 
     fn apply(&mut self, input: &Input) -> Result<(Vec<NewEvent>, Reply), Refusal> {
-        let (rows, events, reply) = decide(&self.0, input)?;
+        let Outcome { rows, events, reply } = Customers.decide(&self.0, input)?;
         for (key, row) in rows {
             self.0.insert(key, row);
         }

@@ -6,7 +6,7 @@ use meshwork::{
         ListCustomersResponse, UpdateCreditLimitRequest, customer_service_server::CustomerService,
     },
     event::LogPoint,
-    rpc::{Domain, InvalidToken, Page, Violations},
+    rpc::{InvalidToken, Page, Violations},
     write::Applied,
 };
 use meshwork_shop::{
@@ -18,11 +18,10 @@ use uuid::Uuid;
 use crate::{
     SERVICE, Store,
     domain::{Customer, Input, Refusal, Reply},
+    names::DOMAIN,
     store,
 };
 
-/// The domain of this service's errors.
-pub(crate) const DOMAIN: Domain = Domain::new("customer.shop");
 /// Longest name, in characters.
 const MAX_NAME_CHARS: usize = 200;
 /// The filter of ListCustomers' page tokens: there is none.

@@ -244,5 +244,5 @@ async fn reserved_credit_never_passes_the_limit_in_the_database_itself() {
     let over = Customer { reserved: customer.limit.checked_add(customer.limit).expect("small"), ..customer };
     let mut tx = database.begin().await.expect("begun");
     let rows = [(crate::domain::Key::Customer(over.id), crate::domain::Row::Customer(over))];
-    crate::decider::Customers.save(tx.as_mut(), &rows).await.expect_err("the table's check");
+    crate::Customers.save(tx.as_mut(), &rows).await.expect_err("the table's check");
 }

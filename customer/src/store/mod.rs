@@ -1,17 +1,31 @@
-//! Customers and reservations as rows: what the writer loads and saves, and what the rpcs read.
+//! The durable half of the service: customers and reservations as rows: what the writer loads and saves, and what the rpcs read.
 
 mod read;
 mod schema;
 mod write;
 
 pub(crate) use read::{get, list, reserved_after};
-pub(crate) use schema::MIGRATIONS;
 pub(crate) use write::{load, save};
 
 use meshwork::store::{Row, StoreError};
-use meshwork_shop::{Amount, Currency, RequestKey};
+use meshwork_shop::{Amount, Currency, OpenError, RequestKey, WriteSide};
 
-use crate::domain::{Customer, Reservation, ReservationState};
+use crate::{
+    SERVICE,
+    domain::{Customer, Customers, Reservation, ReservationState},
+};
+use schema::MIGRATIONS;
+
+/// The durable half of the service: opened once, shared by all its instances in a process.
+pub type Store = WriteSide<Customers>;
+
+/// Opens the database of `url`; it is made if it is missing.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn open(url: &str) -> Result<Store, OpenError> {
+    WriteSide::open(url, SERVICE, MIGRATIONS, Customers).await
+}
 
 /// The columns of [`customer`], in its order.
 const CUSTOMER_COLUMNS: &str = "customer.customer_id, name, currency, limit_minor, reserved_minor, version, request_id, \

@@ -1,58 +1,78 @@
-//! One input against the rows it touches.
+//! What the writer needs: one input against the rows that it touches, and these rows from and to the store.
 
 use meshwork::{
     contract::shop::order::v1::RejectionReason,
-    write::{NewEvent, Rows},
+    store::{StoreError, Transaction},
+    write::{Decider, Outcome, Rows},
 };
 use meshwork_shop::RequestKey;
 use uuid::Uuid;
 
-use super::{Input, Key, Order, Refusal, Reply, Row, State, events};
+use super::{Input, Key, Order, Orders, Refusal, Reply, Row, State, events};
+use crate::store;
 
-/// Rows that changed, what happened, and the answer.
-pub type Decision = Result<(Vec<(Key, Row)>, Vec<NewEvent>, Reply), Refusal>;
+/// What an accepted input leads to, or why it was refused.
+type Decision = Result<Outcome<Orders>, Refusal>;
 
-/// Appends the keys of the rows that `input` touches.
-pub fn keys(input: &Input, keys: &mut Vec<Key>) {
-    match input {
-        Input::CreateOrder { request, .. } => keys.extend(request.map(|request| Key::Request(request.id))),
-        Input::CancelOrder { order_id, .. }
-        | Input::TimeOut { order_id, .. }
-        | Input::CreditReserved { order_id, .. }
-        | Input::CreditReleased { order_id, .. }
-        | Input::CreditRefused { order_id, .. } => keys.push(Key::Order(*order_id)),
+impl Decider for Orders {
+    type Key = Key;
+    type Row = Row;
+    type Input = Input;
+    type Reply = Reply;
+    type Refusal = Refusal;
+
+    fn keys(&self, input: &Input, keys: &mut Vec<Key>) {
+        match input {
+            Input::CreateOrder { request, .. } => keys.extend(request.map(|request| Key::Request(request.id))),
+            Input::CancelOrder { order_id, .. }
+            | Input::TimeOut { order_id, .. }
+            | Input::CreditReserved { order_id, .. }
+            | Input::CreditReleased { order_id, .. }
+            | Input::CreditRefused { order_id, .. } => keys.push(Key::Order(*order_id)),
+        }
     }
-}
 
-/// Decides one input; see the rules at the module's top.
-pub fn decide(rows: &Rows<Key, Row>, input: &Input) -> Decision {
-    match *input {
-        Input::CreateOrder { order_id: id, customer_id, total, request, now_ms, deadline_ms } => {
-            let state = State::Pending;
-            let (create_time_ms, update_time_ms) = (now_ms, now_ms);
-            let order = Order {
-                id,
-                customer_id,
-                total,
-                state,
-                version: 1,
-                request,
-                create_time_ms,
-                update_time_ms,
-                deadline_ms,
-            };
-            create(rows, order)
+    fn decide(&self, rows: &Rows<Key, Row>, input: &Input) -> Decision {
+        match *input {
+            Input::CreateOrder { order_id: id, customer_id, total, request, now_ms, deadline_ms } => {
+                let state = State::Pending;
+                let (create_time_ms, update_time_ms) = (now_ms, now_ms);
+                let order = Order {
+                    id,
+                    customer_id,
+                    total,
+                    state,
+                    version: 1,
+                    request,
+                    create_time_ms,
+                    update_time_ms,
+                    deadline_ms,
+                };
+                create(rows, order)
+            }
+            Input::CancelOrder { order_id, now_ms } => cancel(rows, order_id, now_ms),
+            Input::TimeOut { order_id, now_ms } => {
+                let overdue = waiting(order(rows, order_id)).filter(|order| order.deadline_ms <= now_ms);
+                move_to(overdue, State::Rejected(RejectionReason::TimedOut), now_ms)
+            }
+            Input::CreditReserved { order_id, now_ms } => {
+                move_to(waiting(order(rows, order_id)), State::Approved, now_ms)
+            }
+            Input::CreditReleased { order_id, now_ms } => {
+                move_to(open(order(rows, order_id)), State::Cancelled, now_ms)
+            }
+            Input::CreditRefused { order_id, reason, now_ms } => {
+                move_to(open(order(rows, order_id)), State::Rejected(reason), now_ms)
+            }
         }
-        Input::CancelOrder { order_id, now_ms } => cancel(rows, order_id, now_ms),
-        Input::TimeOut { order_id, now_ms } => {
-            let overdue = waiting(order(rows, order_id)).filter(|order| order.deadline_ms <= now_ms);
-            move_to(overdue, State::Rejected(RejectionReason::TimedOut), now_ms)
-        }
-        Input::CreditReserved { order_id, now_ms } => move_to(waiting(order(rows, order_id)), State::Approved, now_ms),
-        Input::CreditReleased { order_id, now_ms } => move_to(open(order(rows, order_id)), State::Cancelled, now_ms),
-        Input::CreditRefused { order_id, reason, now_ms } => {
-            move_to(open(order(rows, order_id)), State::Rejected(reason), now_ms)
-        }
+    }
+
+    async fn load(&self, tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(Key, Row)>, StoreError> {
+        store::load(tx, keys).await
+    }
+
+    async fn save(&self, tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Result<(), StoreError> {
+        store::save(tx, changed).await
     }
 }
 
@@ -63,12 +83,12 @@ fn create(rows: &Rows<Key, Row>, order: Order) -> Decision {
         let same = *first == body_hash;
         return if same { unchanged(Reply::Existing(*order_id)) } else { Err(Refusal::RequestIdReused(request_id)) };
     }
-    let (mut changed, events, reply) = put(order);
+    let mut outcome = put(order);
     // For repeats in the same batch; the store keeps it as columns of the order.
-    changed.extend(
+    outcome.rows.extend(
         order.request.map(|r| (Key::Request(r.id), Row::Request { order_id: order.id, body_hash: r.body_hash })),
     );
-    Ok((changed, events, reply))
+    Ok(outcome)
 }
 
 fn cancel(rows: &Rows<Key, Row>, order_id: Uuid, now_ms: i64) -> Decision {
@@ -95,12 +115,16 @@ fn move_to(order: Option<&Order>, state: State, now_ms: i64) -> Decision {
     order.map_or_else(|| unchanged(Reply::Settled), |order| Ok(put(order.moved_to(state, now_ms))))
 }
 
-fn put(order: Order) -> (Vec<(Key, Row)>, Vec<NewEvent>, Reply) {
-    (vec![(Key::Order(order.id), Row::Order(order))], vec![events::event(&order)], Reply::Order(order))
+fn put(order: Order) -> Outcome<Orders> {
+    Outcome {
+        rows: vec![(Key::Order(order.id), Row::Order(order))],
+        events: vec![events::event(&order)],
+        reply: Reply::Order(order),
+    }
 }
 
 fn unchanged(reply: Reply) -> Decision {
-    Ok((Vec::new(), Vec::new(), reply))
+    Ok(Outcome::unchanged(reply))
 }
 
 fn order(rows: &Rows<Key, Row>, id: Uuid) -> Option<&Order> {

@@ -1,4 +1,5 @@
-//! The rules of orders, pure: the saga's states and what moves them.
+//! The rules of orders: the saga's states and what moves them. [`Orders`] decides without I/O, and has rows loaded and saved
+//! by the store.
 //!
 //! ```text
 //!              CreditReserved
@@ -24,11 +25,24 @@ mod events;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, decide, keys};
-
 use meshwork::contract::shop::order::v1::RejectionReason;
 use meshwork_shop::{Amount, RequestKey};
 use uuid::Uuid;
+
+use crate::watchers::Watchers;
+
+/// What decides on orders.
+#[derive(Debug, Default)]
+pub struct Orders {
+    watchers: Watchers,
+}
+
+impl Orders {
+    /// Who waits for which order to change.
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+}
 
 /// Names a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,14 +2,14 @@
 
 use meshwork::{
     contract::shop::order::v1::{OrderRejected, RejectionReason},
-    write::{NewEvent, Rows},
+    write::{Decider as _, NewEvent, Outcome, Rows},
 };
 use meshwork_shop::{Amount, Currency, RequestKey};
 use proptest::prelude::*;
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::{Input, Key, Order, Refusal, Reply, Row, State, decide};
+use super::{Input, Key, Order, Orders, Refusal, Reply, Row, State};
 
 const ORDER: Uuid = Uuid::from_u128(1);
 const CUSTOMER: Uuid = Uuid::from_u128(2);
@@ -32,9 +32,9 @@ const DEADLINE: Input = Input::TimeOut { order_id: ORDER, now_ms: DEADLINE_MS };
 
 /// Rows that inputs are applied to, as the writer does it.
 #[derive(Default)]
-struct Orders(Rows<Key, Row>);
+struct Saga(Rows<Key, Row>);
 
-impl Orders {
+impl Saga {
     fn with_a_pending_order() -> Self {
         let mut orders = Self::default();
         orders.apply(&create(ORDER, None)).expect("created");
@@ -42,7 +42,7 @@ impl Orders {
     }
 
     fn apply(&mut self, input: &Input) -> Result<(Vec<NewEvent>, Reply), Refusal> {
-        let (rows, events, reply) = decide(&self.0, input)?;
+        let Outcome { rows, events, reply } = Orders::default().decide(&self.0, input)?;
         for (key, row) in rows {
             self.0.insert(key, row);
         }
@@ -70,7 +70,7 @@ fn a_pending_order_goes_where_the_first_input_sends_it() {
         (CANCEL, State::Cancelled, "OrderCancelled"),
         (RELEASED, State::Cancelled, "OrderCancelled"),
     ] {
-        let mut orders = Orders::with_a_pending_order();
+        let mut orders = Saga::with_a_pending_order();
         let (events, _) = orders.apply(&input).expect("accepted");
         assert_eq!((orders.order().state, orders.order().version), (state, 2));
         assert_eq!(kinds(&events), [event]);
@@ -85,7 +85,7 @@ fn an_approved_order_ends_when_it_is_cancelled_or_its_credit_is_gone() {
         (RELEASED, State::Cancelled, "OrderCancelled"),
         (CREDIT_REFUSED, REFUSED, "OrderRejected"),
     ] {
-        let mut orders = Orders::with_a_pending_order();
+        let mut orders = Saga::with_a_pending_order();
         orders.apply(&RESERVED).expect("approved");
         for ignored in [RESERVED, DEADLINE] {
             assert_eq!(kinds(&orders.apply(&ignored).expect("ignored").0), [""; 0], "{ignored:?}");
@@ -98,7 +98,7 @@ fn an_approved_order_ends_when_it_is_cancelled_or_its_credit_is_gone() {
 #[test]
 fn credit_that_comes_after_the_end_changes_nothing() {
     for (end, state) in [(CANCEL, State::Cancelled), (DEADLINE, TIMED_OUT)] {
-        let mut orders = Orders::with_a_pending_order();
+        let mut orders = Saga::with_a_pending_order();
         orders.apply(&end).expect("ended");
         for input in [RESERVED, RELEASED, CREDIT_REFUSED, DEADLINE] {
             assert_eq!(kinds(&orders.apply(&input).expect("ignored").0), [""; 0], "{input:?}");
@@ -109,19 +109,19 @@ fn credit_that_comes_after_the_end_changes_nothing() {
 
 #[test]
 fn cancelling_is_repeatable_but_not_after_a_rejection() {
-    let mut orders = Orders::with_a_pending_order();
+    let mut orders = Saga::with_a_pending_order();
     orders.apply(&CANCEL).expect("cancelled");
     assert_eq!(orders.apply(&CANCEL), Ok((vec![], Reply::Order(orders.order()))));
 
-    let mut orders = Orders::with_a_pending_order();
+    let mut orders = Saga::with_a_pending_order();
     orders.apply(&CREDIT_REFUSED).expect("rejected");
     assert_eq!(orders.apply(&CANCEL), Err(Refusal::OrderRejected(ORDER)));
-    assert_eq!(Orders::default().apply(&CANCEL), Err(Refusal::UnknownOrder(ORDER)));
+    assert_eq!(Saga::default().apply(&CANCEL), Err(Refusal::UnknownOrder(ORDER)));
 }
 
 #[test]
 fn the_deadline_counts_from_its_own_time() {
-    let mut orders = Orders::with_a_pending_order();
+    let mut orders = Saga::with_a_pending_order();
     let early = Input::TimeOut { order_id: ORDER, now_ms: DEADLINE_MS - 1 };
     assert_eq!(kinds(&orders.apply(&early).expect("ignored").0), [""; 0]);
     let (events, _) = orders.apply(&DEADLINE).expect("timed out");
@@ -132,13 +132,13 @@ fn the_deadline_counts_from_its_own_time() {
 #[test]
 fn events_about_an_unknown_order_change_nothing() {
     for input in [RESERVED, RELEASED, CREDIT_REFUSED, DEADLINE] {
-        assert_eq!(Orders::default().apply(&input), Ok((vec![], Reply::Settled)));
+        assert_eq!(Saga::default().apply(&input), Ok((vec![], Reply::Settled)));
     }
 }
 
 #[test]
 fn a_request_id_returns_its_order_and_refuses_another_body() {
-    let mut orders = Orders::default();
+    let mut orders = Saga::default();
     let request = |body_hash| Some(RequestKey { id: Uuid::from_u128(9), body_hash });
     let other = Uuid::from_u128(3);
     orders.apply(&create(ORDER, request(1))).expect("created");
@@ -152,7 +152,7 @@ proptest! {
         inputs in prop::collection::vec(
             prop::sample::select(vec![RESERVED, RELEASED, CREDIT_REFUSED, DEADLINE, CANCEL]), 0..20),
     ) {
-        let mut orders = Orders::with_a_pending_order();
+        let mut orders = Saga::with_a_pending_order();
         let mut told = 1;
         for input in &inputs {
             let before = orders.order();

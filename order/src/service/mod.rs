@@ -1,6 +1,7 @@
 //! The rpcs: a checked request becomes an input or a read, and what comes back becomes the contract's message.
 
 mod message;
+mod refusal;
 mod watch;
 
 use std::{pin::Pin, time::Duration};
@@ -12,22 +13,22 @@ use meshwork::{
         order_service_server::OrderService,
     },
     health::Condition,
-    rpc::{Domain, Violations},
+    rpc::Violations,
     write::Applied,
 };
 use meshwork_shop::{RequestKey, check_id, check_money, check_request_id, now_ms, store_status, write_status};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use crate::{
     Store,
     domain::{Input, Refusal, Reply},
+    names::DOMAIN,
     store,
 };
 use message::message;
-
-const DOMAIN: Domain = Domain::new("order.shop");
+use refusal::refused;
 
 /// The rpcs of one instance.
 pub(crate) struct Rpcs {
@@ -114,16 +115,6 @@ fn order_id(text: &str) -> Result<Uuid, Status> {
     let id = check_id(&mut violations, "order_id", text);
     violations.into_result(DOMAIN)?;
     Ok(id.expect("no violations"))
-}
-
-/// The one mapping from this service's refusals to what callers see.
-fn refused(refusal: &Refusal) -> Status {
-    let message = refusal.to_string();
-    match refusal {
-        Refusal::UnknownOrder(_) => DOMAIN.error(Code::NotFound, "UNKNOWN_ORDER", message),
-        Refusal::OrderRejected(_) => DOMAIN.error(Code::FailedPrecondition, "ORDER_REJECTED", message),
-        Refusal::RequestIdReused(_) => DOMAIN.invalid_field("REQUEST_ID_REUSED", "request_id", &message),
-    }
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use meshwork::{
 };
 use meshwork_shop::timestamp;
 use tempfile::TempDir;
+use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::*;

@@ -14,10 +14,11 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
 
-use super::{DOMAIN, message::message, refused};
+use super::{message::message, refusal::refused};
 use crate::{
     Store,
     domain::{Order, Refusal},
+    names::DOMAIN,
     store,
     watchers::Watch,
 };

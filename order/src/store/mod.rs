@@ -1,20 +1,38 @@
-//! Orders as rows: what the writer loads and saves, and what the rpcs and the deadline sweeper read.
+//! The durable half of the service: orders as rows: what the writer loads and saves, and what the rpcs and the deadline sweeper read.
 
 mod read;
 mod schema;
 mod write;
 
 pub(crate) use read::{get, overdue};
-pub(crate) use schema::MIGRATIONS;
 pub(crate) use write::{load, save};
 
 use meshwork::{
     contract::shop::order::v1::RejectionReason,
     store::{Row, StoreError},
 };
-use meshwork_shop::{Amount, Currency, RequestKey};
+use meshwork_shop::{Amount, Currency, OpenError, RequestKey, WriteSide};
 
-use crate::domain::{Order, State};
+use crate::{
+    SERVICE,
+    domain::{Order, Orders, State},
+};
+use schema::MIGRATIONS;
+
+/// The durable half of the service: opened once, shared by all its instances in a process.
+pub type Store = WriteSide<Orders>;
+
+/// Opens the database of `url`; it is made if it is missing.
+///
+/// # Errors
+/// [`OpenError`].
+pub async fn open(url: &str) -> Result<Store, OpenError> {
+    let orders = Orders::default();
+    let watchers = orders.watchers().clone();
+    let store = WriteSide::open(url, SERVICE, MIGRATIONS, orders).await?;
+    store.outbox().observe(move |event| watchers.changed(&event.aggregate_id));
+    Ok(store)
+}
 
 /// The columns of [`order`], in its order.
 const ORDER_COLUMNS: &str = "order_id, customer_id, currency, total_minor, state, reason, version, request_id, body_hash, \

@@ -7,9 +7,10 @@
 //! Where several processes share the view, a process sees only its own commits: then changes come from the view itself, as
 //! [`follow`](super::follow) reads them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use meshwork::event::PARTITIONS;
+use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
@@ -86,13 +87,13 @@ impl Default for Hub {
 impl Hub {
     /// The view is shared, and stands at `folded`, which is no news.
     pub(crate) fn share(&self, folded: Positions) {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.published.lock();
         *published = Published { first: folded, last: folded, shared: true, ..*published };
     }
 
     /// The view begins anew: all watches end. A shared one stands at `folded`, which is no news.
     pub(super) fn begin_anew(&self, folded: Option<&[u64]>) {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.published.lock();
         let folded: Positions = folded.and_then(|folded| folded.try_into().ok()).unwrap_or_default();
         let generation = published.generation + 1;
         *published = Published { first: folded, last: folded, generation, ..*published };
@@ -102,7 +103,7 @@ impl Hub {
 
     /// What is between the last changes and `folded`, where the view stands now.
     pub(super) fn behind(&self, folded: &[u64]) -> Vec<Span> {
-        let published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = self.published.lock();
         let spans = (0..PARTITIONS).zip(published.last).zip(folded);
         let spans = spans.map(|((partition, after), through)| Span { partition, after, through: *through });
         spans.filter(|span| span.after < span.through).collect()
@@ -110,7 +111,7 @@ impl Hub {
 
     /// Publishes orders as they were read from a shared view, of which `spans` were asked for.
     pub(super) fn publish_read(&self, mut orders: Vec<(Uuid, OrderRow)>, spans: &[Span]) {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.published.lock();
         // Another instance of this process may have read it later, and been faster: an order never goes back.
         let last = published.last;
         orders.retain(|(_, row)| last.get(row.partition as usize).is_some_and(|last| row.position > *last));
@@ -135,7 +136,7 @@ impl Hub {
 
     /// Publishes the orders among the rows of a commit. Must be called in commit order.
     pub(crate) fn publish(&self, changed: &[(Key, Row)]) {
-        let mut published = self.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut published = self.published.lock();
         if published.shared {
             return;
         }
@@ -160,7 +161,7 @@ impl Hub {
 
     /// Begins to watch, from now on.
     pub(super) fn subscribe(&self) -> Subscription {
-        self.subscribe_at(&self.published.lock().unwrap_or_else(PoisonError::into_inner))
+        self.subscribe_at(&self.published.lock())
     }
 
     fn subscribe_at(&self, published: &Published) -> Subscription {
@@ -208,7 +209,7 @@ impl Subscription {
     /// Goes to the ring's end. Whatever is published from now on is in the ring, so that an order is either in the spans,
     /// by its last change, or still to come.
     fn begin_again(&mut self, hub: &Hub) -> Received {
-        let published = hub.published.lock().unwrap_or_else(PoisonError::into_inner);
+        let published = hub.published.lock();
         if published.generation != self.generation {
             return Received::Ended;
         }

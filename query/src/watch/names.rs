@@ -5,10 +5,11 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
 };
 
 use meshwork::store::{Store, StoreError};
+use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::store;
@@ -31,7 +32,7 @@ impl Names {
         let mut names = HashMap::new();
         let mut unknown = HashSet::new();
         {
-            let known = self.known();
+            let known = self.known.lock();
             for id in customer_ids {
                 match known.get(&id) {
                     Some(name) => drop(names.insert(id, name.clone())),
@@ -43,7 +44,7 @@ impl Names {
             return Ok(names);
         }
         let found = store::customer_names(store, unknown).await?;
-        let mut known = self.known();
+        let mut known = self.known.lock();
         if known.len() + found.len() > MAX_NAMES {
             known.clear();
         }
@@ -53,10 +54,5 @@ impl Names {
             names.insert(id, name);
         }
         Ok(names)
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<str>>> {
-        // A map of immutable names is whole after any panic.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,25 +1,19 @@
 //! The embedded backend: one table in this process, lost with it, and the policies, which may have a file.
 //!
-//! The table is behind a mutex that is held for one pure step at a time, never across an `await`. Leases come back after a
-//! restart because their holders register again, which is what the grace period is for.
+//! Leases come back after a restart because their holders register again, which is what the grace period is for.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard},
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, RefusedInstance};
-use tokio::{
-    task::spawn_blocking,
-    time::{Instant, sleep_until},
-};
-use uuid::Uuid;
+use tokio::{task::spawn_blocking, time::sleep_until};
 
-use super::{Backend, BackendError, Resume, Updates, wakers::Wakers, watcher::Watcher};
+use super::{Backend, BackendError, Updates, shared::Shared, watcher::Watcher};
 use crate::{
-    policies::{PolicyError, PolicyStore, Turn},
-    table::{Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, StatusNotSet, Table},
+    policies::{PolicyError, PolicyStore},
+    table::{
+        Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume, StatusNotSet,
+    },
 };
 
 /// Leases in memory; clones share them.
@@ -28,29 +22,10 @@ pub struct Memory {
     shared: Arc<Shared>,
 }
 
-/// What the backend and its watchers share.
-#[derive(Debug)]
-pub(super) struct Shared {
-    epoch: String,
-    start: Instant,
-    table: Mutex<Table>,
-    policies: PolicyStore,
-    wakers: Wakers,
-}
-
 impl Memory {
     /// A table of a new epoch, with nothing in it but the policies. Someone must run [`keep_time`](Self::keep_time).
     pub fn new(grace: Duration, policies: PolicyStore) -> Self {
-        let mut table = Table::new(grace);
-        policies.all().into_iter().for_each(|policy| table.put_policy(policy));
-        let shared = Shared {
-            epoch: Uuid::now_v7().to_string(),
-            start: Instant::now(),
-            table: Mutex::new(table),
-            policies,
-            wakers: Wakers::default(),
-        };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(Shared::new(grace, policies)) }
     }
 
     /// Ends leases and the grace period on time, for as long as it is polled.
@@ -60,57 +35,15 @@ impl Memory {
                 table.expire(now);
                 table.next_expiry(now)
             });
-            sleep_until(self.shared.start + next).await;
+            sleep_until(self.shared.at(next)).await;
         }
-    }
-}
-
-impl Shared {
-    pub(super) fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().expect("no step of the table panics")
-    }
-
-    /// Makes one step, and wakes those whom it concerns.
-    fn change<R>(&self, step: impl FnOnce(&mut Table, Duration) -> R) -> R {
-        let (result, touched, expired, before, after) = {
-            let mut table = self.table();
-            // Read under the lock, so that the table sees time in order.
-            let now = self.start.elapsed();
-            let before = table.store_conflicts();
-            let result = step(&mut table, now);
-            (result, table.take_touched(), table.take_expired(), before, table.store_conflicts())
-        };
-        if before != after {
-            metrics::gauge!("meshwork_registry_store_conflicts").set(after.len() as f64);
-            for service in after.difference(&before) {
-                tracing::warn!(%service, "instances of the service have different stores: see `meshwork instances`");
-            }
-        }
-        self.wakers.wake(&touched);
-        for (service, instance_id) in expired {
-            tracing::warn!(%service, %instance_id, "a lease ran out");
-        }
-        result
-    }
-
-    /// Sets a policy, and tells watchers of it once it is durable. Waits for the disk.
-    fn set_policy(&self, turn: &Turn, policy: Policy) -> Result<Policy, PolicyError> {
-        let (policy, new) = turn.set(policy, SystemTime::now())?;
-        if new {
-            self.change(|table, _| table.put_policy(policy.clone()));
-        }
-        Ok(policy)
-    }
-
-    pub(super) fn wakers(&self) -> &Wakers {
-        &self.wakers
     }
 }
 
 #[async_trait]
 impl Backend for Memory {
     fn epoch(&self) -> &str {
-        &self.shared.epoch
+        self.shared.epoch()
     }
 
     async fn register(&self, registration: Registration) -> Result<Granted, BackendError> {
@@ -149,7 +82,7 @@ impl Backend for Memory {
     }
 
     async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError> {
-        let (shared, turn) = (self.shared.clone(), self.shared.policies.turn().await);
+        let (shared, turn) = (self.shared.clone(), self.shared.policies().turn().await);
         // To its end, although the caller may be gone by then: what is durable must also be in the table.
         let set = spawn_blocking(move || shared.set_policy(&turn, policy)).await;
         Ok(set.unwrap_or(Err(PolicyError::NotStored))?)
@@ -165,7 +98,7 @@ impl Backend for Memory {
 
     fn watch(&self, interest: Interest, resume_from: Option<Resume>) -> Result<Updates, BackendError> {
         // A resume point of another epoch says nothing about this one.
-        let seen = resume_from.filter(|resume| resume.epoch == self.shared.epoch).map(|resume| resume.revision);
+        let seen = resume_from.filter(|resume| resume.epoch == self.shared.epoch()).map(|resume| resume.revision);
         Ok(Watcher::new(self.shared.clone(), interest, seen)?.into_updates())
     }
 }
@@ -174,6 +107,7 @@ impl Backend for Memory {
 mod tests {
     use futures_util::FutureExt as _;
     use meshwork::contract::meshwork::registry::v1::Instance;
+    use uuid::Uuid;
 
     use super::*;
     use crate::table::Attempt;

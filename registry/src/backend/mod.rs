@@ -3,6 +3,7 @@
 //! Every method is asynchronous and may fail, although the one implementation here, [`Memory`], needs neither.
 
 mod memory;
+mod shared;
 mod wakers;
 mod watcher;
 
@@ -12,12 +13,15 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 pub use memory::Memory;
 use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, RefusedInstance};
-pub use wakers::MAX_WATCHES;
 pub use watcher::PROGRESS_INTERVAL;
 
 use crate::{
+    limits::{MAX_WATCHES, grouped},
     policies::PolicyError,
-    table::{Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, ServiceState},
+    table::{
+        Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume,
+        ServiceState,
+    },
 };
 
 /// Keeps the leases and the policies of one mesh.
@@ -70,15 +74,6 @@ pub trait Backend: Send + Sync + 'static {
 /// The responses of one watch.
 pub type Updates = BoxStream<'static, Update>;
 
-/// A point in the history of an epoch, up to which a watcher has seen everything.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Resume {
-    /// The epoch of `revision`.
-    pub epoch: String,
-    /// The last revision seen.
-    pub revision: u64,
-}
-
 /// One step of a watch.
 #[derive(Clone, Debug)]
 pub struct Update {
@@ -111,16 +106,16 @@ pub enum BackendError {
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),
     /// No room for another watch.
-    #[error("the registry serves its most watches, {MAX_WATCHES}")]
+    #[error("the registry is full ({} watches)", grouped(MAX_WATCHES))]
     TooManyWatches,
     /// The lease has expired, was fenced, or never given.
-    #[error("the lease is not held (any more): register again")]
+    #[error("the lease has ended, or was never granted: register again")]
     UnknownLease,
     /// Nobody ever registered the service.
-    #[error("nobody ever registered this service")]
+    #[error("no instance of this service was ever registered")]
     UnknownService,
     /// No instance has the store that is to be adopted.
-    #[error("no instance of this service has this store; start one, which is then listed as refused, and try again")]
+    #[error("no instance of this service has this store: start one (it is listed as refused) and try again")]
     UnknownStore,
     /// A policy was not set.
     #[error(transparent)]

@@ -1,18 +1,15 @@
 //! Who wants to be woken for which service: a change wakes its own watchers, and nobody else.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard},
-};
+use std::{collections::HashMap, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::BackendError;
-use crate::table::{Interest, Touched};
-
-/// How many watches may be open at once. A process needs one for all of its channels, so this is also the number of
-/// processes of a mesh.
-pub const MAX_WATCHES: usize = 10_000;
+use crate::{
+    limits::MAX_WATCHES,
+    table::{Interest, Touched},
+};
 
 /// The open watches, by what they are about.
 #[derive(Debug, Default)]
@@ -31,7 +28,7 @@ struct Lists {
 impl Wakers {
     /// Enters a watch; it is woken for every change from now on, and must [`leave`](Self::leave).
     pub(super) fn enter(&self, interest: &Interest) -> Result<(u64, Arc<Notify>), BackendError> {
-        let mut lists = self.lists();
+        let mut lists = self.lists.lock();
         if lists.watches.len() >= MAX_WATCHES {
             return Err(BackendError::TooManyWatches);
         }
@@ -51,7 +48,7 @@ impl Wakers {
 
     /// Takes a watch out again.
     pub(super) fn leave(&self, id: u64, interest: &Interest) {
-        let mut lists = self.lists();
+        let mut lists = self.lists.lock();
         lists.watches.remove(&id);
         match interest {
             Interest::All => _ = lists.of_all.remove(&id),
@@ -72,16 +69,12 @@ impl Wakers {
         match touched {
             Touched::Services(names) if names.is_empty() => {}
             Touched::Services(names) => {
-                let lists = self.lists();
+                let lists = self.lists.lock();
                 let concerned = names.iter().filter_map(|name| lists.of_service.get(name)).chain([&lists.of_all]);
                 concerned.flat_map(HashMap::values).for_each(|notify| notify.notify_one());
             }
-            Touched::All => self.lists().watches.values().for_each(|notify| notify.notify_one()),
+            Touched::All => self.lists.lock().watches.values().for_each(|notify| notify.notify_one()),
         }
-    }
-
-    fn lists(&self) -> MutexGuard<'_, Lists> {
-        self.lists.lock().expect("nothing panics while it holds the lists")
     }
 }
 
@@ -115,7 +108,7 @@ mod tests {
 
         ids.iter().for_each(|id| wakers.leave(*id, &interest));
 
-        assert!(wakers.lists().of_service.is_empty());
+        assert!(wakers.lists.lock().of_service.is_empty());
         assert!(wakers.enter(&interest).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{BackendError, Event, Update, Updates, memory::Shared};
+use super::{BackendError, Event, Update, Updates, shared::Shared};
 use crate::table::{Delta, Interest};
 
 /// A watch that has nothing to say for this long says so. The contract promises 10 s.

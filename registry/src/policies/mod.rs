@@ -3,27 +3,21 @@
 //! The etag is a hash of the policy itself. So it needs no counter that a restart could lose, two registries with the same
 //! policy give it the same etag, and setting what is there already is seen to be no change.
 
+mod check;
 mod file;
 
-use std::{
-    collections::BTreeMap,
-    hash::Hasher as _,
-    path::Path,
-    sync::{Arc, Mutex, MutexGuard},
-    time::SystemTime,
-};
+use std::{collections::BTreeMap, hash::Hasher as _, path::Path, sync::Arc, time::SystemTime};
 
 use meshwork::contract::meshwork::registry::v1::{EjectionPolicy, Policy, RetryPolicy, ZonePolicy};
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::OwnedMutexGuard;
 
+pub(crate) use check::check_policy;
 pub use file::PolicyFileError;
 
-use crate::{request, table::MAX_SERVICES};
+use crate::limits::{MAX_POLICIES, grouped};
 use file::PolicyFile;
-
-/// How many policies may be set: one for each service that a registry can know.
-pub const MAX_POLICIES: usize = MAX_SERVICES;
 
 /// The policies of one mesh. A cheap handle; its clones share them.
 #[derive(Clone, Debug, Default)]
@@ -43,13 +37,13 @@ struct Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// The policy is not the one that was to be replaced.
-    #[error("the policy has changed since it was read; get it again, and repeat the change")]
+    #[error("the policy has changed since it was read: read it again and repeat the change")]
     Changed,
     /// [`MAX_POLICIES`].
-    #[error("the registry holds its most policies, {MAX_POLICIES}")]
+    #[error("the registry is full ({} policies)", grouped(MAX_POLICIES))]
     TooMany,
     /// The file cannot be written.
-    #[error("the policy could not be stored, and is not in effect")]
+    #[error("the policy could not be stored and is not in effect")]
     NotStored,
 }
 
@@ -69,16 +63,12 @@ impl PolicyStore {
 
     /// All that are set, by service.
     pub(crate) fn all(&self) -> Vec<Policy> {
-        self.latest().values().cloned().collect()
+        self.0.latest.lock().values().cloned().collect()
     }
 
     /// The right to make a change, as soon as those before have been made.
     pub(crate) async fn turn(&self) -> Turn {
         Turn { _turn: self.0.turn.clone().lock_owned().await, store: self.clone() }
-    }
-
-    fn latest(&self) -> MutexGuard<'_, BTreeMap<String, Policy>> {
-        self.0.latest.lock().expect("nothing panics while it holds the policies")
     }
 }
 
@@ -91,7 +81,7 @@ pub(crate) struct Turn {
 impl Turn {
     /// Sets a policy that was checked; returns it as it is now, and whether that is new. Waits for the disk.
     pub(crate) fn set(&self, asked: Policy, now: SystemTime) -> Result<(Policy, bool), PolicyError> {
-        let mut policies = self.store.latest().clone();
+        let mut policies = self.store.0.latest.lock().clone();
         let before = policies.remove(&asked.service).unwrap_or_else(|| none(&asked.service));
         let Some(after) = replace(&before, asked, now)? else { return Ok((before, false)) };
         if is_set(&after) {
@@ -107,7 +97,7 @@ impl Turn {
             })?,
             None => tracing::warn!("policies are kept in memory alone, and lost with this process: see --policy-file"),
         }
-        *self.store.latest() = policies;
+        *self.store.0.latest.lock() = policies;
         Ok((after, true))
     }
 }
@@ -159,7 +149,7 @@ fn etag(policy: &Policy) -> String {
 
 /// A policy of the file, which people may have written: checked like one of a request.
 fn check_stored(stored: Policy, now: SystemTime) -> Result<Policy, PolicyFileError> {
-    match request::check_policy(&stored) {
+    match check_policy(&stored) {
         Ok(()) => {
             let update_time = stored.update_time.and_then(|time| SystemTime::try_from(time).ok());
             Ok(complete(stored, update_time.unwrap_or(now)))

@@ -1,4 +1,4 @@
-//! Which services a watcher wants to see.
+//! Which services a watcher wants to see, and what it has seen of them.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,4 +17,13 @@ impl Interest {
         let names: BTreeSet<Arc<str>> = names.into_iter().map(Into::into).collect();
         if names.is_empty() { Self::All } else { Self::Services(names) }
     }
+}
+
+/// A point in the history of an epoch, up to which a watcher has seen everything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// The epoch of `revision`.
+    pub epoch: String,
+    /// The last revision seen.
+    pub revision: u64,
 }

@@ -14,6 +14,8 @@ mod interest;
 mod lease_id;
 mod outcome;
 mod policy;
+mod record;
+mod registration;
 mod service;
 mod stores;
 
@@ -29,7 +31,7 @@ use std::{
 };
 
 pub use clock::{Clock, PULSE};
-pub use interest::Interest;
+pub use interest::{Interest, Resume};
 pub use lease_id::LeaseId;
 use meshwork::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance},
@@ -37,17 +39,13 @@ use meshwork::{
 };
 pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceState, StatusNotSet, Touched};
 use policy::PolicyIndex;
+pub use record::Record;
+pub use registration::{Attempt, InstanceKey, Registration};
 use service::{Lease, ServiceIndex};
-pub use service::{MAX_TOMBSTONES, Record};
 pub use stores::StoreConflict;
 use stores::{Adopted, Refused};
 
-/// How many instances may hold a lease. A mesh of this size costs the registry tens of megabytes; beyond it, something is
-/// registering in a loop.
-pub const MAX_INSTANCES: usize = 10_000;
-
-/// How many service names are remembered. They are kept until a restart ("known but empty"), so they need a bound.
-pub const MAX_SERVICES: usize = 4_096;
+use crate::limits::{MAX_INSTANCES, MAX_SERVICES};
 
 /// Revisions begin here, so that 0 is never one.
 const FIRST_REVISION: u64 = 1;
@@ -73,40 +71,6 @@ pub struct Table {
     refused: Refused,
     /// Services that are served from several stores.
     conflicts: BTreeSet<Arc<str>>,
-}
-
-/// Names an instance: its service, and its id within it.
-pub type InstanceKey = (Arc<str>, Arc<str>);
-
-/// A process's call for a lease.
-#[derive(Clone, Debug, Default)]
-pub struct Attempt {
-    /// The process. Empty: not said.
-    pub holder: String,
-    /// Counts its calls.
-    pub number: u64,
-    /// It was refused before because of its store, maybe by an earlier life of this registry.
-    pub refused: bool,
-}
-
-impl Attempt {
-    /// Whether the same process has been answered as late as this, or later.
-    fn is_late(&self, answered: &Attempt) -> bool {
-        !self.holder.is_empty() && self.holder == answered.holder && self.number <= answered.number
-    }
-}
-
-/// An instance that wants a lease.
-#[derive(Clone, Debug)]
-pub struct Registration {
-    /// Who; already checked and complete.
-    pub instance: Instance,
-    /// How long it stays without a renewal.
-    pub lease_ttl: Duration,
-    /// Which of its calls this is.
-    pub attempt: Attempt,
-    /// Makes its lease id unlike any other.
-    pub nonce: uuid::Uuid,
 }
 
 impl Table {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::policies::is_set;
+use crate::{limits::MAX_TOMBSTONES, policies::is_set};
 
 /// The shared epoch's state, as a list anyone can check by eye.
 #[derive(Default)]

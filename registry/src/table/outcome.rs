@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use meshwork::contract::meshwork::registry::v1::Policy;
 
-use super::{InstanceKey, LeaseId, MAX_INSTANCES, MAX_SERVICES, Record, StoreConflict};
+use super::{InstanceKey, LeaseId, Record, StoreConflict};
+use crate::limits::{MAX_INSTANCES, MAX_SERVICES, grouped};
 
 /// A lease as its holder sees it.
 #[derive(Clone, Debug)]
@@ -34,10 +35,10 @@ pub enum Renewal {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Full {
     /// [`MAX_INSTANCES`].
-    #[error("the registry is full: it holds {MAX_INSTANCES} instances")]
+    #[error("the registry is full ({} instances)", grouped(MAX_INSTANCES))]
     Instances,
     /// [`MAX_SERVICES`].
-    #[error("the registry is full: it knows {MAX_SERVICES} services")]
+    #[error("the registry is full ({} services)", grouped(MAX_SERVICES))]
     Services,
 }
 
@@ -56,7 +57,7 @@ pub enum NotAdmitted {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StatusNotSet {
     /// The lease is gone or fenced.
-    #[error("the lease is not held")]
+    #[error("the lease has ended, or was never granted")]
     UnknownLease,
     /// Meanwhile the service is served from another store.
     #[error(transparent)]

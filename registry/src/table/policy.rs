@@ -8,11 +8,8 @@ use std::{
 
 use meshwork::contract::meshwork::registry::v1::Policy;
 
-use super::{
-    Interest, Record,
-    service::{MAX_TOMBSTONES, after},
-};
-use crate::policies::is_set;
+use super::{Interest, Record, service::after};
+use crate::{limits::MAX_TOMBSTONES, policies::is_set};
 
 /// Policies by service, with those that were taken back, as far as that is remembered.
 #[derive(Debug, Default)]

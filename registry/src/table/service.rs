@@ -7,49 +7,13 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use meshwork::{
     contract::meshwork::registry::v1::Instance,
     discovery::stores::{Store, are_other, shared_store, some_differ},
 };
-use prost::Message;
 
-use super::{Attempt, Delta, Granted, LeaseId};
-
-/// How many departures a service remembers. A watcher that is further behind gets a snapshot, which is then the smaller
-/// answer for most services anyway.
-pub const MAX_TOMBSTONES: usize = 256;
-
-/// One state of an instance or a policy, encoded once and shared by every response that carries it.
-#[derive(Clone, Debug)]
-pub struct Record<M = Instance> {
-    message: Arc<M>,
-    encoded: Bytes,
-}
-
-impl<M: Message> Record<M> {
-    /// Encodes `message`.
-    pub fn new(message: M) -> Self {
-        Self { encoded: message.encode_to_vec().into(), message: Arc::new(message) }
-    }
-
-    /// The instance or policy in this state.
-    pub fn message(&self) -> &M {
-        &self.message
-    }
-
-    /// The same as a protobuf message.
-    pub fn encoded(&self) -> &Bytes {
-        &self.encoded
-    }
-}
-
-impl Record {
-    /// The instance in this state.
-    pub fn instance(&self) -> &Instance {
-        &self.message
-    }
-}
+use super::{Attempt, Delta, Granted, LeaseId, Record};
+use crate::limits::MAX_TOMBSTONES;
 
 /// A lease as the table keeps it.
 #[derive(Clone, Debug)]

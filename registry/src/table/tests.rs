@@ -1,6 +1,7 @@
 //! What the table promises, case by case.
 
 use super::*;
+use crate::limits::MAX_TOMBSTONES;
 
 const TTL: Duration = Duration::from_secs(10);
 
@@ -229,7 +230,9 @@ fn a_full_registry_refuses_new_instances_but_not_replacements() {
         table.register(Duration::ZERO, registration("order", &n.to_string())).expect("there is room");
     }
     let refused = table.register(Duration::ZERO, registration("order", "one-too-many"));
-    assert_eq!(refused.expect_err("it is full"), Full::Instances.into());
+    let refused = refused.expect_err("it is full");
+    assert_eq!(refused, Full::Instances.into());
+    assert_eq!(refused.to_string(), "the registry is full (10,000 instances)");
     assert!(table.register(Duration::ZERO, registration("order", "0")).is_ok());
 }
 

@@ -6,7 +6,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::*;
-use crate::DEFAULT_LEASE_TTL;
+use crate::limits::DEFAULT_LEASE_TTL;
 
 fn reason(status: &Status) -> String {
     let details = status.get_error_details();

@@ -8,7 +8,11 @@ use tokio::{io::duplex, sync::oneshot, task::JoinHandle};
 use tonic::{Code, body::Body, codegen::http};
 
 use super::{LIMIT, Watch, request};
-use crate::{Config, backend::MAX_WATCHES, run, table::MAX_INSTANCES};
+use crate::{
+    Config,
+    limits::{MAX_INSTANCES, MAX_WATCHES},
+    run,
+};
 use meshwork::{
     contract::meshwork::registry::v1::{
         InstanceStatus, SetStatusRequest, WatchRequest, registry_service_client::RegistryServiceClient,

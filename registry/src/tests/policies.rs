@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::{requests::fields, *};
-use crate::{policies::PolicyFileError, table::MAX_TOMBSTONES};
+use crate::{limits::MAX_TOMBSTONES, policies::PolicyFileError};
 
 impl Mesh {
     async fn restart(file: &Path) -> Self {

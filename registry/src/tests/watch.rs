@@ -6,9 +6,9 @@ use tonic_types::StatusExt as _;
 
 use super::*;
 use crate::{
-    DEFAULT_GRACE, DEFAULT_LEASE_TTL,
-    backend::{MAX_WATCHES, PROGRESS_INTERVAL},
-    table::MAX_TOMBSTONES,
+    DEFAULT_GRACE,
+    backend::PROGRESS_INTERVAL,
+    limits::{DEFAULT_LEASE_TTL, MAX_TOMBSTONES, MAX_WATCHES},
 };
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
-use super::{AnnounceError, Announced, Gate, Goal, LEAVE_LIMIT};
+use super::{
+    Gate,
+    goal::{AnnounceError, Announced, Goal, LEAVE_LIMIT},
+};
 use crate::{
     backoff::Backoff,
     contract::meshwork::registry::v1::{

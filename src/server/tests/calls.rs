@@ -135,7 +135,7 @@ async fn a_panic_ends_its_own_call_and_nothing_else() {
 }
 
 /// Sends bytes as a request of the method, and tells how it is answered.
-async fn raw(
+pub(super) async fn raw(
     connection: &mut Connection,
     path: &str,
     content_type: &str,

@@ -153,3 +153,24 @@ async fn a_unary_request_that_never_ends_is_cut() {
     assert_eq!(answer.headers()["grpc-status"], "4", "DEADLINE_EXCEEDED");
     assert_eq!(begin.elapsed(), Limits::default().unary_time);
 }
+
+#[tokio::test]
+async fn a_call_that_panics_makes_room_for_the_next() {
+    let running = limited(|limits| (limits.concurrent_calls, limits.concurrent_streams) = (1, 1));
+    let mut client = running.client().await;
+    for _ in 0..2 {
+        let panicked = client.deregister(unary("panic")).await.expect_err("as told");
+        assert_eq!(panicked.code(), Code::Internal);
+        let mut stream = client.watch(stream_of("panic")).await.expect("there is room").into_inner();
+        stream.message().await.expect_err("as told");
+        running.probe.until(|seen| seen.alive == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_limit_may_be_as_high_as_one_likes() {
+    let running = limited(|limits| {
+        (limits.connections, limits.concurrent_calls, limits.concurrent_streams) = (usize::MAX, usize::MAX, usize::MAX);
+    });
+    running.client().await.deregister(unary("")).await.expect("served");
+}

@@ -4,6 +4,7 @@ mod calls;
 mod drain;
 mod floods;
 mod health;
+mod layers;
 mod limits;
 mod metrics;
 mod probe;

@@ -1,0 +1,32 @@
+//! The flags of the commands that ask a registry.
+
+use clap::Args;
+use meshwork::process::{HostPort, LogArgs};
+
+/// Where a registry is, unless told otherwise.
+pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";
+
+/// What the commands that ask a registry have in common.
+#[derive(Args, Clone, Debug)]
+#[command(mut_arg("log_level", |arg| arg.default_value("off")))]
+pub struct SourceArgs {
+    /// The registries of the mesh, which are used together
+    #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
+    #[arg(default_value = DEFAULT_REGISTRY)]
+    pub registry: Vec<String>,
+    /// Print protobuf JSON instead of a table
+    #[arg(long)]
+    pub json: bool,
+    /// What is logged.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Reads the address of a registry: `http://HOST:PORT`, where `http://` may be left out.
+pub(super) fn parse_registry(text: &str) -> Result<String, &'static str> {
+    let problem = "must be http://HOST:PORT, such as http://127.0.0.1:7600";
+    let address = text.strip_prefix("http://").unwrap_or(text);
+    let address = address.strip_suffix('/').unwrap_or(address);
+    let address: HostPort = address.parse().map_err(|_| problem)?;
+    Ok(format!("http://{address}"))
+}

@@ -1,0 +1,54 @@
+//! What a registry bears, and the bounds of a lease.
+
+use std::{ops::RangeInclusive, time::Duration};
+
+/// How many instances may hold a lease. A mesh of this size costs the registry tens of megabytes; beyond it, something is
+/// registering in a loop.
+pub const MAX_INSTANCES: usize = 10_000;
+
+/// How many service names are remembered. They are kept until a restart ("known but empty"), so they need a bound.
+pub const MAX_SERVICES: usize = 4_096;
+
+/// How many policies may be set: one for each service that a registry can know.
+pub const MAX_POLICIES: usize = MAX_SERVICES;
+
+/// How many watches may be open at once. A process needs one for all of its channels, so this is also the number of
+/// processes of a mesh.
+pub const MAX_WATCHES: usize = 10_000;
+
+/// Streams at a time: one for every watch, one for every instance's renewals, and a quarter more for those of clients that
+/// have come back before their old streams are found dead. So what is refused is refused by a limit that says what it is of.
+pub const MAX_STREAMS: usize = (MAX_WATCHES + MAX_INSTANCES) / 4 * 5;
+
+/// How many departures a service remembers. A watcher that is further behind gets a snapshot, which is then the smaller
+/// answer for most services anyway.
+pub const MAX_TOMBSTONES: usize = 256;
+
+/// Lease times that are accepted; unset is [`DEFAULT_LEASE_TTL`].
+pub const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
+
+/// The lease of an instance that did not ask for a time of its own.
+pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
+
+/// A number as people read it: `10,000`.
+pub(crate) fn grouped(number: usize) -> String {
+    let mut text = number.to_string();
+    for at in (1..text.len()).rev().filter(|at| (text.len() - at).is_multiple_of(3)).collect::<Vec<_>>() {
+        text.insert(at, ',');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_has_a_comma_for_each_thousand() {
+        for (number, expected) in
+            [(0, "0"), (999, "999"), (4_096, "4,096"), (100_000, "100,000"), (1_234_567, "1,234,567")]
+        {
+            assert_eq!(grouped(number), expected);
+        }
+    }
+}

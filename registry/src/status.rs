@@ -1,0 +1,25 @@
+//! Why the registry did not do what it was asked, as callers see it: the one mapping to statuses.
+
+use meshwork::rpc::Domain;
+use tonic::{Code, Status};
+
+use crate::{backend::BackendError, policies::PolicyError, table::NotAdmitted};
+
+/// The domain of this service's errors.
+pub const DOMAIN: Domain = Domain::new("registry.meshwork");
+
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+pub(crate) fn status(error: BackendError) -> Status {
+    let (code, reason) = match &error {
+        BackendError::NotAdmitted(NotAdmitted::Full(_)) => (Code::ResourceExhausted, "REGISTRY_FULL"),
+        BackendError::NotAdmitted(NotAdmitted::OtherStore(_)) => (Code::FailedPrecondition, "STORE_CONFLICT"),
+        BackendError::TooManyWatches => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
+        BackendError::UnknownLease => (Code::NotFound, "UNKNOWN_LEASE"),
+        BackendError::UnknownService => (Code::NotFound, "UNKNOWN_SERVICE"),
+        BackendError::UnknownStore => (Code::NotFound, "UNKNOWN_STORE"),
+        BackendError::Policy(PolicyError::Changed) => (Code::Aborted, "ETAG_MISMATCH"),
+        BackendError::Policy(PolicyError::TooMany) => (Code::ResourceExhausted, "TOO_MANY_POLICIES"),
+        BackendError::Policy(PolicyError::NotStored) => (Code::Unavailable, "POLICY_NOT_STORED"),
+    };
+    DOMAIN.error(code, reason, error.to_string())
+}
