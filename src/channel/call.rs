@@ -5,10 +5,11 @@ use std::{future::Future, sync::Arc, task::Poll};
 use futures_util::future::poll_fn;
 use http::{HeaderMap, HeaderValue, Request, Response, header::USER_AGENT, uri::PathAndQuery};
 use parking_lot::Mutex;
-use tonic::{Status, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use super::{
     body::{request::RequestBody, response::ResponseBody},
+    classify::{Retry, Verdict},
     error::CallError,
     service_config::{CallConfig, ServiceConfig},
 };
@@ -147,6 +148,28 @@ impl Outcome {
             ) => None,
         }
     }
+
+    /// What it means.
+    pub(crate) fn verdict(&self) -> Verdict {
+        match &self.result {
+            Ok(answer) => verdict(answer),
+            Err(CallError::Endpoint(error)) => Verdict::of_failure(error.failure),
+            // Of this attempt. Another one is not granted, but one may be under way.
+            Err(CallError::Withdrawn { .. } | CallError::NoOther) => {
+                Verdict::of_none(Code::Unavailable, Retry::Backoff)
+            }
+            Err(CallError::NotReady(_) | CallError::QueueFull { .. } | CallError::Closed { .. }) => {
+                Verdict::of_none(Code::Unavailable, Retry::No)
+            }
+            Err(CallError::DeadlineExceeded { .. }) => Verdict::of_none(Code::DeadlineExceeded, Retry::No),
+            Err(CallError::Request(status)) => Verdict::of_none(status.code(), Retry::No),
+        }
+    }
+}
+
+/// What an answer means as far as it has come.
+pub(crate) fn verdict(answer: &Answer) -> Verdict {
+    Verdict::of_headers(answer.status(), answer.body().trailers_only().unwrap_or(answer.headers()))
 }
 
 impl From<Result<Answer, CallError>> for Outcome {

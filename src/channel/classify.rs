@@ -15,16 +15,12 @@
 //! This is decided here and not by tonic, which maps a graceful GOAWAY to INTERNAL, a lost connection to UNKNOWN, and its own
 //! timeout to CANCELLED.
 
-use std::time::Duration;
+use std::{error::Error as _, fmt, time::Duration};
 
 use h2::Reason;
 use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status};
 
-use super::{
-    call::Answer,
-    error::{CallError, Failure},
-};
 use crate::{
     endpoint::Blame,
     headers::{PUSHBACK, REFUSED, Refusal},
@@ -75,6 +71,48 @@ pub(crate) enum Unprocessed {
     TurnedAway,
 }
 
+/// How far a call got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// It never left.
+    NeverSent,
+    /// The server says that it has not looked at it: REFUSED_STREAM, or a GOAWAY that does not cover it.
+    NotProcessed,
+    /// The connection broke; the server may have processed the call.
+    ConnectionLost,
+    /// The server, or our own HTTP/2, ended the stream.
+    Reset(Reason),
+    /// The answer ended without trailers.
+    NoStatus,
+}
+
+impl Failure {
+    /// What happened to a call or its answer.
+    pub(super) fn of(error: &hyper::Error) -> Self {
+        let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
+        match cause.and_then(|cause| cause.reason().map(|reason| (cause, reason))) {
+            Some((_, Reason::REFUSED_STREAM)) => Self::NotProcessed,
+            // h2 gives a peer's GOAWAY to exactly the streams that it does not cover; the others end by themselves.
+            Some((cause, _)) if cause.is_go_away() && cause.is_remote() => Self::NotProcessed,
+            Some((cause, reason)) if cause.is_reset() => Self::Reset(reason),
+            // Sockets, keepalive, protocol errors of the whole connection, and our own end of it.
+            Some(_) | None => Self::ConnectionLost,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverSent => f.write_str("the call was not sent"),
+            Self::NotProcessed => f.write_str("the call was not processed"),
+            Self::ConnectionLost => f.write_str("the connection was lost"),
+            Self::Reset(reason) => write!(f, "the call was reset ({reason})"),
+            Self::NoStatus => f.write_str("the answer ended without a status"),
+        }
+    }
+}
+
 /// What a server says about when a call may come again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pushback {
@@ -102,30 +140,14 @@ impl Verdict {
         })
     }
 
-    /// Of an answer as far as it has come.
-    pub(crate) fn of_answer(answer: &Answer) -> Self {
-        Self::of_headers(answer.status(), answer.body().trailers_only().unwrap_or(answer.headers()))
-    }
-
     /// Of the trailers at the end of an answer.
     pub(crate) fn of_trailers(trailers: &HeaderMap) -> Self {
         Self::of(Said { code: Some(code_in(trailers).unwrap_or(Code::Unknown)), ..Said::default() })
     }
 
-    /// Of the result of an attempt.
-    pub(crate) fn of_result(result: &Result<Answer, CallError>) -> Self {
-        let alone = |code, retry| Self { code: Some(code), blame: Blame::None, retry, unprocessed: None, pause: None };
-        match result {
-            Ok(answer) => Self::of_answer(answer),
-            Err(CallError::Endpoint(error)) => Self::of_failure(error.failure),
-            // Of this attempt. Another one is not granted, but one may be under way.
-            Err(CallError::Withdrawn { .. } | CallError::NoOther) => alone(Code::Unavailable, Retry::Backoff),
-            Err(CallError::NotReady(_) | CallError::QueueFull { .. } | CallError::Closed { .. }) => {
-                alone(Code::Unavailable, Retry::No)
-            }
-            Err(CallError::DeadlineExceeded { .. }) => alone(Code::DeadlineExceeded, Retry::No),
-            Err(CallError::Request(status)) => alone(status.code(), Retry::No),
-        }
+    /// Of a call that no endpoint had any part in.
+    pub(crate) fn of_none(code: Code, retry: Retry) -> Self {
+        Self { code: Some(code), blame: Blame::None, retry, unprocessed: None, pause: None }
     }
 
     /// Of a call without an answer, or of an answer that broke off.

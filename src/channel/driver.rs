@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{ChannelContext, service_config::ServiceConfig};
+use super::{context::ChannelContext, service_config::ServiceConfig};
 use crate::{
     balance::Picker,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},

@@ -2,10 +2,9 @@
 
 use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
-use h2::Reason;
 use tonic::{Code, Status, metadata::MetadataMap};
 
-use super::classify::Verdict;
+use super::classify::{Failure, Verdict};
 use crate::{
     endpoint::{Endpoint, peer::Peer},
     headers::INSTANCE,
@@ -55,48 +54,6 @@ pub(crate) struct EndpointError {
     pub(crate) failure: Failure,
     /// `None`: the server said nothing more.
     pub(crate) source: Option<hyper::Error>,
-}
-
-/// How far a call got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
-    /// It never left.
-    NeverSent,
-    /// The server says that it has not looked at it: REFUSED_STREAM, or a GOAWAY that does not cover it.
-    NotProcessed,
-    /// The connection broke; the server may have processed the call.
-    ConnectionLost,
-    /// The server, or our own HTTP/2, ended the stream.
-    Reset(Reason),
-    /// The answer ended without trailers.
-    NoStatus,
-}
-
-impl Failure {
-    /// What happened to a call or its answer.
-    pub(super) fn of(error: &hyper::Error) -> Self {
-        let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-        match cause.and_then(|cause| cause.reason().map(|reason| (cause, reason))) {
-            Some((_, Reason::REFUSED_STREAM)) => Self::NotProcessed,
-            // h2 gives a peer's GOAWAY to exactly the streams that it does not cover; the others end by themselves.
-            Some((cause, _)) if cause.is_go_away() && cause.is_remote() => Self::NotProcessed,
-            Some((cause, reason)) if cause.is_reset() => Self::Reset(reason),
-            // Sockets, keepalive, protocol errors of the whole connection, and our own end of it.
-            Some(_) | None => Self::ConnectionLost,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NeverSent => f.write_str("the call was not sent"),
-            Self::NotProcessed => f.write_str("the call was not processed"),
-            Self::ConnectionLost => f.write_str("the connection was lost"),
-            Self::Reset(reason) => write!(f, "the call was reset ({reason})"),
-            Self::NoStatus => f.write_str("the answer ended without a status"),
-        }
-    }
 }
 
 impl EndpointError {

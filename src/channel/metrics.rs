@@ -20,33 +20,25 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use http::Request;
-use metrics::{Histogram, Label, SharedString, counter, gauge, histogram};
+use metrics::{Histogram, Label, SharedString, counter, histogram};
 use parking_lot::RwLock;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tonic::{Code, GrpcMethod};
 use tracing::Span;
 
-use super::{call::AttemptKind, layers::budget::Budget, service_config::ServiceConfig};
-use crate::{
-    balance::Picker,
-    endpoint::stats::{CallStats, EndpointState, EndpointStats},
-    rpc::code_name,
-    trace,
-};
+use super::{call::AttemptKind, service_config::ServiceConfig};
+use crate::{rpc::code_name, trace};
 
-const RETRIES: &str = "meshwork_client_retries_total";
-const TRANSPARENT_RETRIES: &str = "meshwork_client_transparent_retries_total";
-const HEDGES: &str = "meshwork_client_hedges_total";
-const REFUSED_BY_BUDGET: &str = "meshwork_client_retry_budget_refused_total";
+pub(super) const RETRIES: &str = "meshwork_client_retries_total";
+pub(super) const TRANSPARENT_RETRIES: &str = "meshwork_client_transparent_retries_total";
+pub(super) const HEDGES: &str = "meshwork_client_hedges_total";
+pub(super) const REFUSED_BY_BUDGET: &str = "meshwork_client_retry_budget_refused_total";
 
-/// How often the gauges of the endpoints are set: more often than they are collected, by Prometheus's custom each 15 s.
-const INTERVAL: Duration = Duration::from_secs(5);
 /// An undeclared method, as OpenTelemetry calls it: paths that a caller makes up must not become labels.
 const OTHER: &str = "_OTHER";
 
@@ -173,71 +165,4 @@ pub(super) fn refused_by_budget(service: &Arc<str>) {
 /// Counts a call that has waited for an endpoint.
 pub(super) fn waited(service: &Arc<str>, time: Duration) {
     histogram!("meshwork_client_queue_wait_seconds", "service" => service.clone()).record(time);
-}
-
-/// Tells how a channel and its endpoints stand.
-pub(super) struct Report {
-    pub(super) service: Arc<str>,
-    pub(super) picker: Arc<Picker>,
-    pub(super) config: Arc<ServiceConfig>,
-    pub(super) budget: Arc<Budget>,
-}
-
-impl Report {
-    /// Tells it again and again. What an endpoint did in its last [`INTERVAL`] before it left is not told.
-    pub(super) async fn run(self) -> Infallible {
-        // So that they are there before anything has happened.
-        for counter in [RETRIES, TRANSPARENT_RETRIES, HEDGES, REFUSED_BY_BUDGET] {
-            counter!(counter, "service" => self.service.clone()).increment(0);
-        }
-        let mut told = HashMap::new();
-        loop {
-            sleep(INTERVAL).await;
-            gauge!("meshwork_client_retry_budget", "service" => self.service.clone())
-                .set(self.budget.left(&self.config.policy().retry));
-            let now = Instant::now();
-            let endpoints: Vec<_> =
-                self.picker.endpoints().iter().map(|endpoint| (endpoint.id(), endpoint.stats(now))).collect();
-            endpoints.iter().for_each(|(_, endpoint)| tell(&self.service, endpoint));
-            told = self.count(&told, endpoints.iter().map(|(id, endpoint)| (*id, endpoint.calls)));
-        }
-    }
-
-    /// Counts what has happened since it was `told`, and returns what is told now.
-    fn count(
-        &self,
-        told: &HashMap<u64, CallStats>,
-        now: impl Iterator<Item = (u64, CallStats)>,
-    ) -> HashMap<u64, CallStats> {
-        let now: HashMap<_, _> = now.collect();
-        let happened =
-            |of: fn(&CallStats) -> u64| now.iter().map(|(id, calls)| of(calls) - told.get(id).map_or(0, of)).sum();
-        let service = || self.service.clone();
-        counter!("meshwork_client_endpoint_calls_total", "service" => service()).increment(happened(|at| at.calls));
-        counter!("meshwork_client_endpoint_failures_total", "service" => service())
-            .increment(happened(|at| at.failures));
-        counter!("meshwork_client_endpoint_ejections_total", "service" => service())
-            .increment(happened(|at| at.ejections));
-        now
-    }
-}
-
-fn tell(service: &Arc<str>, endpoint: &EndpointStats) {
-    let instance = if endpoint.instance_id.is_empty() { &endpoint.address } else { &endpoint.instance_id };
-    let instance: SharedString = Arc::<str>::from(instance.as_str()).into();
-    let labels = [Label::new("service", service.clone()), Label::new("instance", instance)];
-    let calls = &endpoint.calls;
-    for state in EndpointState::NAMES {
-        let labels = labels.iter().cloned().chain([Label::from_static_parts("state", state)]).collect::<Vec<_>>();
-        let holds = state == endpoint.state.name();
-        gauge!("meshwork_client_endpoint_state", labels.iter()).set(if holds { 1.0 } else { 0.0 });
-    }
-    gauge!("meshwork_client_endpoint_load", labels.iter()).set(calls.load);
-    gauge!("meshwork_client_endpoint_pending_calls", labels.iter()).set(calls.pending);
-    if let Some(limit) = endpoint.stream_limit {
-        gauge!("meshwork_client_endpoint_stream_limit", labels.iter()).set(limit);
-    }
-    if let Some(latency) = calls.latency {
-        gauge!("meshwork_client_endpoint_latency_seconds", labels.iter()).set(latency.as_secs_f64());
-    }
 }

@@ -15,11 +15,13 @@ mod address;
 pub(crate) mod body;
 mod call;
 mod classify;
+mod context;
 mod driver;
 mod error;
 mod layers;
 mod locality;
 mod metrics;
+mod report;
 mod response_times;
 mod service_config;
 
@@ -39,10 +41,7 @@ use tokio::{
     sync::{Notify, watch},
     time::Instant,
 };
-use tokio_util::{
-    sync::{CancellationToken, DropGuard},
-    task::TaskTracker,
-};
+use tokio_util::sync::DropGuard;
 use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
@@ -58,10 +57,12 @@ use driver::{Driver, Source};
 use layers::{
     budget::Budget, commit::Commit, dispatch::Dispatch, hedge::Hedge, retry::Retry, transparent::Transparent,
 };
-use metrics::{CallMetrics, Report};
+use metrics::CallMetrics;
+use report::Report;
 use service_config::ServiceConfig;
 
 pub(crate) use crate::endpoint::peer::{InvalidPeer, Peer};
+pub(crate) use context::ChannelContext;
 pub(crate) use locality::Locality;
 
 use crate::{
@@ -124,15 +125,6 @@ pub(crate) struct Shared {
     picker: Arc<Picker>,
     reconnect: Arc<Notify>,
     _stop: DropGuard,
-}
-
-/// What channels are made in: the mesh's tasks, its end, its locality, and its way to connect.
-#[derive(Clone, Debug)]
-pub(crate) struct ChannelContext {
-    pub(crate) locality: Locality,
-    pub(crate) connector: Connector,
-    pub(crate) tasks: TaskTracker,
-    pub(crate) stop: CancellationToken,
 }
 
 impl Shared {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    Connection, Endpoint, connection::handle::ConnectionHandle, outlier_detection::CallSignal,
+    Connection, Endpoint,
+    connection::handle::ConnectionHandle,
+    outlier_detection::{CallSignal, OutlierState},
     service_state::ServiceState,
 };
 
@@ -26,6 +28,21 @@ pub(crate) enum Blame {
     /// It has no room, is leaving, or is another instance than expected. Others had better get the next calls, but that is
     /// no reason to eject it.
     Refused,
+}
+
+/// An endpoint that was picked for one call, and is charged for it until `call` is dropped.
+pub(crate) struct Pick<C: Connection = ConnectionHandle> {
+    pub(crate) connection: C,
+    pub(crate) call: InFlight<C>,
+}
+
+/// What came of the attempt to take an endpoint for a call.
+pub(crate) enum Acquired<C: Connection> {
+    Taken(Pick<C>),
+    /// It was given back: its share is smaller than the draw.
+    Thinned,
+    /// It takes no call now.
+    Unavailable,
 }
 
 /// A call under way, counted until it is dropped.
@@ -46,6 +63,36 @@ enum Stage {
     Answered,
     /// The endpoint failed or refused it.
     Over,
+}
+
+impl<C: Connection> Endpoint<C> {
+    /// Takes it for a call. `accept` is told the weight and when it had its first connection, and may give it back.
+    pub(crate) fn acquire(self: &Arc<Self>, now: Instant, accept: impl FnOnce(f64, Instant) -> bool) -> Acquired<C> {
+        let mut state = self.state();
+        let (Some(connection), Some(since), false) =
+            (state.connection().cloned(), state.first_ready, state.is_paused(now))
+        else {
+            return Acquired::Unavailable;
+        };
+        if !accept(state.traits.relative_weight(), since) {
+            return Acquired::Thinned;
+        }
+        if let OutlierState::Probation { .. } = state.outlier {
+            if !self.service.in_panic() {
+                if !state.outlier.admits(now) {
+                    return Acquired::Unavailable;
+                }
+                // One probe at a time: the entry that led here is used up. The driver waits for the end of the probe.
+                state.generation = self.service.next_generation();
+                self.service.changed();
+            }
+            state.outlier.take_probe(now);
+        }
+        state.load.begin(now);
+        state.calls += 1;
+        drop(state);
+        Acquired::Taken(Pick { connection, call: InFlight::begin(self.clone(), now) })
+    }
 }
 
 impl<C: Connection> InFlight<C> {

@@ -34,20 +34,12 @@ use outlier_detection::{CallSignal, OutlierState};
 use peer::Peer;
 use stats::{CallStats, EndpointState, EndpointStats};
 
-pub(crate) use in_flight::{Blame, InFlight};
+pub(crate) use connection::Connection;
+pub(crate) use in_flight::{Acquired, Blame, InFlight, Pick};
 pub(crate) use service_state::ServiceState;
 
 /// A pause of this length and more takes an endpoint out of its pool. A shorter one is only a reason to draw another.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
-
-/// What is needed of a connection here: a cheap handle to send calls with.
-pub(crate) trait Connection: Clone + Send + 'static {
-    /// Whether it takes no more calls. Once it says so, it always does.
-    fn is_closed(&self) -> bool;
-
-    /// How many calls the server allows on it at a time; `None`: any number.
-    fn stream_limit(&self) -> Option<u32>;
-}
 
 /// What a registry says about an endpoint that matters to the balance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -95,21 +87,6 @@ enum Connectivity<C: Connection> {
     Ready(C),
     /// With the reason.
     TransientFailure(String),
-}
-
-/// An endpoint that was picked for one call, and is charged for it until `call` is dropped.
-pub(crate) struct Pick<C: Connection = ConnectionHandle> {
-    pub(crate) connection: C,
-    pub(crate) call: InFlight<C>,
-}
-
-/// What came of the attempt to take an endpoint for a call.
-pub(crate) enum Acquired<C: Connection> {
-    Taken(Pick<C>),
-    /// It was given back: its share is smaller than the draw.
-    Thinned,
-    /// It takes no call now.
-    Unavailable,
 }
 
 /// An endpoint as a plan is made with it.
@@ -226,34 +203,6 @@ impl<C: Connection> Endpoint<C> {
         }
         let weight = state.traits.relative_weight() * share(state.first_ready?);
         Some(state.load.value(now, self.service.typical(), weight))
-    }
-
-    /// Takes it for a call. `accept` is told the weight and when it had its first connection, and may give it back.
-    pub(crate) fn acquire(self: &Arc<Self>, now: Instant, accept: impl FnOnce(f64, Instant) -> bool) -> Acquired<C> {
-        let mut state = self.state();
-        let (Some(connection), Some(since), false) =
-            (state.connection().cloned(), state.first_ready, state.is_paused(now))
-        else {
-            return Acquired::Unavailable;
-        };
-        if !accept(state.traits.relative_weight(), since) {
-            return Acquired::Thinned;
-        }
-        if let OutlierState::Probation { .. } = state.outlier {
-            if !self.service.in_panic() {
-                if !state.outlier.admits(now) {
-                    return Acquired::Unavailable;
-                }
-                // One probe at a time: the entry that led here is used up. The driver waits for the end of the probe.
-                state.generation = self.service.next_generation();
-                self.service.changed();
-            }
-            state.outlier.take_probe(now);
-        }
-        state.load.begin(now);
-        state.calls += 1;
-        drop(state);
-        Acquired::Taken(Pick { connection, call: InFlight::begin(self.clone(), now) })
     }
 
     /// Average seconds to response headers, as they came.

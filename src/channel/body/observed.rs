@@ -12,14 +12,18 @@ use tonic::{Code, Status, body::Body};
 
 use super::response::ResponseBody;
 use crate::{
-    channel::{Channel, call::Answer, classify::Verdict, metrics::Timed},
+    channel::{
+        call::{Answer, verdict},
+        classify::Verdict,
+        metrics::Timed,
+    },
     headers::{PUSHBACK, REFUSED},
 };
 
-/// Hands an answer to its caller.
-pub(crate) fn observe(mut answer: Answer, mut timed: Timed, channel: Channel) -> Response<Body> {
+/// Hands an answer to its caller. `keep` is dropped with it.
+pub(crate) fn observe<K: Send + Unpin + 'static>(mut answer: Answer, mut timed: Timed, keep: K) -> Response<Body> {
     timed.answered();
-    let open = match Verdict::of_answer(&answer).code {
+    let open = match verdict(&answer).code {
         Some(code) => {
             timed.end(code);
             None
@@ -27,7 +31,7 @@ pub(crate) fn observe(mut answer: Answer, mut timed: Timed, channel: Channel) ->
         None => Some(timed),
     };
     strip_reserved(answer.headers_mut());
-    answer.map(|body| Body::new(ObservedBody { body, open, _channel: channel }))
+    answer.map(|body| Body::new(ObservedBody { body, open, _keep: keep }))
 }
 
 /// Takes out what a server says to the channel: it has been acted on, and a handler that passes an error on must not tell its
@@ -38,15 +42,15 @@ fn strip_reserved(headers: &mut HeaderMap) {
 }
 
 /// The body of an answer at its caller.
-struct ObservedBody {
+struct ObservedBody<K> {
     body: ResponseBody,
     /// `None`: it is known how the call ends.
     open: Option<Timed>,
-    /// The answer may be read for longer than its caller keeps the client.
-    _channel: Channel,
+    /// The channel: the answer may be read for longer than its caller keeps the client.
+    _keep: K,
 }
 
-impl ObservedBody {
+impl<K> ObservedBody<K> {
     fn ended(&mut self, code: Code) {
         if let Some(timed) = self.open.take() {
             timed.end(code);
@@ -54,7 +58,7 @@ impl ObservedBody {
     }
 }
 
-impl HttpBody for ObservedBody {
+impl<K: Unpin> HttpBody for ObservedBody<K> {
     type Data = Bytes;
     type Error = Status;
 

@@ -17,8 +17,8 @@ use tonic::Status;
 use super::request::Upload;
 use crate::{
     channel::{
-        classify::Verdict,
-        error::{CallError, EndpointError, Failure},
+        classify::{Failure, Verdict},
+        error::{CallError, EndpointError},
         layers::timeout::Timer,
     },
     deadline::Deadline,

@@ -16,8 +16,8 @@ use crate::{
     channel::{
         body::{request::AttemptBody, response::ResponseBody},
         call::{Answer, Attempt, AttemptKind, Call, Outcome, Step},
-        classify::{Verdict, is_grpc},
-        error::{CallError, EndpointError, Failure, NotReady},
+        classify::{Failure, Verdict, is_grpc},
+        error::{CallError, EndpointError, NotReady},
         metrics,
         service_config::{CallConfig, ServiceConfig},
     },
@@ -112,7 +112,7 @@ impl Dispatch {
         let Pick { mut connection, call: mut in_flight } = pick;
         let peer = connection.peer().clone();
         tracing::Span::current().record("endpoint", tracing::field::display(&peer));
-        let mut timer = Timer::until_answer(call);
+        let mut timer = Timer::until_answer(call.answer_by);
         if let Some(at) = timer.at() {
             in_flight.due(at);
         }

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::channel::{
     call::{Attempt, AttemptKind, Call, Noted, Outcome, Step},
-    classify::{Retry, Verdict},
+    classify::Retry,
     error::CallError,
     layers::budget::Budget,
     service_config::{CallConfig, MethodConfig, ServiceConfig},
@@ -99,7 +99,7 @@ impl<S: Step> Hedge<S> {
 
 /// Whether it is an answer, or no further attempt could do better.
 fn is_final(outcome: &Outcome) -> bool {
-    Verdict::of_result(&outcome.result).retry == Retry::No
+    outcome.verdict().retry == Retry::No
 }
 
 fn was_not_sent(outcome: &Outcome) -> bool {

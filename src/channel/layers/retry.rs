@@ -20,7 +20,7 @@ use crate::{
     backoff::Backoff,
     channel::{
         call::{Attempt, AttemptKind, Call, Outcome, Step},
-        classify::{self, Verdict},
+        classify,
         layers::budget::Budget,
         service_config::ServiceConfig,
     },
@@ -40,7 +40,7 @@ impl<S> Retry<S> {
 
     /// How long to wait for another attempt after `made` ones. `None`: there is none.
     fn wait(&self, call: &Call, made: u32, outcome: &Outcome, backoff: &mut Backoff) -> Option<Duration> {
-        let wait = match Verdict::of_result(&outcome.result).retry {
+        let wait = match outcome.verdict().retry {
             classify::Retry::No => return None,
             classify::Retry::Backoff => backoff.next(rand::random()),
             classify::Retry::After(wait) => {

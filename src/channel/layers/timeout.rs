@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{channel::call::Call, deadline::Deadline};
+use crate::deadline::Deadline;
 
 /// The time that an attempt has. Without a deadline and a policy's timeout a call may go on for ever.
 #[derive(Debug, Default)]
@@ -23,10 +23,10 @@ pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 pub(crate) struct Expired;
 
 impl Timer {
-    /// Runs until the answer of the call must have begun.
-    pub(crate) fn until_answer(call: &Call) -> Self {
+    /// Runs until then, when the answer must have begun.
+    pub(crate) fn until_answer(answer_by: Option<Deadline>) -> Self {
         // In a box, because it goes on into the answer's body.
-        Self(call.answer_by.map(|at| Box::pin(sleep_until(at.0))))
+        Self(answer_by.map(|at| Box::pin(sleep_until(at.0))))
     }
 
     /// Waits for `work`, but not longer.

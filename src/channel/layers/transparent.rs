@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::channel::{
     call::{Attempt, AttemptKind, Call, Outcome, Step},
-    classify::{Unprocessed, Verdict},
+    classify::Unprocessed,
     metrics,
 };
 
@@ -36,7 +36,7 @@ impl<S: Step> Step for Transparent<S> {
         loop {
             let avoid = refused.as_ref().or(first.avoid);
             let outcome = self.inner.call(call, Attempt { avoid, turned_away, ..first }).await;
-            let again = match Verdict::of_result(&outcome.result).unprocessed {
+            let again = match outcome.verdict().unprocessed {
                 // The first attempt has the call still.
                 _ if first.kind == AttemptKind::Hedge => false,
                 Some(Unprocessed::Misdirected) => attempts < MAX_ATTEMPTS,

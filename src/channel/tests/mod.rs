@@ -21,6 +21,7 @@ use tokio::{
     sync::watch,
     time::{Instant, timeout},
 };
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 

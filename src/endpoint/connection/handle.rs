@@ -8,11 +8,8 @@ use hyper::{
     client::conn::{TrySendError, http2::SendRequest},
 };
 
-use super::{DeferredDrop, stream_limit::StreamLimit};
-use crate::{
-    channel::body::request::AttemptBody,
-    endpoint::{Connection, peer::Peer},
-};
+use super::{Connection, DeferredDrop, stream_limit::StreamLimit};
+use crate::{channel::body::request::AttemptBody, endpoint::peer::Peer};
 
 /// A handle on an open connection. A cheap clone.
 #[derive(Clone)]

@@ -17,3 +17,12 @@ mod stream_limit;
 mod write_buffer;
 
 pub(crate) use deferred_drop::DeferredDrop;
+
+/// What is needed of a connection here: a cheap handle to send calls with.
+pub(crate) trait Connection: Clone + Send + 'static {
+    /// Whether it takes no more calls. Once it says so, it always does.
+    fn is_closed(&self) -> bool;
+
+    /// How many calls the server allows on it at a time; `None`: any number.
+    fn stream_limit(&self) -> Option<u32>;
+}
