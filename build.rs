@@ -1,4 +1,4 @@
-//! Compiles `proto/` to Rust with protox, so that nobody has to install protoc.
+//! Compiles the mesh's own contracts in `proto/meshwork` to Rust with protox, so that nobody has to install protoc.
 
 use std::{
     env,
@@ -7,22 +7,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 5] = [
     "meshwork/registry/v1/policy.proto",
     "meshwork/registry/v1/registry.proto",
     "meshwork/registry/v1/store.proto",
     "meshwork/event/v1/event.proto",
     "meshwork/event/v1/operations.proto",
-    "shop/type/v1/money.proto",
-    "shop/customer/v1/customer.proto",
-    "shop/customer/v1/events.proto",
-    "shop/order/v1/order.proto",
-    "shop/order/v1/events.proto",
-    "shop/query/v1/query.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=proto/meshwork");
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new(["proto"])?;

@@ -3,11 +3,12 @@
 //! A client finds the live instances of a service through the registry, and balances its calls over them:
 //!
 //! ```
-//! use meshwork::{Mesh, contract::shop::order::v1::order_service_client::OrderServiceClient};
+//! use meshwork::Mesh;
+//! use tonic_health::pb::health_client::HealthClient;
 //!
 //! # async fn example() -> Result<(), meshwork::MeshError> {
 //! let mesh = Mesh::connect("http://127.0.0.1:7600")?;
-//! let orders = OrderServiceClient::new(mesh.channel("order"));
+//! let order = HealthClient::new(mesh.channel("order")); // or any other client that tonic generates
 //! # Ok(())
 //! # }
 //! ```

@@ -2,8 +2,8 @@
 
 use std::io;
 
-use meshwork::contract::shop::query::v1::query_service_client::QueryServiceClient;
 use meshwork_cli::direct::{Direct, Transport};
+use meshwork_shop::contract::shop::query::v1::query_service_client::QueryServiceClient;
 
 use crate::shop_processes::Instance;
 

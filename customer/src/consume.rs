@@ -1,13 +1,14 @@
 //! What this service hears of orders: which events it reads, and what each means here.
 
 use meshwork::{
-    contract::{
-        meshwork::event::v1::{Event, GroupLifetime},
-        shop::order::v1::{OrderCancelled, OrderCreated, OrderRejected},
-    },
+    contract::meshwork::event::v1::{Event, GroupLifetime},
     event::{MalformedEvent, Source},
 };
-use meshwork_shop::{Amount, decode_event, event_id, now_ms};
+use meshwork_shop::{
+    Amount,
+    contract::shop::order::v1::{OrderCancelled, OrderCreated, OrderRejected},
+    decode_event, event_id, now_ms,
+};
 use prost::Name as _;
 
 use crate::{SERVICE, decider::Customers, domain::Input};
@@ -43,7 +44,7 @@ fn input(event: &Event) -> Result<Input, MalformedEvent> {
 
 #[cfg(test)]
 mod tests {
-    use meshwork::contract::shop::{order::v1::RejectionReason, r#type::v1::Money};
+    use meshwork_shop::contract::shop::{order::v1::RejectionReason, r#type::v1::Money};
     use prost::{Message, Name};
     use prost_types::Any;
     use uuid::Uuid;

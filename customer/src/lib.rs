@@ -11,27 +11,27 @@ mod service;
 mod store;
 mod undo;
 
-pub use decider::Customers;
-
 use std::{future::Future, io};
 
 use futures_util::Stream;
 use meshwork::{
     Mesh,
-    contract::{
-        meshwork::event::v1::event_service_client::EventServiceClient,
-        shop::{
-            customer::v1::customer_service_server::CustomerServiceServer,
-            order::v1::order_service_client::OrderServiceClient,
-        },
-    },
+    contract::meshwork::event::v1::event_service_client::EventServiceClient,
     event::{Feed, Operations, Subscription},
     server::{self, Server, StoreScope},
 };
-use meshwork_shop::{OpenError, WriteSide};
+use meshwork_shop::{
+    OpenError, WriteSide,
+    contract::shop::{
+        customer::v1::customer_service_server::CustomerServiceServer,
+        order::v1::order_service_client::OrderServiceClient,
+    },
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use undo::LostOrders;
+
+pub use decider::Customers;
 
 /// The service's name in the mesh.
 pub const SERVICE: &str = "customer";
@@ -80,6 +80,7 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
+        .descriptors(meshwork_shop::contract::DESCRIPTORS)
         .add_service(Feed::service(store.outbox().clone(), draining, serving))
         .add_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
         .reports(orders.health_name(), orders.condition())

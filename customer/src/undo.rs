@@ -5,11 +5,13 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use meshwork::{
-    contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
     event::{Fork, Lost, Undo, Undone, first_id, partition_of},
     rpc::Transport,
 };
-use meshwork_shop::{now_ms, store_status, write_status};
+use meshwork_shop::{
+    contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
+    now_ms, store_status, write_status,
+};
 use tonic::Status;
 use tonic_types::StatusExt as _;
 use uuid::Uuid;

@@ -1,16 +1,16 @@
 //! What this service hears of credit: which events it reads, and what each means here.
 
 use meshwork::{
-    contract::{
-        meshwork::event::v1::{Event, GroupLifetime},
-        shop::{
-            customer::v1::{CreditRefused, CreditReleased, CreditReserved, RefusalReason},
-            order::v1::RejectionReason,
-        },
-    },
+    contract::meshwork::event::v1::{Event, GroupLifetime},
     event::{MalformedEvent, Source},
 };
-use meshwork_shop::{decode_event, event_id, now_ms};
+use meshwork_shop::{
+    contract::shop::{
+        customer::v1::{CreditRefused, CreditReleased, CreditReserved, RefusalReason},
+        order::v1::RejectionReason,
+    },
+    decode_event, event_id, now_ms,
+};
 use prost::Name as _;
 
 use crate::{SERVICE, decider::Orders, domain::Input};

@@ -12,24 +12,21 @@ mod store;
 mod sweeper;
 mod watchers;
 
-pub use decider::Orders;
-
 use std::{future::Future, io, time::Duration};
 
 use futures_util::Stream;
 use meshwork::{
     Mesh,
-    contract::{
-        meshwork::event::v1::event_service_client::EventServiceClient,
-        shop::order::v1::order_service_server::OrderServiceServer,
-    },
+    contract::meshwork::event::v1::event_service_client::EventServiceClient,
     event::{Feed, Operations, Subscription},
     server::{self, Server, StoreScope},
 };
-use meshwork_shop::{OpenError, WriteSide};
+use meshwork_shop::{OpenError, WriteSide, contract::shop::order::v1::order_service_server::OrderServiceServer};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use watchers::Watchers;
+
+pub use decider::Orders;
 
 /// The service's name in the mesh.
 pub const SERVICE: &str = "order";
@@ -85,6 +82,7 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(OrderServiceServer::new(rpcs))
+        .descriptors(meshwork_shop::contract::DESCRIPTORS)
         .add_service(Feed::service(store.outbox().clone(), draining, serving))
         // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
         .add_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())

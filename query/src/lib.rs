@@ -27,20 +27,17 @@ use std::{future::Future, io};
 use futures_util::Stream;
 use meshwork::{
     Mesh,
-    contract::{
-        meshwork::event::v1::event_service_client::EventServiceClient,
-        shop::query::v1::query_service_server::QueryServiceServer,
-    },
+    contract::meshwork::event::v1::event_service_client::EventServiceClient,
     event::{Operations, Subscription},
     server::{self, Server, StoreScope},
 };
-use meshwork_shop::{OpenError, WriteSide};
+use meshwork_shop::{OpenError, WriteSide, contract::shop::query::v1::query_service_server::QueryServiceServer};
 use tokio::io::{AsyncRead, AsyncWrite};
-
-pub use view::View;
 
 use service::Service;
 use undo::{Rows, ThrowAway};
+
+pub use view::View;
 
 /// The service's name in the mesh.
 pub const SERVICE: &str = "query";
@@ -106,6 +103,7 @@ where
     let server = store
         .served_by(server, StoreScope::Instance)
         .add_service(QueryServiceServer::new(service))
+        .descriptors(meshwork_shop::contract::DESCRIPTORS)
         .add_service(operations.service())
         .reports(orders.health_name(), orders.condition())
         .reports(customers.health_name(), customers.condition())

@@ -1,7 +1,9 @@
-//! What the shop's services share: money, ids, times and idempotent requests, as they are inside and on the wire, the durable
+//! What the shop's services share: their contract, money, ids, times and idempotent requests, as they are inside and on the wire, the durable
 //! half that each of them opens, and how a process of one is run.
 //!
 //! Only what two of them would otherwise write twice; what an order or a customer *is* belongs to its own service.
+
+pub mod contract;
 
 mod currency;
 mod event;

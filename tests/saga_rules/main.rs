@@ -6,18 +6,19 @@ mod restored;
 use std::collections::BTreeSet;
 
 use meshwork::{
-    contract::{
-        meshwork::event::v1::Event,
-        shop::{
-            customer::v1::{CreditRefused, CreditReleased, CreditReserved},
-            order::v1::{OrderCreated, RejectionReason},
-        },
-    },
+    contract::meshwork::event::v1::Event,
     write::{NewEvent, Rows},
 };
 use meshwork_customer::domain as credit;
 use meshwork_order::domain as orders;
-use meshwork_shop::{Amount, Currency, decode_event};
+use meshwork_shop::{
+    Amount, Currency,
+    contract::shop::{
+        customer::v1::{CreditRefused, CreditReleased, CreditReserved},
+        order::v1::{OrderCreated, RejectionReason},
+    },
+    decode_event,
+};
 use proptest::prelude::*;
 use prost::Name as _;
 use uuid::Uuid;

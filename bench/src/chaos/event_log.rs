@@ -5,20 +5,20 @@ use std::collections::BTreeMap;
 use futures_util::stream;
 use meshwork::{
     channel::Channel,
-    contract::{
-        meshwork::event::v1::{
-            self as event, Credit, GroupLifetime, Open, Opened, Start, SubscribeRequest,
-            event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response::Event as Message,
-        },
-        shop::{
-            customer::v1::{CreditRefused, CreditReleased, CreditReserved, CustomerCreated},
-            order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected, OrderState},
-            r#type::v1::Money,
-        },
+    contract::meshwork::event::v1::{
+        self as event, Credit, GroupLifetime, Open, Opened, Start, SubscribeRequest,
+        event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response::Event as Message,
     },
     event::MalformedEvent,
 };
-use meshwork_shop::decode_event;
+use meshwork_shop::{
+    contract::shop::{
+        customer::v1::{CreditRefused, CreditReleased, CreditReserved, CustomerCreated},
+        order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected, OrderState},
+        r#type::v1::Money,
+    },
+    decode_event,
+};
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 use uuid::Uuid;

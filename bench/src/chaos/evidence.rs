@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
 use meshwork_cli::audit::Promise;
+use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
 
 /// All that a check looks at.
 #[derive(Clone, Debug, Default)]

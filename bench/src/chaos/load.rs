@@ -8,8 +8,10 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{
-    Mesh,
+use meshwork::Mesh;
+use meshwork_cli::audit::{Promise, is_terminal};
+use meshwork_shop::{
+    Amount, Currency,
     contract::shop::{
         customer::v1::CreateCustomerRequest,
         order::v1::{self as order, CancelOrderRequest, CreateOrderRequest, WatchOrderRequest},
@@ -17,8 +19,6 @@ use meshwork::{
         r#type::v1::Money,
     },
 };
-use meshwork_cli::audit::{Promise, is_terminal};
-use meshwork_shop::{Amount, Currency};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::TaskTracker;

@@ -3,8 +3,7 @@
 
 use std::{future::Future, sync::Mutex, time::Duration};
 
-use meshwork::contract::shop::r#type::v1::Money;
-use meshwork_shop::Amount;
+use meshwork_shop::{Amount, contract::shop::r#type::v1::Money};
 use tokio::time::sleep;
 use tonic::{Code, Response, Status};
 

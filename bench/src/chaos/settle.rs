@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::try_join_all;
-use meshwork::contract::shop::order::v1::OrderState;
+use meshwork_shop::contract::shop::order::v1::OrderState;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
 

@@ -1,7 +1,8 @@
 //! What one instance of query shows, asked at its own address: the mesh would ask any of them.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use meshwork::contract::shop::query::v1::{
+use meshwork_cli::direct::Transport;
+use meshwork_shop::contract::shop::query::v1::{
     self as query, GetCustomerHistoryRequest, GetOrderRequest, ListOrdersRequest,
     query_service_client::QueryServiceClient,
 };
@@ -13,7 +14,6 @@ use super::{
     load::is_position_lost,
     reads::{Reads, money},
 };
-use meshwork_cli::direct::Transport;
 
 /// The most orders that the contract gives in a page.
 const PAGE_SIZE: i32 = 1000;

@@ -1,7 +1,7 @@
 //! What the order and the customer service remember, asked through the mesh as anybody would ask.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use meshwork::contract::shop::{
+use meshwork_shop::contract::shop::{
     customer::v1::{self as customer, GetCustomerRequest},
     order::v1::{self as order, GetOrderRequest, OrderState},
 };

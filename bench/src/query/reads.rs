@@ -2,10 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use meshwork::{
-    Mesh,
-    channel::Channel,
-    contract::shop::query::v1::{GetOrderRequest, ListOrdersRequest, query_service_client::QueryServiceClient},
+use meshwork::{Mesh, channel::Channel};
+use meshwork_shop::contract::shop::query::v1::{
+    GetOrderRequest, ListOrdersRequest, query_service_client::QueryServiceClient,
 };
 use tokio::{task::JoinSet, time::Instant};
 use uuid::Uuid;

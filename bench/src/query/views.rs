@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use meshwork::contract::shop::query::v1::{WatchOrdersRequest, WatchOrdersResponse};
+use meshwork_shop::contract::shop::query::v1::{WatchOrdersRequest, WatchOrdersResponse};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},

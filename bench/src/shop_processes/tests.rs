@@ -4,12 +4,12 @@ use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use meshwork::{
-    contract::shop::customer::v1::{
-        CreateCustomerRequest, GetCustomerRequest, customer_service_client::CustomerServiceClient,
-    },
-    contract::shop::r#type::v1::Money,
     process::Failure,
     telemetry::{self, LogFormat},
+};
+use meshwork_shop::contract::shop::{
+    customer::v1::{CreateCustomerRequest, GetCustomerRequest, customer_service_client::CustomerServiceClient},
+    r#type::v1::Money,
 };
 use tokio::{
     signal::unix::{SignalKind, signal},

@@ -1,10 +1,7 @@
 //! One input against the rows it touches.
 
-use meshwork::{
-    contract::shop::customer::v1::RefusalReason,
-    write::{NewEvent, Rows},
-};
-use meshwork_shop::{Amount, RequestKey};
+use meshwork::write::{NewEvent, Rows};
+use meshwork_shop::{Amount, RequestKey, contract::shop::customer::v1::RefusalReason};
 use uuid::Uuid;
 
 use super::{Customer, Input, Key, Refusal, Reply, Reservation, ReservationState, Row, events};

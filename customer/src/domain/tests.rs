@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshwork::{
+use meshwork::write::{NewEvent, Rows};
+use meshwork_shop::{
+    Amount, Currency, RequestKey,
     contract::shop::customer::v1::{CreditRefused, RefusalReason},
-    write::{NewEvent, Rows},
 };
-use meshwork_shop::{Amount, Currency, RequestKey};
 use proptest::prelude::*;
 use prost::Message as _;
 use uuid::Uuid;

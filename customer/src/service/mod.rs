@@ -1,16 +1,17 @@
 //! The rpcs: a checked request becomes an input or a read, and what comes back becomes the contract's message.
 
 use meshwork::{
-    contract::shop::customer::v1::{
-        CreateCustomerRequest, Customer as CustomerMessage, GetCustomerRequest, ListCustomersRequest,
-        ListCustomersResponse, UpdateCreditLimitRequest, customer_service_server::CustomerService,
-    },
     event::LogPoint,
     rpc::{Domain, InvalidToken, Page, Violations},
     write::Applied,
 };
 use meshwork_shop::{
-    RequestKey, check_id, check_money, check_request_id, now_ms, store_status, timestamp, write_status,
+    RequestKey, check_id, check_money, check_request_id,
+    contract::shop::customer::v1::{
+        CreateCustomerRequest, Customer as CustomerMessage, GetCustomerRequest, ListCustomersRequest,
+        ListCustomersResponse, UpdateCreditLimitRequest, customer_service_server::CustomerService,
+    },
+    now_ms, store_status, timestamp, write_status,
 };
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;

@@ -9,14 +9,16 @@ use std::{
 };
 
 use meshwork::{
+    event::{LogPoint, Position},
+    rpc::Domain,
+};
+use meshwork_shop::{
+    Amount, Currency,
     contract::shop::order::v1::{
         CancelOrderRequest, CreateOrderRequest, Order, WatchOrderRequest,
         order_service_server::{OrderService, OrderServiceServer},
     },
-    event::{LogPoint, Position},
-    rpc::Domain,
 };
-use meshwork_shop::{Amount, Currency};
 use tonic::{Code, Request, Response};
 
 use super::*;

@@ -1,10 +1,7 @@
 //! One input against the rows it touches.
 
-use meshwork::{
-    contract::shop::order::v1::RejectionReason,
-    write::{NewEvent, Rows},
-};
-use meshwork_shop::RequestKey;
+use meshwork::write::{NewEvent, Rows};
+use meshwork_shop::{RequestKey, contract::shop::order::v1::RejectionReason};
 use uuid::Uuid;
 
 use super::{Input, Key, Order, Refusal, Reply, Row, State, events};

@@ -24,11 +24,10 @@ mod events;
 #[cfg(test)]
 mod tests;
 
-pub use decide::{Decision, decide, keys};
-
-use meshwork::contract::shop::order::v1::RejectionReason;
-use meshwork_shop::{Amount, RequestKey};
+use meshwork_shop::{Amount, RequestKey, contract::shop::order::v1::RejectionReason};
 use uuid::Uuid;
+
+pub use decide::{Decision, decide, keys};
 
 /// Names a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

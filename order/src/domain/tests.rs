@@ -1,10 +1,10 @@
 //! The saga's steps: each once, repeated, too late, and in any mix.
 
-use meshwork::{
+use meshwork::write::{NewEvent, Rows};
+use meshwork_shop::{
+    Amount, Currency, RequestKey,
     contract::shop::order::v1::{OrderRejected, RejectionReason},
-    write::{NewEvent, Rows},
 };
-use meshwork_shop::{Amount, Currency, RequestKey};
 use proptest::prelude::*;
 use prost::Message as _;
 use uuid::Uuid;

@@ -7,15 +7,18 @@ use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
 use meshwork::{
-    contract::shop::order::v1::{
-        CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order as OrderMessage, WatchOrderRequest,
-        order_service_server::OrderService,
-    },
     health::Condition,
     rpc::{Domain, Violations},
     write::Applied,
 };
-use meshwork_shop::{RequestKey, check_id, check_money, check_request_id, now_ms, store_status, write_status};
+use meshwork_shop::{
+    RequestKey, check_id, check_money, check_request_id,
+    contract::shop::order::v1::{
+        CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order as OrderMessage, WatchOrderRequest,
+        order_service_server::OrderService,
+    },
+    now_ms, store_status, write_status,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;

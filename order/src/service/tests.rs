@@ -2,16 +2,18 @@
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use meshwork::{
-    contract::shop::{
-        order::v1::{OrderState, RejectionReason},
-        r#type::v1::Money,
-    },
     event::PositionToken,
     health::{Condition, Conditioner},
     server::draining_status,
     store::Sql,
 };
-use meshwork_shop::timestamp;
+use meshwork_shop::{
+    contract::shop::{
+        order::v1::{OrderState, RejectionReason},
+        r#type::v1::Money,
+    },
+    timestamp,
+};
 use tempfile::TempDir;
 use tonic_types::StatusExt as _;
 

@@ -4,17 +4,14 @@ mod read;
 mod schema;
 mod write;
 
+use meshwork::store::{Row, StoreError};
+use meshwork_shop::{Amount, Currency, RequestKey, contract::shop::order::v1::RejectionReason};
+
+use crate::domain::{Order, State};
+
 pub(crate) use read::{get, overdue};
 pub(crate) use schema::MIGRATIONS;
 pub(crate) use write::{load, save};
-
-use meshwork::{
-    contract::shop::order::v1::RejectionReason,
-    store::{Row, StoreError},
-};
-use meshwork_shop::{Amount, Currency, RequestKey};
-
-use crate::domain::{Order, State};
 
 /// The columns of [`order`], in its order.
 const ORDER_COLUMNS: &str = "order_id, customer_id, currency, total_minor, state, reason, version, request_id, body_hash, \

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use meshwork::contract::shop::order::v1::OrderState;
+use meshwork_shop::contract::shop::order::v1::OrderState;
 
 use super::{Finding, Kind};
 use crate::chaos::evidence::{Evidence, Fact};

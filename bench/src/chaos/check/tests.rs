@@ -1,11 +1,11 @@
 //! The checker finds nothing in an honest mesh, and each planted fault in one that is not.
 
-use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
-use meshwork_cli::audit::Promise;
-
-use super::*;
 use std::collections::BTreeSet;
 
+use meshwork_cli::audit::Promise;
+use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
+
+use super::*;
 use crate::chaos::evidence::{Batch, Customer, Event, Fact, Listing, Log, LostToken, Order, Subscription, View};
 
 fn order(order_id: &str, cents: i64, state: OrderState) -> Order {
