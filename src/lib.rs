@@ -39,6 +39,10 @@ pub mod discovery;
 
 pub mod policy;
 
+pub mod address;
+
+mod endpoint_set;
+
 mod balance;
 
 pub mod channel;

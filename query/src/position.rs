@@ -5,8 +5,7 @@ use std::time::Duration;
 use meshwork::{
     deadline,
     event::{NotThePast, Past, Position, PositionToken, Progress},
-    rpc::Violations,
-    server::draining_status,
+    rpc::{Violations, draining_status},
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

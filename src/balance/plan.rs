@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use super::{account::Ejections, health::Health, tier::Tier};
 use crate::{
-    discovery::DEFAULT_WEIGHT,
+    endpoint_set::DEFAULT_WEIGHT,
     policy::{Policy, SplitPolicy},
 };
 

@@ -14,7 +14,7 @@ use super::{Home, endpoint::Endpoint, link::Link, peer::Peer, roster::Roster, te
 use crate::{
     balance::{Key, Picker, Traits},
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
-    discovery::EndpointSet,
+    endpoint_set::EndpointSet,
 };
 
 /// Where a channel's endpoints come from.

@@ -10,7 +10,6 @@
 //! A call is one future that runs in its caller's task; the driver only keeps the endpoints and serves those who wait. The
 //! steps are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge.
 
-mod address;
 mod call;
 mod connection;
 mod connector;
@@ -59,7 +58,6 @@ use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
 
-pub use address::{InvalidAddress, parse_address};
 pub use call::WaitForReady;
 pub use connector::{BoxedIo, Connector, Io};
 pub use stats::{CallStats, EndpointState, EndpointStats};
@@ -83,7 +81,7 @@ pub(crate) use place::Place;
 use crate::{
     balance::Picker,
     deadline,
-    discovery::EndpointSet,
+    endpoint_set::EndpointSet,
     trace::{self, TraceContext},
 };
 

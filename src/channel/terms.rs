@@ -13,7 +13,7 @@ use http::uri::PathAndQuery;
 use super::response_times::ResponseTimes;
 use crate::{
     contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus},
-    discovery::EndpointSet,
+    endpoint_set::EndpointSet,
     policy::Policy,
 };
 

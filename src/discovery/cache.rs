@@ -17,9 +17,9 @@ use serde_json::Value;
 use tokio::{fs, sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::{EndpointSet, Endpoints};
 use crate::{
     contract::meshwork::registry::v1::{self as contract, IdempotentMethod, Instance, InstanceStatus},
+    endpoint_set::{EndpointSet, Endpoints},
     policy::Policy,
     rpc::ProtobufJson,
 };

@@ -20,8 +20,7 @@ use crate::{
         SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
     },
     health::Condition,
-    rpc::Domain,
-    server::{draining_status, not_serving_status},
+    rpc::{Domain, draining_status, not_serving_status},
     store::StoreError,
 };
 

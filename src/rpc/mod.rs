@@ -5,6 +5,7 @@ mod duration;
 mod json;
 mod page;
 mod status;
+mod stream_end;
 mod token;
 mod transport;
 
@@ -13,8 +14,10 @@ pub use duration::duration;
 pub use json::ProtobufJson;
 pub use page::Page;
 pub use status::{Domain, Violations};
+pub use stream_end::{draining_status, not_serving_status};
 pub use token::InvalidToken;
 pub use transport::Transport;
 
 pub(crate) use code::{code_in, code_of};
+pub(crate) use stream_end::SERVER;
 pub(crate) use token::{decode, encode};

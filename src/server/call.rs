@@ -16,8 +16,7 @@ use tower::Service as _;
 use tracing::{Instrument as _, Span};
 
 use super::{
-    Limits,
-    fault::{self, ERRORS},
+    Limits, fault,
     methods::{Flow, Methods},
     metrics::{self, Timed},
     places::{Place, Places},
@@ -28,7 +27,7 @@ use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal},
     health::Condition,
-    rpc::code_of,
+    rpc::{SERVER, code_of},
     trace::{self, TraceContext},
 };
 
@@ -127,7 +126,7 @@ impl Stack {
             return Ok(());
         }
         let message = format!("service {service} is not served by instance {}", self.shown_instance());
-        Err(Box::new(ERRORS.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
+        Err(Box::new(SERVER.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
     }
 
     /// Whoever comes directly, or with an old list of endpoints, must not be served from a store that is not the service's.

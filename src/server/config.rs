@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::Limits;
-use crate::discovery::DEFAULT_WEIGHT;
+use crate::endpoint_set::DEFAULT_WEIGHT;
 
 /// Who a server is, and how it behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]

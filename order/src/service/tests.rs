@@ -4,7 +4,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use meshwork::{
     event::PositionToken,
     health::{Condition, Conditioner},
-    server::draining_status,
+    rpc::draining_status,
     store::Sql,
 };
 use meshwork_shop::{

@@ -6,7 +6,7 @@
 use futures_util::{Stream, stream};
 use meshwork::{
     health::Condition,
-    server::{draining_status, not_serving_status},
+    rpc::{draining_status, not_serving_status},
 };
 use meshwork_shop::{contract::shop::order::v1::Order as OrderMessage, store_status};
 use tokio_util::sync::CancellationToken;

@@ -18,7 +18,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures_util::{Stream, StreamExt as _, stream};
 use meshwork::{
     health::Condition,
-    server::{draining_status, not_serving_status},
+    rpc::{draining_status, not_serving_status},
     store::{Database, StoreError},
 };
 use meshwork_shop::{
