@@ -26,9 +26,6 @@
 //! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
-//! - [`write`](mod@write): every durable change, decided by a pure [`Decider`](write::Decider) and committed in batches;
-//! - [`event`]: what was committed, as a log that others read in order, and the reading of theirs;
-//! - [`store`]: the database underneath;
 //! - [`process`], [`telemetry`]: what the `main` of a service is made of.
 
 pub mod contract;
@@ -47,9 +44,9 @@ mod balance;
 
 pub mod channel;
 
-mod backoff;
+pub mod backoff;
 
-mod cause;
+pub mod cause;
 
 pub mod headers;
 
@@ -62,12 +59,6 @@ pub mod health;
 pub mod server;
 
 pub mod rpc;
-
-pub mod write;
-
-pub mod event;
-
-pub mod store;
 
 pub mod process;
 

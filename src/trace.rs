@@ -98,7 +98,7 @@ impl TraceContext {
     }
 
     /// Makes `span` part of the trace.
-    pub(crate) fn adopt(&self, span: &Span) {
+    pub fn adopt(&self, span: &Span) {
         let state = self.state.as_ref().and_then(|state| state.to_str().ok());
         let state = state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default();
         let (trace_id, span_id) = (TraceId::from(self.trace_id), SpanId::from(self.span_id));
@@ -108,7 +108,7 @@ impl TraceContext {
     }
 
     /// Where a span is, if spans are exported.
-    pub(crate) fn of(span: &Span) -> Option<Self> {
+    pub fn of(span: &Span) -> Option<Self> {
         let context = span.context();
         let at = context.span().span_context().clone();
         at.is_valid().then(|| Self {

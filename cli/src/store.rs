@@ -12,9 +12,8 @@ use meshwork::{
     discovery::stores::{shared_store, some_differ},
     process::with_causes,
     rpc::ProtobufJson,
-    store::{self, BackupError},
 };
-
+use meshwork_events::store::{self, BackupError};
 use tonic::Code;
 
 use crate::{

@@ -17,9 +17,9 @@ use futures_util::Stream;
 use meshwork::{
     Mesh,
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
-    event::{Feed, Operations, Subscription},
     server::{self, Server, StoreScope},
 };
+use meshwork_events::event::{Feed, Operations, Subscription};
 use meshwork_shop::{
     OpenError, WriteSide,
     contract::shop::{

@@ -1,6 +1,6 @@
 //! The rules and the tables, joined for the writer.
 
-use meshwork::{
+use meshwork_events::{
     store::{StoreError, Transaction},
     write::{Decider, Outcome, Rows},
 };

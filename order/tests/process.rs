@@ -1,8 +1,8 @@
 //! The service as a real process: what it says, and how it ends.
 
-use meshwork::{
+use meshwork::process::Listener;
+use meshwork_events::{
     event::Outbox,
-    process::Listener,
     store::{self, Migration},
 };
 use meshwork_fixture::{EarlyService, expect_refused_flags};

@@ -2,10 +2,9 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use meshwork::{
-    contract::meshwork::event::v1::event_service_client::EventServiceClient,
+use meshwork::{contract::meshwork::event::v1::event_service_client::EventServiceClient, health::Condition};
+use meshwork_events::{
     event::{Feed, Outbox, Subscription},
-    health::Condition,
     store::{self, StoreError, Transaction},
     write::{Decider, NewEvent, Outcome, Rows, Writer},
 };

@@ -28,9 +28,9 @@ use futures_util::Stream;
 use meshwork::{
     Mesh,
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
-    event::{Operations, Subscription},
     server::{self, Server, StoreScope},
 };
+use meshwork_events::event::{Operations, Subscription};
 use meshwork_shop::{OpenError, WriteSide, contract::shop::query::v1::query_service_server::QueryServiceServer};
 use tokio::io::{AsyncRead, AsyncWrite};
 

@@ -2,10 +2,8 @@
 
 use std::time::Duration;
 
-use meshwork::{
-    event::{Snapshot, SubscriptionState},
-    rpc::Domain,
-};
+use meshwork::rpc::Domain;
+use meshwork_events::event::{Snapshot, SubscriptionState};
 use meshwork_shop::{contract::shop::query::v1 as proto, timestamp};
 use uuid::Uuid;
 

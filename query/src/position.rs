@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use meshwork::{
     deadline,
-    event::{NotThePast, Past, Position, PositionToken, Progress},
     rpc::{Violations, draining_status},
 };
+use meshwork_events::event::{NotThePast, Past, Position, PositionToken, Progress};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};

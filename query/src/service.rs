@@ -4,9 +4,11 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, TryFutureExt as _, future::try_join};
 use meshwork::{
-    event::{Past, PositionToken},
     health::Condition,
     rpc::{Page, Violations},
+};
+use meshwork_events::{
+    event::{Past, PositionToken},
     store::Database,
 };
 use meshwork_shop::{

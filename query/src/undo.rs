@@ -1,7 +1,7 @@
 //! What the view does about events that it has folded, and that their source has lost: rows that such an event has changed are
 //! thrown away, and their partitions are folded again from the beginning. All other rows take that as a repeat.
 
-use meshwork::{
+use meshwork_events::{
     event::{Lost, Position, Undo, Undone},
     store::Database,
 };

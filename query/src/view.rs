@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use meshwork::{
+use meshwork_events::{
     store::{StoreError, Transaction},
     write::{Decider, Outcome, Rows},
 };

@@ -1,6 +1,6 @@
 //! The head of a row's partition, read with the row: whoever has seen all up to there has seen the row as it is.
 
-use meshwork::{
+use meshwork_events::{
     event::{LogPoint, Position},
     store::{Row, StoreError},
 };

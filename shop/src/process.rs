@@ -8,8 +8,8 @@ use meshwork::{
     Mesh,
     process::{Failure, InstanceArgs, Listener, StoreArgs},
     server,
-    write::Decider,
 };
+use meshwork_events::write::Decider;
 use tokio::time::{Instant, sleep};
 
 use crate::{OpenError, WriteSide};
@@ -59,7 +59,7 @@ async fn open_patiently<T>(url: &str, open: impl AsyncFn(&str) -> Result<T, Open
 mod tests {
     use std::cell::Cell;
 
-    use meshwork::store::StoreError;
+    use meshwork_events::store::StoreError;
 
     use super::*;
 

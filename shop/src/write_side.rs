@@ -5,9 +5,11 @@
 use std::{error::Error, sync::Arc};
 
 use meshwork::{
-    event::{Outbox, OutboxError},
     process::{Failure, with_causes},
     server::{ServedStore, Server, StoreScope},
+};
+use meshwork_events::{
+    event::{Outbox, OutboxError},
     store::{self, Database, Migration, StoreError},
     write::{Decider, Writer},
 };
@@ -113,7 +115,7 @@ impl OpenError {
 
 #[cfg(test)]
 mod tests {
-    use meshwork::{
+    use meshwork_events::{
         store::Transaction,
         write::{Outcome, Rows},
     };

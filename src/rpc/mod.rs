@@ -15,9 +15,8 @@ pub use json::ProtobufJson;
 pub use page::Page;
 pub use status::{Domain, Violations};
 pub use stream_end::{draining_status, not_serving_status};
-pub use token::InvalidToken;
+pub use token::{InvalidToken, decode_token, encode_token};
 pub use transport::Transport;
 
 pub(crate) use code::{code_in, code_of};
 pub(crate) use stream_end::SERVER;
-pub(crate) use token::{decode, encode};

@@ -4,8 +4,8 @@
 use std::{fs, io, path::PathBuf};
 
 use clap::Parser as _;
-use meshwork::store;
 use meshwork_cli::args::Cli;
+use meshwork_events::store;
 use meshwork_fixture::{Dump, Engine, on_both_stores};
 use meshwork_shop::contract::shop::{
     customer::v1::UpdateCreditLimitRequest,

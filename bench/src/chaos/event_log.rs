@@ -9,8 +9,8 @@ use meshwork::{
         self as event, Credit, GroupLifetime, Open, Opened, Start, SubscribeRequest,
         event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response::Event as Message,
     },
-    event::MalformedEvent,
 };
+use meshwork_events::event::MalformedEvent;
 use meshwork_shop::{
     contract::shop::{
         customer::v1::{CreditRefused, CreditReleased, CreditReserved, CustomerCreated},

@@ -8,7 +8,8 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{channel::Connector, store::FileLock};
+use meshwork::channel::Connector;
+use meshwork_events::store::FileLock;
 
 use super::{Databases, Error, Service};
 

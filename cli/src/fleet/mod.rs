@@ -12,19 +12,18 @@ mod store;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwork::{
-    Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, store::FileLock,
-};
+use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet};
+use meshwork_events::store::FileLock;
 use meshwork_registry::policies::{PolicyFileError, PolicyStore};
 use meshwork_shop::OpenError;
 use tokio::{net::TcpListener, time::timeout};
 
+use slot::Slot;
+use store::Stores;
+
 pub use config::{Config, InvalidReplicas, Replicas};
 pub use service::Service;
 pub use store::{Databases, InvalidPostgresUrl, PostgresUrl, Views};
-
-use slot::Slot;
-use store::Stores;
 
 /// How long all instances together may take to be there; a cold start takes a fraction of a second.
 const START_LIMIT: Duration = Duration::from_secs(10);

@@ -4,14 +4,14 @@ mod read;
 mod schema;
 mod write;
 
-pub(crate) use read::{get, list, reserved_after};
-pub(crate) use schema::MIGRATIONS;
-pub(crate) use write::{load, save};
-
-use meshwork::store::{Row, StoreError};
+use meshwork_events::store::{Row, StoreError};
 use meshwork_shop::{Amount, Currency, RequestKey};
 
 use crate::domain::{Customer, Reservation, ReservationState};
+
+pub(crate) use read::{get, list, reserved_after};
+pub(crate) use schema::MIGRATIONS;
+pub(crate) use write::{load, save};
 
 /// The columns of [`customer`], in its order.
 const CUSTOMER_COLUMNS: &str = "customer.customer_id, name, currency, limit_minor, reserved_minor, version, request_id, \

@@ -1,7 +1,7 @@
 //! What the rpcs read, beside the writer. Each customer comes with the head of its partition: whoever has seen all up
 //! to there has seen the customer as it is here.
 
-use meshwork::{
+use meshwork_events::{
     event::LogPoint,
     store::{Database, Sql, StoreError},
 };

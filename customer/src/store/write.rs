@@ -1,7 +1,7 @@
 //! What the writer loads before it decides, and saves afterwards: one statement for each table, or a few if
 //! the rows are many.
 
-use meshwork::{
+use meshwork_events::{
     event::partition_of,
     store::{Sql, StoreError, Transaction, Value},
 };

@@ -8,10 +8,8 @@ use std::{
     },
 };
 
-use meshwork::{
-    event::{LogPoint, Position},
-    rpc::Domain,
-};
+use meshwork::rpc::Domain;
+use meshwork_events::event::{LogPoint, Position};
 use meshwork_shop::{
     Amount, Currency,
     contract::shop::order::v1::{

@@ -9,8 +9,8 @@ use futures_util::Stream;
 use meshwork::{
     health::Condition,
     rpc::{Domain, Violations},
-    write::Applied,
 };
+use meshwork_events::write::Applied;
 use meshwork_shop::{
     RequestKey, check_id, check_money, check_request_id,
     contract::shop::order::v1::{

@@ -2,11 +2,10 @@
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use meshwork::{
-    event::PositionToken,
     health::{Condition, Conditioner},
     rpc::draining_status,
-    store::Sql,
 };
+use meshwork_events::{event::PositionToken, store::Sql};
 use meshwork_shop::{
     contract::shop::{
         order::v1::{OrderState, RejectionReason},

@@ -4,7 +4,7 @@ mod read;
 mod schema;
 mod write;
 
-use meshwork::store::{Row, StoreError};
+use meshwork_events::store::{Row, StoreError};
 use meshwork_shop::{Amount, Currency, RequestKey, contract::shop::order::v1::RejectionReason};
 
 use crate::domain::{Order, State};

@@ -1,6 +1,6 @@
 //! What the rpcs and the deadline sweeper read, beside the writer.
 
-use meshwork::{
+use meshwork_events::{
     event::LogPoint,
     store::{Database, Sql, StoreError},
 };

@@ -1,6 +1,6 @@
 //! What the rpcs read. A row that is still partial, because its creation was not seen yet, is not shown.
 
-use meshwork::{
+use meshwork_events::{
     event::{Position, partition_of},
     store::{Sql, Store, StoreError},
 };

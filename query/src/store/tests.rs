@@ -1,6 +1,6 @@
 //! Rows come back as they were written; every filter reads its page, in order, through an index.
 
-use meshwork::store::Sql;
+use meshwork_events::store::Sql;
 use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
 use uuid::Uuid;
 

@@ -1,6 +1,6 @@
 //! The view's rows, loaded and saved a batch at a time.
 
-use meshwork::store::{Row as SqlRow, Sql, StoreError, Transaction, Value};
+use meshwork_events::store::{Row as SqlRow, Sql, StoreError, Transaction, Value};
 use meshwork_shop::{
     Amount, Currency, MAX_ROWS_PER_STATEMENT,
     contract::shop::order::v1::{OrderState, RejectionReason},

@@ -3,7 +3,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use meshwork::{
+use meshwork_events::{
     event::Progress,
     store::{Database, StoreError},
 };

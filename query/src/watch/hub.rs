@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use meshwork::event::PARTITIONS;
+use meshwork_events::event::PARTITIONS;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 

@@ -19,8 +19,8 @@ use futures_util::{Stream, StreamExt as _, stream};
 use meshwork::{
     health::Condition,
     rpc::{draining_status, not_serving_status},
-    store::{Database, StoreError},
 };
+use meshwork_events::store::{Database, StoreError};
 use meshwork_shop::{
     contract::shop::query::v1::{self as proto, WatchOrdersResponse},
     store_status,

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use meshwork::store::{Store, StoreError};
+use meshwork_events::store::{Store, StoreError};
 use uuid::Uuid;
 
 use crate::store;

@@ -11,8 +11,8 @@ use std::{
 use meshwork::{
     contract::meshwork::registry::v1::{ListPoliciesResponse, Policy},
     rpc::ProtobufJson,
-    store::FileLock,
 };
+use meshwork_events::store::FileLock;
 
 /// Why there is no file of policies.
 #[derive(Debug, thiserror::Error)]

@@ -3,19 +3,19 @@
 use std::pin::Pin;
 
 use futures_util::{Stream, stream};
+use meshwork::{
+    contract::meshwork::event::v1::{
+        GetPositionRequest, LogPosition, SubscribeRequest, SubscribeResponse,
+        event_service_server::{EventService, EventServiceServer},
+    },
+    health::Condition,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
     Outbox,
     session::{self, Session},
-};
-use crate::{
-    contract::meshwork::event::v1::{
-        GetPositionRequest, LogPosition, SubscribeRequest, SubscribeResponse,
-        event_service_server::{EventService, EventServiceServer},
-    },
-    health::Condition,
 };
 
 /// Serves the outbox of one service instance.
@@ -29,8 +29,8 @@ impl Feed {
     /// The gRPC service. Streams end with UNAVAILABLE, so that subscribers move to another instance, when `draining` fires and
     /// while `serving` is not well: see [`Server::draining`] and [`Server::serving`].
     ///
-    /// [`Server::draining`]: crate::server::Server::draining
-    /// [`Server::serving`]: crate::server::Server::serving
+    /// [`Server::draining`]: meshwork::server::Server::draining
+    /// [`Server::serving`]: meshwork::server::Server::serving
     pub fn service(outbox: Outbox, draining: CancellationToken, serving: Condition) -> EventServiceServer<Self> {
         EventServiceServer::new(Self { outbox, draining, serving })
     }

@@ -5,13 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use tokio_stream::StreamExt as _;
-use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
-use uuid::Uuid;
-
-use super::{progress::SubscriptionState, *};
-use crate::{
+use meshwork::{
     contract::meshwork::{
         event::v1::{
             Ack, Credit, Event, GroupLifetime, Open, Start, Stop, SubscribeRequest, SubscribeResponse,
@@ -21,6 +15,14 @@ use crate::{
     },
     health::{Condition, Conditioner},
     rpc::Transport,
+};
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{progress::SubscriptionState, *};
+use crate::{
     store::{
         Migration, Sql, StoreError, Transaction,
         fixture::{Engine, Open as _, Place, on_both_stores},

@@ -2,12 +2,11 @@
 
 use std::hash::Hasher as _;
 
-use uuid::Uuid;
-
-use crate::{
+use meshwork::{
     contract::meshwork::event::v1::Event,
     rpc::{self, InvalidToken},
 };
+use uuid::Uuid;
 
 /// How many partitions every log has. Fixed: the partition of a key must never change.
 pub const PARTITIONS: u32 = 16;
@@ -74,7 +73,7 @@ pub struct PositionToken {
 impl PositionToken {
     /// The token as text that clients hand on unread.
     pub fn to_text(&self) -> String {
-        rpc::encode(self)
+        rpc::encode_token(self)
     }
 
     /// Reads a token.
@@ -82,7 +81,7 @@ impl PositionToken {
     /// # Errors
     /// [`InvalidToken`] if the text is not one.
     pub fn parse(text: &str) -> Result<Self, InvalidToken> {
-        let token: Self = rpc::decode(text)?;
+        let token: Self = rpc::decode_token(text)?;
         if token.source.is_empty() || token.partition >= PARTITIONS { Err(InvalidToken) } else { Ok(token) }
     }
 }

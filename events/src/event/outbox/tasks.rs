@@ -5,13 +5,14 @@ use std::{
     time::Duration,
 };
 
+use meshwork::{cause::with_causes, health::Conditioner};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, timeout},
 };
 
 use super::{Inner, Outbox};
-use crate::{cause::with_causes, health::Conditioner, store::StoreError};
+use crate::store::StoreError;
 
 /// How often it is asked whether the store is well.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,13 +3,13 @@
 //! Mostly a batch is one claim. Where something in it was refused it is read again event by event, so that those before
 //! the bad one have their effects, and the bad one can be named.
 
-use super::{EventName, MalformedEvent, Stuck, row::SCHEMA_VERSION, session::MAX_BATCH_EVENTS};
-use tracing::Span;
-
-use crate::{
+use meshwork::{
     contract::meshwork::event::v1::{Batch, Event},
     trace::TraceContext,
 };
+use tracing::Span;
+
+use super::{EventName, MalformedEvent, Stuck, row::SCHEMA_VERSION, session::MAX_BATCH_EVENTS};
 
 /// Part of a batch that takes effect as a whole.
 pub(super) struct Part<I> {

@@ -5,8 +5,9 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use meshwork::contract::meshwork::event::v1::Event;
+
 use super::{LogPoint, PARTITIONS, Position};
-use crate::contract::meshwork::event::v1::Event;
 
 /// Events kept for each partition: some 100 ms of a busy log, and 10 MiB at most in all with events of 600 bytes.
 const CAPACITY: usize = 1024;

@@ -15,6 +15,13 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use meshwork::{
+    backoff::Backoff,
+    cause::with_causes,
+    contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
+    health::{Condition, Conditioner},
+    rpc::Transport,
+};
 use tokio::{
     sync::{Notify, watch},
     time::{Instant, sleep, sleep_until},
@@ -30,11 +37,6 @@ use super::{
     stop::Stop,
 };
 use crate::{
-    backoff::Backoff,
-    cause::with_causes,
-    contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
-    health::{Condition, Conditioner},
-    rpc::Transport,
     store::{Database, Topic},
     write::{Decider, Writer},
 };

@@ -2,17 +2,16 @@
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
+use meshwork::contract::meshwork::event::v1::{
+    ListSubscriptionsRequest, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse, SubscriptionStatus,
+    operations_service_client::OperationsServiceClient, operations_service_server::OperationsServiceServer,
+};
+
 use super::{
     past::{BACKUP, RESTORE, reopened, run, set_back},
     *,
 };
-use crate::{
-    contract::meshwork::event::v1::{
-        ListSubscriptionsRequest, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse, SubscriptionStatus,
-        operations_service_client::OperationsServiceClient, operations_service_server::OperationsServiceServer,
-    },
-    event::reconcile::Forks,
-};
+use crate::event::reconcile::Forks;
 
 on_both_stores!(
     a_reader_of_a_source_that_was_set_back_is_brought_back_with_nothing_lost_and_nothing_twice,
@@ -332,7 +331,7 @@ async fn an_operator_sees_each_subscription_and_what_holds_it_up(engine: Engine)
         .expect("readable");
     let stuck = &status.stuck[0];
     assert_eq!((status.source.as_str(), status.group.as_str(), status.partitions.len()), (SOURCE, CONSUMER, 16));
-    assert_eq!(status.state(), crate::contract::meshwork::event::v1::SubscriptionState::Stopped);
+    assert_eq!(status.state(), meshwork::contract::meshwork::event::v1::SubscriptionState::Stopped);
     assert_eq!((stuck.event_id.as_str(), stuck.position, stuck.poison), (event[0].event_id.as_str(), 4, true));
     assert_eq!((stuck.event_type.as_str(), stuck.aggregate_type.as_str()), (event[0].r#type.as_str(), "thing"));
     assert_eq!((stuck.aggregate_id.as_str(), stuck.reason.as_str()), (POISON, "cannot be read"));

@@ -2,15 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
-use tokio::sync::{Notify, watch};
-use tonic::{Code, Request, Response, Status};
-
-use super::{
-    Fork, Outbox, Past, Stuck, Subscription, SubscriptionState, Undo, Undone, group,
-    reconcile::Forks,
-    session::{DOMAIN, unavailable},
-};
-use crate::{
+use meshwork::{
     contract::meshwork::event::v1::{
         self as proto, ListSubscriptionsRequest, ListSubscriptionsResponse, ReconcileSubscriptionRequest,
         ReconcileSubscriptionResponse, StuckPartition, SubscriptionStatus,
@@ -18,6 +10,14 @@ use crate::{
     },
     health::Condition,
     rpc::Violations,
+};
+use tokio::sync::{Notify, watch};
+use tonic::{Code, Request, Response, Status};
+
+use super::{
+    Fork, Outbox, Past, Stuck, Subscription, SubscriptionState, Undo, Undone, group,
+    reconcile::Forks,
+    session::{DOMAIN, unavailable},
 };
 
 /// Tells of the subscriptions of one instance, and reconciles them.

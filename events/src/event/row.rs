@@ -1,11 +1,11 @@
 //! Events as rows of the outbox.
 
+use meshwork::contract::meshwork::event::v1::Event;
 use prost_types::{Any, Timestamp};
 use uuid::Uuid;
 
 use super::{LogPoint, Position, outbox::signed};
 use crate::{
-    contract::meshwork::event::v1::Event,
     store::{Row, Sql, StoreError, Value},
     write::NewEvent,
 };

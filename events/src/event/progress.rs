@@ -11,11 +11,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use meshwork::contract::meshwork::event::v1::{Batch, Event};
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
 use super::{LogPoint, PARTITIONS, Position, unread::Unread};
-use crate::contract::meshwork::event::v1::{Batch, Event};
 
 /// Events whose ids are remembered for each partition, so that a `position_token` is mostly recognized without a question to
 /// the source: 16 partitions of them are 400 KiB.

@@ -1,7 +1,8 @@
 //! A source whose past is not what its readers have read: a store that was set back to a backup, and has gone on.
 
+use meshwork::contract::meshwork::event::v1::GetPositionRequest;
+
 use super::*;
-use crate::contract::meshwork::event::v1::GetPositionRequest;
 
 on_both_stores!(
     a_source_that_was_set_back_is_noticed_however_far_it_has_come_since,

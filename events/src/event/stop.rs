@@ -1,9 +1,10 @@
 //! Why a subscription's connection ended, and what that means for the next.
 
+use meshwork::{cause::with_causes, rpc::code_name};
 use tonic::{Code, Status};
 
 use super::session::is_expired;
-use crate::{cause::with_causes, rpc::code_name, store::StoreError};
+use crate::store::StoreError;
 
 /// Why a connection ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

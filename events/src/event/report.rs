@@ -2,10 +2,11 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use meshwork::health::Conditioner;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{CursorName, Progress, Snapshot, SubscriptionState, cursor, progress};
-use crate::{health::Conditioner, store::Database};
+use crate::store::Database;
 
 /// How old an event may be before its reader is not well: longer than a restart of anything, and than the wait of an order.
 pub const MAX_UNREAD_AGE: Duration = Duration::from_secs(30);

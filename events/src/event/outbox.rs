@@ -9,6 +9,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
 };
 
+use meshwork::{
+    contract::meshwork::event::v1::Event,
+    health::{Condition, Conditioner},
+};
 use prost::Message as _;
 use tokio::{
     sync::{Notify, watch},
@@ -24,8 +28,6 @@ use super::{
     tail::{Published, Tail},
 };
 use crate::{
-    contract::meshwork::event::v1::Event,
-    health::{Condition, Conditioner},
     store::{Database, Sql, StoreError, Topic, Transaction},
     write::NewEvent,
 };

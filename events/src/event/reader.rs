@@ -20,6 +20,16 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use meshwork::{
+    backoff::Backoff,
+    contract::meshwork::event::v1::{
+        Ack, Batch, Credit, Event, Open, Opened, PartitionHead, Start, Started, Stop as StopPartition,
+        SubscribeRequest, SubscribeResponse, event_service_client::EventServiceClient, subscribe_request::Action,
+        subscribe_response,
+    },
+    rpc::Transport,
+    trace::TraceContext,
+};
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep_until, timeout},
@@ -37,17 +47,7 @@ use super::{
     reconcile::MARK,
     stop::Stop,
 };
-use crate::{
-    backoff::Backoff,
-    contract::meshwork::event::v1::{
-        Ack, Batch, Credit, Event, Open, Opened, PartitionHead, Start, Started, Stop as StopPartition,
-        SubscribeRequest, SubscribeResponse, event_service_client::EventServiceClient, subscribe_request::Action,
-        subscribe_response,
-    },
-    rpc::Transport,
-    trace::TraceContext,
-    write::{Caused, Decider, Writer},
-};
+use crate::write::{Caused, Decider, Writer};
 
 /// Events under way: enough for eight batches, some 2 MiB.
 const CREDIT: u32 = 4096;

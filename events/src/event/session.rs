@@ -3,6 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
+use meshwork::{
+    cause::with_causes,
+    contract::meshwork::event::v1::{
+        Batch, Event, GetPositionRequest, Heartbeat, LogPosition, Open, Opened, PartitionHead, Start, Started,
+        SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
+    },
+    health::Condition,
+    rpc::{Domain, draining_status, not_serving_status},
+};
 use prost::Message as _;
 use tokio::{
     sync::watch,
@@ -13,16 +22,7 @@ use tonic::{Code, Status, Streaming};
 use tonic_types::StatusExt as _;
 
 use super::{Outbox, PARTITIONS, Position, outbox::Standing};
-use crate::{
-    cause::with_causes,
-    contract::meshwork::event::v1::{
-        Batch, Event, GetPositionRequest, Heartbeat, LogPosition, Open, Opened, PartitionHead, Start, Started,
-        SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
-    },
-    health::Condition,
-    rpc::{Domain, draining_status, not_serving_status},
-    store::StoreError,
-};
+use crate::store::StoreError;
 
 pub(super) const DOMAIN: Domain = Domain::new("event.meshwork");
 /// The reason of the error that what stood at a position was pruned.

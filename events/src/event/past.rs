@@ -7,14 +7,14 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
+use meshwork::{
+    contract::meshwork::event::v1::{GetPositionRequest, LogPosition, event_service_client::EventServiceClient},
+    rpc::Transport,
+};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
 use super::{Position, PositionToken, Progress, session::is_expired};
-use crate::{
-    contract::meshwork::event::v1::{GetPositionRequest, LogPosition, event_service_client::EventServiceClient},
-    rpc::Transport,
-};
 
 /// How long the source is waited for: it answers from memory, or with one look at an index.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);

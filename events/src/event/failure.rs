@@ -1,7 +1,9 @@
 //! What went wrong with what a subscription has read: whether it is about the event, the store, or somebody else who reads.
 
+use meshwork::cause::with_causes;
+
 use super::Stuck;
-use crate::{cause::with_causes, store::StoreError, write::WriteError};
+use crate::{store::StoreError, write::WriteError};
 
 /// Why a claim was not committed.
 pub(super) enum Failure {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use meshwork::trace;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -24,7 +25,6 @@ use super::{
 use crate::{
     event::{CursorMove, LogPoint, Outbox},
     store::StoreError,
-    trace,
 };
 
 /// A batch takes jobs until it has this many inputs; a job has at most as many again. Beyond this a transaction gains nothing

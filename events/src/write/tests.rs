@@ -3,12 +3,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use meshwork::contract::meshwork::registry::v1::Service;
 use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
-    contract::meshwork::registry::v1::Service,
     event::{CursorMove, Outbox},
     store::{
         self, Migration, Sql, StoreError, Transaction,
