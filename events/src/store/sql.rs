@@ -75,7 +75,7 @@ impl From<Option<Uuid>> for Value {
 /// quadratic time. A `?` in the text that is no parameter is not allowed.
 ///
 /// ```
-/// use crate::store::Sql;
+/// use meshwork_events::store::Sql;
 ///
 /// let sql = Sql::new("select name from customer where customer_id in ").list([1, 2]).push(" and limit_minor > ").arg(5);
 /// assert_eq!(sql.text(), "select name from customer where customer_id in (?, ?) and limit_minor > ?");
