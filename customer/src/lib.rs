@@ -19,7 +19,10 @@ use meshwork::{
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
     server::{self, Server, StoreScope},
 };
-use meshwork_events::event::{Feed, Operations, Subscription};
+use meshwork_events::{
+    consumer::{Operations, Subscription},
+    outbox::Feed,
+};
 use meshwork_shop::{
     OpenError, WriteSide,
     contract::shop::{

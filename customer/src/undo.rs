@@ -5,7 +5,10 @@ use std::sync::{Mutex, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use meshwork::rpc::Transport;
-use meshwork_events::event::{Fork, Lost, Undo, Undone, first_id, partition_of};
+use meshwork_events::{
+    consumer::{Fork, Lost, Undo, Undone, first_id},
+    outbox::partition_of,
+};
 use meshwork_shop::{
     contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
     now_ms, store_status, write_status,

@@ -1,11 +1,15 @@
-//! The durable half of a Meshwork service: the database, the log of events in it, and the loop that writes both.
+//! The durable half of a Meshwork service: the database, the log of events in it, the loop that writes both, and the reading
+//! of others' logs.
 //!
 //! - [`store`]: one database from one URL, SQLite or PostgreSQL;
-//! - [`write`](mod@write): every durable change, decided by a pure [`Decider`](write::Decider) and committed in batches;
-//! - [`event`]: what was committed, as a log that others read in order, and the reading of theirs.
+//! - [`outbox`]: what was committed, as a log that others read in order from any position;
+//! - [`writer`]: every durable change, decided by a pure [`Decider`](writer::Decider) and committed in batches;
+//! - [`consumer`]: the events of others, folded into this store, each with its effects once.
 
 pub mod store;
 
-pub mod write;
+pub mod outbox;
 
-pub mod event;
+pub mod writer;
+
+pub mod consumer;

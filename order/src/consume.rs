@@ -1,7 +1,7 @@
 //! What this service hears of credit: which events it reads, and what each means here.
 
 use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
-use meshwork_events::event::{MalformedEvent, Source};
+use meshwork_events::consumer::{MalformedEvent, Source};
 use meshwork_shop::{
     contract::shop::{
         customer::v1::{CreditRefused, CreditReleased, CreditReserved, RefusalReason},

@@ -2,7 +2,7 @@
 
 use meshwork_events::{
     store::{StoreError, Transaction},
-    write::{Decider, Outcome, Rows},
+    writer::{Decider, Outcome, Rows},
 };
 
 use crate::{

@@ -20,7 +20,10 @@ use meshwork::{
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
     server::{self, Server, StoreScope},
 };
-use meshwork_events::event::{Feed, Operations, Subscription};
+use meshwork_events::{
+    consumer::{Operations, Subscription},
+    outbox::Feed,
+};
 use meshwork_shop::{OpenError, WriteSide, contract::shop::order::v1::order_service_server::OrderServiceServer};
 use tokio::io::{AsyncRead, AsyncWrite};
 

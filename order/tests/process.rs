@@ -2,7 +2,7 @@
 
 use meshwork::process::Listener;
 use meshwork_events::{
-    event::Outbox,
+    outbox::Outbox,
     store::{self, Migration},
 };
 use meshwork_fixture::{EarlyService, expect_refused_flags};

@@ -3,7 +3,7 @@
 //! An event that makes no sense is an error, which stops its partition: guessing would make the view wrong for good.
 
 use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
-use meshwork_events::event::{MalformedEvent, Source};
+use meshwork_events::consumer::{MalformedEvent, Source};
 use meshwork_shop::{
     Amount,
     contract::shop::{

@@ -30,7 +30,7 @@ use meshwork::{
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
     server::{self, Server, StoreScope},
 };
-use meshwork_events::event::{Operations, Subscription};
+use meshwork_events::consumer::{Operations, Subscription};
 use meshwork_shop::{OpenError, WriteSide, contract::shop::query::v1::query_service_server::QueryServiceServer};
 use tokio::io::{AsyncRead, AsyncWrite};
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use meshwork::rpc::Domain;
-use meshwork_events::event::{Snapshot, SubscriptionState};
+use meshwork_events::consumer::{Snapshot, SubscriptionState};
 use meshwork_shop::{contract::shop::query::v1 as proto, timestamp};
 use uuid::Uuid;
 

@@ -6,7 +6,10 @@ use meshwork::{
     deadline,
     rpc::{Violations, draining_status},
 };
-use meshwork_events::event::{NotThePast, Past, Position, PositionToken, Progress};
+use meshwork_events::{
+    consumer::{NotThePast, Past, Progress},
+    outbox::{Position, PositionToken},
+};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};

@@ -7,10 +7,7 @@ use meshwork::{
     health::Condition,
     rpc::{Page, Violations},
 };
-use meshwork_events::{
-    event::{Past, PositionToken},
-    store::Database,
-};
+use meshwork_events::{consumer::Past, outbox::PositionToken, store::Database};
 use meshwork_shop::{
     check_id,
     contract::shop::{

@@ -2,7 +2,8 @@
 //! thrown away, and their partitions are folded again from the beginning. All other rows take that as a repeat.
 
 use meshwork_events::{
-    event::{Lost, Position, Undo, Undone},
+    consumer::{Lost, Undo, Undone},
+    outbox::Position,
     store::Database,
 };
 use meshwork_shop::{MAX_ROWS_PER_STATEMENT, store_status};

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use meshwork_events::{
     store::{StoreError, Transaction},
-    write::{Decider, Outcome, Rows},
+    writer::{Decider, Outcome, Rows},
 };
 
 use crate::{

@@ -1,7 +1,7 @@
 //! Events as a consumer reads them: the payload, and the ids in it.
 
 use meshwork::contract::meshwork::event::v1::Event;
-use meshwork_events::event::MalformedEvent;
+use meshwork_events::consumer::MalformedEvent;
 use prost::{Message, Name};
 use uuid::Uuid;
 

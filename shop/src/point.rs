@@ -1,7 +1,7 @@
 //! The head of a row's partition, read with the row: whoever has seen all up to there has seen the row as it is.
 
 use meshwork_events::{
-    event::{LogPoint, Position},
+    outbox::{LogPoint, Position},
     store::{Row, StoreError},
 };
 use uuid::Uuid;

@@ -9,7 +9,7 @@ use meshwork::{
     process::{Failure, InstanceArgs, Listener, StoreArgs},
     server,
 };
-use meshwork_events::write::Decider;
+use meshwork_events::writer::Decider;
 use tokio::time::{Instant, sleep};
 
 use crate::{OpenError, WriteSide};

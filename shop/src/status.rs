@@ -3,7 +3,7 @@
 use std::{error::Error, time::Duration};
 
 use meshwork::rpc::Domain;
-use meshwork_events::{store::StoreError, write::WriteError};
+use meshwork_events::{store::StoreError, writer::WriteError};
 use tonic::{Code, Status};
 
 /// When to try again after the database failed: long enough for a restart to make progress, short for a person.

@@ -9,9 +9,9 @@ use meshwork::{
     server::{ServedStore, Server, StoreScope},
 };
 use meshwork_events::{
-    event::{Outbox, OutboxError},
+    outbox::{Outbox, OutboxError},
     store::{self, Database, Migration, StoreError},
-    write::{Decider, Writer},
+    writer::{Decider, Writer},
 };
 
 /// The durable half of a service with the rules of `D`; clones share it.
@@ -117,7 +117,7 @@ impl OpenError {
 mod tests {
     use meshwork_events::{
         store::Transaction,
-        write::{Outcome, Rows},
+        writer::{Outcome, Rows},
     };
 
     use super::*;

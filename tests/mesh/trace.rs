@@ -7,7 +7,7 @@ use meshwork::contract::meshwork::event::v1::{
     Credit, Event, GroupLifetime, Open, Start, SubscribeRequest, event_service_client::EventServiceClient,
     subscribe_request::Action, subscribe_response,
 };
-use meshwork_events::event::PARTITIONS;
+use meshwork_events::outbox::PARTITIONS;
 use meshwork_fixture::{Engine, on_both_stores};
 use meshwork_shop::contract::shop::order::v1::CreateOrderRequest;
 use tokio::time::timeout;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use meshwork::contract::meshwork::event::v1::Event;
 use meshwork_customer::domain as credit;
-use meshwork_events::write::{NewEvent, Rows};
+use meshwork_events::{outbox::NewEvent, writer::Rows};
 use meshwork_order::domain as orders;
 use meshwork_shop::{
     Amount, Currency,

@@ -10,7 +10,7 @@ use meshwork::{
         event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response::Event as Message,
     },
 };
-use meshwork_events::event::MalformedEvent;
+use meshwork_events::consumer::MalformedEvent;
 use meshwork_shop::{
     contract::shop::{
         customer::v1::{CreditRefused, CreditReleased, CreditReserved, CustomerCreated},

@@ -6,7 +6,7 @@
 
 use std::{future::Future, path::PathBuf, pin::Pin, str::FromStr};
 
-use meshwork_events::write::Decider;
+use meshwork_events::writer::Decider;
 use meshwork_shop::{OpenError, WriteSide};
 
 use super::{Config, Error, Service};

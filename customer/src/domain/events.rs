@@ -1,6 +1,6 @@
 //! What happens to credit lines, as events. All are keyed by the customer, so that a credit line's events are in one order.
 
-use meshwork_events::write::NewEvent;
+use meshwork_events::outbox::NewEvent;
 use meshwork_shop::{
     Amount,
     contract::shop::customer::v1::{

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshwork_events::write::{NewEvent, Rows};
+use meshwork_events::{outbox::NewEvent, writer::Rows};
 use meshwork_shop::{
     Amount, Currency, RequestKey,
     contract::shop::customer::v1::{CreditRefused, RefusalReason},

@@ -1,7 +1,7 @@
 //! The rpcs: a checked request becomes an input or a read, and what comes back becomes the contract's message.
 
 use meshwork::rpc::{Domain, InvalidToken, Page, Violations};
-use meshwork_events::{event::LogPoint, write::Applied};
+use meshwork_events::{outbox::LogPoint, writer::Applied};
 use meshwork_shop::{
     RequestKey, check_id, check_money, check_request_id,
     contract::shop::customer::v1::{

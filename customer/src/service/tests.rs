@@ -1,6 +1,6 @@
 //! What callers see: resources, pages, and the exact error of every bad request.
 
-use meshwork_events::{event::PositionToken, write::Decider as _};
+use meshwork_events::{outbox::PositionToken, writer::Decider as _};
 use meshwork_shop::{
     Amount, Currency,
     contract::shop::{

@@ -2,7 +2,7 @@
 //! to there has seen the customer as it is here.
 
 use meshwork_events::{
-    event::LogPoint,
+    outbox::LogPoint,
     store::{Database, Sql, StoreError},
 };
 use meshwork_shop::HEAD_COLUMNS;

@@ -2,7 +2,7 @@
 //! the rows are many.
 
 use meshwork_events::{
-    event::partition_of,
+    outbox::partition_of,
     store::{Sql, StoreError, Transaction, Value},
 };
 use meshwork_shop::MAX_ROWS_PER_STATEMENT;

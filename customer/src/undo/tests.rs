@@ -9,7 +9,7 @@ use std::{
 };
 
 use meshwork::rpc::Domain;
-use meshwork_events::event::{LogPoint, Position};
+use meshwork_events::outbox::{LogPoint, Position};
 use meshwork_shop::{
     Amount, Currency,
     contract::shop::order::v1::{

@@ -7,7 +7,7 @@
 //!
 //! A transaction's statements run on the thread that awaits them: a hop to another thread and back costs more than most
 //! statements (it was half of the CPU of an order). So a loop that writes for a living belongs on a thread of its own, as
-//! the [writer](crate::write::Writer)'s; reads go to Tokio's blocking threads.
+//! the [writer](crate::writer::Writer)'s; reads go to Tokio's blocking threads.
 
 use std::{
     path::{Path, PathBuf},

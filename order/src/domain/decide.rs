@@ -1,6 +1,6 @@
 //! One input against the rows it touches.
 
-use meshwork_events::write::{NewEvent, Rows};
+use meshwork_events::{outbox::NewEvent, writer::Rows};
 use meshwork_shop::{RequestKey, contract::shop::order::v1::RejectionReason};
 use uuid::Uuid;
 

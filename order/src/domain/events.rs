@@ -1,6 +1,6 @@
 //! What happens to orders, as events. All are keyed by the customer, so that a credit line's events are in one order.
 
-use meshwork_events::write::NewEvent;
+use meshwork_events::outbox::NewEvent;
 use meshwork_shop::{
     contract::shop::order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected},
     timestamp,

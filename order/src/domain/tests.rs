@@ -1,6 +1,6 @@
 //! The saga's steps: each once, repeated, too late, and in any mix.
 
-use meshwork_events::write::{NewEvent, Rows};
+use meshwork_events::{outbox::NewEvent, writer::Rows};
 use meshwork_shop::{
     Amount, Currency, RequestKey,
     contract::shop::order::v1::{OrderRejected, RejectionReason},

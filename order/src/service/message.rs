@@ -1,6 +1,6 @@
 //! An order as the contract's message.
 
-use meshwork_events::event::LogPoint;
+use meshwork_events::outbox::LogPoint;
 use meshwork_shop::{
     contract::shop::order::v1::{Order as OrderMessage, OrderState, RejectionReason},
     timestamp,

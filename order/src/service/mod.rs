@@ -10,7 +10,7 @@ use meshwork::{
     health::Condition,
     rpc::{Domain, Violations},
 };
-use meshwork_events::write::Applied;
+use meshwork_events::writer::Applied;
 use meshwork_shop::{
     RequestKey, check_id, check_money, check_request_id,
     contract::shop::order::v1::{

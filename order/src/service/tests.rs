@@ -5,7 +5,7 @@ use meshwork::{
     health::{Condition, Conditioner},
     rpc::draining_status,
 };
-use meshwork_events::{event::PositionToken, store::Sql};
+use meshwork_events::{outbox::PositionToken, store::Sql};
 use meshwork_shop::{
     contract::shop::{
         order::v1::{OrderState, RejectionReason},

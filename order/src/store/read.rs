@@ -1,7 +1,7 @@
 //! What the rpcs and the deadline sweeper read, beside the writer.
 
 use meshwork_events::{
-    event::LogPoint,
+    outbox::LogPoint,
     store::{Database, Sql, StoreError},
 };
 use meshwork_shop::HEAD_COLUMNS;

@@ -9,7 +9,7 @@
 mod customer;
 mod order;
 
-use meshwork_events::write::Rows;
+use meshwork_events::writer::Rows;
 use uuid::Uuid;
 
 pub use customer::{CustomerChange, CustomerCreated, CustomerEvent, CustomerRow};

@@ -1,7 +1,7 @@
 //! What the rpcs read. A row that is still partial, because its creation was not seen yet, is not shown.
 
 use meshwork_events::{
-    event::{Position, partition_of},
+    outbox::{Position, partition_of},
     store::{Sql, Store, StoreError},
 };
 use meshwork_shop::contract::shop::order::v1::OrderState;

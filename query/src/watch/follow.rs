@@ -4,7 +4,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use meshwork_events::{
-    event::Progress,
+    consumer::Progress,
     store::{Database, StoreError},
 };
 use tokio::time::sleep;

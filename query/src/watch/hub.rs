@@ -9,7 +9,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use meshwork_events::event::PARTITIONS;
+use meshwork_events::outbox::PARTITIONS;
 use tokio::sync::broadcast;
 use uuid::Uuid;
 
