@@ -1,11 +1,11 @@
 //! What this service hears of orders: which events it reads, and what each means here.
 
 use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
-use meshwork_events::consumer::{MalformedEvent, Source};
+use meshwork_events::consumer::{MalformedEvent, Source, decode_event, event_id};
 use meshwork_shop::{
     Amount,
     contract::shop::order::v1::{OrderCancelled, OrderCreated, OrderRejected},
-    decode_event, event_id, now_ms,
+    now_ms,
 };
 use prost::Name as _;
 

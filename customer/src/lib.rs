@@ -20,15 +20,12 @@ use meshwork::{
     server::{self, Server, StoreScope},
 };
 use meshwork_events::{
+    EventStore, OpenError,
     consumer::{Operations, Subscription},
     outbox::Feed,
 };
-use meshwork_shop::{
-    OpenError, WriteSide,
-    contract::shop::{
-        customer::v1::customer_service_server::CustomerServiceServer,
-        order::v1::order_service_client::OrderServiceClient,
-    },
+use meshwork_shop::contract::shop::{
+    customer::v1::customer_service_server::CustomerServiceServer, order::v1::order_service_client::OrderServiceClient,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -40,14 +37,14 @@ pub use decider::Customers;
 pub const SERVICE: &str = "customer";
 
 /// The durable half of the service: opened once, shared by all its instances in a process.
-pub type Store = WriteSide<Customers>;
+pub type Store = EventStore<Customers>;
 
 /// Opens the database of `url`; it is made if it is missing.
 ///
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
-    WriteSide::open(url, SERVICE, store::MIGRATIONS, Customers).await
+    EventStore::open(url, SERVICE, store::MIGRATIONS, Customers).await
 }
 
 /// One instance of the service.

@@ -8,10 +8,11 @@ use meshwork::rpc::Transport;
 use meshwork_events::{
     consumer::{Fork, Lost, Undo, Undone, first_id},
     outbox::partition_of,
+    store_status, write_status,
 };
 use meshwork_shop::{
     contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
-    now_ms, store_status, write_status,
+    now_ms,
 };
 use tonic::Status;
 use tonic_types::StatusExt as _;

@@ -4,7 +4,9 @@
 //! - [`store`]: one database from one URL, SQLite or PostgreSQL;
 //! - [`outbox`]: what was committed, as a log that others read in order from any position;
 //! - [`writer`]: every durable change, decided by a pure [`Decider`](writer::Decider) and committed in batches;
-//! - [`consumer`]: the events of others, folded into this store, each with its effects once.
+//! - [`consumer`]: the events of others, folded into this store, each with its effects once;
+//! - [`EventStore`]: the three of one service, opened once and shared by all its instances in a process;
+//! - [`write_status`], [`store_status`]: what callers see of a store that failed.
 
 pub mod store;
 
@@ -13,3 +15,10 @@ pub mod outbox;
 pub mod writer;
 
 pub mod consumer;
+
+mod event_store;
+
+mod status;
+
+pub use event_store::{EventStore, OpenError};
+pub use status::{store_status, write_status};

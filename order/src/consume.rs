@@ -1,13 +1,13 @@
 //! What this service hears of credit: which events it reads, and what each means here.
 
 use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
-use meshwork_events::consumer::{MalformedEvent, Source};
+use meshwork_events::consumer::{MalformedEvent, Source, decode_event, event_id};
 use meshwork_shop::{
     contract::shop::{
         customer::v1::{CreditRefused, CreditReleased, CreditReserved, RefusalReason},
         order::v1::RejectionReason,
     },
-    decode_event, event_id, now_ms,
+    now_ms,
 };
 use prost::Name as _;
 

@@ -21,10 +21,11 @@ use meshwork::{
     server::{self, Server, StoreScope},
 };
 use meshwork_events::{
+    EventStore, OpenError,
     consumer::{Operations, Subscription},
     outbox::Feed,
 };
-use meshwork_shop::{OpenError, WriteSide, contract::shop::order::v1::order_service_server::OrderServiceServer};
+use meshwork_shop::contract::shop::order::v1::order_service_server::OrderServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use watchers::Watchers;
@@ -37,7 +38,7 @@ pub const SERVICE: &str = "order";
 pub const SAGA_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The durable half of the service: opened once, shared by all its instances in a process.
-pub type Store = WriteSide<Orders>;
+pub type Store = EventStore<Orders>;
 
 /// Opens the database of `url`; it is made if it is missing.
 ///
@@ -45,7 +46,7 @@ pub type Store = WriteSide<Orders>;
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
     let watchers = Watchers::default();
-    let store = WriteSide::open(url, SERVICE, store::MIGRATIONS, Orders::new(watchers.clone())).await?;
+    let store = EventStore::open(url, SERVICE, store::MIGRATIONS, Orders::new(watchers.clone())).await?;
     store.outbox().observe(move |event| watchers.changed(&event.aggregate_id));
     Ok(store)
 }

@@ -3,7 +3,7 @@
 //! An event that makes no sense is an error, which stops its partition: guessing would make the view wrong for good.
 
 use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
-use meshwork_events::consumer::{MalformedEvent, Source};
+use meshwork_events::consumer::{MalformedEvent, Source, decode_event, event_id};
 use meshwork_shop::{
     Amount,
     contract::shop::{
@@ -11,7 +11,6 @@ use meshwork_shop::{
         order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected, RejectionReason},
         r#type::v1::Money,
     },
-    decode_event, event_id,
 };
 use prost_types::Timestamp;
 

@@ -30,8 +30,11 @@ use meshwork::{
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
     server::{self, Server, StoreScope},
 };
-use meshwork_events::consumer::{Operations, Subscription};
-use meshwork_shop::{OpenError, WriteSide, contract::shop::query::v1::query_service_server::QueryServiceServer};
+use meshwork_events::{
+    EventStore, OpenError,
+    consumer::{Operations, Subscription},
+};
+use meshwork_shop::contract::shop::query::v1::query_service_server::QueryServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use service::Service;
@@ -45,7 +48,7 @@ pub const SERVICE: &str = "query";
 const ORDER_SERVICE: &str = "order";
 
 /// The durable half of the service: the view, and how far it has come.
-pub type Store = WriteSide<View>;
+pub type Store = EventStore<View>;
 
 /// Opens the view in the database of `url`; it is made if it is missing. By default every instance has a view of its own,
 /// so reads scale by adding instances; `?synchronous=normal` is enough for it. A PostgreSQL view may be shared by several
@@ -54,7 +57,7 @@ pub type Store = WriteSide<View>;
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
-    let store = WriteSide::open(url, SERVICE, store::MIGRATIONS, View::default()).await?;
+    let store = EventStore::open(url, SERVICE, store::MIGRATIONS, View::default()).await?;
     let database = store.database();
     if database.peers().is_some() {
         database.migrate("query_shared", store::SHARED_MIGRATIONS).await?;

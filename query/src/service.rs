@@ -7,7 +7,7 @@ use meshwork::{
     health::Condition,
     rpc::{Page, Violations},
 };
-use meshwork_events::{consumer::Past, outbox::PositionToken, store::Database};
+use meshwork_events::{consumer::Past, outbox::PositionToken, store::Database, store_status};
 use meshwork_shop::{
     check_id,
     contract::shop::{
@@ -18,7 +18,6 @@ use meshwork_shop::{
             WatchOrdersResponse, query_service_server::QueryService,
         },
     },
-    store_status,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};

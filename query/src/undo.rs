@@ -4,9 +4,9 @@
 use meshwork_events::{
     consumer::{Lost, Undo, Undone},
     outbox::Position,
-    store::Database,
+    store::{Database, MAX_ROWS_PER_STATEMENT},
+    store_status,
 };
-use meshwork_shop::{MAX_ROWS_PER_STATEMENT, store_status};
 use tonic::Status;
 use uuid::Uuid;
 

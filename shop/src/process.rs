@@ -9,10 +9,8 @@ use meshwork::{
     process::{Failure, InstanceArgs, Listener, StoreArgs},
     server,
 };
-use meshwork_events::writer::Decider;
+use meshwork_events::{EventStore, OpenError, store, writer::Decider};
 use tokio::time::{Instant, sleep};
-
-use crate::{OpenError, WriteSide};
 
 /// How long a service that starts waits for a database that fails meanwhile: one that is restarted, and recovers.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
@@ -27,18 +25,23 @@ pub async fn serve<D: Decider>(
     service: &str,
     instance: &InstanceArgs,
     store: &StoreArgs,
-    open: impl AsyncFn(&str) -> Result<WriteSide<D>, OpenError>,
-    run: impl AsyncFnOnce(server::Config, Mesh, WriteSide<D>, Listener) -> Result<(), server::Error>,
+    open: impl AsyncFn(&str) -> Result<EventStore<D>, OpenError>,
+    run: impl AsyncFnOnce(server::Config, Mesh, EventStore<D>, Listener) -> Result<(), server::Error>,
 ) -> Result<(), Failure> {
     let mesh = instance.mesh()?;
     let incoming = instance.bind().await?;
     let server = instance.config(service, &incoming)?;
     let url = &store.database_url;
-    let store = open_patiently(url, open).await.map_err(|error| error.into_failure(url))?;
-    let served = run(server, mesh.clone(), store.clone(), incoming.say_ready(service)).await;
+    let events = open_patiently(url, open).await.map_err(|error| unusable(url, &error))?;
+    let served = run(server, mesh.clone(), events.clone(), incoming.say_ready(service)).await;
     mesh.close().await;
-    store.close().await;
+    events.close().await;
     served.map_err(Failure::run)
+}
+
+/// A database that cannot be opened, as the error of its flag; shows no more of `url` than [`store::shown`].
+fn unusable(url: &str, error: &OpenError) -> Failure {
+    Failure::flag("--database-url", store::shown(url), error.problem())
 }
 
 /// Opens the database; one that goes away while it is opened is waited for, as it would be by a service that runs already.
@@ -87,5 +90,26 @@ mod tests {
         let refused = || StoreError::InUse { path: "order.db".into() };
         let opened: Result<(), OpenError> = open_patiently("sqlite://order.db", async |_| Err(refused().into())).await;
         assert!(opened.is_err() && begin.elapsed() < OPEN_AGAIN_AFTER);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_is_the_flags_error_and_shows_no_more_than_its_scheme() {
+        for (url, shown) in [
+            ("mysql://me:secret@host/db", "mysql://..."),
+            ("mysql://host/db?user=u&password=secret", "mysql://..."),
+            ("postgres:u:secret@host", "postgres://..."),
+            ("mysql://u:p@secret@host/db", "mysql://..."),
+            ("mysql://host/db#secret", "mysql://..."),
+            ("u@secret:5432", "..."),
+            ("secret", "..."),
+            ("sqlite://order.db?mode=ro", "sqlite://order.db?mode=ro"),
+        ] {
+            let refused = store::open(url).await.err().expect(url);
+            let said = unusable(url, &refused.into()).to_string();
+            let expected = format!(
+                "--database-url {shown}: database URL {shown:?} is not supported: use sqlite://FILE or postgres://HOST/DATABASE"
+            );
+            assert_eq!(said, expected, "{url}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use meshwork::contract::meshwork::event::v1::Event;
 use meshwork_customer::domain as credit;
-use meshwork_events::{outbox::NewEvent, writer::Rows};
+use meshwork_events::{consumer::decode_event, outbox::NewEvent, writer::Rows};
 use meshwork_order::domain as orders;
 use meshwork_shop::{
     Amount, Currency,
@@ -15,7 +15,6 @@ use meshwork_shop::{
         customer::v1::{CreditRefused, CreditReleased, CreditReserved},
         order::v1::{OrderCreated, RejectionReason},
     },
-    decode_event,
 };
 use proptest::prelude::*;
 use prost::Name as _;

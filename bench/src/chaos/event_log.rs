@@ -10,14 +10,11 @@ use meshwork::{
         event_service_client::EventServiceClient, subscribe_request::Action, subscribe_response::Event as Message,
     },
 };
-use meshwork_events::consumer::MalformedEvent;
-use meshwork_shop::{
-    contract::shop::{
-        customer::v1::{CreditRefused, CreditReleased, CreditReserved, CustomerCreated},
-        order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected, OrderState},
-        r#type::v1::Money,
-    },
-    decode_event,
+use meshwork_events::consumer::{MalformedEvent, decode_event};
+use meshwork_shop::contract::shop::{
+    customer::v1::{CreditRefused, CreditReleased, CreditReserved, CustomerCreated},
+    order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected, OrderState},
+    r#type::v1::Money,
 };
 use tokio::sync::mpsc;
 use tonic::{Status, Streaming};

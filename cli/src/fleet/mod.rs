@@ -13,9 +13,8 @@ mod store;
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet};
-use meshwork_events::store::FileLock;
+use meshwork_events::{OpenError, store::FileLock};
 use meshwork_registry::policies::{PolicyFileError, PolicyStore};
-use meshwork_shop::OpenError;
 use tokio::{net::TcpListener, time::timeout};
 
 use slot::Slot;

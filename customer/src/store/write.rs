@@ -3,9 +3,8 @@
 
 use meshwork_events::{
     outbox::partition_of,
-    store::{Sql, StoreError, Transaction, Value},
+    store::{MAX_ROWS_PER_STATEMENT, Sql, StoreError, Transaction, Value},
 };
-use meshwork_shop::MAX_ROWS_PER_STATEMENT;
 use uuid::Uuid;
 
 use super::{CUSTOMER_COLUMNS, RESERVATION_COLUMNS, customer, reservation, state_number};

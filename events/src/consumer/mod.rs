@@ -4,6 +4,7 @@
 //! We say "at least once, with effects once": delivery repeats after a failure, the cursor's compare-and-set does not.
 
 mod claims;
+mod decode;
 mod failure;
 mod group;
 mod membership;
@@ -17,6 +18,7 @@ mod stop;
 mod subscription;
 mod unread;
 
+pub use decode::{decode_event, event_id};
 pub use operations::Operations;
 pub use past::{NotThePast, Past};
 pub use progress::{EventName, Progress, Snapshot, Stuck, SubscriptionState};

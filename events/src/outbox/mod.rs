@@ -31,6 +31,7 @@ use tail::{Published, Tail};
 mod feed;
 mod new_event;
 mod owner;
+mod point;
 mod position;
 mod row;
 mod schema;
@@ -41,6 +42,7 @@ mod tasks;
 
 pub use feed::Feed;
 pub use new_event::NewEvent;
+pub use point::{HEAD_COLUMNS, point};
 pub use position::{LogPoint, PARTITIONS, Position, PositionToken, partition_of};
 
 pub(crate) use row::SCHEMA_VERSION;

@@ -11,6 +11,7 @@ mod peers;
 mod postgres;
 mod sql;
 mod sqlite;
+mod statement;
 
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -22,6 +23,7 @@ use migration::PROGRAM;
 pub use peers::{Peers, Topic};
 pub use sql::{Row, Sql, Value};
 pub use sqlite::BackupError;
+pub use statement::MAX_ROWS_PER_STATEMENT;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -10,14 +10,14 @@ use meshwork::{
     health::Condition,
     rpc::{Domain, Violations},
 };
-use meshwork_events::writer::Applied;
+use meshwork_events::{store_status, write_status, writer::Applied};
 use meshwork_shop::{
     RequestKey, check_id, check_money, check_request_id,
     contract::shop::order::v1::{
         CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order as OrderMessage, WatchOrderRequest,
         order_service_server::OrderService,
     },
-    now_ms, store_status, write_status,
+    now_ms,
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};

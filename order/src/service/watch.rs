@@ -8,7 +8,8 @@ use meshwork::{
     health::Condition,
     rpc::{draining_status, not_serving_status},
 };
-use meshwork_shop::{contract::shop::order::v1::Order as OrderMessage, store_status};
+use meshwork_events::store_status;
+use meshwork_shop::contract::shop::order::v1::Order as OrderMessage;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;

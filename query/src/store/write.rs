@@ -1,8 +1,8 @@
 //! The view's rows, loaded and saved a batch at a time.
 
-use meshwork_events::store::{Row as SqlRow, Sql, StoreError, Transaction, Value};
+use meshwork_events::store::{MAX_ROWS_PER_STATEMENT, Row as SqlRow, Sql, StoreError, Transaction, Value};
 use meshwork_shop::{
-    Amount, Currency, MAX_ROWS_PER_STATEMENT,
+    Amount, Currency,
     contract::shop::order::v1::{OrderState, RejectionReason},
 };
 use uuid::Uuid;

@@ -20,11 +20,11 @@ use meshwork::{
     health::Condition,
     rpc::{draining_status, not_serving_status},
 };
-use meshwork_events::store::{Database, StoreError};
-use meshwork_shop::{
-    contract::shop::query::v1::{self as proto, WatchOrdersResponse},
+use meshwork_events::{
+    store::{Database, StoreError},
     store_status,
 };
+use meshwork_shop::contract::shop::query::v1::{self as proto, WatchOrdersResponse};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;

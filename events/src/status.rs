@@ -3,8 +3,9 @@
 use std::{error::Error, time::Duration};
 
 use meshwork::rpc::Domain;
-use meshwork_events::{store::StoreError, writer::WriteError};
 use tonic::{Code, Status};
+
+use crate::{store::StoreError, writer::WriteError};
 
 /// When to try again after the database failed: long enough for a restart to make progress, short for a person.
 const RETRY_DELAY: Duration = Duration::from_millis(500);

@@ -1,11 +1,10 @@
 //! Events as a consumer reads them: the payload, and the ids in it.
 
 use meshwork::contract::meshwork::event::v1::Event;
-use meshwork_events::consumer::MalformedEvent;
 use prost::{Message, Name};
 use uuid::Uuid;
 
-use crate::parse_id;
+use super::MalformedEvent;
 
 /// The payload of an event of `M`'s type.
 ///
@@ -24,5 +23,5 @@ pub fn decode_event<M: Message + Name + Default>(event: &Event) -> Result<M, Mal
 /// # Errors
 /// [`MalformedEvent`] if it is not a UUID.
 pub fn event_id(text: &str) -> Result<Uuid, MalformedEvent> {
-    parse_id(text).map_err(|error| MalformedEvent::new(format!("id {text:?} {error}")))
+    Uuid::try_parse(text).map_err(|_| MalformedEvent::new(format!("id {text:?} must be a UUID")))
 }

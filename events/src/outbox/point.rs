@@ -1,10 +1,9 @@
 //! The head of a row's partition, read with the row: whoever has seen all up to there has seen the row as it is.
 
-use meshwork_events::{
-    outbox::{LogPoint, Position},
-    store::{Row, StoreError},
-};
 use uuid::Uuid;
+
+use super::{LogPoint, Position};
+use crate::store::{Row, StoreError};
 
 /// What to select from `outbox_head`, for [`point`].
 pub const HEAD_COLUMNS: &str = "outbox_head.partition, next - 1, \
