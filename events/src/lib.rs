@@ -8,6 +8,9 @@
 //! - [`EventStore`]: the three of one service, opened once and shared by all its instances in a process;
 //! - [`write_status`], [`store_status`]: what callers see of a store that failed.
 
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("an engine is needed: the feature `sqlite`, or `postgres`, or both");
+
 pub mod store;
 
 pub mod outbox;

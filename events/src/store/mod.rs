@@ -5,27 +5,35 @@
 //! Statements are written once, in the subset that SQLite and PostgreSQL share: `bigint`, `text` and `bytea` columns,
 //! `insert ... on conflict`. It refuses to be an ORM.
 
+#[cfg(feature = "sqlite")]
 mod lock;
 mod migration;
 mod peers;
+#[cfg(feature = "postgres")]
 mod postgres;
 mod sql;
+#[cfg(feature = "sqlite")]
 mod sqlite;
 mod statement;
 
 #[cfg(test)]
 pub(crate) mod fixture;
 
+#[cfg(feature = "sqlite")]
 use lock::DatabaseLock;
+#[cfg(feature = "sqlite")]
 pub use lock::FileLock;
 pub use migration::Migration;
 use migration::PROGRAM;
 pub use peers::{Peers, Topic};
 pub use sql::{Row, Sql, Value};
+#[cfg(feature = "sqlite")]
 pub use sqlite::BackupError;
 pub use statement::MAX_ROWS_PER_STATEMENT;
 
-use std::{path::PathBuf, sync::Arc};
+#[cfg(feature = "sqlite")]
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
@@ -42,13 +50,21 @@ pub type Database = Arc<dyn Store>;
 /// transactions in a power failure (never in a crash of the process): for views that can be folded again.
 ///
 /// # Errors
-/// [`StoreError::UnsupportedUrl`], [`StoreError::Open`], [`StoreError::InUse`].
+/// [`StoreError::UnsupportedUrl`], also if this program was built without the engine (features `sqlite` and `postgres`);
+/// [`StoreError::Open`], [`StoreError::InUse`].
 pub async fn open(url: &str) -> Result<Database, StoreError> {
-    if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(Arc::new(postgres::Postgres::open(url).await?));
+    match url.split_once(':') {
+        #[cfg(feature = "postgres")]
+        Some(("postgres" | "postgresql", rest)) if rest.starts_with("//") => {
+            Ok(Arc::new(postgres::Postgres::open(url).await?))
+        }
+        #[cfg(feature = "sqlite")]
+        Some(("sqlite", _)) => {
+            let (path, synchronous) = sqlite_file(url)?;
+            Ok(Arc::new(sqlite::Sqlite::open(path, synchronous).await?))
+        }
+        _ => Err(unsupported(url)),
     }
-    let (path, synchronous) = sqlite_file(url)?;
-    Ok(Arc::new(sqlite::Sqlite::open(path, synchronous).await?))
 }
 
 /// Copies a SQLite database, as it is at one moment, into the new file `target`; the database may be in use. A copy of its file
@@ -56,14 +72,20 @@ pub async fn open(url: &str) -> Result<Database, StoreError> {
 ///
 /// # Errors
 /// [`BackupError`]; then there is nothing at `target` that was not there before.
+#[cfg(feature = "sqlite")]
 pub async fn backup(url: &str, target: PathBuf) -> Result<(), BackupError> {
     let (path, _) = sqlite_file(url)?;
     let copy = move || sqlite::backup(&path, &target);
     tokio::task::spawn_blocking(copy).await.map_err(|error| StoreError::Unavailable(error.into()))?
 }
 
+fn unsupported(url: &str) -> StoreError {
+    StoreError::UnsupportedUrl { url: shown(url) }
+}
+
+#[cfg(feature = "sqlite")]
 fn sqlite_file(url: &str) -> Result<(PathBuf, sqlite::Synchronous), StoreError> {
-    let unsupported = || StoreError::UnsupportedUrl { url: shown(url) };
+    let unsupported = || unsupported(url);
     let rest = url.strip_prefix("sqlite:").ok_or_else(unsupported)?;
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (path, synchronous) = match rest.split_once('?') {

@@ -21,6 +21,7 @@ impl Topic {
     pub(super) const ALL: [Self; 2] = [Self::Log, Self::Members];
 
     /// Its name on the wire.
+    #[cfg(feature = "postgres")]
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Log => "log",
@@ -57,6 +58,7 @@ impl Peers {
     }
 
     /// Waits for something to tell. Cancel-safe: what was not taken stays untold.
+    #[cfg(any(feature = "postgres", test))]
     pub(super) async fn untold(&self) -> Vec<Topic> {
         loop {
             let taken = |topic: &Topic| self.untold[topic.index()].swap(false, Ordering::AcqRel);
@@ -69,6 +71,7 @@ impl Peers {
     }
 
     /// Wakes those who listen here.
+    #[cfg(feature = "postgres")]
     pub(super) fn hear(&self, topic: Topic) {
         self.heard[topic.index()].send_replace(());
     }
