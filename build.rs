@@ -1,11 +1,6 @@
 //! Compiles the mesh's own contracts in `proto/meshwork` to Rust with protox, so that nobody has to install protoc.
 
-use std::{
-    env,
-    error::Error,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{env, error::Error, fs, path::PathBuf};
 
 const FILES: [&str; 5] = [
     "meshwork/registry/v1/policy.proto",
@@ -34,18 +29,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         .emit_rerun_if_changed(false)
         .include_file("contract.rs")
         .compile_fds_with_config(compiler.file_descriptor_set(), prost)?;
-    compile_example(&out)
-}
-
-/// The contract of `examples/`, in the way a user's own build script would do it.
-fn compile_example(out: &Path) -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=examples/greeter.proto");
-    let mut compiler = protox::Compiler::new(["examples"])?;
-    compiler.include_imports(true).include_source_info(true).open_file("greeter.proto")?;
-    fs::write(out.join("greeter.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .emit_rerun_if_changed(false)
-        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

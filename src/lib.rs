@@ -26,7 +26,7 @@
 //! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
-//! - [`process`], [`telemetry`]: what the `main` of a service is made of.
+//! - [`file_lock`]: a file that one process holds at a time.
 
 pub mod contract;
 
@@ -60,8 +60,6 @@ pub mod server;
 
 pub mod rpc;
 
-pub mod process;
-
-pub mod telemetry;
+pub mod file_lock;
 
 pub use mesh::{MAX_REGISTRIES, Mesh, MeshBuilder, MeshError};

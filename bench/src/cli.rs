@@ -141,7 +141,7 @@ async fn reported(cli: &Cli) -> ExitCode {
     }
 }
 
-fn served(served: Result<(), meshwork::process::Failure>) -> ExitCode {
+fn served(served: Result<(), meshwork_process::Failure>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

@@ -26,12 +26,11 @@ mod report;
 use std::process::ExitCode;
 
 use clap::Parser;
-use meshwork::telemetry::{self, LogFormat};
+use meshwork_process::telemetry::{self, LogFormat};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     // What a mesh under test complains about belongs on the screen; what it tells besides costs nothing.
-    let _telemetry = telemetry::init(LogFormat::default(), "warn", None, "meshwork-bench")
-        .expect("a level is a filter, and nothing logs yet");
+    telemetry::init(LogFormat::default(), "warn").expect("a level is a filter, and nothing logs yet");
     cli::run(cli::Cli::parse()).await
 }

@@ -5,15 +5,15 @@ mod policy;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork::process::{HostPort, LogArgs, TelemetryArgs};
+use meshwork_process::{HostPort, LogArgs, TelemetryArgs};
 use prost_types::Timestamp;
+
+use crate::fleet::Replicas;
 
 pub use policy::{
     PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
     SplitArgs,
 };
-
-use crate::fleet::Replicas;
 
 /// Where a registry is, unless told otherwise.
 pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";

@@ -1,5 +1,5 @@
 //! What the shop's services share: their contract, money, ids, times and idempotent requests, as they are inside and on the
-//! wire, and how a process of one is run.
+//! wire.
 //!
 //! Only what two of them would otherwise write twice; what an order or a customer *is* belongs to its own service.
 
@@ -7,12 +7,10 @@ pub mod contract;
 
 mod currency;
 mod money;
-mod process;
 mod request;
 mod time;
 
 pub use currency::{Currency, CurrencyError};
 pub use money::{Amount, MoneyError};
-pub use process::serve;
 pub use request::{InvalidId, RequestKey, check_id, check_money, check_request_id, parse_id};
 pub use time::{now_ms, timestamp};

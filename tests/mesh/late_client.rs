@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use clap::Parser;
-use meshwork::{contract::meshwork::registry::v1::InstanceStatus, process::InstanceArgs};
+use meshwork::contract::meshwork::registry::v1::InstanceStatus;
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_process::InstanceArgs;
 use meshwork_shop::contract::shop::customer::v1::{GetCustomerRequest, customer_service_client::CustomerServiceClient};
 
 use crate::shop::{STUCK, Shop, usd};

@@ -5,8 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use meshwork::{
     Mesh, MeshError,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
-    process::{Failure, HostPort, Listener},
 };
+use meshwork_process::{Failure, HostPort, Listener};
 use tokio::{task::JoinHandle, time::timeout};
 
 use crate::process::{self, Process};

@@ -3,8 +3,8 @@
 use std::{path::Path, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use meshwork::{
-    process::Failure,
+use meshwork_process::{
+    Failure,
     telemetry::{self, LogFormat},
 };
 use meshwork_shop::contract::shop::{
@@ -27,7 +27,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 async fn service_process() -> ExitCode {
     let mut args = std::env::args().skip_while(|arg| arg != "--").skip(1);
     let Some(program) = args.next() else { return ExitCode::SUCCESS };
-    telemetry::init(LogFormat::default(), "info", None, "test").expect("the only one of this process");
+    telemetry::init(LogFormat::default(), "info").expect("the only one of this process");
     let shutdown = CancellationToken::new();
     let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
     let cancel = shutdown.clone();

@@ -8,8 +8,7 @@ use std::{
     time::Duration,
 };
 
-use meshwork::channel::Connector;
-use meshwork_events::store::FileLock;
+use meshwork::{channel::Connector, file_lock::FileLock};
 
 use super::{Databases, Error, Service};
 

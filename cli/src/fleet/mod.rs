@@ -12,8 +12,10 @@ mod store;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwork::{Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet};
-use meshwork_events::{OpenError, store::FileLock};
+use meshwork::{
+    Mesh, MeshError, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, file_lock::FileLock,
+};
+use meshwork_events::OpenError;
 use meshwork_registry::policies::{PolicyFileError, PolicyStore};
 use tokio::{net::TcpListener, time::timeout};
 

@@ -1,4 +1,4 @@
-//! A file that one process holds at a time.
+//! A SQLite file that one process holds at a time.
 
 use std::{
     collections::BTreeSet,
@@ -21,21 +21,6 @@ const PAUSE: Duration = Duration::from_millis(10);
 /// The databases that this process holds, by device and inode. They must not be opened a second time: with any handle that it
 /// closes a process gives up all its POSIX locks on the file, and so SQLite's.
 static DATABASES: Mutex<BTreeSet<(u64, u64)>> = Mutex::new(BTreeSet::new());
-
-/// A lock file that is held as long as this lives, and freed by the end of the process however it ends.
-#[derive(Debug)]
-pub struct FileLock(#[expect(dead_code, reason = "held, not used")] File);
-
-impl FileLock {
-    /// Takes the lock, making the file if it is missing; `None` if another process keeps it for longer than a second.
-    ///
-    /// # Errors
-    /// The file cannot be made or locked.
-    pub async fn take(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
-        patiently(|| Ok(locked(&file)?.then_some(()))).await.map(|taken| taken.map(|()| Self(file)))
-    }
-}
 
 /// A lock on a SQLite database, by whatever name it is opened (flock, which SQLite's own locks do not meet).
 #[derive(Debug)]

@@ -21,8 +21,6 @@ pub(crate) mod fixture;
 
 #[cfg(feature = "sqlite")]
 use lock::DatabaseLock;
-#[cfg(feature = "sqlite")]
-pub use lock::FileLock;
 pub use migration::Migration;
 use migration::PROGRAM;
 pub use peers::{Peers, Topic};

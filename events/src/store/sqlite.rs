@@ -21,6 +21,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use meshwork::file_lock::FileLock;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, ToSql, params_from_iter,
     types::{ToSqlOutput, ValueRef},
@@ -34,7 +35,7 @@ pub use backup::BackupError;
 pub(super) use backup::backup;
 use files::Files;
 
-use super::{DatabaseLock, FileLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
+use super::{DatabaseLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
 
 /// Readers that are kept open. More may read at once, each for the price of an open.
 const KEPT_READERS: usize = 4;

@@ -10,9 +10,9 @@ use std::{
 
 use meshwork::{
     contract::meshwork::registry::v1::{ListPoliciesResponse, Policy},
+    file_lock::FileLock,
     rpc::ProtobufJson,
 };
-use meshwork_events::store::FileLock;
 
 /// Why there is no file of policies.
 #[derive(Debug, thiserror::Error)]

@@ -7,8 +7,9 @@ use clap::{
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 
-use super::{Failure, Listener};
-use crate::{Mesh, discovery::DEFAULT_WEIGHT, server::Config, telemetry::LogFormat};
+use meshwork::{Mesh, discovery::DEFAULT_WEIGHT, server::Config};
+
+use crate::{Failure, Listener, telemetry::LogFormat};
 
 /// What every process logs.
 #[derive(Args, Clone, Debug)]
@@ -28,9 +29,11 @@ pub struct TelemetryArgs {
     #[command(flatten)]
     pub log: LogArgs,
     /// Where metrics are served, HOST:PORT, as /metrics for Prometheus [default: nowhere]
+    #[cfg(feature = "prometheus")]
     #[arg(long, env = "MESHWORK_ADMIN_LISTEN")]
     pub admin_listen: Option<HostPort>,
     /// The OTLP collector (gRPC) that gets the spans of calls and events, such as http://127.0.0.1:4317 [default: none]
+    #[cfg(feature = "otel")]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
 }
@@ -38,7 +41,13 @@ pub struct TelemetryArgs {
 impl From<&LogArgs> for TelemetryArgs {
     /// Logs alone.
     fn from(log: &LogArgs) -> Self {
-        Self { log: log.clone(), admin_listen: None, otlp_endpoint: None }
+        Self {
+            log: log.clone(),
+            #[cfg(feature = "prometheus")]
+            admin_listen: None,
+            #[cfg(feature = "otel")]
+            otlp_endpoint: None,
+        }
     }
 }
 
@@ -154,7 +163,7 @@ impl InstanceArgs {
 pub struct HostPort(String);
 
 impl HostPort {
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -1,12 +1,13 @@
-//! A service of your own in the mesh, beside `cargo mesh up`, as often as you like: `cargo run --example greeter_server`
+//! A service of your own in the mesh, beside `cargo mesh up`, as often as you like:
+//! `cargo run --manifest-path examples/greeter/Cargo.toml --bin greeter-server`
 
 use std::process::ExitCode;
 
 use meshwork::{
-    process::{self, Failure, InstanceArgs, TelemetryArgs},
     rpc::{Domain, Violations},
     server::Server,
 };
+use meshwork_process::{Failure, InstanceArgs, TelemetryArgs};
 use tonic::{Request, Response, Status};
 
 /// Made from `greeter.proto` by build.rs, as your own build script would.
@@ -45,7 +46,7 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    process::main(
+    meshwork_process::main(
         |args: &Args| args.telemetry.clone(),
         async |args, shutdown| {
             let listener = args.instance.bind().await?.say_ready("greeter");

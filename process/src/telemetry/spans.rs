@@ -5,13 +5,21 @@
 
 use std::time::Duration;
 
-use opentelemetry::{Key, KeyValue, trace::TracerProvider as _};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use meshwork::trace::{self, TraceContext};
+use opentelemetry::{
+    Key, KeyValue,
+    propagation::{Extractor, Injector, TextMapPropagator as _},
+    trace::TracerProvider as _,
+};
 use opentelemetry_otlp::{self as otlp, ExporterBuildError, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
+    propagation::TraceContextPropagator,
     trace::{SdkTracerProvider, SpanExporter},
 };
-use tracing::{Level, Subscriber};
+use tracing::{Level, Span, Subscriber};
+use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::{Layer, filter::Targets, registry::LookupSpan};
 
 /// Whose spans are exported: calls and consumed events, not what libraries do inside.
@@ -24,18 +32,30 @@ const NAMELESS: &str = "unknown_service";
 /// How long a process that ends waits for a collector.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
+/// The collector's address is none.
+#[derive(Debug, thiserror::Error)]
+#[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317")]
+pub struct CollectorError(#[from] ExporterBuildError);
+
 /// The export of this process's spans. Dropped, it sends what is left.
 #[derive(Debug)]
-pub(super) struct Spans(SdkTracerProvider);
+pub struct Spans(SdkTracerProvider);
 
 impl Spans {
-    pub(super) fn start(collector: &str, service: &str) -> Result<Self, ExporterBuildError> {
+    /// Spans to `collector`, the URL of an OTLP collector that takes gRPC, as those of `service` unless the environment names
+    /// the process otherwise; within a Tokio runtime. The standard variables (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`,
+    /// `OTEL_SERVICE_NAME`, ...) are obeyed. From now on calls and events carry the places of these spans.
+    ///
+    /// # Errors
+    /// [`CollectorError`].
+    pub fn start(collector: &str, service: &str) -> Result<Self, CollectorError> {
         let exporter = otlp::SpanExporter::builder().with_tonic().with_endpoint(collector).build()?;
         Ok(Self::through(exporter, service))
     }
 
     fn through(exporter: impl SpanExporter + 'static, service: &str) -> Self {
         let resource = resource(Resource::builder().build(), service);
+        trace::install(Places);
         Self(SdkTracerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build())
     }
 
@@ -57,6 +77,48 @@ impl Drop for Spans {
     }
 }
 
+/// The places of spans in their traces, as [`tracing_opentelemetry`] knows them.
+struct Places;
+
+impl trace::Exporter for Places {
+    fn adopt(&self, span: &Span, parent: &TraceContext) {
+        let mut headers = Headers::default();
+        parent.write_headers(&mut headers.0);
+        // Fails only for a span that is not exported.
+        let _ = span.set_parent(TraceContextPropagator::new().extract(&headers));
+    }
+
+    fn context(&self, span: &Span) -> Option<TraceContext> {
+        let mut headers = Headers::default();
+        TraceContextPropagator::new().inject_context(&span.context(), &mut headers);
+        TraceContext::from_headers(&headers.0)
+    }
+}
+
+/// W3C's headers, as OpenTelemetry's propagator writes and reads them.
+#[derive(Default)]
+struct Headers(HeaderMap);
+
+impl Injector for Headers {
+    fn set(&mut self, name: &str, value: String) {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value))
+            && !value.is_empty()
+        {
+            self.0.insert(name, value);
+        }
+    }
+}
+
+impl Extractor for Headers {
+    fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str().ok()
+    }
+
+    fn keys(&self) -> Vec<&str> {
+        self.0.keys().map(HeaderName::as_str).collect()
+    }
+}
+
 /// What the environment says of this process, and that it is `service` if the environment does not say what it is.
 fn resource(detected: Resource, service: &str) -> Resource {
     let named = detected.get_ref(&SERVICE_NAME).is_some_and(|name| !name.as_str().starts_with(NAMELESS));
@@ -73,11 +135,9 @@ mod tests {
 
     use opentelemetry::trace::Status;
     use opentelemetry_sdk::{error::OTelSdkResult, trace::SpanData};
-    use tonic::Code;
     use tracing_subscriber::{layer::SubscriberExt as _, registry};
 
     use super::*;
-    use crate::trace;
 
     fn detected(attributes: &[(&'static str, &'static str)]) -> Resource {
         let attributes = attributes.iter().map(|(key, value)| KeyValue::new(*key, *value));
@@ -119,8 +179,8 @@ mod tests {
                 rpc.response.status_code = tracing::field::Empty
             );
             // As a call does that passes its trace on: the span has begun for the SDK by then.
-            assert!(trace::TraceContext::of(&call).is_some());
-            trace::failed(&call, Code::Aborted);
+            assert!(TraceContext::of(&call).is_some());
+            call.record("otel.status_code", "ERROR").record("rpc.response.status_code", "ABORTED");
             drop(tracing::info_span!(target: "h2", "library"));
         });
         drop(spans);

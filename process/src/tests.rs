@@ -99,6 +99,6 @@ async fn a_taken_port_is_an_error_of_its_flag_and_all_addresses_need_an_advertis
 #[test]
 fn a_failure_tells_its_whole_chain_in_one_line() {
     let inner = std::io::Error::other("the disk is full");
-    let error = crate::server::Error::Descriptors(Box::new(inner));
+    let error = meshwork::server::Error::Descriptors(Box::new(inner));
     assert_eq!(Failure::run(error).to_string(), "the descriptors cannot be read: the disk is full");
 }

@@ -1,20 +1,26 @@
 //! What a process tells about itself: logs on stderr, spans to a collector, metrics on an admin listener. Only `main` calls
-//! this; the library itself logs and counts to whatever subscriber and recorder it finds.
+//! this; the library `meshwork` logs and counts to whatever subscriber and recorder it finds.
 //!
 //! A call has a span at level `debug` and no line of its own: what is normal costs nothing and says nothing.
 
+#[cfg(feature = "prometheus")]
 mod admin;
+#[cfg(feature = "otel")]
 mod spans;
 
+#[cfg(feature = "prometheus")]
 pub use admin::Admin;
+#[cfg(feature = "otel")]
+pub use spans::{CollectorError, Spans};
 
 use std::io::{self, IsTerminal as _};
 
 use tracing_subscriber::{
-    EnvFilter, Layer as _, fmt, layer::SubscriberExt as _, registry, util::SubscriberInitExt as _,
+    EnvFilter, Layer, Registry, fmt,
+    layer::{Identity, SubscriberExt as _},
+    registry,
+    util::SubscriberInitExt as _,
 };
-
-use spans::Spans;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -26,40 +32,39 @@ pub enum LogFormat {
     Json,
 }
 
-/// Logging or the export of spans could not begin.
+/// Logging could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is not one.
     #[error("must be a level (error, warn, info, debug, trace), or a list such as info,meshwork=debug")]
     Filter(#[source] tracing_subscriber::filter::ParseError),
-    /// The collector's address is none.
-    #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317")]
-    Collector(#[source] opentelemetry_otlp::ExporterBuildError),
     /// Something in this process logs already.
     #[error("logging was set up before")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
-/// Telemetry of this process. Dropped, it sends the spans that have not been sent yet.
-#[derive(Debug)]
-pub struct Telemetry {
-    _spans: Option<Spans>,
-}
-
 /// Logs to stderr from now on. `filter` is a level, or a list of `target=level` as in `info,meshwork=debug`.
-///
-/// With `collector`, the URL of an OTLP collector that takes gRPC, the spans of calls and consumed events are sent there, as
-/// those of `service`, unless the environment names the process otherwise; within a Tokio runtime. The standard variables (`OTEL_TRACES_SAMPLER`, `OTEL_RESOURCE_ATTRIBUTES`,
-/// `OTEL_SERVICE_NAME`, ...) are obeyed.
 ///
 /// # Errors
 /// [`TelemetryError`].
-pub fn init(
+pub fn init(format: LogFormat, filter: &str) -> Result<(), TelemetryError> {
+    subscribe(format, filter, Identity::new())
+}
+
+/// Logs to stderr from now on, and tells `spans` of the spans of calls and consumed events.
+///
+/// # Errors
+/// [`TelemetryError`].
+#[cfg(feature = "otel")]
+pub fn init_with_spans(format: LogFormat, filter: &str, spans: &Spans) -> Result<(), TelemetryError> {
+    subscribe(format, filter, spans.layer())
+}
+
+fn subscribe(
     format: LogFormat,
     filter: &str,
-    collector: Option<&str>,
-    service: &str,
-) -> Result<Telemetry, TelemetryError> {
+    exported: impl Layer<Registry> + Send + Sync,
+) -> Result<(), TelemetryError> {
     // The pool of a server that refuses connections logs each attempt; what comes of it is logged where it is used.
     let quiet = "sqlx_core::pool=off".parse().expect("a target and a level");
     let filter = EnvFilter::try_new(filter).map_err(TelemetryError::Filter)?.add_directive(quiet);
@@ -68,10 +73,7 @@ pub fn init(
         LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let spans = collector.map(|url| Spans::start(url, service)).transpose().map_err(TelemetryError::Collector)?;
-    let exported = spans.as_ref().map(Spans::layer);
-    registry().with(exported).with(lines.with_filter(filter)).try_init().map_err(TelemetryError::Twice)?;
-    Ok(Telemetry { _spans: spans })
+    registry().with(exported).with(lines.with_filter(filter)).try_init().map_err(TelemetryError::Twice)
 }
 
 #[cfg(test)]
@@ -80,7 +82,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_refused_and_says_what_is_accepted() {
-        let error = init(LogFormat::Json, "info,meshwork=loud", None, "test").expect_err("loud is no level");
+        let error = init(LogFormat::Json, "info,meshwork=loud").expect_err("loud is no level");
         assert!(matches!(error, TelemetryError::Filter(_)) && error.to_string().contains("debug"), "{error}");
     }
 }

@@ -1,5 +1,5 @@
-//! What the `main` of every binary shares: flags, logs, signals, one-line errors and exit codes. The library itself reads
-//! no flag and no environment.
+//! What the `main` of every binary shares: flags, logs, signals, one-line errors and exit codes. The library `meshwork` itself
+//! reads no flag and no environment.
 //!
 //! | exit code | meaning |
 //! |---|---|
@@ -10,18 +10,23 @@
 
 mod flags;
 mod listener;
+#[cfg(feature = "events")]
+mod serve;
 mod signal;
+pub mod telemetry;
 
 use std::{error::Error, fmt, process::ExitCode};
 
 use clap::{Arg, ArgAction, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 
-pub use crate::cause::with_causes;
 pub use flags::{HostPort, InstanceArgs, LogArgs, StoreArgs, TelemetryArgs, parse_duration};
 pub use listener::Listener;
+pub use meshwork::cause::with_causes;
+#[cfg(feature = "events")]
+pub use serve::serve;
 
-use crate::telemetry::{self, Admin, Telemetry, TelemetryError};
+use telemetry::TelemetryError;
 
 /// Why a process ends other than in order.
 #[derive(Debug)]
@@ -100,25 +105,43 @@ where
     }
 }
 
-/// Logs, spans and metrics of the process called `name`, for as long as what is returned is held.
-async fn start(args: &TelemetryArgs, name: &str) -> Result<Telemetry, Failure> {
-    let TelemetryArgs { log: LogArgs { log, log_level }, admin_listen, otlp_endpoint } = args;
-    let unusable = |error: TelemetryError| match &error {
-        TelemetryError::Filter(_) => Failure::flag("--log-level", log_level, error),
-        TelemetryError::Collector(_) => {
-            Failure::flag("--otlp-endpoint", otlp_endpoint.as_deref().unwrap_or_default(), error)
-        }
-        TelemetryError::Twice(_) => Failure::run(error),
-    };
-    let telemetry = telemetry::init(*log, log_level, otlp_endpoint.as_deref(), name).map_err(unusable)?;
-    if let Some(address) = admin_listen {
+/// Logs, spans and metrics of the process called `name`. What is returned is held until it ends: its last spans are sent then.
+async fn start(args: &TelemetryArgs, name: &str) -> Result<impl Sized + use<>, Failure> {
+    let spans = logs_and_spans(args, name)?;
+    #[cfg(feature = "prometheus")]
+    if let Some(address) = &args.admin_listen {
         let listener = Listener::bind("--admin-listen", address).await?;
-        let admin = Admin::install().map_err(Failure::run)?;
+        let admin = telemetry::Admin::install().map_err(Failure::run)?;
         tracing::info!("metrics are on http://{}/metrics", listener.address());
         // Until the process ends: its last metrics are of interest too.
         tokio::spawn(admin.serve(listener.into_inner()));
     }
-    Ok(telemetry)
+    Ok(spans)
+}
+
+#[cfg(feature = "otel")]
+fn logs_and_spans(args: &TelemetryArgs, name: &str) -> Result<Option<telemetry::Spans>, Failure> {
+    let LogArgs { log, log_level } = &args.log;
+    let Some(collector) = &args.otlp_endpoint else {
+        telemetry::init(*log, log_level).map_err(|error| unusable(&args.log, error))?;
+        return Ok(None);
+    };
+    let spans =
+        telemetry::Spans::start(collector, name).map_err(|error| Failure::flag("--otlp-endpoint", collector, error))?;
+    telemetry::init_with_spans(*log, log_level, &spans).map_err(|error| unusable(&args.log, error))?;
+    Ok(Some(spans))
+}
+
+#[cfg(not(feature = "otel"))]
+fn logs_and_spans(args: &TelemetryArgs, _: &str) -> Result<(), Failure> {
+    telemetry::init(args.log.log, &args.log.log_level).map_err(|error| unusable(&args.log, error))
+}
+
+fn unusable(log: &LogArgs, error: TelemetryError) -> Failure {
+    match &error {
+        TelemetryError::Filter(_) => Failure::flag("--log-level", &log.log_level, error),
+        TelemetryError::Twice(_) => Failure::run(error),
+    }
 }
 
 /// The flags, or the code to exit with after all is said.

@@ -50,6 +50,7 @@ impl Listener {
         self
     }
 
+    #[cfg(feature = "prometheus")]
     /// The listener alone, for who accepts connections in a way of their own.
     pub(super) fn into_inner(self) -> TcpListener {
         self.inner

@@ -4,13 +4,11 @@
 
 use std::time::Duration;
 
-use meshwork::{
-    Mesh,
-    process::{Failure, InstanceArgs, Listener, StoreArgs},
-    server,
-};
+use meshwork::{Mesh, server};
 use meshwork_events::{EventStore, OpenError, store, writer::Decider};
 use tokio::time::{Instant, sleep};
+
+use crate::{Failure, InstanceArgs, Listener, StoreArgs};
 
 /// How long a service that starts waits for a database that fails meanwhile: one that is restarted, and recovers.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,7 +1,7 @@
 //! A client of your own in the mesh: finds every greeter through the registry, and balances its calls over them.
 //!
 //! ```text
-//! cargo run --example greeter_client -- Ada Grace
+//! cargo run --manifest-path examples/greeter/Cargo.toml --bin greeter-client -- Ada Grace
 //! ```
 
 use std::time::Duration;
