@@ -1,8 +1,7 @@
-//! What every rpc handler needs beside its rules: errors with details, pages, durations, JSON, and opaque tokens.
+//! What every rpc handler needs beside its rules: errors with details, pages, durations, and opaque tokens.
 
 mod code;
 mod duration;
-mod json;
 mod page;
 mod status;
 mod stream_end;
@@ -11,7 +10,6 @@ mod transport;
 
 pub use code::code_name;
 pub use duration::duration;
-pub use json::ProtobufJson;
 pub use page::Page;
 pub use status::{Domain, Violations};
 pub use stream_end::{draining_status, not_serving_status};

@@ -11,8 +11,9 @@ use std::{
 use meshwork::{
     contract::meshwork::registry::v1::{ListPoliciesResponse, Policy},
     file_lock::FileLock,
-    rpc::ProtobufJson,
 };
+
+use crate::ProtobufJson;
 
 /// Why there is no file of policies.
 #[derive(Debug, thiserror::Error)]

@@ -1,12 +1,11 @@
-//! Messages of the contract as protobuf JSON, as grpcurl prints and takes them (camelCase, 64-bit numbers as text).
+//! Messages of the mesh as protobuf JSON, as grpcurl prints and takes them (camelCase, 64-bit numbers as text).
 
+use meshwork::contract::DESCRIPTORS;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
-use serde_json::{Deserializer, Error, Serializer, Value};
+use serde_json::{Deserializer, Error, Serializer};
 
-use crate::contract::DESCRIPTORS;
-
-/// Writes and reads messages as JSON; knows the contract's descriptors.
+/// Writes and reads messages as JSON; knows the descriptors of the mesh's own contracts.
 #[derive(Clone, Debug)]
 pub struct ProtobufJson(DescriptorPool);
 
@@ -33,18 +32,6 @@ impl ProtobufJson {
         written(self.dynamic(message).serialize_with_options(&mut Serializer::pretty(&mut lines), &options));
         lines.push(b'\n');
         text(lines)
-    }
-
-    /// The fields of the message that are set, to be a part of other JSON.
-    pub(crate) fn value<M: Message + Name>(&self, message: &M) -> Value {
-        let value =
-            self.dynamic(message).serialize_with_options(serde_json::value::Serializer, &SerializeOptions::new());
-        value.expect("JSON has a form for every message")
-    }
-
-    /// The message that is a part of other JSON.
-    pub(crate) fn read_value<M: Message + Name + Default>(&self, value: Value) -> Result<M, Error> {
-        Ok(decoded(&DynamicMessage::deserialize(self.descriptor::<M>(), value)?))
     }
 
     /// A message from JSON.
@@ -82,8 +69,9 @@ fn text(json: Vec<u8>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use meshwork::contract::meshwork::registry::v1 as registry;
+
     use super::*;
-    use crate::contract::meshwork::registry::v1 as registry;
 
     #[test]
     fn messages_are_written_as_protobuf_json_with_all_their_fields() {
@@ -113,7 +101,6 @@ mod tests {
         for text in [json.line(&policy), json.pretty(&policy)] {
             assert_eq!(json.read::<registry::Policy>(text.as_bytes()).expect(&text), policy);
         }
-        assert_eq!(json.read_value::<registry::Policy>(json.value(&policy)).expect("the same"), policy);
         for bad in ["", "{", r#"{"servize": "order"}"#, r#"{"service": "order"} x"#, r#"{"timeout": "2"}"#] {
             assert!(json.read::<registry::Policy>(bad.as_bytes()).is_err(), "{bad}");
         }
