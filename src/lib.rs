@@ -21,12 +21,17 @@
 //! - [`discovery`]: who serves what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
 //! - [`channel`]: THE client stack: deadline, retry, hedge, transparent retry, `balance` (split, zone, P2C over our own load,
-//!   ejection), connection; they wait between attempts by `backoff`;
-//! - [`headers`], [`deadline`], [`trace`]: what client and server say to each other beside the call itself;
+//!   ejection), connection;
+//! - [`address`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what client and server say to each other beside the call itself;
 //! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
-//! - [`file_lock`]: a file that one process holds at a time.
+//! - [`backoff`], [`cause`], [`file_lock`]: waits between attempts, errors in one line, a file that one process holds at a time.
+//!
+//! # Beside this package
+//!
+//! - `meshwork-events`: what a service keeps: its store, its log of events, and the reading of others' logs;
+//! - `meshwork-process`: the `main` of a service: flags, logs, signals, spans, metrics.
 
 pub mod contract;
 

@@ -1,6 +1,5 @@
 //! Meshwork's benchmarks. Each measures one promise in rounds, prints a table and writes `target/bench/<name>.json`.
 
-mod chaos;
 mod cli;
 mod deploy;
 mod query;
@@ -14,14 +13,8 @@ mod echo;
 mod load;
 mod open_loop;
 mod postgres;
-mod process;
-mod shop_processes;
-
-mod direct;
 
 mod cpu;
-mod machine;
-mod report;
 
 use std::process::ExitCode;
 

@@ -2,20 +2,11 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
-use clap::Parser;
-use meshwork_process::{
-    Failure,
-    telemetry::{self, LogFormat},
-};
 use meshwork_shop::contract::shop::{
     customer::v1::{CreateCustomerRequest, GetCustomerRequest, customer_service_client::CustomerServiceClient},
     r#type::v1::Money,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
+use tokio::time::timeout;
 
 use super::*;
 
@@ -25,39 +16,10 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// Not a test, but what runs in the processes of the others.
 #[tokio::test(flavor = "multi_thread")]
 async fn service_process() -> ExitCode {
-    let mut args = std::env::args().skip_while(|arg| arg != "--").skip(1);
-    let Some(program) = args.next() else { return ExitCode::SUCCESS };
-    telemetry::init(LogFormat::default(), "info").expect("the only one of this process");
-    let shutdown = CancellationToken::new();
-    let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
-    let cancel = shutdown.clone();
-    tokio::spawn(async move {
-        terminated.recv().await;
-        cancel.cancel();
-    });
-    let flags = [program.clone()].into_iter().chain(args);
-    let ended = match program.as_str() {
-        "meshwork-registry" => serve_registry(meshwork_registry::Args::parse_from(flags), shutdown).await,
-        "meshwork-customer" => meshwork_customer::process::Args::parse_from(flags).serve(shutdown).await,
-        "meshwork-order" => meshwork_order::process::Args::parse_from(flags).serve(shutdown).await,
-        "meshwork-query" => meshwork_query::process::Args::parse_from(flags).serve(shutdown).await,
-        _ => meshwork_cli::run(meshwork_cli::args::Cli::parse_from(flags), shutdown).await,
-    };
-    match ended {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("{failure}");
-            ExitCode::FAILURE
-        }
-    }
+    serve().await
 }
 
-async fn serve_registry(args: meshwork_registry::Args, shutdown: CancellationToken) -> Result<(), Failure> {
-    let (config, listener) = args.listen().await?;
-    meshwork_registry::run(config, listener, shutdown.cancelled_owned()).await.map_err(Failure::run)
-}
-
-pub(crate) fn programs() -> Programs {
+fn programs() -> Programs {
     Programs::Test {
         path: std::env::current_exe().expect("this program"),
         test: "shop_processes::tests::service_process",

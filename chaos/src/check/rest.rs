@@ -1,7 +1,7 @@
 //! A mesh at rest: what moves, who is listed, and what is said of what was lost.
 
 use super::{Finding, Kind};
-use crate::chaos::evidence::{Evidence, Listing, LostToken, Subscription};
+use crate::evidence::{Evidence, Listing, LostToken, Subscription};
 
 pub(super) fn check(evidence: &Evidence) -> Vec<Finding> {
     let lost = evidence.lost_tokens.iter().filter(|token| token.answer != "POSITION_LOST").map(

@@ -28,19 +28,22 @@ mod tests;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    process::ExitCode,
     sync::Arc,
     time::Duration,
 };
 
+use clap::Parser;
 use meshwork_cli::fleet::Replicas;
-use rand::{SeedableRng as _, rngs::StdRng};
-use tokio::time::Instant;
-
-use crate::{
+use meshwork_harness::{
     process,
     report::{Failures, Figures, Outcome},
+    run::reported,
     shop_processes::{self, Config, Programs, ShopProcesses, Store},
 };
+use meshwork_process::telemetry::{self, LogFormat};
+use rand::{SeedableRng as _, rngs::StdRng};
+use tokio::time::Instant;
 
 use check::{Finding, Kind};
 use faults::{Done, Releases};
@@ -62,36 +65,52 @@ const SETUP: &str = "Real processes on one machine: two registries that know not
     again, with one registry. failed_calls are attempts that failed under faults with a code that says so; settle_s is from the end of the last fault and the last \
     call until no order is pending.";
 
-/// What to run.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
+/// Puts the shop under load, breaks its processes and databases, and says whether a promise was broken.
+#[derive(Debug, Parser)]
+#[command(
+    name = "meshwork-chaos",
+    version,
+    after_help = "\
 Examples:
-  cargo bench-mesh chaos                                        two minutes on SQLite, with a seed of its own
-  cargo bench-mesh chaos --minutes 10 --store postgres          ten on a PostgreSQL server that it starts and breaks
-  cargo bench-mesh chaos --minutes 3 --seed 7 --store sqlite    the faults of seed 7 again
-  cargo bench-mesh chaos --minutes 3 --old $(bench/build-old)   an upgrade of each process under load, and the way back")]
-pub(crate) struct Args {
+  cargo chaos-mesh                                        two minutes on SQLite, with a seed of its own
+  cargo chaos-mesh --minutes 10 --store postgres          ten on a PostgreSQL server that it starts and breaks
+  cargo chaos-mesh --minutes 3 --seed 7 --store sqlite    the faults of seed 7 again
+  cargo chaos-mesh --minutes 3 --old $(chaos/build-old)   an upgrade of each process under load, and the way back"
+)]
+struct Args {
     /// How long there are load and faults
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1440))]
-    pub(crate) minutes: u64,
+    minutes: u64,
     /// Which faults and orders: the same number gives the same plan [default: a new one]
     #[arg(long, value_name = "N")]
-    pub(crate) seed: Option<u64>,
+    seed: Option<u64>,
     /// What the write sides keep their data in
     #[arg(long, value_enum, default_value = "sqlite")]
-    pub(crate) store: Store,
+    store: Store,
     /// Orders a second
     #[arg(long, default_value_t = 150, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=2000))]
-    pub(crate) orders_per_s: u64,
-    /// Instead of faults: start with the programs of this folder, which bench/build-old has built, move each process to this
+    orders_per_s: u64,
+    /// Instead of faults: start with the programs of this folder, which chaos/build-old has built, move each process to this
     /// release, and back
     #[arg(long, value_name = "DIR")]
-    pub(crate) old: Option<PathBuf>,
+    old: Option<PathBuf>,
+    /// Where the report goes, as chaos.json; databases of the run are kept there meanwhile, because a folder in memory would
+    /// make durable writes look free
+    #[arg(long, default_value = "target/chaos", value_name = "DIR")]
+    out: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    // What a mesh under test complains about belongs on the screen; what it tells besides costs nothing.
+    telemetry::init(LogFormat::default(), "warn").expect("a level is a filter, and nothing logs yet");
+    let args = Args::parse();
+    reported("chaos", &args.out, async |scratch: &Path| Box::pin(run(&args, scratch)).await).await
 }
 
 /// Why there was no run, or nothing to judge after it.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+enum Error {
     /// The binaries.
     #[error(transparent)]
     Build(#[from] process::Error),
@@ -109,17 +128,17 @@ pub(crate) enum Error {
 }
 
 /// Runs the shop, with its data under `scratch`.
-pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
+async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let old = args.old.as_ref().map(|folder| format!(" --old {}", folder.display())).unwrap_or_default();
     let replay = format!(
-        "cargo bench-mesh chaos --minutes {} --seed {seed} --store {} --orders-per-s {}{old}",
+        "cargo chaos-mesh --minutes {} --seed {seed} --store {} --orders-per-s {}{old}",
         args.minutes,
         args.store.name(),
         args.orders_per_s
     );
     eprintln!("{replay}");
-    let new = Programs::build().await?;
+    let new = Programs::build(env!("CARGO_PKG_NAME")).await?;
     let old = args.old.clone().map(Programs::Built);
     // Meshwork 0.1 uses the first registry of a list that answers.
     let registries = if old.is_some() { 1 } else { 2 };

@@ -1,10 +1,21 @@
 //! A run of a few seconds, with planned faults and all the checks, on SQLite and with the processes of a test.
 
+use meshwork_harness::shop_processes::serve;
+
 use super::{
     plan::{Fault, Planned, Target},
     *,
 };
-use crate::shop_processes::tests::programs;
+
+/// Not a test, but what runs in the processes of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn service_process() -> ExitCode {
+    serve().await
+}
+
+fn programs() -> Programs {
+    Programs::Test { path: std::env::current_exe().expect("this program"), test: "tests::service_process" }
+}
 
 /// The indices of the services of a shop with one process each.
 const CUSTOMER: Target = Target::Service(0);

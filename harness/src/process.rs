@@ -25,7 +25,7 @@ const SHOWN_LINES: usize = 5;
 
 /// Why a process could not be measured.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// It cannot be started.
     #[error("cannot run {program}: {source}")]
     Start {
@@ -69,7 +69,7 @@ pub(crate) enum Error {
 
 /// The last lines of a process.
 #[derive(Debug)]
-pub(crate) struct Said(Vec<String>);
+pub struct Said(Vec<String>);
 
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,16 +77,16 @@ impl fmt::Display for Said {
     }
 }
 
-/// Builds the binaries of these packages of the workspace, as fresh as this one and from the same profile. Returns their
-/// folder.
+/// Builds the binaries of these packages of the workspace, as fresh as that of `package`, which calls this, and from the same
+/// profile. Returns their folder.
 ///
 /// `cargo run` builds only what it runs, so that the binary beside it may be missing or, worse, old.
-pub(crate) fn build(packages: &[&'static str]) -> Result<PathBuf, Error> {
+pub fn build(package: &str, packages: &[&'static str]) -> Result<PathBuf, Error> {
     let started = |source| Error::Start { program: "cargo".to_owned(), source };
     let folder = std::env::current_exe().map_err(started)?.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut cargo = Command::new("cargo");
-    // With this package in the selection, features are what they are here, and no dependency is built twice.
-    cargo.args(["build", "--quiet", "-p", env!("CARGO_PKG_NAME")]);
+    // With the caller in the selection, features are what they are here, and no dependency is built twice.
+    cargo.args(["build", "--quiet", "-p", package]);
     cargo.args(packages.iter().flat_map(|package| ["-p", package]));
     cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     if let Some(target) = folder.parent() {
@@ -100,7 +100,7 @@ pub(crate) fn build(packages: &[&'static str]) -> Result<PathBuf, Error> {
 }
 
 /// A running process.
-pub(crate) struct Process {
+pub struct Process {
     program: String,
     child: Child,
     started: Instant,
@@ -110,7 +110,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// Starts it, and listens to all it says.
-    pub(crate) fn start(program: &Path, args: &[&str]) -> Result<Self, Error> {
+    pub fn start(program: &Path, args: &[&str]) -> Result<Self, Error> {
         let (sender, lines) = mpsc::channel();
         let mut process = Self::spawn(program, args, Stdio::piped(), lines)?;
         if let Some(stderr) = process.child.stderr.take() {
@@ -121,7 +121,7 @@ impl Process {
     }
 
     /// Starts it with its stderr, where services log, in a file.
-    pub(crate) fn start_logged(program: &Path, args: &[&str], log: File) -> Result<Self, Error> {
+    pub fn start_logged(program: &Path, args: &[&str], log: File) -> Result<Self, Error> {
         let (sender, lines) = mpsc::channel();
         let mut process = Self::spawn(program, args, log.into(), lines)?;
         process.listen(sender);
@@ -144,7 +144,7 @@ impl Process {
     }
 
     /// Waits until it says a line that contains `line`. Returns the time since its start, and the whole line.
-    pub(crate) fn wait_for_line(&mut self, line: &'static str, limit: Duration) -> Result<(Duration, String), Error> {
+    pub fn wait_for_line(&mut self, line: &'static str, limit: Duration) -> Result<(Duration, String), Error> {
         let until = self.started + limit;
         loop {
             match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -159,29 +159,29 @@ impl Process {
 
     /// Its id.
     #[cfg(test)]
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends it a signal; an error means that it is gone.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<(), Error> {
+    pub fn signal(&self, signal: Signal) -> Result<(), Error> {
         kill_process(Pid::from_child(&self.child), signal).map_err(|_| Error::Gone { program: self.program.clone() })
     }
 
     /// How it ended, if it has.
-    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()
     }
 
     /// Memory that it holds at the moment, MiB (VmRSS: resident, shared pages included).
-    pub(crate) fn rss_mb(&self) -> Result<f64, Error> {
+    pub fn rss_mb(&self) -> Result<f64, Error> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
         let kib = kib(&status, "VmRSS").ok_or_else(|| Error::Gone { program: self.program.clone() })?;
         Ok(kib as f64 / 1024.0)
     }
 
     /// CPU time that it has used since its start, user and system, in steps of 10 ms.
-    pub(crate) fn cpu_time(&self) -> Result<Duration, Error> {
+    pub fn cpu_time(&self) -> Result<Duration, Error> {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap_or_default();
         cpu_ticks(&stat)
             .map(|ticks| Duration::from_secs(1) * ticks / clock_ticks_per_second() as u32)
@@ -189,7 +189,7 @@ impl Process {
     }
 
     /// Sends it SIGTERM and waits until it has ended with code 0.
-    pub(crate) fn terminate(mut self, limit: Duration) -> Result<(), Error> {
+    pub fn terminate(mut self, limit: Duration) -> Result<(), Error> {
         let until = Instant::now() + limit;
         // An error means that it is gone already, which the wait tells as well.
         let _ = self.signal(Signal::TERM);

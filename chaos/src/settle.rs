@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::try_join_all;
+use meshwork_harness::{direct, report::Failures, shop_processes::ShopProcesses};
 use meshwork_shop::contract::shop::order::v1::OrderState;
 use tokio::time::{Instant, sleep};
 use tonic::Status;
@@ -16,7 +17,6 @@ use super::{
     reads::Reads,
     standing, view_side, write_side,
 };
-use crate::{direct, report::Failures, shop_processes::ShopProcesses};
 
 /// How long orders may stay pending: the saga's deadline of 30 s, and the leases of processes that were killed last.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);

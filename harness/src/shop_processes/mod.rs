@@ -8,9 +8,10 @@ mod command;
 mod front;
 mod instance;
 mod programs;
+mod serve;
 
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::{fs, io, path::PathBuf, process::ExitStatus, sync::Arc};
 
@@ -21,14 +22,15 @@ use meshwork_fixture::{Server, ServerError, restart_port};
 
 use crate::process;
 
-pub(crate) use backups::{Backups, move_files};
-pub(crate) use command::Command;
-pub(crate) use instance::Instance;
-pub(crate) use programs::Programs;
+pub use backups::{Backups, move_files};
+pub use command::Command;
+pub use instance::Instance;
+pub use programs::Programs;
+pub use serve::serve;
 
 /// Where the write sides keep their data. Views are SQLite files with either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Store {
+pub enum Store {
     /// A file for each service; so one process for each of customer and order
     Sqlite,
     /// A server of its own, with a database for each service
@@ -37,7 +39,7 @@ pub(crate) enum Store {
 
 impl Store {
     /// As it is typed.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::Sqlite => "sqlite",
             Self::Postgres => "postgres",
@@ -47,23 +49,24 @@ impl Store {
 
 /// What a shop is started with.
 #[derive(Clone, Debug)]
-pub(crate) struct Config {
+pub struct Config {
     /// Where databases, logs and caches are kept. Other users must be able to search its parents: PostgreSQL does not run
     /// as root.
-    pub(crate) folder: PathBuf,
-    pub(crate) store: Store,
+    pub folder: PathBuf,
+    /// What the write sides keep their data in.
+    pub store: Store,
     /// How many processes of each service; on SQLite one of each but query.
-    pub(crate) replicas: Replicas,
+    pub replicas: Replicas,
     /// Whether the instances of services are reached through addresses whose connections can be cut and stalled, or where
     /// they listen.
-    pub(crate) fronted: bool,
+    pub fronted: bool,
     /// How many registries, which know nothing of each other.
-    pub(crate) registries: usize,
+    pub registries: usize,
 }
 
 /// Why there is no shop.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// A process.
     #[error(transparent)]
     Process(#[from] process::Error),
@@ -105,7 +108,7 @@ pub(crate) enum Error {
 }
 
 /// The processes of a shop. Dropped, all of them are killed; [`close`](Self::close) ends them in order.
-pub(crate) struct ShopProcesses {
+pub struct ShopProcesses {
     registries: Vec<Arc<Instance>>,
     services: Vec<Arc<Instance>>,
     mesh: Mesh,
@@ -117,7 +120,7 @@ pub(crate) struct ShopProcesses {
 
 impl ShopProcesses {
     /// Starts all processes, and waits until each is ready.
-    pub(crate) async fn start(programs: &Programs, config: &Config) -> Result<Self, Error> {
+    pub async fn start(programs: &Programs, config: &Config) -> Result<Self, Error> {
         let folder = |path: PathBuf| match fs::create_dir_all(&path) {
             Ok(()) => Ok(path),
             Err(source) => Err(Error::Folder { path, source }),
@@ -171,47 +174,47 @@ impl ShopProcesses {
     }
 
     /// This process's own handle on the mesh: it finds and reaches the services as any other process would.
-    pub(crate) fn mesh(&self) -> &Mesh {
+    pub fn mesh(&self) -> &Mesh {
         &self.mesh
     }
 
     /// The processes of the registries.
-    pub(crate) fn registries(&self) -> &[Arc<Instance>] {
+    pub fn registries(&self) -> &[Arc<Instance>] {
         &self.registries
     }
 
     /// All processes.
-    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Instance>> {
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Instance>> {
         self.services.iter().chain(&self.registries)
     }
 
     /// Copies of its databases.
-    pub(crate) fn backups(&self) -> &Backups {
+    pub fn backups(&self) -> &Backups {
         &self.backups
     }
 
     /// Its operator's command line.
-    pub(crate) fn command(&self) -> &Command {
+    pub fn command(&self) -> &Command {
         &self.command
     }
 
     /// The processes of all services.
-    pub(crate) fn services(&self) -> &[Arc<Instance>] {
+    pub fn services(&self) -> &[Arc<Instance>] {
         &self.services
     }
 
     /// The processes of a service, in the order of their numbers.
-    pub(crate) fn instances(&self, service: &str) -> Vec<&Arc<Instance>> {
+    pub fn instances(&self, service: &str) -> Vec<&Arc<Instance>> {
         self.services.iter().filter(|instance| instance.service() == service).collect()
     }
 
     /// The PostgreSQL server, if the shop has one.
-    pub(crate) fn postgres(&self) -> Option<&Arc<Server>> {
+    pub fn postgres(&self) -> Option<&Arc<Server>> {
         self.postgres.as_ref()
     }
 
     /// Ends all processes by SIGTERM, the registry last. An error if one does not end well, or does not run.
-    pub(crate) async fn close(self) -> Result<(), Error> {
+    pub async fn close(self) -> Result<(), Error> {
         self.mesh.close().await;
         try_join_all(self.services.iter().map(|instance| instance.terminate())).await?;
         try_join_all(self.registries.iter().map(|registry| registry.terminate())).await.map(drop)

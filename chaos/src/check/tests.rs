@@ -6,7 +6,7 @@ use meshwork_cli::audit::Promise;
 use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
 
 use super::*;
-use crate::chaos::evidence::{Batch, Customer, Event, Fact, Listing, Log, LostToken, Order, Subscription, View};
+use crate::evidence::{Batch, Customer, Event, Fact, Listing, Log, LostToken, Order, Subscription, View};
 
 fn order(order_id: &str, cents: i64, state: OrderState) -> Order {
     let reason = match state {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::{Finding, Kind};
-use crate::chaos::evidence::{Event, Log};
+use crate::evidence::{Event, Log};
 
 pub(super) fn check(log: &Log) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -7,10 +7,10 @@ use meshwork::contract::meshwork::{
     registry::v1::{ListInstancesRequest, registry_service_client::RegistryServiceClient},
 };
 use meshwork_cli::direct::Direct;
+use meshwork_harness::shop_processes::{Instance, ShopProcesses};
 use tonic::{Code, Status};
 
 use super::evidence::{Listing, Subscription};
-use crate::shop_processes::{Instance, ShopProcesses};
 
 /// The most instances that the contract lists in a page; there are a handful.
 const PAGE_SIZE: i32 = 1000;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use super::{Finding, Kind};
-use crate::chaos::evidence::Evidence;
+use crate::evidence::Evidence;
 
 pub(super) fn check(evidence: &Evidence) -> Vec<Finding> {
     let mut findings = Vec::new();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use meshwork_shop::contract::shop::order::v1::OrderState;
 
 use super::{Finding, Kind};
-use crate::chaos::evidence::{Evidence, Fact};
+use crate::evidence::{Evidence, Fact};
 
 /// What all events together say.
 #[derive(Default)]

@@ -18,7 +18,7 @@ use super::{Command, Error};
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];
 
 /// Where a shop's databases are, and where their copies are kept.
-pub(crate) struct Backups {
+pub struct Backups {
     folder: PathBuf,
     data: PathBuf,
     postgres: Option<Arc<Server>>,
@@ -27,7 +27,7 @@ pub(crate) struct Backups {
 
 /// A copy of a service's database.
 #[derive(Clone, Debug)]
-pub(crate) enum Backup {
+pub enum Backup {
     Sqlite { copy: PathBuf, of: PathBuf },
     Postgres { dump: Dump, url: String },
 }
@@ -38,7 +38,7 @@ impl Backups {
     }
 
     /// Copies the database of customer or order, which may be in use.
-    pub(crate) async fn make(&self, service: &'static str, command: &Command) -> Result<Backup, Error> {
+    pub async fn make(&self, service: &'static str, command: &Command) -> Result<Backup, Error> {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let copy = self.folder.join(format!("{service}-{number}"));
         let Some(server) = &self.postgres else {
@@ -57,7 +57,7 @@ impl Backups {
 
 impl Backup {
     /// Puts it in the place of the database, which nobody uses.
-    pub(crate) async fn restore(self, service: &'static str) -> Result<(), Error> {
+    pub async fn restore(self, service: &'static str) -> Result<(), Error> {
         let restore = move || match self {
             Self::Postgres { dump, url } => dump.restore(&url),
             Self::Sqlite { copy, of } => {
@@ -76,7 +76,7 @@ impl Backup {
 }
 
 /// Takes the files of a SQLite database away, or brings them back.
-pub(crate) fn move_files(database: &Path, away: bool) -> io::Result<()> {
+pub fn move_files(database: &Path, away: bool) -> io::Result<()> {
     for file in files(database) {
         let mut hidden = file.clone().into_os_string();
         hidden.push(".away");

@@ -12,7 +12,7 @@ use super::{Error, Programs};
 
 /// Runs `meshwork` for a shop.
 #[derive(Clone, Debug)]
-pub(crate) struct Command {
+pub struct Command {
     program: PathBuf,
     before: Vec<String>,
     registries: String,
@@ -27,12 +27,12 @@ impl Command {
     }
 
     /// Runs a command that asks the registries, to its end.
-    pub(crate) async fn run(&self, arguments: &[&str]) -> Result<(), Error> {
+    pub async fn run(&self, arguments: &[&str]) -> Result<(), Error> {
         self.run_alone(&[arguments, &["--registry", &self.registries]].concat()).await
     }
 
     /// Runs a command to its end.
-    pub(crate) async fn run_alone(&self, arguments: &[&str]) -> Result<(), Error> {
+    pub async fn run_alone(&self, arguments: &[&str]) -> Result<(), Error> {
         let keep = |source| Error::Folder { path: self.log.clone(), source };
         let log = File::options().create(true).append(true).open(&self.log).map_err(keep)?;
         let mut command = process::Command::new(&self.program);

@@ -12,18 +12,23 @@ const PACKAGES: [&str; 5] =
 
 /// How the services of a shop are run.
 #[derive(Clone, Debug)]
-pub(crate) enum Programs {
+pub enum Programs {
     /// A binary of its own for each, in this folder.
     Built(PathBuf),
-    /// This very test binary, which runs a service if its arguments say so: a test needs nothing that cargo has not built.
-    #[cfg(test)]
-    Test { path: PathBuf, test: &'static str },
+    /// A test binary, which runs a [service](super::serve) in the test of this name if its arguments say so: a test needs nothing
+    /// that cargo has not built.
+    Test {
+        /// The binary.
+        path: PathBuf,
+        /// The test's whole name.
+        test: &'static str,
+    },
 }
 
 impl Programs {
-    /// The workspace's binaries, built if need be.
-    pub(crate) async fn build() -> Result<Self, process::Error> {
-        let built = spawn_blocking(|| process::build(&PACKAGES)).await;
+    /// The workspace's binaries, built if need be, as those of `package`, which calls this.
+    pub async fn build(package: &'static str) -> Result<Self, process::Error> {
+        let built = spawn_blocking(|| process::build(package, &PACKAGES)).await;
         Ok(Self::Built(built.expect("it does not panic, and the runtime lives on")?))
     }
 
@@ -40,7 +45,6 @@ impl Programs {
     fn named(&self, name: &str) -> (PathBuf, Vec<String>) {
         match self {
             Self::Built(folder) => (folder.join(name), Vec::new()),
-            #[cfg(test)]
             Self::Test { path, test } => {
                 (path.clone(), ["--exact", test, "--nocapture", "--", name].map(str::to_owned).to_vec())
             }

@@ -23,7 +23,7 @@ const READY_LIMIT: Duration = Duration::from_secs(90);
 const END_LIMIT: Duration = Duration::from_secs(40);
 
 /// A process of a shop: started, and started again with the same database and log.
-pub(crate) struct Instance {
+pub struct Instance {
     service: &'static str,
     name: String,
     /// What is run, and what comes before its flags.
@@ -56,7 +56,7 @@ impl Instance {
     }
 
     /// From its next start on it is one of these programs.
-    pub(crate) fn move_to(&self, programs: &Programs) {
+    pub fn move_to(&self, programs: &Programs) {
         *self.program.lock().unwrap_or_else(PoisonError::into_inner) = programs.of(self.service);
     }
 
@@ -66,40 +66,40 @@ impl Instance {
     }
 
     /// The service that it is an instance of.
-    pub(crate) fn service(&self) -> &'static str {
+    pub fn service(&self) -> &'static str {
         self.service
     }
 
     /// What it is called here, such as `order-1`.
-    pub(crate) fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         &self.name
     }
 
     /// Where everything is that it has logged, in all its lives.
-    pub(crate) fn log(&self) -> &Path {
+    pub fn log(&self) -> &Path {
         &self.log
     }
 
     /// Where it listens in this life.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
+    pub fn address(&self) -> Option<SocketAddr> {
         self.with(|running| running.as_ref().map(|running| running.address))
     }
 
     /// Where others reach it in this life.
-    pub(crate) fn advertised(&self) -> Option<SocketAddr> {
+    pub fn advertised(&self) -> Option<SocketAddr> {
         self.with(|running| {
             running.as_ref().map(|running| running.front.as_ref().map_or(running.address, Front::address))
         })
     }
 
     /// The file of its database, if that is one.
-    pub(crate) fn database_file(&self) -> Option<PathBuf> {
+    pub fn database_file(&self) -> Option<PathBuf> {
         let urls = self.flags.iter().filter_map(|flag| flag.strip_prefix("sqlite://"));
         urls.map(|url| PathBuf::from(url.split('?').next().unwrap_or(url))).next()
     }
 
     /// CPU time that it has used in this life.
-    pub(crate) fn cpu_time(&self) -> Result<Duration, Error> {
+    pub fn cpu_time(&self) -> Result<Duration, Error> {
         self.with(|running| match running {
             Some(running) => Ok(running.process.cpu_time()?),
             None => Err(Error::RunsNot(self.name.clone())),
@@ -113,7 +113,7 @@ impl Instance {
     }
 
     /// Starts it, and waits until it is ready. Returns how long that took.
-    pub(crate) async fn start(&self) -> Result<Duration, Error> {
+    pub async fn start(&self) -> Result<Duration, Error> {
         if self.address().is_some() {
             return Err(Error::Runs(self.name.clone()));
         }
@@ -138,7 +138,7 @@ impl Instance {
     }
 
     /// An error if it has ended unasked.
-    pub(crate) fn lives(&self) -> Result<(), Error> {
+    pub fn lives(&self) -> Result<(), Error> {
         self.with(|running| match running {
             Some(running) => match running.process.ended() {
                 None => Ok(()),
@@ -149,33 +149,33 @@ impl Instance {
     }
 
     /// Breaks the connections that others have to it.
-    pub(crate) fn cut(&self) {
+    pub fn cut(&self) {
         self.with(|running| running.iter().filter_map(|running| running.front.as_ref()).for_each(Front::cut));
     }
 
     /// Holds back all bytes between it and those who call it, or passes them on again.
-    pub(crate) fn stall(&self, stalled: bool) {
+    pub fn stall(&self, stalled: bool) {
         let front = |running: &Running| running.front.iter().for_each(|front| front.stall(stalled));
         self.with(|running| running.iter().for_each(front));
     }
 
     /// Kills it (SIGKILL), if it runs.
-    pub(crate) fn kill(&self) {
+    pub fn kill(&self) {
         self.with(|running| drop(running.take()));
     }
 
     /// Stops it where it is (SIGSTOP): it neither works nor closes a connection.
-    pub(crate) fn pause(&self) -> Result<(), Error> {
+    pub fn pause(&self) -> Result<(), Error> {
         self.signal(Signal::STOP)
     }
 
     /// Lets a stopped process go on (SIGCONT), as if no time had passed for it.
-    pub(crate) fn resume(&self) -> Result<(), Error> {
+    pub fn resume(&self) -> Result<(), Error> {
         self.signal(Signal::CONT)
     }
 
     /// Ends it by SIGTERM, and waits until it has ended with code 0. Others reach it until then.
-    pub(crate) async fn terminate(&self) -> Result<(), Error> {
+    pub async fn terminate(&self) -> Result<(), Error> {
         let Running { process, front, .. } =
             self.with(Option::take).ok_or_else(|| Error::RunsNot(self.name.clone()))?;
         let ended = spawn_blocking(move || process.terminate(END_LIMIT)).await;

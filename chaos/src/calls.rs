@@ -11,14 +11,13 @@ use std::{
 };
 
 use meshwork::{Mesh, channel::Channel};
+use meshwork_harness::report::Failures;
 use meshwork_shop::contract::shop::{
     customer::v1::customer_service_client::CustomerServiceClient, order::v1::order_service_client::OrderServiceClient,
     query::v1::query_service_client::QueryServiceClient,
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Response, Status};
-
-use crate::report::Failures;
 
 /// The deadline of each attempt: longer than the shop itself waits for a database that restarts.
 const CALL_LIMIT: Duration = Duration::from_secs(10);

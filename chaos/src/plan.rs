@@ -5,9 +5,8 @@
 
 use std::time::Duration;
 
+use meshwork_harness::shop_processes::Store;
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-
-use crate::shop_processes::Store;
 
 /// Pauses between two faults, in milliseconds. On average half of what makes 20 a minute, since some of them come late.
 const PAUSE_MS: std::ops::Range<u64> = 800..2_200;

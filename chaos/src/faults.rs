@@ -5,6 +5,10 @@ use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
 use futures_util::future::try_join_all;
 use meshwork_fixture::Server;
+use meshwork_harness::{
+    report::Failures,
+    shop_processes::{Error, Instance, Programs, ShopProcesses, move_files},
+};
 use tokio::{
     sync::{Mutex, MutexGuard},
     task::{JoinSet, spawn_blocking},
@@ -14,10 +18,6 @@ use tokio::{
 use super::{
     load::Load,
     plan::{Fault, Planned, Release, Target},
-};
-use crate::{
-    report::Failures,
-    shop_processes::{Error, Instance, Programs, ShopProcesses, move_files},
 };
 
 /// Between the end of a fault and the next one of the same target.

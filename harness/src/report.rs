@@ -18,16 +18,16 @@ const SHOWN_FAILURES: usize = 5;
 
 /// Numbers by name, in the order in which they were measured. The unit is the end of the name.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Figures(Vec<(String, f64)>);
+pub struct Figures(Vec<(String, f64)>);
 
 impl Figures {
     /// Adds a number.
-    pub(crate) fn add(&mut self, name: impl Into<String>, value: f64) {
+    pub fn add(&mut self, name: impl Into<String>, value: f64) {
         self.0.push((name.into(), value));
     }
 
     /// Puts another number in the place of one, or at the end.
-    pub(crate) fn set(&mut self, name: &str, value: f64) {
+    pub fn set(&mut self, name: &str, value: f64) {
         match self.0.iter_mut().find(|(key, _)| key == name) {
             Some((_, old)) => *old = value,
             None => self.add(name, value),
@@ -35,12 +35,12 @@ impl Figures {
     }
 
     /// Whether nothing was measured.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The number of this name.
-    pub(crate) fn get(&self, name: &str) -> Option<f64> {
+    pub fn get(&self, name: &str) -> Option<f64> {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 }
@@ -58,50 +58,50 @@ impl Serialize for Figures {
 /// What failed, by kind, with how often.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
-pub(crate) struct Failures(BTreeMap<String, u64>);
+pub struct Failures(BTreeMap<String, u64>);
 
 impl Failures {
     /// Counts a failure. Failures of one kind have one text.
-    pub(crate) fn add(&mut self, what: impl Into<String>) {
+    pub fn add(&mut self, what: impl Into<String>) {
         *self.0.entry(what.into()).or_default() += 1;
     }
 
     /// Counts those of another part of the run as well.
-    pub(crate) fn merge(&mut self, other: Self) {
+    pub fn merge(&mut self, other: Self) {
         for (what, count) in other.0 {
             *self.0.entry(what).or_default() += count;
         }
     }
 
     /// Whether nothing failed.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// How often something failed, of any kind.
-    pub(crate) fn total(&self) -> u64 {
+    pub fn total(&self) -> u64 {
         self.0.values().sum()
     }
 }
 
 /// What a benchmark hands back.
 #[derive(Clone, Debug)]
-pub(crate) struct Outcome {
+pub struct Outcome {
     /// How it was measured, and what shared the machine, in a few sentences.
-    pub(crate) setup: &'static str,
+    pub setup: &'static str,
     /// Each round.
-    pub(crate) rounds: Vec<Figures>,
+    pub rounds: Vec<Figures>,
     /// The result; [`medians`] of the rounds, unless the benchmark has a better rule.
-    pub(crate) figures: Figures,
+    pub figures: Figures,
     /// What failed. Any failure voids the figures.
-    pub(crate) failures: Failures,
+    pub failures: Failures,
 }
 
 /// A run of a benchmark.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     /// The benchmark.
-    pub(crate) name: &'static str,
+    pub name: &'static str,
     /// When it began, RFC 3339.
     date: String,
     /// How to repeat it.
@@ -115,7 +115,7 @@ pub(crate) struct Report {
 
 impl Report {
     /// A report; without figures if something failed.
-    pub(crate) fn new(name: &'static str, date: SystemTime, machine: Machine, outcome: Outcome) -> Self {
+    pub fn new(name: &'static str, date: SystemTime, machine: Machine, outcome: Outcome) -> Self {
         let Outcome { setup, rounds, figures, failures } = outcome;
         let figures = if failures.is_empty() { figures } else { Figures::default() };
         let date = prost_types::Timestamp::from(date).to_string();
@@ -123,7 +123,7 @@ impl Report {
     }
 
     /// Whether there are figures, and nothing failed.
-    pub(crate) fn is_valid(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.failures.is_empty() && !self.figures.is_empty()
     }
 }
@@ -162,14 +162,14 @@ impl fmt::Display for Report {
 }
 
 /// Writes the report as JSON, as a whole or not at all.
-pub(crate) fn write(report: &Report, path: &Path) -> io::Result<()> {
+pub fn write(report: &Report, path: &Path) -> io::Result<()> {
     let partial = path.with_extension("json.partial");
     fs::write(&partial, serde_json::to_string_pretty(report)? + "\n")?;
     fs::rename(partial, path)
 }
 
 /// For each number of the first round, its median over all rounds.
-pub(crate) fn medians(rounds: &[Figures]) -> Figures {
+pub fn medians(rounds: &[Figures]) -> Figures {
     let mut figures = Figures::default();
     for (name, _) in rounds.first().map_or(&[][..], |round| &round.0) {
         let values: Vec<f64> = rounds.iter().filter_map(|round| round.get(name)).collect();
@@ -179,12 +179,12 @@ pub(crate) fn medians(rounds: &[Figures]) -> Figures {
 }
 
 /// The largest of a number over all rounds, where the median would hide it; 0 of nothing.
-pub(crate) fn worst(rounds: &[Figures], name: &str) -> f64 {
+pub fn worst(rounds: &[Figures], name: &str) -> f64 {
     rounds.iter().filter_map(|round| round.get(name)).fold(0.0, f64::max)
 }
 
 /// What this share of some times does not exceed, milliseconds; 0 of nothing.
-pub(crate) fn quantile_ms(times: impl IntoIterator<Item = Duration>, quantile: f64) -> f64 {
+pub fn quantile_ms(times: impl IntoIterator<Item = Duration>, quantile: f64) -> f64 {
     let mut times: Vec<Duration> = times.into_iter().collect();
     times.sort_unstable();
     let rank = (times.len() as f64 * quantile).ceil() as usize;
@@ -192,7 +192,7 @@ pub(crate) fn quantile_ms(times: impl IntoIterator<Item = Duration>, quantile: f
 }
 
 /// The middle value, or the mean of the two in the middle; 0 of nothing.
-pub(crate) fn median(values: &[f64]) -> f64 {
+pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     match (sorted.len() / 2, sorted.len() % 2) {
@@ -203,7 +203,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// Four significant digits: more than any of it repeats to.
-pub(crate) fn rounded(value: f64) -> f64 {
+pub fn rounded(value: f64) -> f64 {
     if value == 0.0 || !value.is_finite() {
         return value;
     }

@@ -3,11 +3,10 @@
 
 use std::{future::Future, sync::Mutex, time::Duration};
 
+use meshwork_harness::report::Failures;
 use meshwork_shop::{Amount, contract::shop::r#type::v1::Money};
 use tokio::time::sleep;
 use tonic::{Code, Response, Status};
-
-use crate::report::Failures;
 
 /// Attempts of a read.
 const ATTEMPTS: u32 = 5;

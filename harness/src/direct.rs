@@ -8,7 +8,7 @@ use meshwork_shop::contract::shop::query::v1::query_service_client::QueryService
 use crate::shop_processes::Instance;
 
 /// Asks one instance of query: the mesh would ask any of them.
-pub(crate) async fn query(instance: &Instance) -> io::Result<QueryServiceClient<Transport>> {
+pub async fn query(instance: &Instance) -> io::Result<QueryServiceClient<Transport>> {
     let address = instance.address().ok_or_else(|| io::Error::other("it does not run"))?;
     let Direct { transport, origin } = Direct::connect(&address.to_string()).await?;
     Ok(QueryServiceClient::with_origin(transport, origin))

@@ -18,25 +18,25 @@ const PAGE: [u8; 4096] = [0x5a; 4096];
 
 /// A machine. What cannot be read is empty or zero.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// The CPU's model.
-    pub(crate) cpu: String,
+    pub cpu: String,
     /// Cores that this process may use.
-    pub(crate) cores: usize,
+    pub cores: usize,
     /// Memory, MiB.
-    pub(crate) memory_mb: u64,
+    pub memory_mb: u64,
     /// The kernel's release.
-    pub(crate) kernel: String,
+    pub kernel: String,
     /// Median time of a 4 KiB append with fdatasync, milliseconds, where the databases are kept. Well under 0.05 ms
     /// means that nothing is made durable there.
-    pub(crate) fdatasync_ms: f64,
+    pub fdatasync_ms: f64,
     /// The load average of the last minute before the run: above 0.5, others were at work too.
-    pub(crate) load_before: f64,
+    pub load_before: f64,
 }
 
 impl Machine {
     /// Reads the machine, and times the disk under `folder`.
-    pub(crate) fn read(folder: &Path) -> io::Result<Self> {
+    pub fn read(folder: &Path) -> io::Result<Self> {
         let file = |path| fs::read_to_string(path).unwrap_or_default();
         Ok(Self {
             cpu: field(&file("/proc/cpuinfo"), "model name").unwrap_or_default().to_owned(),
@@ -50,7 +50,7 @@ impl Machine {
 }
 
 /// The value of `name` in lines of `name: value`.
-pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(key, _)| key.trim() == name)
@@ -58,7 +58,7 @@ pub(crate) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The value of `name` in lines of `name: value kB`, in KiB.
-pub(crate) fn kib(text: &str, name: &str) -> Option<u64> {
+pub fn kib(text: &str, name: &str) -> Option<u64> {
     field(text, name)?.strip_suffix("kB")?.trim().parse().ok()
 }
 
