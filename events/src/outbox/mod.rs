@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     consumer::{Memberships, Progress, cursor_name},
-    store::{Database, Sql, StoreError, Topic, Transaction},
+    store::{Database, Sql, StoreError, Topic, Transaction, signed},
     writer::cursor,
 };
 use schema::MIGRATIONS;
@@ -453,9 +453,4 @@ async fn event_id_at(tx: &mut dyn Transaction, at: Position) -> Result<Option<St
     let select = Sql::new("select event_id from outbox where partition = ").arg(i64::from(at.partition));
     let rows = tx.fetch(select.push(" and position = ").arg(signed(at.position))).await?;
     rows.first().map(|row| row.text(0).map(str::to_owned)).transpose()
-}
-
-/// Positions, versions and limits stay far below `i64::MAX`: a log of a million events a second would need 292,000 years.
-pub(crate) fn signed(count: u64) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
 }

@@ -4,8 +4,8 @@ use meshwork::contract::meshwork::event::v1::Event;
 use prost_types::{Any, Timestamp};
 use uuid::Uuid;
 
-use super::{LogPoint, NewEvent, Position, signed};
-use crate::store::{Row, Sql, StoreError, Value};
+use super::{LogPoint, NewEvent, Position};
+use crate::store::{Row, Sql, StoreError, Value, signed};
 
 /// The version that all events have until a type's meaning changes.
 pub(crate) const SCHEMA_VERSION: u32 = 1;

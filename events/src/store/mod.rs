@@ -24,6 +24,7 @@ use lock::DatabaseLock;
 pub use migration::Migration;
 use migration::PROGRAM;
 pub use peers::{Peers, Topic};
+pub(crate) use sql::signed;
 pub use sql::{Row, Sql, Value};
 #[cfg(feature = "sqlite")]
 pub use sqlite::BackupError;

@@ -250,3 +250,8 @@ impl Row {
         }
     }
 }
+
+/// Positions, versions and limits stay far below `i64::MAX`: a log of a million events a second would need 292,000 years.
+pub(crate) fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}

@@ -10,8 +10,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
-    outbox::{Position, signed},
-    store::{Database, Row, Sql, StoreError, Transaction},
+    outbox::Position,
+    store::{Database, Row, Sql, StoreError, Transaction, signed},
 };
 
 /// Under which name a group keeps its cursors of a source: see [`Group`](crate::consumer::group::Group).
