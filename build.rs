@@ -1,28 +1,17 @@
-//! Compiles `proto/` to Rust with protox, so that nobody has to install protoc.
+//! Compiles the mesh's own contracts in `proto/meshwork` to Rust with protox, so that nobody has to install protoc.
 
-use std::{
-    env,
-    error::Error,
-    fs,
-    path::{Path, PathBuf},
-};
+use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 5] = [
     "meshwork/registry/v1/policy.proto",
     "meshwork/registry/v1/registry.proto",
     "meshwork/registry/v1/store.proto",
     "meshwork/event/v1/event.proto",
     "meshwork/event/v1/operations.proto",
-    "shop/type/v1/money.proto",
-    "shop/customer/v1/customer.proto",
-    "shop/customer/v1/events.proto",
-    "shop/order/v1/order.proto",
-    "shop/order/v1/events.proto",
-    "shop/query/v1/query.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=proto/meshwork");
     let out = PathBuf::from(env::var("OUT_DIR")?);
 
     let mut compiler = protox::Compiler::new(["proto"])?;
@@ -40,18 +29,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         .emit_rerun_if_changed(false)
         .include_file("contract.rs")
         .compile_fds_with_config(compiler.file_descriptor_set(), prost)?;
-    compile_example(&out)
-}
-
-/// The contract of `examples/`, in the way a user's own build script would do it.
-fn compile_example(out: &Path) -> Result<(), Box<dyn Error>> {
-    println!("cargo:rerun-if-changed=examples/greeter.proto");
-    let mut compiler = protox::Compiler::new(["examples"])?;
-    compiler.include_imports(true).include_source_info(true).open_file("greeter.proto")?;
-    fs::write(out.join("greeter.bin"), compiler.encode_file_descriptor_set())?;
-    tonic_prost_build::configure()
-        .build_transport(false)
-        .emit_rerun_if_changed(false)
-        .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// The waits of one series of attempts.
 #[derive(Clone, Debug)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     first: Duration,
     longest: Duration,
     /// The wait before jitter.
@@ -13,19 +13,19 @@ pub(crate) struct Backoff {
 
 impl Backoff {
     /// Waits of `first`, doubling up to `longest`.
-    pub(crate) const fn new(first: Duration, longest: Duration) -> Self {
+    pub const fn new(first: Duration, longest: Duration) -> Self {
         Self { first, longest, next: first }
     }
 
     /// The wait before the next attempt. `jitter` is random in 0..1 and takes away up to half of it.
-    pub(crate) fn next(&mut self, jitter: f64) -> Duration {
+    pub fn next(&mut self, jitter: f64) -> Duration {
         let wait = self.next.mul_f64(1.0 - jitter / 2.0);
         self.next = (self.next * 2).min(self.longest);
         wait
     }
 
     /// An attempt succeeded: begin again with the first wait.
-    pub(crate) fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.next = self.first;
     }
 }

@@ -1,8 +1,8 @@
-//! The contracts of `proto/` as Rust types, clients and servers: generated code, nothing else.
+//! The contracts of `proto/meshwork` as Rust types, clients and servers: generated code, nothing else.
 
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 
-/// The descriptors of every file in `proto/` and its imports, encoded, with comments: what reflection serves.
+/// The descriptors of every file in `proto/meshwork` and its imports, encoded, with comments: what reflection serves.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
 include!(concat!(env!("OUT_DIR"), "/contract.rs"));

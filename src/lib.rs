@@ -3,11 +3,12 @@
 //! A client finds the live instances of a service through the registry, and balances its calls over them:
 //!
 //! ```
-//! use meshwork::{Mesh, contract::shop::order::v1::order_service_client::OrderServiceClient};
+//! use meshwork::Mesh;
+//! use tonic_health::pb::health_client::HealthClient;
 //!
 //! # async fn example() -> Result<(), meshwork::MeshError> {
 //! let mesh = Mesh::connect("http://127.0.0.1:7600")?;
-//! let orders = OrderServiceClient::new(mesh.channel("order"));
+//! let order = HealthClient::new(mesh.channel("order")); // or any other client that tonic generates
 //! # Ok(())
 //! # }
 //! ```
@@ -20,15 +21,17 @@
 //! - [`discovery`]: who serves what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
 //! - [`channel`]: THE client stack: deadline, retry, hedge, transparent retry, `balance` (split, zone, P2C over our own load,
-//!   ejection), connection; they wait between attempts by `backoff`;
-//! - [`headers`], [`deadline`], [`trace`]: what client and server say to each other beside the call itself;
+//!   ejection), connection;
+//! - [`address`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what client and server say to each other beside the call itself;
 //! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
-//! - [`write`](mod@write): every durable change, decided by a pure [`Decider`](write::Decider) and committed in batches;
-//! - [`event`]: what was committed, as a log that others read in order, and the reading of theirs;
-//! - [`store`]: the database underneath;
-//! - [`process`], [`telemetry`]: what the `main` of a service is made of.
+//! - [`backoff`], [`cause`], [`file_lock`]: waits between attempts, errors in one line, a file that one process holds at a time.
+//!
+//! # Beside this package
+//!
+//! - `meshwork-events`: what a service keeps: its store, its log of events, and the reading of others' logs;
+//! - `meshwork-process`: the `main` of a service: flags, logs, signals, spans, metrics.
 
 pub mod contract;
 
@@ -38,15 +41,19 @@ pub mod discovery;
 
 pub mod policy;
 
+pub mod address;
+
+mod endpoint_set;
+
 mod balance;
 
 mod endpoint;
 
 pub mod channel;
 
-mod backoff;
+pub mod backoff;
 
-mod cause;
+pub mod cause;
 
 pub mod headers;
 
@@ -60,14 +67,6 @@ pub mod server;
 
 pub mod rpc;
 
-pub mod write;
-
-pub mod event;
-
-pub mod store;
-
-pub mod process;
-
-pub mod telemetry;
+pub mod file_lock;
 
 pub use mesh::{MAX_REGISTRIES, Mesh, MeshBuilder, MeshError};

@@ -2,18 +2,13 @@
 //!
 //! On the wire it is W3C's `traceparent` and `tracestate` (<https://www.w3.org/TR/trace-context/>); inside of a process it is
 //! what [`current`] says, for the task that works for a call. It is passed on whether or not this process exports spans. If it
-//! does ([`telemetry`](crate::telemetry)), the context is that of the span at hand, and a call without one begins a trace.
+//! does ([`install`]), the context is that of the span at hand, and a call without one begins a trace.
 
-use std::{fmt, future::Future, str::FromStr};
+use std::{fmt, future::Future, str::FromStr, sync::OnceLock};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use opentelemetry::{
-    Context,
-    trace::{SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState},
-};
 use tonic::Code;
 use tracing::Span;
-use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::rpc::code_name;
 
@@ -79,14 +74,14 @@ impl fmt::Display for TraceContext {
 
 impl TraceContext {
     /// Reads a call's headers. What cannot be read is as if it were not there, as W3C has it.
-    pub(crate) fn from_headers(headers: &HeaderMap) -> Option<Self> {
+    pub fn from_headers(headers: &HeaderMap) -> Option<Self> {
         let mut context: Self = headers.get(TRACEPARENT)?.to_str().ok()?.parse().ok()?;
         context.state = headers.get(TRACESTATE).filter(|state| state.len() <= MAX_STATE).cloned();
         Some(context)
     }
 
     /// Writes a call's headers, unless its caller has written them.
-    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
+    pub fn write_headers(&self, headers: &mut HeaderMap) {
         if headers.contains_key(TRACEPARENT) {
             return;
         }
@@ -97,27 +92,35 @@ impl TraceContext {
         }
     }
 
-    /// Makes `span` part of the trace.
-    pub(crate) fn adopt(&self, span: &Span) {
-        let state = self.state.as_ref().and_then(|state| state.to_str().ok());
-        let state = state.and_then(|state| TraceState::from_str(state).ok()).unwrap_or_default();
-        let (trace_id, span_id) = (TraceId::from(self.trace_id), SpanId::from(self.span_id));
-        let remote = SpanContext::new(trace_id, span_id, TraceFlags::new(self.flags), true, state);
-        // Fails only where spans are not exported.
-        let _ = span.set_parent(Context::new().with_remote_span_context(remote));
+    /// Makes `span` part of the trace, if spans are exported.
+    pub fn adopt(&self, span: &Span) {
+        if let Some(exporter) = EXPORTER.get() {
+            exporter.adopt(span, self);
+        }
     }
 
     /// Where a span is, if spans are exported.
-    pub(crate) fn of(span: &Span) -> Option<Self> {
-        let context = span.context();
-        let at = context.span().span_context().clone();
-        at.is_valid().then(|| Self {
-            trace_id: u128::from_be_bytes(at.trace_id().to_bytes()),
-            span_id: u64::from_be_bytes(at.span_id().to_bytes()),
-            flags: at.trace_flags().to_u8(),
-            state: HeaderValue::from_str(&at.trace_state().header()).ok().filter(|state| !state.is_empty()),
-        })
+    pub fn of(span: &Span) -> Option<Self> {
+        EXPORTER.get()?.context(span)
     }
+}
+
+/// Knows which place of a trace a span of `tracing` has: whoever exports spans.
+pub trait Exporter: Send + Sync {
+    /// Makes `span` part of the trace, below `parent`.
+    fn adopt(&self, span: &Span, parent: &TraceContext);
+
+    /// Where `span` is; `None` if it is not exported.
+    fn context(&self, span: &Span) -> Option<TraceContext>;
+}
+
+/// Of the whole process, as the subscriber of `tracing` is; and set by the same `main`.
+static EXPORTER: OnceLock<Box<dyn Exporter>> = OnceLock::new();
+
+/// Passes on the places of exported spans from now on, instead of what came in. The first call of a process counts.
+pub fn install(exporter: impl Exporter + 'static) {
+    // A second one would only do the same.
+    let _ = EXPORTER.set(Box::new(exporter));
 }
 
 /// Notes in a call's span that it has failed. The span has the fields `otel.status_code` and `rpc.response.status_code`.

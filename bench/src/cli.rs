@@ -3,23 +3,14 @@
 //! A benchmark is a module with its `Args` and a `run` that returns an [`Outcome`]; everything around it is done here, once.
 
 use std::{
-    fs::Permissions,
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::ExitCode,
-    time::SystemTime,
 };
 
 use clap::{Args, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
+use meshwork_harness::{report::Outcome, run::reported};
 
-use crate::{
-    chaos, deploy, echo, load,
-    machine::Machine,
-    query, recover, report,
-    report::{Outcome, Report},
-    rpc, saga, tail,
-};
+use crate::{deploy, echo, load, query, recover, rpc, saga, tail};
 
 /// Meshwork's benchmarks. Each prints a table and writes a report with the machine, every round and the figures.
 #[derive(Debug, Parser)]
@@ -46,8 +37,6 @@ struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// The shop under load while its processes are killed, stopped and cut off; and whether a promise was broken
-    Chaos(chaos::Args),
     /// Orders per second from CreateOrder to a terminal state seen on one watch stream
     Saga(saga::Args),
     /// How long orders wait for a customer process that was killed, and whether any is lost
@@ -68,7 +57,6 @@ enum Command {
 impl Command {
     fn name(&self) -> &'static str {
         match self {
-            Self::Chaos(_) => "chaos",
             Self::Saga(_) => "saga",
             Self::Recover(_) => "recover",
             Self::Query(_) => "query",
@@ -83,17 +71,6 @@ impl Command {
 /// Why a benchmark could not run.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The report or the databases cannot be kept.
-    #[error("cannot write to {}: {source}", path.display())]
-    Folder {
-        /// The folder.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// The shop under faults.
-    #[error(transparent)]
-    Chaos(#[from] chaos::Error),
     /// The saga.
     #[error(transparent)]
     Saga(#[from] saga::Error),
@@ -111,37 +88,16 @@ pub(crate) enum Error {
     Tail(#[from] tail::Error),
 }
 
-/// Exit codes of an interrupted run, as shells have them: 128 + SIGINT, 128 + SIGTERM.
-const INTERRUPTED: u8 = 130;
-const TERMINATED: u8 = 143;
-
 /// Runs the benchmark and reports it.
 pub(crate) async fn run(cli: Cli) -> ExitCode {
     if let Command::Echo(args) = &cli.command {
         // It drains on SIGTERM.
         return served(args.serve().await);
     }
-    let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
-    // Whichever way it ends: processes under test are gone when the run is dropped.
-    tokio::select! {
-        code = reported(&cli) => code,
-        _ = tokio::signal::ctrl_c() => ExitCode::from(INTERRUPTED),
-        _ = terminated.recv() => ExitCode::from(TERMINATED),
-    }
+    reported(cli.command.name(), &cli.common.out, async |scratch: &Path| measure(&cli.command, scratch).await).await
 }
 
-async fn reported(cli: &Cli) -> ExitCode {
-    match in_a_folder(cli).await {
-        Ok(report) if report.is_valid() => ExitCode::SUCCESS,
-        Ok(_) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("meshwork-bench {}: {error}", cli.command.name());
-            ExitCode::from(2)
-        }
-    }
-}
-
-fn served(served: Result<(), meshwork::process::Failure>) -> ExitCode {
+fn served(served: Result<(), meshwork_process::Failure>) -> ExitCode {
     match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -151,30 +107,8 @@ fn served(served: Result<(), meshwork::process::Failure>) -> ExitCode {
     }
 }
 
-/// Measures in a folder for the run's own data, which stays if something fails.
-async fn in_a_folder(cli: &Cli) -> Result<Report, Error> {
-    let out = &cli.common.out;
-    let failed = |source| Error::Folder { path: out.clone(), source };
-    std::fs::create_dir_all(out).map_err(failed)?;
-    // Whole, because processes under test have working directories of their own.
-    let whole = std::path::absolute(out).map_err(failed)?;
-    // To be passed through by a database server, which runs as a user of its own.
-    let searchable = Permissions::from_mode(0o711);
-    let scratch = tempfile::Builder::new().prefix("run-").permissions(searchable).tempdir_in(whole).map_err(failed)?;
-    let report = measure(cli, scratch.path()).await;
-    if !report.as_ref().is_ok_and(Report::is_valid) {
-        eprintln!("databases and logs of the run are in {}", scratch.keep().display());
-    }
-    report
-}
-
-async fn measure(cli: &Cli, scratch: &Path) -> Result<Report, Error> {
-    let out = &cli.common.out;
-    let folder = |source| Error::Folder { path: out.clone(), source };
-    let machine = Machine::read(scratch).map_err(folder)?;
-    let date = SystemTime::now();
-    let outcome: Outcome = match &cli.command {
-        Command::Chaos(args) => Box::pin(chaos::run(args, scratch)).await?,
+async fn measure(command: &Command, scratch: &Path) -> Result<Outcome, Error> {
+    Ok(match command {
         Command::Saga(args) => saga::run(args, scratch).await?,
         Command::Recover(args) => recover::run(args, scratch).await?,
         Command::Query(args) => query::run(args, scratch).await?,
@@ -182,12 +116,7 @@ async fn measure(cli: &Cli, scratch: &Path) -> Result<Report, Error> {
         Command::Tail(args) => tail::run(args).await?,
         Command::Deploy(args) => deploy::run(args).await?,
         Command::Echo(_) => unreachable!("it measures nothing: see `run`"),
-    };
-    let report = Report::new(cli.command.name(), date, machine, outcome);
-    let path = out.join(format!("{}.json", report.name));
-    report::write(&report, &path).map_err(folder)?;
-    println!("{report}\n{}", path.display());
-    Ok(report)
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Meshwork's benchmarks. Each measures one promise in rounds, prints a table and writes `target/bench/<name>.json`.
 
-mod chaos;
 mod cli;
 mod deploy;
 mod query;
@@ -14,24 +13,17 @@ mod echo;
 mod load;
 mod open_loop;
 mod postgres;
-mod process;
-mod shop_processes;
-
-mod direct;
 
 mod cpu;
-mod machine;
-mod report;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use meshwork::telemetry::{self, LogFormat};
+use meshwork_process::telemetry::{self, LogFormat};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     // What a mesh under test complains about belongs on the screen; what it tells besides costs nothing.
-    let _telemetry = telemetry::init(LogFormat::default(), "warn", None, "meshwork-bench")
-        .expect("a level is a filter, and nothing logs yet");
+    telemetry::init(LogFormat::default(), "warn").expect("a level is a filter, and nothing logs yet");
     cli::run(cli::Cli::parse()).await
 }

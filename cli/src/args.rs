@@ -6,7 +6,7 @@ mod source;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork::process::{HostPort, LogArgs, TelemetryArgs};
+use meshwork_process::{HostPort, LogArgs, TelemetryArgs};
 use prost_types::Timestamp;
 
 pub use policy::{

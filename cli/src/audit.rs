@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use meshwork::contract::shop::order::v1::OrderState;
+use meshwork_shop::contract::shop::order::v1::OrderState;
 
 /// What the mesh has acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,8 +17,8 @@ use meshwork::{
         Instance, InstanceStatus, ListInstancesRequest, ListServicesRequest, ListServicesResponse, Service,
         registry_service_client::RegistryServiceClient,
     },
-    rpc::ProtobufJson,
 };
+use meshwork_registry::ProtobufJson;
 use parking_lot::Mutex;
 use tonic::{Code, Response, Status};
 

@@ -3,7 +3,8 @@
 
 use std::{fmt::Display, io};
 
-use meshwork::{MeshError, process::Failure, rpc::code_name};
+use meshwork::{MeshError, rpc::code_name};
+use meshwork_process::Failure;
 use tonic::Status;
 
 use crate::fleet;

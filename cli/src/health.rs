@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use meshwork::process::HostPort;
+use meshwork_process::HostPort;
 use tokio::time::timeout;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
@@ -57,7 +57,7 @@ mod tests {
         rt::{TokioExecutor, TokioIo},
         service::TowerToHyperService,
     };
-    use meshwork::process::LogArgs;
+    use meshwork_process::LogArgs;
     use tokio::net::TcpListener;
     use tonic_health::{
         pb::health_server::HealthServer,

@@ -20,8 +20,8 @@ use meshwork::{
         },
     },
     discovery::stores::{Store, shared_store, some_differ},
-    rpc::ProtobufJson,
 };
+use meshwork_registry::ProtobufJson;
 use tokio::time::timeout;
 use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};

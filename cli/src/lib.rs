@@ -28,10 +28,11 @@ mod table;
 
 use std::io;
 
+use meshwork_process::Failure;
+use tokio_util::sync::CancellationToken;
+
 use args::{Cli, Command};
 use error::Error;
-use meshwork::process::Failure;
-use tokio_util::sync::CancellationToken;
 
 /// Does what a command line asks for, until it is done or `shutdown` is cancelled.
 ///

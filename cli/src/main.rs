@@ -2,9 +2,8 @@
 
 use std::process::ExitCode;
 
-use meshwork::process;
 use meshwork_cli::args::Cli;
 
 fn main() -> ExitCode {
-    process::main(Cli::telemetry, meshwork_cli::run)
+    meshwork_process::main(Cli::telemetry, meshwork_cli::run)
 }

@@ -10,13 +10,11 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use meshwork::{
-    contract::meshwork::event::v1::{
-        Fork, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
-        operations_service_client::OperationsServiceClient,
-    },
-    rpc::ProtobufJson,
+use meshwork::contract::meshwork::event::v1::{
+    Fork, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
+    operations_service_client::OperationsServiceClient,
 };
+use meshwork_registry::ProtobufJson;
 use prost_types::Timestamp;
 use tokio::time::timeout;
 use tonic::Status;

@@ -10,11 +10,10 @@ use meshwork::{
         AdoptStoreRequest, AdoptStoreResponse, InstanceRef, store_service_client::StoreServiceClient,
     },
     discovery::stores::{shared_store, some_differ},
-    process::with_causes,
-    rpc::ProtobufJson,
-    store::{self, BackupError},
 };
-
+use meshwork_events::store::{self, BackupError};
+use meshwork_process::with_causes;
+use meshwork_registry::ProtobufJson;
 use tonic::Code;
 
 use crate::{

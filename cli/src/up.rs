@@ -135,7 +135,7 @@ impl fmt::Display for TryIt<'_> {
 
 #[cfg(test)]
 mod tests {
-    use meshwork::process::Failure;
+    use meshwork_process::Failure;
 
     use super::*;
 

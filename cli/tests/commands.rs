@@ -6,13 +6,13 @@ use clap::Parser as _;
 use meshwork::{
     discovery::EndpointSet,
     policy::{Policy, RetryPolicy, SplitPolicy},
-    process::Failure,
 };
 use meshwork_cli::{
     args::Cli,
     fleet::{Config, Fleet, Replicas},
     run,
 };
+use meshwork_process::Failure;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

@@ -1,13 +1,12 @@
 //! What this service hears of orders: which events it reads, and what each means here.
 
-use meshwork::{
-    contract::{
-        meshwork::event::v1::{Event, GroupLifetime},
-        shop::order::v1::{OrderCancelled, OrderCreated, OrderRejected},
-    },
-    event::{MalformedEvent, Source},
+use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
+use meshwork_events::consumer::{MalformedEvent, Source, decode_event, event_id};
+use meshwork_shop::{
+    Amount,
+    contract::shop::order::v1::{OrderCancelled, OrderCreated, OrderRejected},
+    now_ms,
 };
-use meshwork_shop::{Amount, decode_event, event_id, now_ms};
 use prost::Name as _;
 
 use crate::{
@@ -46,7 +45,7 @@ fn input(event: &Event) -> Result<Input, MalformedEvent> {
 
 #[cfg(test)]
 mod tests {
-    use meshwork::contract::shop::{order::v1::RejectionReason, r#type::v1::Money};
+    use meshwork_shop::contract::shop::{order::v1::RejectionReason, r#type::v1::Money};
     use prost::{Message, Name};
     use prost_types::Any;
     use uuid::Uuid;

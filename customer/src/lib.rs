@@ -20,15 +20,15 @@ use std::{future::Future, io};
 use futures_util::Stream;
 use meshwork::{
     Mesh,
-    contract::{
-        meshwork::event::v1::event_service_client::EventServiceClient,
-        shop::{
-            customer::v1::customer_service_server::CustomerServiceServer,
-            order::v1::order_service_client::OrderServiceClient,
-        },
-    },
-    event::{Feed, Operations, Subscription},
+    contract::meshwork::event::v1::event_service_client::EventServiceClient,
     server::{self, Server, StoreScope},
+};
+use meshwork_events::{
+    consumer::{Operations, Subscription},
+    outbox::Feed,
+};
+use meshwork_shop::contract::shop::{
+    customer::v1::customer_service_server::CustomerServiceServer, order::v1::order_service_client::OrderServiceClient,
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -67,6 +67,7 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
+        .descriptors(meshwork_shop::contract::DESCRIPTORS)
         .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
         .add_mesh_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
         .reports(orders.health_name(), orders.condition())

@@ -1,7 +1,6 @@
 //! The service as a process of its own: its flags, and what they start.
 
-use meshwork::process::{Failure, InstanceArgs, StoreArgs, TelemetryArgs};
-use meshwork_shop::serve;
+use meshwork_process::{Failure, InstanceArgs, StoreArgs, TelemetryArgs, serve};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, SERVICE, open, run};

@@ -2,12 +2,16 @@
 //! if each had been cancelled.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use meshwork::{
-    contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
-    event::{Fork, Lost, Undo, Undone, first_id, partition_of},
-    rpc::Transport,
+use meshwork::rpc::Transport;
+use meshwork_events::{
+    consumer::{Fork, Lost, Undo, Undone, first_id},
+    outbox::partition_of,
+    store_status, write_status,
 };
-use meshwork_shop::{now_ms, store_status, write_status};
+use meshwork_shop::{
+    contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient},
+    now_ms,
+};
 use parking_lot::Mutex;
 use tonic::Status;
 use tonic_types::StatusExt as _;

@@ -1,16 +1,14 @@
 //! What this service hears of credit: which events it reads, and what each means here.
 
-use meshwork::{
-    contract::{
-        meshwork::event::v1::{Event, GroupLifetime},
-        shop::{
-            customer::v1::{CreditRefused, CreditReleased, CreditReserved, RefusalReason},
-            order::v1::RejectionReason,
-        },
+use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
+use meshwork_events::consumer::{MalformedEvent, Source, decode_event, event_id};
+use meshwork_shop::{
+    contract::shop::{
+        customer::v1::{CreditRefused, CreditReleased, CreditReserved, RefusalReason},
+        order::v1::RejectionReason,
     },
-    event::{MalformedEvent, Source},
+    now_ms,
 };
-use meshwork_shop::{decode_event, event_id, now_ms};
 use prost::Name as _;
 
 use crate::{

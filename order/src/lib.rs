@@ -21,13 +21,14 @@ use std::{future::Future, io, time::Duration};
 use futures_util::Stream;
 use meshwork::{
     Mesh,
-    contract::{
-        meshwork::event::v1::event_service_client::EventServiceClient,
-        shop::order::v1::order_service_server::OrderServiceServer,
-    },
-    event::{Feed, Operations, Subscription},
+    contract::meshwork::event::v1::event_service_client::EventServiceClient,
     server::{self, Server, StoreScope},
 };
+use meshwork_events::{
+    consumer::{Operations, Subscription},
+    outbox::Feed,
+};
+use meshwork_shop::contract::shop::order::v1::order_service_server::OrderServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 /// How long an order waits for credit, unless said otherwise.
@@ -68,6 +69,7 @@ where
     let server = store
         .served_by(server, StoreScope::Service)
         .add_service(OrderServiceServer::new(rpcs))
+        .descriptors(meshwork_shop::contract::DESCRIPTORS)
         .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
         // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
         .add_mesh_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())

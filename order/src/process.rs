@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use meshwork::process::{Failure, InstanceArgs, StoreArgs, TelemetryArgs, parse_duration};
-use meshwork_shop::serve;
+use meshwork_process::{Failure, InstanceArgs, StoreArgs, TelemetryArgs, parse_duration, serve};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Config, SERVICE, open, run};

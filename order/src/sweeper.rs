@@ -6,7 +6,7 @@
 use std::{error::Error, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use meshwork::{store::StoreError, write::WriteError};
+use meshwork_events::{store::StoreError, writer::WriteError};
 use meshwork_shop::now_ms;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;

@@ -1,11 +1,11 @@
 //! The service as a real process: what it says, and how it ends.
 
-use meshwork::{
-    event::Outbox,
-    process::Listener,
+use meshwork_events::{
+    outbox::Outbox,
     store::{self, Migration},
 };
 use meshwork_fixture::{EarlyService, expect_refused_flags};
+use meshwork_process::Listener;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_meshwork-order");
 

@@ -2,18 +2,16 @@
 //!
 //! An event that makes no sense is an error, which stops its partition: guessing would make the view wrong for good.
 
-use meshwork::{
-    contract::{
-        meshwork::event::v1::{Event, GroupLifetime},
-        shop::{
-            customer::v1::{CreditLimitUpdated, CreditReleased, CreditReserved, CustomerCreated},
-            order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected, RejectionReason},
-            r#type::v1::Money,
-        },
+use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
+use meshwork_events::consumer::{MalformedEvent, Source, decode_event, event_id};
+use meshwork_shop::{
+    Amount,
+    contract::shop::{
+        customer::v1::{CreditLimitUpdated, CreditReleased, CreditReserved, CustomerCreated},
+        order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected, RejectionReason},
+        r#type::v1::Money,
     },
-    event::{MalformedEvent, Source},
 };
-use meshwork_shop::{Amount, decode_event, event_id};
 use prost_types::Timestamp;
 
 use crate::{

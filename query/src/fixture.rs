@@ -2,12 +2,12 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use meshwork::{
-    contract::meshwork::event::v1::event_service_client::EventServiceClient,
-    event::{Feed, Outbox, Subscription},
-    health::Condition,
+use meshwork::{contract::meshwork::event::v1::event_service_client::EventServiceClient, health::Condition};
+use meshwork_events::{
+    consumer::Subscription,
+    outbox::{Feed, NewEvent, Outbox},
     store::{self, StoreError, Transaction},
-    write::{Decider, NewEvent, Outcome, Rows, Writer},
+    writer::{Decider, Outcome, Rows, Writer},
 };
 use meshwork_shop::{Amount, Currency};
 use prost::{Message, Name};

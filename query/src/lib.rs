@@ -29,13 +29,11 @@ use std::{future::Future, io};
 use futures_util::Stream;
 use meshwork::{
     Mesh,
-    contract::{
-        meshwork::event::v1::event_service_client::EventServiceClient,
-        shop::query::v1::query_service_server::QueryServiceServer,
-    },
-    event::{Operations, Subscription},
+    contract::meshwork::event::v1::event_service_client::EventServiceClient,
     server::{self, Server, StoreScope},
 };
+use meshwork_events::consumer::{Operations, Subscription};
+use meshwork_shop::contract::shop::query::v1::query_service_server::QueryServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use open::{SERVICE, Store, open};
@@ -43,7 +41,6 @@ pub use view::View;
 
 use service::Service;
 use undo::{Rows, ThrowAway};
-
 /// What an instance is started with.
 pub struct Config {
     /// How it serves.
@@ -83,6 +80,7 @@ where
     let server = store
         .served_by(server, StoreScope::Instance)
         .add_service(QueryServiceServer::new(service))
+        .descriptors(meshwork_shop::contract::DESCRIPTORS)
         .add_mesh_service(operations.service())
         .reports(orders.health_name(), orders.condition())
         .reports(customers.health_name(), customers.condition())

@@ -5,5 +5,5 @@ use std::process::ExitCode;
 use meshwork_query::process::Args;
 
 fn main() -> ExitCode {
-    meshwork::process::main(|args: &Args| args.telemetry.clone(), Args::serve)
+    meshwork_process::main(|args: &Args| args.telemetry.clone(), Args::serve)
 }

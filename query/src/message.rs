@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-use meshwork::{
-    contract::shop::query::v1 as proto,
-    event::{Snapshot, SubscriptionState},
-    rpc::Domain,
-};
-use meshwork_shop::timestamp;
+use meshwork::rpc::Domain;
+use meshwork_events::consumer::{Snapshot, SubscriptionState};
+use meshwork_shop::{contract::shop::query::v1 as proto, timestamp};
 use uuid::Uuid;
 
 use crate::{

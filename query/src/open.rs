@@ -1,6 +1,6 @@
 //! The durable half of the service.
 
-use meshwork_shop::{OpenError, WriteSide};
+use meshwork_events::{EventStore, OpenError};
 
 use crate::{
     View,
@@ -12,7 +12,7 @@ use crate::{
 pub const SERVICE: &str = "query";
 
 /// The durable half of the service: the view, and how far it has come.
-pub type Store = WriteSide<View>;
+pub type Store = EventStore<View>;
 
 /// Opens the view in the database of `url`; it is made if it is missing. By default every instance has a view of its own,
 /// so reads scale by adding instances; `?synchronous=normal` is enough for it. A PostgreSQL view may be shared by several
@@ -21,7 +21,7 @@ pub type Store = WriteSide<View>;
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
-    let store = WriteSide::open(url, SERVICE, store::MIGRATIONS, View::default()).await?;
+    let store = EventStore::open(url, SERVICE, store::MIGRATIONS, View::default()).await?;
     let database = store.database();
     if database.peers().is_some() {
         database.migrate("query_shared", store::SHARED_MIGRATIONS).await?;

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use meshwork::{
     deadline,
-    event::{NotThePast, Past, Position, PositionToken, Progress},
-    rpc::Violations,
-    server::draining_status,
+    rpc::{Violations, draining_status},
+};
+use meshwork_events::{
+    consumer::{NotThePast, Past, Progress},
+    outbox::{Position, PositionToken},
 };
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;

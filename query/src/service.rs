@@ -4,6 +4,12 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::{Stream, TryFutureExt as _, future::try_join};
 use meshwork::{
+    health::Condition,
+    rpc::{Page, Violations},
+};
+use meshwork_events::{consumer::Past, outbox::PositionToken, store::Database, store_status};
+use meshwork_shop::{
+    check_id,
     contract::shop::{
         order::v1::OrderState,
         query::v1::{
@@ -12,12 +18,7 @@ use meshwork::{
             WatchOrdersResponse, query_service_server::QueryService,
         },
     },
-    event::{Past, PositionToken},
-    health::Condition,
-    rpc::{Page, Violations},
-    store::Database,
 };
-use meshwork_shop::{check_id, store_status};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;

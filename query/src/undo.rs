@@ -1,11 +1,12 @@
 //! What the view does about events that it has folded, and that their source has lost: rows that such an event has changed are
 //! thrown away, and their partitions are folded again from the beginning. All other rows take that as a repeat.
 
-use meshwork::{
-    event::{Lost, Position, Undo, Undone},
-    store::Database,
+use meshwork_events::{
+    consumer::{Lost, Undo, Undone},
+    outbox::Position,
+    store::{Database, MAX_ROWS_PER_STATEMENT},
+    store_status,
 };
-use meshwork_shop::{MAX_ROWS_PER_STATEMENT, store_status};
 use tonic::Status;
 use uuid::Uuid;
 

@@ -2,9 +2,9 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use meshwork::{
+use meshwork_events::{
     store::{StoreError, Transaction},
-    write::{Decider, Outcome, Rows},
+    writer::{Decider, Outcome, Rows},
 };
 
 use crate::{

@@ -1,7 +1,7 @@
 //! The service as a real process: what it says, and how it ends.
 
-use meshwork::process::Listener;
 use meshwork_fixture::{EarlyService, expect_refused_flags};
+use meshwork_process::Listener;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_meshwork-query");
 

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use meshwork::process::{Failure, HostPort, Listener, TelemetryArgs, parse_duration};
+use meshwork_process::{Failure, HostPort, Listener, TelemetryArgs, parse_duration};
 
 use crate::{Config, policies::PolicyStore};
 

@@ -5,6 +5,7 @@
 //! `request` checks it, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
 
 mod args;
+mod json;
 mod mount;
 mod policy_service;
 mod request;
@@ -36,6 +37,7 @@ use meshwork::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use args::Args;
+pub use json::ProtobufJson;
 pub use mount::RegistryServer;
 pub use service::Registry;
 pub use status::DOMAIN;

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use meshwork::process::{self, Failure};
+use meshwork_process::Failure;
 use meshwork_registry::{Args, run};
 
 fn main() -> ExitCode {
-    process::main(
+    meshwork_process::main(
         |args: &Args| args.telemetry.clone(),
         async |args, shutdown| {
             let (config, listener) = args.listen().await?;

@@ -6,7 +6,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use meshwork::{
-    channel::parse_address,
+    address::parse_address,
     contract::meshwork::registry::v1::{
         AdoptStoreRequest, IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus, Policy, RegisterRequest,
         SetPolicyRequest, StoreScope, WatchRequest,

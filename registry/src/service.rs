@@ -15,8 +15,7 @@ use meshwork::{
         ListInstancesRequest, ListInstancesResponse, ListServicesRequest, ListServicesResponse, RegisterRequest,
         Service, SetStatusRequest, WatchRequest, WatchResponse, registry_service_server::RegistryService,
     },
-    rpc::{Page, Violations},
-    server::draining_status,
+    rpc::{Page, Violations, draining_status},
 };
 use prost::Message as _;
 use tokio::time::timeout;

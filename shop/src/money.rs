@@ -2,9 +2,7 @@
 //!
 //! An [`Amount`] is never negative and never rounded: what does not fit is an error.
 
-use meshwork::contract::shop::r#type::v1::Money;
-
-use crate::{Currency, CurrencyError};
+use crate::{Currency, CurrencyError, contract::shop::r#type::v1::Money};
 
 /// Billionths in a unit: the resolution of `Money.nanos`.
 const NANOS_PER_UNIT: i64 = 1_000_000_000;

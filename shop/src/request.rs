@@ -2,11 +2,11 @@
 
 use std::hash::Hasher as _;
 
-use meshwork::{contract::shop::r#type::v1::Money, rpc::Violations};
+use meshwork::rpc::Violations;
 use prost::Message;
 use uuid::Uuid;
 
-use crate::Amount;
+use crate::{Amount, contract::shop::r#type::v1::Money};
 
 /// What a repeated creation is known by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

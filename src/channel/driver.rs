@@ -14,8 +14,8 @@ use super::{context::ChannelContext, service_config::ServiceConfig};
 use crate::{
     balance::Picker,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
-    discovery::EndpointSet,
     endpoint::{Endpoint, Traits, connection::connect::KeepConnected, peer::Peer},
+    endpoint_set::EndpointSet,
 };
 
 /// Where a channel's endpoints come from.

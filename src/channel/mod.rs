@@ -11,7 +11,6 @@
 //! layers are assembled in `stack`, speak `http`, and know nothing of tonic but its body and its status at the edge. What an
 //! answer means for any of them is decided in one place, `classify`.
 
-mod address;
 pub(crate) mod body;
 mod call;
 mod classify;
@@ -48,7 +47,6 @@ use tracing::Instrument as _;
 
 pub use crate::endpoint::connection::connector::{BoxedIo, Connector, Io};
 pub use crate::endpoint::stats::{CallStats, EndpointState, EndpointStats};
-pub use address::{InvalidAddress, parse_address};
 pub use call::WaitForReady;
 
 use body::observed;
@@ -68,7 +66,7 @@ pub(crate) use locality::Locality;
 use crate::{
     balance::Picker,
     deadline,
-    discovery::EndpointSet,
+    endpoint_set::EndpointSet,
     trace::{self, TraceContext},
 };
 

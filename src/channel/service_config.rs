@@ -15,7 +15,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use super::response_times::ResponseTimes;
 use crate::{
     contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus},
-    discovery::EndpointSet,
+    endpoint_set::EndpointSet,
     policy::Policy,
 };
 

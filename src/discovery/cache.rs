@@ -1,31 +1,33 @@
 //! The last endpoint sets on disk, each with its policy, so that a client that starts while the registry is away finds its services.
 //!
-//! One file per service, replaced whole. Written by a task of its own, off every hot path; the newest set wins, and sets
-//! in between may be skipped. A file that cannot be read is as good as none. Whoever may write to the folder may write
-//! anything: a policy is checked as if the registry had said it, and one that does not pass is left out.
+//! One file per service, replaced whole: a `ServiceInstances` of the contract, with its length before it. Written by a task of
+//! its own, off every hot path; the newest set wins, and sets in between may be skipped. A file that cannot be read, or is of
+//! somebody else, is as good as none. Whoever may write to the folder may write anything: what is read is bounded, a policy is
+//! checked as if the registry had said it, and one that does not pass is left out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use tokio::{fs, sync::Notify, time::sleep};
+use prost::Message as _;
+use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::endpoint::{EndpointSet, Endpoints};
 use crate::{
-    contract::meshwork::registry::v1::{self as contract, IdempotentMethod, Instance, InstanceStatus},
+    contract::meshwork::registry::v1::{Instance, ServiceInstances},
+    endpoint_set::{EndpointSet, Endpoints},
     policy::Policy,
-    rpc::ProtobufJson,
 };
 
 /// Between two writes: a rolling restart changes a set many times, and only the last is of use.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// Bytes of a file that is read: the 10,000 instances that a registry holds at most, at 3 KiB each.
+const MAX_BYTES: u64 = 32 << 20;
 
 /// The folder of endpoint sets. A cheap handle.
 #[derive(Clone, Debug)]
@@ -34,7 +36,6 @@ pub(crate) struct Cache(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     folder: PathBuf,
-    json: ProtobufJson,
     /// Sets that are not written yet, the latest of each service.
     pending: Mutex<BTreeMap<Arc<str>, EndpointSet>>,
     changed: Notify,
@@ -43,31 +44,29 @@ struct Shared {
 impl Cache {
     /// A cache in `folder`, which is made when it is needed.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self(Arc::new(Shared { folder, json: ProtobufJson::new(), pending: Mutex::default(), changed: Notify::new() }))
+        Self(Arc::new(Shared { folder, pending: Mutex::default(), changed: Notify::new() }))
     }
 
     /// What was last known of a service, if anything.
     pub(super) async fn load(&self, service: &str) -> Option<(Endpoints, Policy)> {
         let path = self.path(service);
-        let found = match fs::read(&path).await {
-            Ok(text) => serde_json::from_slice::<File>(&text).map_err(io::Error::from),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
-            Err(error) => Err(error),
-        };
-        match found {
-            Ok(file) if file.service == service => {
-                let policy = file.policy(&self.0.json).unwrap_or_else(|problem| {
-                    tracing::warn!(path = %path.display(), problem, "the last policy is left out");
-                    Policy::default()
-                });
-                Some((file.endpoints(), policy))
-            }
-            Ok(_) => None,
+        let file = path.clone();
+        let found = spawn_blocking(move || read(&file)).await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        let set = match found {
+            Ok(set) => set.filter(|set| set.service == service)?,
             Err(error) => {
                 tracing::warn!(path = %path.display(), %error, "the last endpoint set cannot be read");
-                None
+                return None;
             }
-        }
+        };
+        let policy = set.policy.as_ref().map_or_else(|| Ok(Policy::default()), Policy::try_from);
+        let policy = policy.unwrap_or_else(|problem| {
+            tracing::warn!(path = %path.display(), %problem, "the last policy is left out");
+            Policy::default()
+        });
+        let named = |instance| Instance { service: service.to_owned(), ..instance };
+        let endpoints = set.instances.into_iter().map(named);
+        Some((Arc::new(endpoints.map(|instance| (instance.instance_id.clone(), instance.into())).collect()), policy))
     }
 
     /// Will be written soon.
@@ -97,20 +96,12 @@ impl Cache {
     async fn write_pending(&self) {
         let pending = std::mem::take(&mut *self.0.pending.lock().expect("no code panics while it holds this lock"));
         for (service, set) in pending {
-            if let Err(error) = self.write(&set).await {
+            let path = self.path(&service);
+            let written = spawn_blocking(move || write(&path, &message(&set))).await;
+            if let Err(error) = written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
                 tracing::warn!(%service, %error, "the endpoint set cannot be written");
             }
         }
-    }
-
-    async fn write(&self, set: &EndpointSet) -> io::Result<()> {
-        let path = self.path(&set.service);
-        let text = serde_json::to_vec_pretty(&File::new(set, &self.0.json))?;
-        fs::create_dir_all(&self.0.folder).await?;
-        // Of its own for every process, so that two that share the folder do not write into each other's.
-        let draft = path.with_extension(format!("{}.draft", std::process::id()));
-        fs::write(&draft, text).await?;
-        fs::rename(&draft, &path).await
     }
 
     fn path(&self, service: &str) -> PathBuf {
@@ -119,107 +110,51 @@ impl Cache {
             .chars()
             .map(|c| if c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' { c } else { '_' })
             .collect();
-        Path::new(&self.0.folder).join(format!("{safe}.json"))
+        self.0.folder.join(format!("{safe}.endpoints"))
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct File {
-    service: String,
-    instances: Vec<Entry>,
-    /// The contract's, as protobuf JSON, if it is not the default.
-    #[serde(default)]
-    policy: Option<Value>,
+/// What is kept of a set. The default policy is not: a later version may have a better one.
+fn message(set: &EndpointSet) -> ServiceInstances {
+    let policy = (*set.policy != Policy::default()).then(|| set.policy.message(&set.service));
+    let instances = set.endpoints.values().map(|instance| Instance::clone(instance)).collect();
+    ServiceInstances { service: set.service.to_string(), known: set.known, instances, policy }
 }
 
-/// An instance, as far as it is of use without a registry.
-#[derive(Serialize, Deserialize)]
-struct Entry {
-    instance_id: String,
-    address: String,
-    #[serde(default)]
-    version: String,
-    #[serde(default)]
-    zone: String,
-    #[serde(default)]
-    weight: u32,
-    #[serde(default)]
-    labels: BTreeMap<String, String>,
-    /// Method and level.
-    #[serde(default)]
-    idempotent_methods: Vec<(String, i32)>,
-    /// Those of them that do not stream.
-    #[serde(default)]
-    unary_methods: BTreeSet<String>,
-    status: i32,
+/// The message in a file; `None` if there is no file.
+fn read(path: &Path) -> io::Result<Option<ServiceInstances>> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(MAX_BYTES).read_to_end(&mut bytes)?;
+    let mut rest = bytes.as_slice();
+    // The length finds a file that was cut, also at the end of a field.
+    let length = prost::decode_length_delimiter(&mut rest)?;
+    if length != rest.len() {
+        let problem = format!("{} bytes follow where {length} were announced", rest.len());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    Ok(Some(ServiceInstances::decode(rest)?))
 }
 
-impl File {
-    fn new(set: &EndpointSet, json: &ProtobufJson) -> Self {
-        let policy = (*set.policy != Policy::default()).then(|| json.value(&set.policy.message(&set.service)));
-        Self {
-            service: set.service.to_string(),
-            instances: set.endpoints.values().map(|instance| Entry::new(instance)).collect(),
-            policy,
-        }
-    }
-
-    fn policy(&self, json: &ProtobufJson) -> Result<Policy, String> {
-        let Some(policy) = self.policy.clone() else { return Ok(Policy::default()) };
-        let policy = json.read_value::<contract::Policy>(policy).map_err(|error| error.to_string())?;
-        Policy::try_from(&policy).map_err(|violations| violations.to_string())
-    }
-
-    fn endpoints(self) -> Endpoints {
-        let Self { service, instances, .. } = self;
-        let instance = |entry: Entry| (entry.instance_id.clone(), Arc::new(entry.instance(&service)));
-        Arc::new(instances.into_iter().map(instance).collect())
-    }
-}
-
-impl Entry {
-    fn new(instance: &Instance) -> Self {
-        let methods = &instance.idempotent_methods;
-        Self {
-            instance_id: instance.instance_id.clone(),
-            address: instance.address.clone(),
-            version: instance.version.clone(),
-            zone: instance.zone.clone(),
-            weight: instance.weight,
-            labels: instance.labels.clone().into_iter().collect(),
-            idempotent_methods: methods.iter().map(|m| (m.method.clone(), m.idempotency_level)).collect(),
-            unary_methods: methods.iter().filter(|m| m.unary).map(|m| m.method.clone()).collect(),
-            status: instance.status,
-        }
-    }
-
-    fn instance(self, service: &str) -> Instance {
-        let methods = self.idempotent_methods.into_iter();
-        Instance {
-            service: service.to_owned(),
-            instance_id: self.instance_id,
-            address: self.address,
-            version: self.version,
-            zone: self.zone,
-            weight: self.weight,
-            labels: self.labels.into_iter().collect(),
-            grpc_services: Vec::new(),
-            idempotent_methods: methods
-                .map(|(method, idempotency_level)| {
-                    let unary = self.unary_methods.contains(&method);
-                    IdempotentMethod { method, idempotency_level, unary }
-                })
-                .collect(),
-            status: InstanceStatus::try_from(self.status).unwrap_or_default().into(),
-            ..Instance::default()
-        }
-    }
+fn write(path: &Path, set: &ServiceInstances) -> io::Result<()> {
+    fs::create_dir_all(path.parent().expect("a file in the folder"))?;
+    // Of its own for every process, so that two that share the folder do not write into each other's.
+    let draft = path.with_extension(format!("{}.draft", std::process::id()));
+    fs::write(&draft, set.encode_length_delimited_to_vec())?;
+    fs::rename(&draft, path)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::SplitPolicy;
+    use crate::{
+        contract::meshwork::registry::v1::{self as contract, IdempotentMethod, InstanceStatus},
+        policy::SplitPolicy,
+    };
 
     fn set(ids: &[&str]) -> EndpointSet {
         let instance = |id: &&str| Instance {
@@ -260,48 +195,74 @@ mod tests {
         assert_eq!(files, 1, "no drafts are left");
     }
 
-    #[tokio::test]
-    async fn a_broken_file_is_as_good_as_none() {
+    /// A folder where the file of `order` holds these bytes.
+    fn holding(bytes: &[u8]) -> (tempfile::TempDir, Cache) {
         let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("order.json"), "{\"service\": \"ord").expect("written");
-        assert_eq!(Cache::new(folder.path().to_owned()).load("order").await, None);
+        std::fs::write(folder.path().join("order.endpoints"), bytes).expect("written");
+        let cache = Cache::new(folder.path().to_owned());
+        (folder, cache)
+    }
+
+    #[tokio::test]
+    async fn a_broken_or_foreign_file_is_as_good_as_none() {
+        let whole = message(&set(&["a"])).encode_length_delimited_to_vec();
+        let other = ServiceInstances { service: "customer".into(), ..Default::default() };
+        for bytes in [
+            &[][..],
+            &whole[..whole.len() - 1],
+            &whole[1..],
+            b"{\"service\": \"order\", \"instances\": []}",
+            &[whole.as_slice(), b"more"].concat(),
+            &[0xff; 100],
+            &other.encode_length_delimited_to_vec(),
+        ] {
+            assert_eq!(holding(bytes).1.load("order").await, None, "{bytes:?}");
+        }
+        assert!(holding(&whole).1.load("order").await.is_some());
+    }
+
+    #[tokio::test]
+    async fn no_more_is_read_than_a_registry_could_have_said() {
+        let (folder, cache) = holding(&[]);
+        let file = File::options().write(true).open(folder.path().join("order.endpoints")).expect("there");
+        // A hole: it takes no room on the disk.
+        file.set_len(MAX_BYTES * 1000).expect("made larger");
+        assert_eq!(cache.load("order").await, None);
     }
 
     #[tokio::test]
     async fn a_policy_that_a_registry_could_not_have_said_is_left_out_and_the_endpoints_stay() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let cache = Cache::new(folder.path().to_owned());
+        let second = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+        let retry = |retry| contract::Policy { retry: Some(retry), ..Default::default() };
+        let attempts =
+            |max_attempts| retry(contract::RetryPolicy { max_attempts: Some(max_attempts), ..Default::default() });
+        let long = contract::RetryPolicy {
+            backoff_min: second(300_000_000_000),
+            backoff_max: second(300_000_000_000),
+            ..Default::default()
+        };
+        let ejection = contract::EjectionPolicy { base_time: second(-1), ..Default::default() };
+        let split = contract::SplitPolicy { weights: [("v1".into(), 0)].into() };
         for (policy, good) in [
-            (r#"{"retry": {"maxAttempts": 10}}"#, true),
-            (r#"{"retry": {"maxAttempts": 4000000000}}"#, false),
-            (r#"{"retry": {"backoffMin": "300000000000s", "backoffMax": "300000000000s"}}"#, false),
-            (r#"{"ejection": {"baseTime": "-1s"}}"#, false),
-            (r#"{"split": {"weights": {"v1": 0}}}"#, false),
-            // What the version before has written.
-            (r#"{"timeout": {"secs": 2, "nanos": 0}, "retry": {"max_attempts": 4000000000}}"#, false),
+            (attempts(10), true),
+            (attempts(4_000_000_000), false),
+            (retry(long), false),
+            (contract::Policy { ejection: Some(ejection), ..Default::default() }, false),
+            (contract::Policy { split: Some(split), ..Default::default() }, false),
         ] {
-            let instances = r#"[{"instance_id": "a", "address": "a:1", "status": 2}]"#;
-            let text = format!(r#"{{"service": "order", "instances": {instances}, "policy": {policy}}}"#);
-            std::fs::write(folder.path().join("order.json"), text).expect("written");
+            let kept = ServiceInstances { policy: Some(policy.clone()), ..message(&set(&["a"])) };
+            let (_folder, cache) = holding(&kept.encode_length_delimited_to_vec());
 
-            let (endpoints, loaded) = cache.load("order").await.expect(policy);
+            let (endpoints, loaded) = cache.load("order").await.expect("the endpoints");
 
             assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["a"]);
-            assert_eq!(loaded != Policy::default(), good, "{policy}");
+            assert_eq!(loaded != Policy::default(), good, "{policy:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_file_of_a_version_without_policies_is_read_with_the_default() {
-        let folder = tempfile::tempdir().expect("a folder");
-        std::fs::write(folder.path().join("order.json"), r#"{"service": "order", "instances": []}"#).expect("written");
-        let loaded = Cache::new(folder.path().to_owned()).load("order").await;
-        assert_eq!(loaded, Some((Endpoints::default(), Policy::default())));
     }
 
     #[test]
     fn no_name_leads_out_of_the_folder() {
         let cache = Cache::new("/cache".into());
-        assert_eq!(cache.path("../../etc/passwd"), Path::new("/cache/______etc_passwd.json"));
+        assert_eq!(cache.path("../../etc/passwd"), Path::new("/cache/______etc_passwd.endpoints"));
     }
 }

@@ -7,11 +7,11 @@ use std::{
 
 use prost_types::Timestamp;
 
-use super::endpoint::Endpoints;
 use crate::{
     contract::meshwork::registry::v1::{
         self as contract, Change, Instance, ResumePoint, Snapshot, WatchResponse, watch_response::Event,
     },
+    endpoint_set::Endpoints,
     policy::Policy,
 };
 

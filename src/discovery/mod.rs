@@ -11,7 +11,6 @@
 
 pub(crate) mod announce;
 mod cache;
-mod endpoint;
 mod fold;
 pub mod stores;
 mod union;
@@ -30,7 +29,7 @@ use tokio::sync::watch as latest;
 use crate::contract::meshwork::registry::v1::InstanceStatus;
 use union::Union;
 
-pub use endpoint::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
+pub use crate::endpoint_set::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
 
 pub(crate) use cache::Cache;
 pub(crate) use watch::run;

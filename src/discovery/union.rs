@@ -13,12 +13,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use prost_types::Timestamp;
 
-use super::{
-    endpoint::{EndpointSet, Endpoints},
-    fold::{Service, View},
-};
+use super::fold::{Service, View};
 use crate::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, ResumePoint, WatchResponse},
+    endpoint_set::{EndpointSet, Endpoints},
     policy::Policy,
 };
 

@@ -27,7 +27,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::discovery::DEFAULT_WEIGHT;
+use crate::endpoint_set::DEFAULT_WEIGHT;
 use connection::handle::ConnectionHandle;
 use load::Load;
 use outlier_detection::{CallSignal, OutlierState};

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use http::{HeaderValue, uri::Authority};
 
-use crate::channel::parse_address;
+use crate::address::parse_address;
 
 /// One endpoint at one address, cheap to copy.
 #[derive(Clone, Debug)]

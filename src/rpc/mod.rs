@@ -1,20 +1,20 @@
-//! What every rpc handler needs beside its rules: errors with details, pages, durations, JSON, and opaque tokens.
+//! What every rpc handler needs beside its rules: errors with details, pages, durations, and opaque tokens.
 
 mod code;
 mod duration;
-mod json;
 mod page;
 mod status;
+mod stream_end;
 mod token;
 mod transport;
 
 pub use code::code_name;
 pub use duration::duration;
-pub use json::ProtobufJson;
 pub use page::Page;
 pub use status::{Domain, Violations};
-pub use token::InvalidToken;
+pub use stream_end::{draining_status, not_serving_status};
+pub use token::{InvalidToken, decode_token, encode_token};
 pub use transport::Transport;
 
 pub(crate) use code::{code_in, code_of};
-pub(crate) use token::{decode, encode};
+pub(crate) use stream_end::SERVER;

@@ -47,7 +47,7 @@ impl Page {
 
     /// The `next_page_token` that leads to the rows after `last_key`.
     pub fn token_after(filter: &[u8], last_key: &[u8]) -> String {
-        token::encode(&TokenBody { filter: hash(filter), last_key: last_key.to_vec() })
+        token::encode_token(&TokenBody { filter: hash(filter), last_key: last_key.to_vec() })
     }
 }
 
@@ -55,7 +55,7 @@ fn decode(filter: &[u8], page_token: &str) -> Result<Option<Vec<u8>>, InvalidTok
     if page_token.is_empty() {
         return Ok(None);
     }
-    let body: TokenBody = token::decode(page_token)?;
+    let body: TokenBody = token::decode_token(page_token)?;
     if body.filter == hash(filter) { Ok(Some(body.last_key)) } else { Err(InvalidToken) }
 }
 

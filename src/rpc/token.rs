@@ -11,11 +11,16 @@ const MAX_TOKEN_LEN: usize = 1024;
 #[error("not a token that this service gave out for this request")]
 pub struct InvalidToken;
 
-pub(crate) fn encode(message: &impl Message) -> String {
+/// The text of a token.
+pub fn encode_token(message: &impl Message) -> String {
     URL_SAFE_NO_PAD.encode(message.encode_to_vec())
 }
 
-pub(crate) fn decode<M: Message + Default>(token: &str) -> Result<M, InvalidToken> {
+/// Reads what [`encode_token`] has written.
+///
+/// # Errors
+/// [`InvalidToken`] if the text is too long, or is not such a message.
+pub fn decode_token<M: Message + Default>(token: &str) -> Result<M, InvalidToken> {
     if token.len() > MAX_TOKEN_LEN {
         return Err(InvalidToken);
     }

@@ -5,7 +5,7 @@ use tonic::{body::Body, client::GrpcService};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What a generated client can send its calls through: a [`Channel`](crate::channel::Channel), or a server itself. Only a name
+/// What a generated client can send its calls through: a channel of the mesh, or a server itself. Only a name
 /// for the bounds.
 pub trait Transport:
     GrpcService<

@@ -17,7 +17,7 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     Limits,
-    fault::{self, ERRORS, malformed},
+    fault::{self, malformed},
     infrastructure::Kind,
     layers::Handler,
     methods::{Flow, Methods},
@@ -29,7 +29,7 @@ use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal},
     health::Condition,
-    rpc::code_of,
+    rpc::{SERVER, code_of},
     trace::{self, TraceContext},
 };
 
@@ -130,7 +130,7 @@ impl Stack {
             return Ok(*kind);
         }
         let message = format!("service {service} is not served by instance {}", self.shown_instance());
-        Err(Box::new(ERRORS.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
+        Err(Box::new(SERVER.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
     }
 
     /// Whoever comes directly, or with an old list of endpoints, must not be served from a store that is not the service's.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use http::HeaderValue;
 
 use super::{Error, Limits};
-use crate::discovery::DEFAULT_WEIGHT;
+use crate::endpoint_set::DEFAULT_WEIGHT;
 
 /// Who a server is, and how it behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,11 +7,8 @@ use tonic::{Code, Status, body::Body, codegen::StdError};
 
 use crate::{
     headers::{INSTANCE, REFUSED, Refusal, drop_unreadable_details},
-    rpc::Domain,
+    rpc::SERVER,
 };
-
-/// Who these errors come from.
-pub(super) const ERRORS: Domain = Domain::new("server.meshwork");
 
 /// How tonic-prost's INTERNAL begins when a request's bytes are not its message.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
@@ -23,47 +20,35 @@ const MAX_MESSAGE: usize = 1024;
 /// Bytes of a status's details as they are sent. Larger ones are left out, for the same reason.
 const MAX_DETAILS: usize = 4 * 1024;
 
-/// What a long stream ends with when its server leaves: the client moves to another instance.
-pub fn draining_status() -> Status {
-    ERRORS.error(Code::Unavailable, Refusal::Draining.reason(), "this instance is draining: continue on another one")
-}
-
-/// What a long stream ends with while its server is NOT_SERVING (see [`Server::serving`](super::Server::serving)): the client
-/// moves to another instance.
-pub fn not_serving_status(problem: &str) -> Status {
-    let message = format!("this instance is NOT_SERVING ({problem}): continue on another one");
-    ERRORS.error(Code::Unavailable, "NOT_SERVING", message)
-}
-
 /// The answer to a call that was not started.
 pub(super) fn refused(refusal: Refusal, message: impl Into<String>) -> Response<Body> {
-    let mut response: Response<Body> = ERRORS.error(refusal.code(), refusal.reason(), message).into_http();
+    let mut response: Response<Body> = SERVER.error(refusal.code(), refusal.reason(), message).into_http();
     response.headers_mut().insert(REFUSED, HeaderValue::from_static(refusal.name()));
     response
 }
 
 /// The caller's bytes are not a request.
 pub(super) fn malformed(message: impl Into<String>) -> Status {
-    ERRORS.error(Code::InvalidArgument, "MALFORMED_REQUEST", message)
+    SERVER.error(Code::InvalidArgument, "MALFORMED_REQUEST", message)
 }
 
 /// What a call that ran past its deadline ends with.
 pub(super) fn deadline_exceeded() -> Status {
-    ERRORS.error(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call was cut at its deadline")
+    SERVER.error(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call was cut at its deadline")
 }
 
 /// What a call ends with whose handler panicked: logged, and nothing of it told to the caller.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
     tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked");
-    ERRORS.error(Code::Internal, "PANIC", "the handler failed")
+    SERVER.error(Code::Internal, "PANIC", "the handler failed")
 }
 
 /// What a call ends with if a layer fails: with a status that it fails with; of anything else nothing is told to the caller.
 pub(super) fn of_layer(error: StdError) -> Status {
     Status::try_from_error(error).unwrap_or_else(|error| {
         tracing::error!(error = &*error as &dyn Error, "a layer failed");
-        ERRORS.error(Code::Internal, "LAYER_FAILED", "a layer of the server failed")
+        SERVER.error(Code::Internal, "LAYER_FAILED", "a layer of the server failed")
     })
 }
 

@@ -37,7 +37,6 @@ use tower::{Layer, Service};
 
 pub use config::Config;
 pub use error::Error;
-pub use fault::{draining_status, not_serving_status};
 pub use layers::Routed;
 pub use limits::Limits;
 pub use store::{ServedStore, StoreScope};
@@ -213,14 +212,15 @@ impl Server {
         self
     }
 
-    /// Fires when the server leaves and has told everybody: every long stream shall end now with [`draining_status`], so
+    /// Fires when the server leaves and has told everybody: every long stream shall end now with
+    /// [`draining_status`](crate::rpc::draining_status), so
     /// that its client moves to another instance. Streams that go on are aborted at the drain limit.
     pub fn draining(&self) -> CancellationToken {
         self.0.draining.clone()
     }
 
     /// What all calls depend on, as one condition: well while the server is SERVING, or leaves. Every long stream shall end with
-    /// [`not_serving_status`] while it is not, because a client does not look again where a stream comes from.
+    /// [`not_serving_status`](crate::rpc::not_serving_status) while it is not, because a client does not look again where a stream comes from.
     pub fn serving(&self) -> Condition {
         self.0.conditions.together.condition()
     }

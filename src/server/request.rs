@@ -14,10 +14,8 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
-use super::{
-    fault::{ERRORS, malformed},
-    methods::Flow,
-};
+use super::{fault::malformed, methods::Flow};
+use crate::rpc::SERVER;
 
 /// gRPC puts a flag (0 or 1: compressed) and a big-endian length before each message.
 const PREFIX: usize = 5;
@@ -137,7 +135,7 @@ impl Frames {
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > self.limit {
             let message = format!("a message of {length} bytes is larger than the limit of {} bytes", self.limit);
-            return Err(ERRORS.error(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
+            return Err(SERVER.error(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
         }
         self.messages += 1;
         self.rest = length;

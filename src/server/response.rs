@@ -18,7 +18,7 @@ use tonic::{Code, Status, body::Body};
 use super::{fault, metrics::Timed};
 use crate::{
     deadline::{self, Deadline},
-    rpc::{code_in, code_of},
+    rpc::{code_in, code_of, draining_status},
 };
 
 /// The body of a streaming answer.
@@ -59,7 +59,7 @@ impl StreamBody {
             return Poll::Ready(fault::deadline_exceeded());
         }
         match &mut self.draining {
-            Some(draining) => draining.as_mut().poll(context).map(|()| fault::draining_status()),
+            Some(draining) => draining.as_mut().poll(context).map(|()| draining_status()),
             None => Poll::Pending,
         }
     }

@@ -1,12 +1,12 @@
 //! What callers get for requests that cannot be: the exact code, and details that say which field is wrong.
 
-use meshwork::contract::shop::{
+use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::{
     customer::v1::{CreateCustomerRequest, GetCustomerRequest, ListCustomersRequest, UpdateCreditLimitRequest},
     order::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, WatchOrderRequest},
     query::v1::{self as query, GetCustomerHistoryRequest, ListOrdersRequest},
     r#type::v1::Money,
 };
-use meshwork_fixture::{Engine, on_both_stores};
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;

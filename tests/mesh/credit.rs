@@ -1,8 +1,8 @@
 //! The credit line under concurrency: whatever comes at once, the limit holds.
 
 use futures_util::future::join_all;
-use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
 
 use crate::shop::{Shop, usd};
 

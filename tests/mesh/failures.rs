@@ -6,8 +6,8 @@ use std::sync::{
 };
 
 use futures_util::future::join_all;
-use meshwork::contract::shop::order::v1::{CreateOrderRequest, GetOrderRequest, OrderState};
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::order::v1::{CreateOrderRequest, GetOrderRequest, OrderState};
 use tokio::task::JoinSet;
 use tonic::Status;
 

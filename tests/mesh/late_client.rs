@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use clap::Parser;
-use meshwork::{
-    contract::{
-        meshwork::registry::v1::InstanceStatus,
-        shop::customer::v1::{GetCustomerRequest, customer_service_client::CustomerServiceClient},
-    },
-    process::InstanceArgs,
-};
+use meshwork::contract::meshwork::registry::v1::{InstanceStatus, ServiceInstances};
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_process::InstanceArgs;
+use meshwork_shop::contract::shop::customer::v1::{GetCustomerRequest, customer_service_client::CustomerServiceClient};
+use prost::Message as _;
 
 use crate::shop::{STUCK, Shop, usd};
 
@@ -28,9 +25,13 @@ async fn a_client_that_starts_while_the_registry_is_away_reaches_the_instances_l
     let shop = Shop::open_with(&engine, 1, |config| config.restart_after = Duration::from_secs(600)).await;
     let customer = shop.customer(usd(1500)).await;
     let folder = shop.home.folder().join("endpoints");
-    let (file, serving) = (folder.join("customer.json"), format!("\"status\": {}", InstanceStatus::Serving as i32));
+    let file = folder.join("customer.endpoints");
+    let is_serving = |bytes: Vec<u8>| {
+        let set = ServiceInstances::decode_length_delimited(bytes.as_slice()).expect("replaced whole");
+        set.instances.iter().any(|instance| instance.status() == InstanceStatus::Serving)
+    };
     let written = async {
-        while !std::fs::read_to_string(&file).is_ok_and(|text| text.contains(&serving)) {
+        while !std::fs::read(&file).is_ok_and(is_serving) {
             tokio::task::yield_now().await;
         }
     };

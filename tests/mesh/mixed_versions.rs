@@ -5,12 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use meshwork::contract::shop::{
+use meshwork_cli::fleet::{Databases, Views};
+use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::{
     customer::v1::ListCustomersRequest,
     order::v1::{Order, OrderState},
 };
-use meshwork_cli::fleet::{Databases, Views};
-use meshwork_fixture::{Engine, on_both_stores};
 use tokio::time::timeout;
 
 use crate::shop::{Home, STUCK, Shop, usd};

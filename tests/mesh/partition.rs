@@ -5,15 +5,12 @@
 use std::{io, ops::Range, time::Duration};
 
 use futures_util::future::join_all;
-use meshwork::{
-    Mesh,
-    channel::Connector,
-    contract::shop::{
-        customer::v1::customer_service_client::CustomerServiceClient,
-        order::v1::{OrderState, order_service_client::OrderServiceClient},
-    },
-};
+use meshwork::{Mesh, channel::Connector};
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::{
+    customer::v1::customer_service_client::CustomerServiceClient,
+    order::v1::{OrderState, order_service_client::OrderServiceClient},
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, duplex, split},
     net::TcpStream,

@@ -3,15 +3,15 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures_util::future::join_all;
-use meshwork::contract::shop::{
+use meshwork_cli::fleet::{Databases, Views};
+use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::{
     order::v1::{OrderState, RejectionReason},
     query::v1::{
         GetCustomerHistoryRequest, GetOrderRequest, GetProjectionStatusRequest, ListOrdersRequest,
         Order as ViewedOrder, ProjectionState, WatchOrdersRequest, WatchOrdersResponse,
     },
 };
-use meshwork_cli::fleet::{Databases, Views};
-use meshwork_fixture::{Engine, on_both_stores};
 use tokio::time::timeout;
 use tonic::{Code, Streaming};
 

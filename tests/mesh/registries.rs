@@ -7,9 +7,9 @@ use meshwork::{
     contract::meshwork::registry::v1::{
         InstanceStatus, ListInstancesRequest, registry_service_client::RegistryServiceClient,
     },
-    process::Listener,
     server::{self, Server},
 };
+use meshwork_process::Listener;
 use tokio::{net::TcpListener, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
 
 use crate::shop::{Shop, usd};
 

@@ -4,16 +4,14 @@
 use std::{fs, io, path::PathBuf};
 
 use clap::Parser as _;
-use meshwork::{
-    contract::shop::{
-        customer::v1::UpdateCreditLimitRequest,
-        order::v1::{Order, OrderState, RejectionReason},
-        query::v1::{GetCustomerHistoryRequest, GetProjectionStatusRequest},
-    },
-    store,
-};
 use meshwork_cli::args::Cli;
+use meshwork_events::store;
 use meshwork_fixture::{Dump, Engine, on_both_stores};
+use meshwork_shop::contract::shop::{
+    customer::v1::UpdateCreditLimitRequest,
+    order::v1::{Order, OrderState, RejectionReason},
+    query::v1::{GetCustomerHistoryRequest, GetProjectionStatusRequest},
+};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};

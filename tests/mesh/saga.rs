@@ -1,10 +1,10 @@
 //! The order saga from the outside: what becomes of an order, and why.
 
-use meshwork::contract::shop::{
+use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::{
     order::v1::{OrderState, RejectionReason},
     r#type::v1::Money,
 };
-use meshwork_fixture::{Engine, on_both_stores};
 use tonic::Code;
 use uuid::Uuid;
 

@@ -2,24 +2,22 @@
 
 use std::{path::Path, time::Duration};
 
-use meshwork::{
-    channel::Channel,
-    contract::shop::{
-        customer::v1::{
-            CreateCustomerRequest, Customer, GetCustomerRequest, customer_service_client::CustomerServiceClient,
-        },
-        order::v1::{
-            CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order, OrderState, WatchOrderRequest,
-            order_service_client::OrderServiceClient,
-        },
-        query::v1::{
-            GetOrderRequest as GetViewedOrderRequest, Order as ViewedOrder, query_service_client::QueryServiceClient,
-        },
-        r#type::v1::Money,
-    },
-};
+use meshwork::channel::Channel;
 use meshwork_cli::fleet::{Config, Databases, Fleet, Instance, Replicas, Views};
 use meshwork_fixture::{Engine, Place};
+use meshwork_shop::contract::shop::{
+    customer::v1::{
+        CreateCustomerRequest, Customer, GetCustomerRequest, customer_service_client::CustomerServiceClient,
+    },
+    order::v1::{
+        CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order, OrderState, WatchOrderRequest,
+        order_service_client::OrderServiceClient,
+    },
+    query::v1::{
+        GetOrderRequest as GetViewedOrderRequest, Order as ViewedOrder, query_service_client::QueryServiceClient,
+    },
+    r#type::v1::Money,
+};
 use tempfile::TempDir;
 use tonic::{Code, Status};
 

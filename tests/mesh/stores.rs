@@ -3,16 +3,11 @@
 use std::{fs, time::Duration};
 
 use clap::Parser as _;
-use meshwork::{
-    contract::{
-        meshwork::registry::v1::InstanceStatus,
-        shop::order::v1::{CreateOrderRequest, OrderState},
-    },
-    process::Listener,
-    server,
-};
+use meshwork::{contract::meshwork::registry::v1::InstanceStatus, server};
 use meshwork_cli::args::Cli;
 use meshwork_fixture::Engine;
+use meshwork_process::Listener;
+use meshwork_shop::contract::shop::order::v1::{CreateOrderRequest, OrderState};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;

@@ -3,17 +3,13 @@
 use std::collections::BTreeSet;
 
 use futures_util::stream;
-use meshwork::{
-    contract::{
-        meshwork::event::v1::{
-            Credit, Event, GroupLifetime, Open, Start, SubscribeRequest, event_service_client::EventServiceClient,
-            subscribe_request::Action, subscribe_response,
-        },
-        shop::order::v1::CreateOrderRequest,
-    },
-    event::PARTITIONS,
+use meshwork::contract::meshwork::event::v1::{
+    Credit, Event, GroupLifetime, Open, Start, SubscribeRequest, event_service_client::EventServiceClient,
+    subscribe_request::Action, subscribe_response,
 };
+use meshwork_events::outbox::PARTITIONS;
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::order::v1::CreateOrderRequest;
 use tokio::time::timeout;
 use tonic::Request;
 

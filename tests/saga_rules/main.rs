@@ -5,19 +5,21 @@ mod restored;
 
 use std::collections::BTreeSet;
 
-use meshwork::{
-    contract::{
-        meshwork::event::v1::Event,
-        shop::{
-            customer::v1::{CreditRefused, CreditReleased, CreditReserved},
-            order::v1::{OrderCreated, RejectionReason},
-        },
-    },
-    write::{Decider as _, NewEvent, Outcome, Rows},
-};
+use meshwork::contract::meshwork::event::v1::Event;
 use meshwork_customer::domain as credit;
+use meshwork_events::{
+    consumer::decode_event,
+    outbox::NewEvent,
+    writer::{Decider as _, Outcome, Rows},
+};
 use meshwork_order::domain as orders;
-use meshwork_shop::{Amount, Currency, decode_event};
+use meshwork_shop::{
+    Amount, Currency,
+    contract::shop::{
+        customer::v1::{CreditRefused, CreditReleased, CreditReserved},
+        order::v1::{OrderCreated, RejectionReason},
+    },
+};
 use proptest::prelude::*;
 use prost::Name as _;
 use uuid::Uuid;

@@ -13,16 +13,17 @@ use std::{
 };
 
 use futures_util::future::{join_all, try_join_all};
+use meshwork_harness::{
+    process::{self, Process},
+    report::{Failures, Figures, Outcome, quantile_ms},
+};
 use tokio::{task::spawn_blocking, time::Instant};
 use uuid::Uuid;
 
 use crate::{
     echo::{self, Echo, SERVICE},
     open_loop::offer,
-    process::{self, Process},
-    report::{Failures, Figures, Outcome, quantile_ms},
 };
-
 use traffic::{Reached, Traffic};
 
 /// Processes that serve at any time.

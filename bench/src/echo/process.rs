@@ -5,11 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use meshwork::{
     Mesh, MeshError,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
-    process::{Failure, HostPort, Listener},
 };
+use meshwork_harness::process::{self, Process};
+use meshwork_process::{Failure, HostPort, Listener};
 use tokio::{task::JoinHandle, time::timeout};
-
-use crate::process::{self, Process};
 
 /// How long endpoints may take to be seen in the mesh; a thousand of them take a second or two.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -10,11 +10,8 @@ use std::{
 };
 
 use futures_util::future::try_join_all;
-use meshwork::{
-    Mesh,
-    process::{Failure, InstanceArgs},
-    server::Server,
-};
+use meshwork::{Mesh, server::Server};
+use meshwork_process::{Failure, InstanceArgs};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::sleep,

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use meshwork::contract::shop::order::v1::OrderState;
+use meshwork_shop::contract::shop::order::v1::OrderState;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 

@@ -3,9 +3,9 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use meshwork::{
-    Mesh,
-    channel::Channel,
+use meshwork::{Mesh, channel::Channel};
+use meshwork_shop::{
+    Amount,
     contract::shop::{
         customer::v1::{CreateCustomerRequest, Customer, customer_service_client::CustomerServiceClient},
         order::v1::{CreateOrderRequest, OrderState, order_service_client::OrderServiceClient},
@@ -13,7 +13,6 @@ use meshwork::{
         r#type::v1::Money,
     },
 };
-use meshwork_shop::Amount;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::Streaming;
 use uuid::Uuid;

@@ -5,12 +5,13 @@
 use std::{future::Future, time::Duration};
 
 use hdrhistogram::Histogram;
+use meshwork_harness::report::Failures;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
 
-use crate::{cpu, report::Failures};
+use crate::cpu;
 
 /// How long the last orders may take once no more are begun; one that takes longer is lost.
 const LAST_ORDERS_LIMIT: Duration = Duration::from_secs(10);

@@ -8,9 +8,8 @@ mod placed;
 
 use std::{future::Future, io, time::Duration};
 
+use meshwork_harness::shop_processes;
 use tokio::time::timeout;
-
-use crate::shop_processes;
 
 pub(crate) use buyers::{Buyer, Buyers, reserved_orders};
 pub(crate) use closed::Closed;

@@ -2,12 +2,10 @@
 
 use std::{future::Future, time::Duration};
 
+use meshwork_harness::report::{Failures, quantile_ms};
 use tokio::time::timeout;
 
-use crate::{
-    open_loop::{Ended, offer},
-    report::{Failures, quantile_ms},
-};
+use crate::open_loop::{Ended, offer};
 
 /// How long an order may take; one that takes longer is lost. Several leases of a partition, and less than the saga's
 /// deadline, which would end it by rejecting it.

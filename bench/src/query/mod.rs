@@ -9,15 +9,14 @@ mod views;
 use std::{path::Path, time::Duration};
 
 use meshwork_cli::fleet::Replicas;
-use tokio::time::{Instant, sleep_until};
-use uuid::Uuid;
-
-use crate::{
-    load::{Buyers, Error, Open, Placed},
+use meshwork_harness::{
     report::{Failures, Figures, Outcome, medians},
     shop_processes::{self, Config, Programs, ShopProcesses, Store},
 };
+use tokio::time::{Instant, sleep_until};
+use uuid::Uuid;
 
+use crate::load::{Buyers, Error, Open, Placed};
 use reads::Reads;
 use views::Views;
 
@@ -60,7 +59,7 @@ pub(crate) struct Args {
 
 /// Measures the read side, with databases under `scratch`.
 pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
-    let programs = Programs::build().await.map_err(shop_processes::Error::from)?;
+    let programs = Programs::build(env!("CARGO_PKG_NAME")).await.map_err(shop_processes::Error::from)?;
     let (mut rounds, mut failures) = (Vec::new(), Failures::default());
     for round in 1..=args.rounds {
         let mut stages = Vec::new();

@@ -2,15 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use meshwork::{
-    Mesh,
-    channel::Channel,
-    contract::shop::query::v1::{GetOrderRequest, ListOrdersRequest, query_service_client::QueryServiceClient},
+use meshwork::{Mesh, channel::Channel};
+use meshwork_harness::report::Failures;
+use meshwork_shop::contract::shop::query::v1::{
+    GetOrderRequest, ListOrdersRequest, query_service_client::QueryServiceClient,
 };
 use tokio::{task::JoinSet, time::Instant};
 use uuid::Uuid;
 
-use crate::{load::Buyer, report::Failures};
+use crate::load::Buyer;
 
 /// Orders of a page: what fits a screen.
 const PAGE_SIZE: i32 = 10;

@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use meshwork::contract::shop::query::v1::{WatchOrdersRequest, WatchOrdersResponse};
+use meshwork_harness::{
+    direct,
+    report::quantile_ms,
+    shop_processes::{Instance, ShopProcesses},
+};
+use meshwork_shop::contract::shop::query::v1::{WatchOrdersRequest, WatchOrdersResponse};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -14,12 +19,7 @@ use tokio::{
 use tonic::Streaming;
 use uuid::Uuid;
 
-use crate::{
-    direct,
-    load::{Error, within},
-    report::quantile_ms,
-    shop_processes::{Instance, ShopProcesses},
-};
+use crate::load::{Error, within};
 
 /// How long a view may take to be watched; normally a few milliseconds.
 const OPEN_LIMIT: Duration = Duration::from_secs(30);

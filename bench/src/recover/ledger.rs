@@ -2,12 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use meshwork::{
-    Mesh,
-    contract::shop::{
-        customer::v1::{GetCustomerRequest, customer_service_client::CustomerServiceClient},
-        order::v1::{GetOrderRequest, OrderState, order_service_client::OrderServiceClient},
-    },
+use meshwork::Mesh;
+use meshwork_shop::contract::shop::{
+    customer::v1::{GetCustomerRequest, customer_service_client::CustomerServiceClient},
+    order::v1::{GetOrderRequest, OrderState, order_service_client::OrderServiceClient},
 };
 
 use crate::load::{self, Buyer, Error, Placed, PlacedOrder};

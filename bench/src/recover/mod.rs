@@ -11,14 +11,13 @@ use std::{path::Path, time::Duration};
 
 use meshwork_cli::fleet::Replicas;
 use meshwork_fixture::ServerError;
-use tokio::time::{Instant, sleep};
-
-use crate::{
-    load::{Buyers, Error, Open, open},
+use meshwork_harness::{
     report::{Failures, Figures, Outcome, medians, worst},
     shop_processes::{self, Config, Instance, Programs, ShopProcesses, Store},
 };
+use tokio::time::{Instant, sleep};
 
+use crate::load::{Buyers, Error, Open, open};
 use ledger::Ledger;
 
 /// Orders per second.
@@ -55,7 +54,7 @@ pub(crate) struct Args {
 
 /// Measures the recovery, with databases under `scratch`.
 pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
-    let programs = Programs::build().await.map_err(shop_processes::Error::from)?;
+    let programs = Programs::build(env!("CARGO_PKG_NAME")).await.map_err(shop_processes::Error::from)?;
     let (mut rounds, mut failures) = (Vec::new(), Failures::default());
     for round in 1..=args.rounds {
         let config = |store, customer| {

@@ -11,13 +11,12 @@ mod slice;
 use std::{path::Path, time::Duration};
 
 use meshwork::contract::meshwork::registry::v1::Instance;
-
-use crate::{
-    echo::{self, Echo, SERVICE},
+use meshwork_harness::{
     process,
     report::{Failures, Figures, Outcome, median},
 };
 
+use crate::echo::{self, Echo, SERVICE};
 use peers::Peer;
 use proxy::Proxy;
 use slice::Slice;

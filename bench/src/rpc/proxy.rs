@@ -7,10 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use meshwork_harness::process::Process;
 use tokio::{net::TcpStream, time::sleep};
 
 use super::Error;
-use crate::process::Process;
 
 /// How long a proxy may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(20);

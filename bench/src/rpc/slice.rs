@@ -6,13 +6,13 @@ use std::{
 };
 
 use hdrhistogram::Histogram;
+use meshwork_harness::report::Failures;
 use tokio::task::JoinSet;
 use tonic::{Status, body::Body, client::GrpcService, codegen::StdError};
 
 use crate::{
     cpu,
     echo::contract::{EchoRequest, echo_service_client::EchoServiceClient},
-    report::Failures,
 };
 
 /// What is echoed.

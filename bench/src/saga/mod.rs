@@ -21,13 +21,15 @@ use std::{
 use meshwork::MeshError;
 use meshwork_cli::fleet::{self, Databases, Replicas, Views};
 use meshwork_fixture::{Server, ServerError};
-
-use crate::{
-    load::{self, Closed, Open},
-    postgres, process,
+use meshwork_harness::{
+    process,
     report::{Failures, Figures, Outcome, medians},
 };
 
+use crate::{
+    load::{self, Closed, Open},
+    postgres,
+};
 use pgbench::Inserts;
 use shop::Shop;
 

@@ -6,9 +6,8 @@ use std::{
     time::Duration,
 };
 
+use meshwork_harness::process::{self, Process};
 use tokio::task::spawn_blocking;
-
-use crate::process::{self, Process};
 
 /// What `meshwork up` says when every instance serves.
 const READY: &str = "mesh is ready";
@@ -29,7 +28,7 @@ pub(super) struct Startup {
 
 /// The `meshwork` binary, built if need be.
 pub(super) async fn binary() -> Result<PathBuf, process::Error> {
-    blocking(|| Ok(process::build(&["meshwork-cli"])?.join("meshwork"))).await
+    blocking(|| Ok(process::build(env!("CARGO_PKG_NAME"), &["meshwork-cli"])?.join("meshwork"))).await
 }
 
 /// Starts a mesh on a free port with its data in `folder`, and ends it with SIGTERM.

@@ -11,16 +11,17 @@ use std::{path::PathBuf, time::Duration};
 use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use futures_util::future::try_join_all;
 use meshwork::contract::meshwork::registry::v1::Instance;
+use meshwork_harness::{
+    process::{self, Process},
+    report::{Failures, Figures, Outcome, quantile_ms},
+};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::{
     echo::{self, Echo, SERVICE, behave, contract::Behaviour},
     open_loop::{Ended, offer},
-    process::{self, Process},
-    report::{Failures, Figures, Outcome, quantile_ms},
 };
-
 use strategy::Strategy;
 
 /// Endpoints that are well throughout.

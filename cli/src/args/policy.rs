@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use meshwork::process::parse_duration;
+use meshwork_process::parse_duration;
 
 use super::source::SourceArgs;
 

@@ -1,7 +1,7 @@
 //! The flags of the commands that ask a registry.
 
 use clap::Args;
-use meshwork::process::{HostPort, LogArgs};
+use meshwork_process::{HostPort, LogArgs};
 
 /// Where a registry is, unless told otherwise.
 pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";

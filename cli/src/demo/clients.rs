@@ -5,13 +5,10 @@
 
 use std::{future::Future, sync::Once, time::Duration};
 
-use meshwork::{
-    Mesh,
-    channel::Channel,
-    contract::shop::{
-        customer::v1::customer_service_client::CustomerServiceClient,
-        order::v1::order_service_client::OrderServiceClient, query::v1::query_service_client::QueryServiceClient,
-    },
+use meshwork::{Mesh, channel::Channel};
+use meshwork_shop::contract::shop::{
+    customer::v1::customer_service_client::CustomerServiceClient, order::v1::order_service_client::OrderServiceClient,
+    query::v1::query_service_client::QueryServiceClient,
 };
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Response, Status};

@@ -3,13 +3,15 @@
 
 use std::time::Duration;
 
-use meshwork::contract::shop::{
-    customer::v1::GetCustomerRequest,
-    order::v1::{GetOrderRequest, OrderState},
-    query::v1::ListOrdersRequest,
-    r#type::v1::Money,
+use meshwork_shop::{
+    Amount,
+    contract::shop::{
+        customer::v1::GetCustomerRequest,
+        order::v1::{GetOrderRequest, OrderState},
+        query::v1::ListOrdersRequest,
+        r#type::v1::Money,
+    },
 };
-use meshwork_shop::Amount;
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Status};
 

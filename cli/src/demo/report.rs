@@ -2,7 +2,7 @@
 
 use std::io::{self, Write as _};
 
-use meshwork::contract::shop::order::v1::OrderState;
+use meshwork_shop::contract::shop::order::v1::OrderState;
 use serde::Serialize;
 
 use super::story::Outcome;

@@ -5,12 +5,14 @@ use std::{sync::Arc, time::Duration};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
-use meshwork::contract::shop::{
-    customer::v1::CreateCustomerRequest,
-    order::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, OrderState},
-    r#type::v1::Money,
+use meshwork_shop::{
+    Amount, Currency,
+    contract::shop::{
+        customer::v1::CreateCustomerRequest,
+        order::v1::{CancelOrderRequest, CreateOrderRequest, GetOrderRequest, OrderState},
+        r#type::v1::Money,
+    },
 };
-use meshwork_shop::{Amount, Currency};
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;

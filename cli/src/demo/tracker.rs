@@ -7,12 +7,10 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{
-    channel::Channel,
-    contract::shop::{
-        order::v1::OrderState,
-        query::v1::{WatchOrdersRequest, query_service_client::QueryServiceClient},
-    },
+use meshwork::channel::Channel;
+use meshwork_shop::contract::shop::{
+    order::v1::OrderState,
+    query::v1::{WatchOrdersRequest, query_service_client::QueryServiceClient},
 };
 use parking_lot::Mutex;
 use tokio::{

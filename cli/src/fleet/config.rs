@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{channel::Connector, store::FileLock};
+use meshwork::{channel::Connector, file_lock::FileLock};
 
 use super::{Databases, Error, Service};
 

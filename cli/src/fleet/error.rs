@@ -3,8 +3,8 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use meshwork::MeshError;
+use meshwork_events::OpenError;
 use meshwork_registry::policies::PolicyFileError;
-use meshwork_shop::OpenError;
 
 /// Why a mesh cannot start. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]

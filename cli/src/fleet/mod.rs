@@ -15,18 +15,18 @@ mod store;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use meshwork::{Mesh, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, store::FileLock};
+use meshwork::{Mesh, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, file_lock::FileLock};
 use meshwork_registry::policies::PolicyStore;
 use tokio::{net::TcpListener, time::timeout};
+
+use slot::Slot;
+use store::Stores;
 
 pub use config::{Config, InvalidReplicas, Replicas};
 pub use databases::{Databases, InvalidPostgresUrl, PostgresUrl, Views};
 pub use error::Error;
 pub use service::Service;
 pub use slot::Instance;
-
-use slot::Slot;
-use store::Stores;
 
 /// How long all instances together may take to be there; a cold start takes a fraction of a second.
 const START_LIMIT: Duration = Duration::from_secs(10);

@@ -2,7 +2,8 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use meshwork::{Mesh, process::Listener, server};
+use meshwork::{Mesh, server};
+use meshwork_process::Listener;
 use tokio_util::sync::CancellationToken;
 
 use super::{Config, Service, store::Stores};

@@ -13,7 +13,8 @@ use std::{
     time::Duration,
 };
 
-use meshwork::{Mesh, process::Listener, server};
+use meshwork::{Mesh, server};
+use meshwork_process::Listener;
 use meshwork_registry::policies::PolicyStore;
 use tokio::{
     net::TcpListener,

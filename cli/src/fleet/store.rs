@@ -6,8 +6,7 @@
 
 use std::{future::Future, path::PathBuf, pin::Pin};
 
-use meshwork::write::Decider;
-use meshwork_shop::{OpenError, WriteSide};
+use meshwork_events::{EventStore, OpenError, writer::Decider};
 
 use super::{Config, Databases, Error, Service, Views};
 
@@ -97,7 +96,7 @@ impl Stores {
     }
 }
 
-type Opening<'a, D> = Pin<Box<dyn Future<Output = Result<WriteSide<D>, OpenError>> + Send + 'a>>;
+type Opening<'a, D> = Pin<Box<dyn Future<Output = Result<EventStore<D>, OpenError>> + Send + 'a>>;
 type Open<D> = for<'a> fn(&'a str) -> Opening<'a, D>;
 
 /// Where an instance gets its store from.
@@ -105,7 +104,7 @@ pub(super) struct Source<D: Decider> {
     url: String,
     open: Open<D>,
     /// The store that all instances share; `None`: each opens its own.
-    shared: Option<WriteSide<D>>,
+    shared: Option<EventStore<D>>,
 }
 
 impl<D: Decider> Source<D> {
@@ -127,7 +126,7 @@ impl<D: Decider> Source<D> {
     }
 
     /// A store for one run of an instance.
-    pub(super) async fn take(&self) -> Result<WriteSide<D>, OpenError> {
+    pub(super) async fn take(&self) -> Result<EventStore<D>, OpenError> {
         match &self.shared {
             Some(store) => Ok(store.clone()),
             None => (self.open)(&self.url).await,
@@ -135,7 +134,7 @@ impl<D: Decider> Source<D> {
     }
 
     /// At the end of a run.
-    pub(super) async fn put_back(&self, store: &WriteSide<D>) {
+    pub(super) async fn put_back(&self, store: &EventStore<D>) {
         if self.shared.is_none() {
             store.close().await;
         }

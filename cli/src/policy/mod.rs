@@ -12,13 +12,11 @@ use std::{
     path::Path,
 };
 
-use meshwork::{
-    contract::meshwork::registry::v1::{
-        GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest, SplitPolicy,
-        policy_service_client::PolicyServiceClient,
-    },
-    rpc::ProtobufJson,
+use meshwork::contract::meshwork::registry::v1::{
+    GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest, SplitPolicy,
+    policy_service_client::PolicyServiceClient,
 };
+use meshwork_registry::ProtobufJson;
 
 use crate::{
     args::{PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, SplitArgs},

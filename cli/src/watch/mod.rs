@@ -13,8 +13,8 @@ use console::{Alignment, pad_str, style};
 use meshwork::{
     Mesh,
     contract::meshwork::registry::v1::{Instance, ResumePoint, WatchRequest, WatchResponse, watch_response::Event},
-    rpc::ProtobufJson,
 };
+use meshwork_registry::ProtobufJson;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -24,7 +24,6 @@ use crate::{
     error::Error,
     table::{printable, shorten},
 };
-
 use changes::{Change, Known};
 
 /// How long to wait before the next attempt to reach a registry that has gone: soon enough for a person who looks on.

@@ -1,11 +1,10 @@
 //! What the writer needs: one input against the rows that it touches, and these rows from and to the store.
 
-use meshwork::{
-    contract::shop::customer::v1::RefusalReason,
+use meshwork_events::{
     store::{StoreError, Transaction},
-    write::{Decider, Outcome, Rows},
+    writer::{Decider, Outcome, Rows},
 };
-use meshwork_shop::{Amount, RequestKey};
+use meshwork_shop::{Amount, RequestKey, contract::shop::customer::v1::RefusalReason};
 use uuid::Uuid;
 
 use super::{Customer, Customers, Input, Key, Refusal, Reply, Reservation, ReservationState, Row, events};

@@ -1,12 +1,13 @@
 //! What happens to credit lines, as events. All are keyed by the customer, so that a credit line's events are in one order.
 
-use meshwork::{
+use meshwork_events::outbox::NewEvent;
+use meshwork_shop::{
+    Amount,
     contract::shop::customer::v1::{
         CreditLimitUpdated, CreditRefused, CreditReleased, CreditReserved, CustomerCreated, RefusalReason,
     },
-    write::NewEvent,
+    timestamp,
 };
-use meshwork_shop::{Amount, timestamp};
 use uuid::Uuid;
 
 use super::Customer;

@@ -2,11 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use meshwork::{
-    contract::shop::customer::v1::{CreditRefused, RefusalReason},
-    write::{Decider as _, NewEvent, Outcome, Rows},
+use meshwork_events::{
+    outbox::NewEvent,
+    writer::{Decider as _, Outcome, Rows},
 };
-use meshwork_shop::{Amount, Currency, RequestKey};
+use meshwork_shop::{
+    Amount, Currency, RequestKey,
+    contract::shop::customer::v1::{CreditRefused, RefusalReason},
+};
 use proptest::prelude::*;
 use prost::Message as _;
 use uuid::Uuid;

@@ -1,16 +1,14 @@
 //! The rpcs: a checked request becomes an input or a read, and what comes back becomes the contract's message.
 
-use meshwork::{
+use meshwork::rpc::{InvalidToken, Page, Violations};
+use meshwork_events::{outbox::LogPoint, store_status, write_status, writer::Applied};
+use meshwork_shop::{
+    RequestKey, check_id, check_money, check_request_id,
     contract::shop::customer::v1::{
         CreateCustomerRequest, Customer as CustomerMessage, GetCustomerRequest, ListCustomersRequest,
         ListCustomersResponse, UpdateCreditLimitRequest, customer_service_server::CustomerService,
     },
-    event::LogPoint,
-    rpc::{InvalidToken, Page, Violations},
-    write::Applied,
-};
-use meshwork_shop::{
-    RequestKey, check_id, check_money, check_request_id, now_ms, store_status, timestamp, write_status,
+    now_ms, timestamp,
 };
 use tonic::{Code, Request, Response, Status};
 use uuid::Uuid;

@@ -1,14 +1,13 @@
 //! What callers see: resources, pages, and the exact error of every bad request.
 
-use meshwork::{
+use meshwork_events::{outbox::PositionToken, writer::Decider as _};
+use meshwork_shop::{
+    Amount, Currency,
     contract::shop::{
         customer::v1::{CreateCustomerRequest, GetCustomerRequest, ListCustomersRequest, UpdateCreditLimitRequest},
         r#type::v1::Money,
     },
-    event::PositionToken,
-    write::Decider as _,
 };
-use meshwork_shop::{Amount, Currency};
 use tempfile::TempDir;
 use tonic::Code;
 use tonic_types::StatusExt as _;

@@ -4,11 +4,11 @@ mod read;
 mod schema;
 mod write;
 
-pub(crate) use read::{get, list, reserved_after};
-pub(crate) use write::{load, save};
-
-use meshwork::store::{Row, StoreError};
-use meshwork_shop::{Amount, Currency, OpenError, RequestKey, WriteSide};
+use meshwork_events::{
+    EventStore, OpenError,
+    store::{Row, StoreError},
+};
+use meshwork_shop::{Amount, Currency, RequestKey};
 
 use crate::{
     SERVICE,
@@ -17,15 +17,18 @@ use crate::{
 use schema::MIGRATIONS;
 
 /// The durable half of the service: opened once, shared by all its instances in a process.
-pub type Store = WriteSide<Customers>;
+pub type Store = EventStore<Customers>;
 
 /// Opens the database of `url`; it is made if it is missing.
 ///
 /// # Errors
 /// [`OpenError`].
 pub async fn open(url: &str) -> Result<Store, OpenError> {
-    WriteSide::open(url, SERVICE, MIGRATIONS, Customers).await
+    EventStore::open(url, SERVICE, MIGRATIONS, Customers).await
 }
+
+pub(crate) use read::{get, list, reserved_after};
+pub(crate) use write::{load, save};
 
 /// The columns of [`customer`], in its order.
 const CUSTOMER_COLUMNS: &str = "customer.customer_id, name, currency, limit_minor, reserved_minor, version, request_id, \

@@ -1,11 +1,10 @@
 //! What the rpcs read, beside the writer. Each customer comes with the head of its partition: whoever has seen all up
 //! to there has seen the customer as it is here.
 
-use meshwork::{
-    event::LogPoint,
+use meshwork_events::{
+    outbox::{HEAD_COLUMNS, LogPoint},
     store::{Database, Sql, StoreError},
 };
-use meshwork_shop::HEAD_COLUMNS;
 use uuid::Uuid;
 
 use super::{CUSTOMER_COLUMNS, CUSTOMER_WIDTH, RESERVATION_COLUMNS, customer, reservation, state_number};
@@ -58,5 +57,5 @@ async fn select(
          join outbox_head on outbox_head.partition = customer.partition"
     ));
     let rows = database.read(which(sql)).await?;
-    rows.iter().map(|row| Ok((customer(row)?, meshwork_shop::point(row, CUSTOMER_WIDTH)?))).collect()
+    rows.iter().map(|row| Ok((customer(row)?, meshwork_events::outbox::point(row, CUSTOMER_WIDTH)?))).collect()
 }

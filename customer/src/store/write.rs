@@ -1,11 +1,10 @@
 //! What the writer loads before it decides, and saves afterwards: one statement for each table, or a few if
 //! the rows are many.
 
-use meshwork::{
-    event::partition_of,
-    store::{Sql, StoreError, Transaction, Value},
+use meshwork_events::{
+    outbox::partition_of,
+    store::{MAX_ROWS_PER_STATEMENT, Sql, StoreError, Transaction, Value},
 };
-use meshwork_shop::MAX_ROWS_PER_STATEMENT;
 use uuid::Uuid;
 
 use super::{CUSTOMER_COLUMNS, RESERVATION_COLUMNS, customer, reservation, state_number};

@@ -8,15 +8,15 @@ use std::{
     },
 };
 
-use meshwork::{
+use meshwork::rpc::Domain;
+use meshwork_events::outbox::{LogPoint, Position};
+use meshwork_shop::{
+    Amount, Currency,
     contract::shop::order::v1::{
         CancelOrderRequest, CreateOrderRequest, Order, WatchOrderRequest,
         order_service_server::{OrderService, OrderServiceServer},
     },
-    event::{LogPoint, Position},
-    rpc::Domain,
 };
-use meshwork_shop::{Amount, Currency};
 use tonic::{Code, Request, Response};
 
 use super::*;

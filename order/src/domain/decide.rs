@@ -1,11 +1,10 @@
 //! What the writer needs: one input against the rows that it touches, and these rows from and to the store.
 
-use meshwork::{
-    contract::shop::order::v1::RejectionReason,
+use meshwork_events::{
     store::{StoreError, Transaction},
-    write::{Decider, Outcome, Rows},
+    writer::{Decider, Outcome, Rows},
 };
-use meshwork_shop::RequestKey;
+use meshwork_shop::{RequestKey, contract::shop::order::v1::RejectionReason};
 use uuid::Uuid;
 
 use super::{Input, Key, Order, Orders, Refusal, Reply, Row, State, events};

@@ -1,10 +1,10 @@
 //! What happens to orders, as events. All are keyed by the customer, so that a credit line's events are in one order.
 
-use meshwork::{
+use meshwork_events::outbox::NewEvent;
+use meshwork_shop::{
     contract::shop::order::v1::{OrderApproved, OrderCancelled, OrderCreated, OrderRejected},
-    write::NewEvent,
+    timestamp,
 };
-use meshwork_shop::timestamp;
 
 use super::{Order, State};
 

@@ -25,8 +25,7 @@ mod events;
 #[cfg(test)]
 mod tests;
 
-use meshwork::contract::shop::order::v1::RejectionReason;
-use meshwork_shop::{Amount, RequestKey};
+use meshwork_shop::{Amount, RequestKey, contract::shop::order::v1::RejectionReason};
 use uuid::Uuid;
 
 use crate::watchers::Watchers;

@@ -1,10 +1,13 @@
 //! The saga's steps: each once, repeated, too late, and in any mix.
 
-use meshwork::{
-    contract::shop::order::v1::{OrderRejected, RejectionReason},
-    write::{Decider as _, NewEvent, Outcome, Rows},
+use meshwork_events::{
+    outbox::NewEvent,
+    writer::{Decider as _, Outcome, Rows},
 };
-use meshwork_shop::{Amount, Currency, RequestKey};
+use meshwork_shop::{
+    Amount, Currency, RequestKey,
+    contract::shop::order::v1::{OrderRejected, RejectionReason},
+};
 use proptest::prelude::*;
 use prost::Message as _;
 use uuid::Uuid;

@@ -1,10 +1,10 @@
 //! An order as the contract's message.
 
-use meshwork::{
+use meshwork_events::outbox::LogPoint;
+use meshwork_shop::{
     contract::shop::order::v1::{Order as OrderMessage, OrderState, RejectionReason},
-    event::LogPoint,
+    timestamp,
 };
-use meshwork_shop::timestamp;
 
 use crate::{
     SERVICE, Store,

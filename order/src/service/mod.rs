@@ -7,16 +7,16 @@ mod watch;
 use std::{pin::Pin, time::Duration};
 
 use futures_util::Stream;
-use meshwork::{
+use meshwork::{health::Condition, rpc::Violations};
+use meshwork_events::{store_status, write_status, writer::Applied};
+use meshwork_shop::{
+    RequestKey, check_id, check_money, check_request_id,
     contract::shop::order::v1::{
         CancelOrderRequest, CreateOrderRequest, GetOrderRequest, Order as OrderMessage, WatchOrderRequest,
         order_service_server::OrderService,
     },
-    health::Condition,
-    rpc::Violations,
-    write::Applied,
+    now_ms,
 };
-use meshwork_shop::{RequestKey, check_id, check_money, check_request_id, now_ms, store_status, write_status};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use uuid::Uuid;

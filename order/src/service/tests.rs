@@ -2,16 +2,17 @@
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use meshwork::{
+    health::{Condition, Conditioner},
+    rpc::draining_status,
+};
+use meshwork_events::{outbox::PositionToken, store::Sql};
+use meshwork_shop::{
     contract::shop::{
         order::v1::{OrderState, RejectionReason},
         r#type::v1::Money,
     },
-    event::PositionToken,
-    health::{Condition, Conditioner},
-    server::draining_status,
-    store::Sql,
+    timestamp,
 };
-use meshwork_shop::timestamp;
 use tempfile::TempDir;
 use tonic::Code;
 use tonic_types::StatusExt as _;

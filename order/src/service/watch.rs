@@ -5,11 +5,11 @@
 
 use futures_util::{Stream, stream};
 use meshwork::{
-    contract::shop::order::v1::Order as OrderMessage,
     health::Condition,
-    server::{draining_status, not_serving_status},
+    rpc::{draining_status, not_serving_status},
 };
-use meshwork_shop::store_status;
+use meshwork_events::store_status;
+use meshwork_shop::contract::shop::order::v1::Order as OrderMessage;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;

@@ -4,14 +4,11 @@ mod read;
 mod schema;
 mod write;
 
-pub(crate) use read::{get, overdue};
-pub(crate) use write::{load, save};
-
-use meshwork::{
-    contract::shop::order::v1::RejectionReason,
+use meshwork_events::{
+    EventStore, OpenError,
     store::{Row, StoreError},
 };
-use meshwork_shop::{Amount, Currency, OpenError, RequestKey, WriteSide};
+use meshwork_shop::{Amount, Currency, RequestKey, contract::shop::order::v1::RejectionReason};
 
 use crate::{
     SERVICE,
@@ -19,8 +16,11 @@ use crate::{
 };
 use schema::MIGRATIONS;
 
+pub(crate) use read::{get, overdue};
+pub(crate) use write::{load, save};
+
 /// The durable half of the service: opened once, shared by all its instances in a process.
-pub type Store = WriteSide<Orders>;
+pub type Store = EventStore<Orders>;
 
 /// Opens the database of `url`; it is made if it is missing.
 ///
@@ -29,7 +29,7 @@ pub type Store = WriteSide<Orders>;
 pub async fn open(url: &str) -> Result<Store, OpenError> {
     let orders = Orders::default();
     let watchers = orders.watchers().clone();
-    let store = WriteSide::open(url, SERVICE, MIGRATIONS, orders).await?;
+    let store = EventStore::open(url, SERVICE, MIGRATIONS, orders).await?;
     store.outbox().observe(move |event| watchers.changed(&event.aggregate_id));
     Ok(store)
 }

@@ -1,10 +1,9 @@
 //! What the rpcs and the deadline sweeper read, beside the writer.
 
-use meshwork::{
-    event::LogPoint,
+use meshwork_events::{
+    outbox::{HEAD_COLUMNS, LogPoint},
     store::{Database, Sql, StoreError},
 };
-use meshwork_shop::HEAD_COLUMNS;
 use uuid::Uuid;
 
 use super::{ORDER_COLUMNS, ORDER_WIDTH, order};
@@ -19,7 +18,7 @@ pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, 
     ))
     .arg(id);
     let rows = database.read(sql).await?;
-    rows.first().map(|row| Ok((order(row)?, meshwork_shop::point(row, ORDER_WIDTH)?))).transpose()
+    rows.first().map(|row| Ok((order(row)?, meshwork_events::outbox::point(row, ORDER_WIDTH)?))).transpose()
 }
 
 /// At most `limit` orders that are still PENDING past their deadline, the longest overdue first, without the first `passed_over`.

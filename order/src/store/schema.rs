@@ -1,6 +1,6 @@
 //! The tables of the order service.
 
-use meshwork::store::Migration;
+use meshwork_events::store::Migration;
 
 /// The schema's history, of component `order`.
 pub(crate) const MIGRATIONS: &[Migration] = &[Migration { version: 1, suits: 1, sql: CREATE }];

@@ -9,11 +9,11 @@
 mod customer;
 mod order;
 
+use meshwork_events::writer::Rows;
+use uuid::Uuid;
+
 pub use customer::{CustomerChange, CustomerCreated, CustomerEvent, CustomerRow};
 pub use order::{OrderChange, OrderCreated, OrderEvent, OrderRow};
-
-use meshwork::write::Rows;
-use uuid::Uuid;
 
 /// Names a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

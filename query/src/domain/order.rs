@@ -1,7 +1,9 @@
 //! An order's row, folded from the events of `order`.
 
-use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
-use meshwork_shop::Amount;
+use meshwork_shop::{
+    Amount,
+    contract::shop::order::v1::{OrderState, RejectionReason},
+};
 use uuid::Uuid;
 
 /// An order as far as its events are known.

@@ -1,7 +1,9 @@
 //! The fold's promises: any order of delivery, with repeats, gives the same view.
 
-use meshwork::contract::shop::order::v1::{OrderState, RejectionReason};
-use meshwork_shop::{Amount, Currency};
+use meshwork_shop::{
+    Amount, Currency,
+    contract::shop::order::v1::{OrderState, RejectionReason},
+};
 use proptest::{prelude::*, sample::Index};
 
 use super::*;

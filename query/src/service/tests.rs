@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use meshwork::{
+use meshwork::deadline::{self, Deadline};
+use meshwork_shop::{
     contract::shop::{
         customer::v1::{CreditReserved, CustomerCreated},
         order::v1::{OrderApproved, OrderCreated, OrderRejected, RejectionReason},
         query::v1::{Projection, ProjectionState},
     },
-    deadline::{self, Deadline},
+    timestamp,
 };
-use meshwork_shop::timestamp;
 use tonic_types::StatusExt as _;
 
 use super::*;

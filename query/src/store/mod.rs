@@ -6,13 +6,13 @@
 mod read;
 mod write;
 
+use meshwork_events::store::Migration;
+
 pub(crate) use read::{
     Customer, Found, Order, OrderFilter, Span, changed_orders, customer, customer_names, later_customers, later_orders,
     order, orders,
 };
 pub(crate) use write::{delete_customers, delete_orders, load, save};
-
-use meshwork::store::Migration;
 
 /// The schema's history.
 ///

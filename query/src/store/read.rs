@@ -1,10 +1,10 @@
 //! What the rpcs read. A row that is still partial, because its creation was not seen yet, is not shown.
 
-use meshwork::{
-    contract::shop::order::v1::OrderState,
-    event::{Position, partition_of},
+use meshwork_events::{
+    outbox::{Position, partition_of},
     store::{Sql, Store, StoreError},
 };
+use meshwork_shop::contract::shop::order::v1::OrderState;
 use uuid::Uuid;
 
 use super::write::{CUSTOMER_COLUMNS, ORDER_COLUMNS, count, customer_row, order_row};

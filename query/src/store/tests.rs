@@ -1,9 +1,7 @@
 //! Rows come back as they were written; every filter reads its page, in order, through an index.
 
-use meshwork::{
-    contract::shop::order::v1::{OrderState, RejectionReason},
-    store::Sql,
-};
+use meshwork_events::store::Sql;
+use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
 use uuid::Uuid;
 
 use super::*;

@@ -1,10 +1,10 @@
 //! The view's rows, loaded and saved a batch at a time.
 
-use meshwork::{
+use meshwork_events::store::{MAX_ROWS_PER_STATEMENT, Row as SqlRow, Sql, StoreError, Transaction, Value};
+use meshwork_shop::{
+    Amount, Currency,
     contract::shop::order::v1::{OrderState, RejectionReason},
-    store::{Row as SqlRow, Sql, StoreError, Transaction, Value},
 };
-use meshwork_shop::{Amount, Currency, MAX_ROWS_PER_STATEMENT};
 use uuid::Uuid;
 
 use crate::domain::{CustomerCreated, CustomerRow, Key, OrderCreated, OrderRow, Row};

@@ -3,8 +3,8 @@
 
 use std::{convert::Infallible, time::Duration};
 
-use meshwork::{
-    event::Progress,
+use meshwork_events::{
+    consumer::Progress,
     store::{Database, StoreError},
 };
 use tokio::time::sleep;

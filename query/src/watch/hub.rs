@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use meshwork::event::PARTITIONS;
+use meshwork_events::outbox::PARTITIONS;
 use parking_lot::Mutex;
 use tokio::sync::broadcast;
 use uuid::Uuid;

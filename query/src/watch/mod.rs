@@ -13,19 +13,18 @@ mod follow;
 mod hub;
 mod names;
 
-pub(crate) use follow::follow;
-pub(crate) use hub::Hub;
-
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures_util::{Stream, StreamExt as _, stream};
 use meshwork::{
-    contract::shop::query::v1::{self as proto, WatchOrdersResponse},
     health::Condition,
-    server::{draining_status, not_serving_status},
-    store::{Database, StoreError},
+    rpc::{draining_status, not_serving_status},
 };
-use meshwork_shop::store_status;
+use meshwork_events::{
+    store::{Database, StoreError},
+    store_status,
+};
+use meshwork_shop::contract::shop::query::v1::{self as proto, WatchOrdersResponse};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use uuid::Uuid;
@@ -37,6 +36,9 @@ use crate::{
 };
 use hub::{Changes, Received, Subscription};
 use names::Names;
+
+pub(crate) use follow::follow;
+pub(crate) use hub::Hub;
 
 /// Orders in one message: some 60 KiB, far from the 4 MiB that clients accept.
 const MAX_ORDERS_PER_MESSAGE: usize = 256;

@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use meshwork::store::{Store, StoreError};
+use meshwork_events::store::{Store, StoreError};
 use parking_lot::Mutex;
 use uuid::Uuid;
 

@@ -2,10 +2,8 @@
 
 use std::{collections::HashMap, pin::Pin, time::Duration};
 
-use meshwork::{
-    contract::shop::order::v1::{OrderState, RejectionReason},
-    health::Conditioner,
-};
+use meshwork::health::Conditioner;
+use meshwork_shop::contract::shop::order::v1::{OrderState, RejectionReason};
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tonic::Code;

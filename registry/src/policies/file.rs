@@ -10,9 +10,10 @@ use std::{
 
 use meshwork::{
     contract::meshwork::registry::v1::{ListPoliciesResponse, Policy},
-    rpc::ProtobufJson,
-    store::FileLock,
+    file_lock::FileLock,
 };
+
+use crate::ProtobufJson;
 
 /// Why there is no file of policies.
 #[derive(Debug, thiserror::Error)]

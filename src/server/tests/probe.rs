@@ -13,7 +13,7 @@ use crate::{
         *,
     },
     deadline,
-    server::draining_status,
+    rpc::draining_status,
 };
 
 type Messages<M> = Pin<Box<dyn Stream<Item = Result<M, Status>> + Send>>;

@@ -26,15 +26,15 @@ use meshwork::{
             event::v1::{ListSubscriptionsRequest, operations_service_client::OperationsServiceClient},
             registry::v1::{AdoptStoreRequest, InstanceStatus, store_service_client::StoreServiceClient},
         },
-        shop::{
-            order::v1::OrderState,
-            query::v1::{GetOrderRequest, GetProjectionStatusRequest, ProjectionState},
-        },
     },
     discovery::EndpointSet,
 };
 use meshwork_cli::direct::Direct;
 use meshwork_fixture::{Engine, on_both_stores};
+use meshwork_shop::contract::shop::{
+    order::v1::OrderState,
+    query::v1::{GetOrderRequest, GetProjectionStatusRequest, ProjectionState},
+};
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -189,10 +189,11 @@ async fn services(peer: &Peer) -> Vec<String> {
     }
 }
 
-/// The contract, and what every server has beside it.
+/// The contracts, and what every server has beside it.
 fn descriptors() -> DescriptorPool {
     let mut pool = DescriptorPool::decode(DESCRIPTORS).expect("our descriptors");
     for encoded in [
+        meshwork_shop::contract::DESCRIPTORS,
         tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,

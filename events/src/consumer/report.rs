@@ -1,0 +1,168 @@
+//! What a subscription tells of itself for as long as it runs: metrics, and whether it is well.
+
+use std::{convert::Infallible, time::Duration};
+
+use meshwork::health::Conditioner;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Progress, Snapshot, SubscriptionState, progress};
+use crate::{
+    store::Database,
+    writer::{CursorName, cursor},
+};
+
+/// How old an event may be before its reader is not well: longer than a restart of anything, and than the wait of an order.
+pub const MAX_UNREAD_AGE: Duration = Duration::from_secs(30);
+/// How often it is asked whether it is well.
+const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the metrics are told: oftener than they are collected, by Prometheus's custom of 15 s.
+const METRICS_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Tells until it is dropped.
+pub(super) async fn run(
+    database: Database,
+    cursor: CursorName,
+    source: &'static str,
+    group: &str,
+    progress: &Progress,
+    conditioner: &Conditioner,
+) -> Infallible {
+    let mut changes = progress.watch();
+    let mut state = StateGauge::new(source, group);
+    let mut conditions = interval(CONDITION_INTERVAL);
+    let mut metrics = interval(METRICS_INTERVAL);
+    for ticks in [&mut conditions, &mut metrics] {
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    }
+    loop {
+        // All are cancel-safe; whoever wakes looks anew.
+        tokio::select! {
+            _ = conditions.tick() => {}
+            changed = changes.changed() => changed.expect("the progress is held here"),
+            _ = metrics.tick() => tell(&database, &cursor, source, group, progress).await,
+        }
+        let (condition, now) = {
+            let snapshot = changes.borrow_and_update();
+            (condition(&snapshot, progress.oldest_unread()), state_name(&snapshot.state))
+        };
+        state.set(now);
+        let problem = condition.clone().err();
+        if conditioner.set(condition) {
+            match problem {
+                Some(problem) => tracing::error!(source, group, problem, "the subscription is unhealthy"),
+                None => tracing::info!(source, group, "the subscription is healthy again"),
+            }
+        }
+    }
+}
+
+/// Whether a subscription is well. A source that is away is no fault of its reader, however old what it had is.
+fn condition(snapshot: &Snapshot, oldest: Option<Duration>) -> Result<(), String> {
+    let late = |why: &str| match oldest {
+        Some(age) if age > MAX_UNREAD_AGE => Err(format!("an event has been unread for {} s{why}", age.as_secs())),
+        Some(_) | None => Ok(()),
+    };
+    match &snapshot.state {
+        SubscriptionState::Stopped(problem) => Err(problem.clone()),
+        SubscriptionState::Connecting(_) => Ok(()),
+        SubscriptionState::Running => late(""),
+        SubscriptionState::Retrying(problem) => late(&format!(": {problem}")),
+    }
+}
+
+/// The lag is read from the cursors, so that it is one truth for a group, whoever tells it: also while the source is away,
+/// which is when somebody looks. Silent until the source was reached, because its heads are not known before.
+async fn tell(database: &Database, cursor: &CursorName, source: &'static str, group: &str, progress: &Progress) {
+    let snapshot = progress.snapshot();
+    if snapshot.store_id.is_empty() {
+        return;
+    }
+    let age = progress.oldest_unread().unwrap_or_default().as_secs_f64();
+    gauge("meshwork_subscription_oldest_unread_seconds", source, group).set(age);
+    match cursor::load(database, cursor).await {
+        Ok(cursors) => {
+            let position = |partition: u32| cursors.get(&partition).map_or(0, |cursor| cursor.position);
+            let lag = progress::lag(&snapshot.heads, (0..crate::outbox::PARTITIONS).map(position));
+            gauge("meshwork_stream_lag_events", source, group).set(lag as f64);
+        }
+        Err(error) => tracing::debug!(source, %error, "cursors could not be read; the lag is not told"),
+    }
+}
+
+fn gauge(name: &'static str, source: &'static str, group: &str) -> metrics::Gauge {
+    metrics::gauge!(name, "source" => source, "group" => group.to_owned())
+}
+
+/// A state's name in metrics and on the command line.
+pub(super) fn state_name(state: &SubscriptionState) -> &'static str {
+    match state {
+        SubscriptionState::Running => "running",
+        SubscriptionState::Connecting(_) => "connecting",
+        SubscriptionState::Retrying(_) => "retrying",
+        SubscriptionState::Stopped(_) => "stopped",
+    }
+}
+
+/// Counts this subscription under its state, so that those of one process add up.
+struct StateGauge {
+    source: &'static str,
+    group: String,
+    now: Option<&'static str>,
+}
+
+impl StateGauge {
+    fn new(source: &'static str, group: &str) -> Self {
+        Self { source, group: group.to_owned(), now: None }
+    }
+
+    fn set(&mut self, state: &'static str) {
+        if self.now != Some(state) {
+            self.leave();
+            self.of(state).increment(1);
+            self.now = Some(state);
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(state) = self.now.take() {
+            self.of(state).decrement(1);
+        }
+    }
+
+    fn of(&self, state: &'static str) -> metrics::Gauge {
+        let group = self.group.clone();
+        metrics::gauge!("meshwork_subscription_state", "source" => self.source, "group" => group, "state" => state)
+    }
+}
+
+impl Drop for StateGauge {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_is_well_unless_it_is_stopped_or_late_and_a_source_that_is_away_is_no_fault_of_its_own() {
+        use SubscriptionState::{Connecting, Retrying, Running, Stopped};
+        let late = Some(MAX_UNREAD_AGE + Duration::from_secs(1));
+        let in_time = Some(MAX_UNREAD_AGE);
+        let away = || Connecting(Some("away".into()));
+        let cases = [
+            (Running, None, ""),
+            (Running, in_time, ""),
+            (Running, late, "an event has been unread for 31 s"),
+            (away(), late, ""),
+            (Retrying("the table is gone".into()), in_time, ""),
+            (Retrying("the table is gone".into()), late, "an event has been unread for 31 s: the table is gone"),
+            (Stopped("poison".into()), None, "poison"),
+        ];
+        for (state, oldest, problem) in cases {
+            let snapshot = Snapshot { state, ..Progress::default().snapshot() };
+            assert_eq!(condition(&snapshot, oldest).err().unwrap_or_default(), problem, "{snapshot:?} {oldest:?}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Since when there are events that were not processed: how far behind a reader is in time, and not only in numbers.
+//!
+//! The age of an event counts from when it was decided, if the reader has it in hand, and else from when the reader learnt
+//! that it is there. Pure: times come with the calls.
+
+use std::collections::VecDeque;
+
+use tokio::time::Instant;
+
+use crate::outbox::{PARTITIONS, Position};
+
+/// Marks that are kept for each partition. A reader that is further behind than these tell counts newer events as old as the
+/// last of them, which its health has been told of long before.
+const MAX_MARKS: usize = 32;
+
+/// What is unread, by partition.
+#[derive(Debug)]
+pub(super) struct Unread(Vec<Partition>);
+
+#[derive(Clone, Debug, Default)]
+struct Partition {
+    read: u64,
+    /// Events up to this position are there since then; ascending, all unread.
+    marks: VecDeque<(u64, Instant)>,
+}
+
+impl Default for Unread {
+    fn default() -> Self {
+        Self(vec![Partition::default(); PARTITIONS as usize])
+    }
+}
+
+impl Unread {
+    /// There are events up to a position; what was not known before is there since then.
+    pub(super) fn there(&mut self, at: Position, since: Instant) {
+        let Some(partition) = self.0.get_mut(at.partition as usize) else { return };
+        let known = partition.marks.back().map_or(partition.read, |(position, _)| *position);
+        if at.position <= known {
+            return;
+        }
+        if partition.marks.len() == MAX_MARKS
+            && let Some(last) = partition.marks.back_mut()
+        {
+            last.0 = at.position;
+        } else {
+            partition.marks.push_back((at.position, since));
+        }
+    }
+
+    /// The first unread event of a partition is in hand, and was decided then.
+    pub(super) fn first_is_of(&mut self, partition: u32, decided: Instant) {
+        if let Some((_, since)) = self.0.get_mut(partition as usize).and_then(|partition| partition.marks.front_mut()) {
+            *since = decided.min(*since);
+        }
+    }
+
+    /// All up to a position is read.
+    pub(super) fn read(&mut self, at: Position) {
+        let Some(partition) = self.0.get_mut(at.partition as usize) else { return };
+        partition.read = partition.read.max(at.position);
+        while partition.marks.front().is_some_and(|(position, _)| *position <= partition.read) {
+            partition.marks.pop_front();
+        }
+    }
+
+    /// A partition is read from another position on, and nothing is known of what is there.
+    pub(super) fn begin_again(&mut self, at: Position) {
+        if let Some(partition) = self.0.get_mut(at.partition as usize) {
+            *partition = Partition { read: at.position, marks: VecDeque::new() };
+        }
+    }
+
+    /// Since when there is something unread.
+    pub(super) fn since(&self) -> Option<Instant> {
+        self.0.iter().filter_map(|partition| partition.marks.front().map(|(_, since)| *since)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn at(position: u64) -> Position {
+        Position { partition: 3, position }
+    }
+
+    #[test]
+    fn the_oldest_unread_event_is_as_old_as_it_is_known_and_older_if_it_was_decided_before() {
+        let begin = Instant::now();
+        let after = |seconds| begin + Duration::from_secs(seconds);
+        let mut unread = Unread::default();
+        unread.there(at(5), after(10));
+        unread.there(at(7), after(15));
+        unread.there(at(7), after(20));
+        assert_eq!(unread.since(), Some(after(10)));
+        unread.first_is_of(3, after(2));
+        assert_eq!(unread.since(), Some(after(2)));
+        unread.read(at(4));
+        assert_eq!(unread.since(), Some(after(2)), "5 is unread");
+        unread.read(at(5));
+        assert_eq!(unread.since(), Some(after(15)));
+        unread.read(at(7));
+        assert_eq!(unread.since(), None);
+        unread.there(at(6), after(30));
+        assert_eq!(unread.since(), None, "it was read before it was told");
+        unread.begin_again(at(0));
+        unread.there(at(1), after(40));
+        assert_eq!(unread.since(), Some(after(40)));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_never_makes_an_event_younger() {
+        let begin = Instant::now();
+        let mut unread = Unread::default();
+        for position in 1..=1000 {
+            unread.there(at(position), begin + Duration::from_secs(position));
+        }
+        assert_eq!(unread.0[3].marks.len(), MAX_MARKS);
+        unread.read(at(999));
+        assert!(unread.since().is_some_and(|since| since <= begin + Duration::from_secs(1000)));
+    }
+}

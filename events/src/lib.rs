@@ -1,0 +1,27 @@
+//! The durable half of a Meshwork service: the database, the log of events in it, the loop that writes both, and the reading
+//! of others' logs.
+//!
+//! - [`store`]: one database from one URL, SQLite or PostgreSQL;
+//! - [`outbox`]: what was committed, as a log that others read in order from any position;
+//! - [`writer`]: every durable change, decided by a pure [`Decider`](writer::Decider) and committed in batches;
+//! - [`consumer`]: the events of others, folded into this store, each with its effects once;
+//! - [`EventStore`]: the three of one service, opened once and shared by all its instances in a process;
+//! - [`write_status`], [`store_status`]: what callers see of a store that failed.
+
+#[cfg(not(any(feature = "sqlite", feature = "postgres")))]
+compile_error!("an engine is needed: the feature `sqlite`, or `postgres`, or both");
+
+pub mod store;
+
+pub mod outbox;
+
+pub mod writer;
+
+pub mod consumer;
+
+mod event_store;
+
+mod status;
+
+pub use event_store::{EventStore, OpenError};
+pub use status::{store_status, write_status};

@@ -1,0 +1,456 @@
+//! The log of one store, which others read in order from any position: appended to in the transaction of the change, published after its commit.
+//!
+//! Positions come from a counter row for each partition, taken under its lock at the end of the transaction: they are
+//! gap-free and in commit order, which a plain sequence is not (marten #1629, commanded/eventstore #3).
+
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+};
+
+use meshwork::{
+    contract::meshwork::event::v1::Event,
+    health::{Condition, Conditioner},
+};
+use prost::Message as _;
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinHandle,
+};
+use uuid::Uuid;
+
+use crate::{
+    consumer::{Memberships, Progress, cursor_name},
+    store::{Database, Sql, StoreError, Topic, Transaction, signed},
+    writer::cursor,
+};
+use schema::MIGRATIONS;
+use tail::{Published, Tail};
+
+mod feed;
+mod new_event;
+mod owner;
+mod point;
+mod position;
+mod row;
+mod schema;
+mod session;
+mod standing;
+mod tail;
+mod tasks;
+
+pub use feed::Feed;
+pub use new_event::NewEvent;
+pub use point::{HEAD_COLUMNS, point};
+pub use position::{LogPoint, PARTITIONS, Position, PositionToken, partition_of};
+
+pub(crate) use row::SCHEMA_VERSION;
+pub(crate) use session::{CURSOR_EXPIRED, DOMAIN, MAX_BATCH_EVENTS, is_expired, unavailable};
+pub(crate) use standing::Standing;
+
+/// The head of each partition, with the store that it is of and the event there; that is empty if it was pruned, or committed
+/// after this statement began.
+const SELECT_HEADS: &str = "select partition, next, (select store_id from store), coalesce((select event_id from outbox \
+                            where outbox.partition = outbox_head.partition and position = next - 1), '') from outbox_head";
+
+/// Rows of one insert: well below SQLite's 32,766 parameters at eleven columns a row.
+const MAX_INSERT_ROWS: usize = 1000;
+/// Bytes of one event: it must fit into a message of 4 MiB, with room for what later versions say of it.
+const MAX_EVENT_BYTES: usize = 2 << 20;
+/// Events of one read of what others have committed: some 600 KiB.
+const MAX_CATCH_UP_EVENTS: usize = 1024;
+
+/// An open database with its log; clones share it. All instances of a service in one process use one.
+#[derive(Clone)]
+pub struct Outbox {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    database: Database,
+    store_id: String,
+    place: String,
+    tail: Mutex<Tail>,
+    heads: watch::Sender<()>,
+    /// What was published is not the past of the log in the database. It stays so: what has come since is a mixture.
+    went_back: OnceLock<WentBack>,
+    /// Held while publishing, so that observers see each partition in order.
+    observers: Mutex<Vec<Observer>>,
+    /// Why what others have committed cannot be read at the moment.
+    unread: Mutex<Option<String>>,
+    /// Events were committed that cannot be published before others are read.
+    behind: Arc<Notify>,
+    catching_up: JoinHandle<()>,
+    memberships: Memberships,
+    /// Of those who read into this store: by source and group.
+    progress: Mutex<BTreeMap<(String, String), Progress>>,
+    condition: Condition,
+    watching: JoinHandle<()>,
+}
+
+/// Where the database turned out to hold another log than the one that was published.
+struct WentBack {
+    partition: u32,
+    found: u64,
+    published: u64,
+}
+
+type Observer = Box<dyn Fn(&Event) + Send + Sync>;
+
+/// The log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot open the event log")]
+pub struct OutboxError(#[from] StoreError);
+
+impl Outbox {
+    /// Brings the tables of log and cursors up to date and reads where the log stands. The database is `owner`'s, a service,
+    /// from now on; other tables in it are of the component `owner`, or of one that begins with `owner_`.
+    ///
+    /// # Errors
+    /// [`OutboxError`] if the database fails, or is another service's.
+    pub async fn open(database: Database, owner: &str) -> Result<Self, OutboxError> {
+        owner::check_unopened(&database, owner).await?;
+        database.migrate("event", MIGRATIONS).await?;
+        let store_id = owner::claim(&database, owner).await?;
+        let place = database.place().await?;
+        let mut heads: Vec<_> = (0..PARTITIONS).map(LogPoint::begin).collect();
+        for row in database.read(Sql::new(SELECT_HEADS)).await? {
+            if let Some(head) = usize::try_from(row.int(0)?).ok().and_then(|partition| heads.get_mut(partition)) {
+                head.at.position = row.count(1)?.saturating_sub(1);
+                head.event_id = Uuid::try_parse(row.text(3)?).ok();
+            }
+        }
+        let behind = Arc::new(Notify::new());
+        let watched = behind.clone();
+        let conditioner = Conditioner::default();
+        let heard = database.peers().map(|peers| peers.heard(Topic::Log));
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+            store_id,
+            place,
+            tail: Mutex::new(Tail::new(heads)),
+            heads: watch::Sender::new(()),
+            went_back: OnceLock::new(),
+            observers: Mutex::default(),
+            unread: Mutex::default(),
+            catching_up: tokio::spawn(tasks::catch_up(inner.clone(), heard, behind.clone())),
+            behind,
+            memberships: Memberships::new(database.clone()),
+            progress: Mutex::default(),
+            condition: conditioner.condition(),
+            watching: tokio::spawn(tasks::watch_over(inner.clone(), conditioner, watched)),
+            database,
+        });
+        Ok(Self { inner })
+    }
+
+    /// The database behind the log.
+    pub fn database(&self) -> &Database {
+        &self.inner.database
+    }
+
+    /// The id of the store, made when it was created. Another id means other data.
+    pub fn store_id(&self) -> &str {
+        &self.inner.store_id
+    }
+
+    /// Where the store is: another place with the same id is a copy.
+    pub fn place(&self) -> &str {
+        &self.inner.place
+    }
+
+    /// The `position_token` for a point of this log, which `source` serves.
+    pub fn token(&self, source: &str, LogPoint { at, event_id }: LogPoint) -> String {
+        PositionToken {
+            source: source.to_owned(),
+            store_id: self.inner.store_id.clone(),
+            partition: at.partition,
+            position: at.position,
+            event_id: event_id.map(|id| id.to_string()).unwrap_or_default(),
+        }
+        .to_text()
+    }
+
+    /// Whether the database answers, can be written, and still holds this store, with all that was published of it; and whether
+    /// what others have written there can be read.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(&self) -> Result<(), StoreError> {
+        self.inner.database.check().await?;
+        let published = self.inner.tail().heads().to_vec();
+        self.inner.verify(&published).await?;
+        // Without it no subscription can be opened.
+        self.bases().await?;
+        match &*self.inner.unread() {
+            None => Ok(()),
+            Some(problem) => Err(StoreError::Unavailable(format!("the log cannot be read: {problem}").into())),
+        }
+    }
+
+    /// # Errors
+    /// [`StoreError::WentBack`] once it was noticed that what was published is not the past of the log in the database.
+    pub(crate) fn check_not_set_back(&self) -> Result<(), StoreError> {
+        self.inner.check_not_set_back()
+    }
+
+    /// Shows every event to `observer` once it is committed, by whatever process: each once, in order of its partition, from
+    /// now on. For waking whoever waits for a change; it is called while events are published, so it must not wait itself.
+    pub fn observe(&self, observer: impl Fn(&Event) + Send + Sync + 'static) {
+        self.inner.observers().push(Box::new(observer));
+    }
+
+    /// Whether the store is well: it answers, can be written, and is its own.
+    pub fn condition(&self) -> Condition {
+        self.inner.condition.clone()
+    }
+
+    /// How far a group that reads into this store has come with a source; one for all of its readers in this process.
+    pub(crate) fn progress(&self, source: &str, group: &str) -> Progress {
+        let mut progress = self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.entry((source.to_owned(), group.to_owned())).or_default().clone()
+    }
+
+    /// How far a group has folded the log of `source` into this store, by partition. A group that is not known gets a name for
+    /// its cursors by that, as if it had begun to read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn folded(&self, source: &str, group: &str) -> Result<[u64; PARTITIONS as usize], StoreError> {
+        let database = self.database();
+        let name = cursor_name(database, source, group).await?;
+        let mut folded = [0; PARTITIONS as usize];
+        for at in cursor::positions(&cursor::load(database, &name).await?) {
+            if let Some(folded) = folded.get_mut(at.partition as usize) {
+                *folded = at.position;
+            }
+        }
+        Ok(folded)
+    }
+
+    pub(crate) fn memberships(&self) -> &Memberships {
+        &self.inner.memberships
+    }
+
+    /// The last position of every partition that was published here.
+    pub(crate) fn heads(&self) -> Vec<u64> {
+        self.inner.tail().heads().iter().map(|head| head.at.position).collect()
+    }
+
+    /// Changes whenever events were published.
+    pub(crate) fn published(&self) -> watch::Receiver<()> {
+        self.inner.heads.subscribe()
+    }
+
+    /// Up to `limit` events after a position, from memory if it holds them.
+    pub(crate) async fn read(&self, after: Position, limit: usize) -> Result<Vec<Arc<Event>>, StoreError> {
+        self.check_not_set_back()?;
+        if let Some(events) = self.inner.tail().after(after, limit) {
+            return Ok(events);
+        }
+        let rows = self.inner.database.read(row::select(Sql::new(""), after, limit)).await?;
+        rows.iter().map(|row| row::event(row).map(Arc::new)).collect()
+    }
+
+    /// Gives `events` their positions and writes them. The last thing in a transaction before its cursors, because it locks
+    /// the heads; in ascending partition order, so that two writers cannot wait for each other in a circle.
+    pub(crate) async fn append(
+        &self,
+        tx: &mut dyn Transaction,
+        events: Vec<NewEvent>,
+    ) -> Result<Vec<Event>, StoreError> {
+        if events.is_empty() {
+            return Ok(Vec::new());
+        }
+        let partition = |event: &NewEvent| partition_of(Uuid::from_bytes(event.partition_key));
+        let partitions: Vec<u32> = events.iter().map(partition).collect();
+        let mut heads: BTreeMap<u32, u64> = partitions.iter().map(|partition| (*partition, 1)).collect();
+        let lock = Sql::new(SELECT_HEADS)
+            .push(" where partition in ")
+            .list(heads.keys().map(|partition| i64::from(*partition)))
+            .push(" order by partition")
+            .push(tx.for_update());
+        let locked = tx.fetch(lock).await?;
+        // Now nobody commits behind these heads, so that what was published ends at them or before.
+        let published = self.inner.tail().heads().to_vec();
+        for row in locked {
+            let (partition, next, event_id) = (row.int(0)?, row.count(1)?, row.text(3)?);
+            let (partition, head) = u32::try_from(partition)
+                .ok()
+                .and_then(|partition| Some((partition, heads.get_mut(&partition)?)))
+                .expect("asked for by number");
+            let published = &published[partition as usize];
+            let found = next.saturating_sub(1);
+            let mut there = String::new();
+            if found > 0 && found == published.at.position {
+                event_id.clone_into(&mut there);
+                if there.is_empty() {
+                    // Committed while the lock was waited for.
+                    let at = Position { partition, position: found };
+                    there = event_id_at(tx, at).await?.unwrap_or_default();
+                }
+            }
+            self.inner.compare(row.text(2)?, published, found, &there)?;
+            *head = next;
+        }
+
+        let appended: Vec<Event> = events
+            .into_iter()
+            .zip(partitions)
+            .map(|(event, partition)| {
+                let next = heads.get_mut(&partition).expect("collected from the same events");
+                *next += 1;
+                row::positioned(event, Position { partition, position: *next - 1 })
+            })
+            .collect();
+
+        if let Some(event) = appended.iter().find(|event| event.encoded_len() > MAX_EVENT_BYTES) {
+            let (event_type, bytes) = (event.r#type.clone(), event.encoded_len());
+            return Err(StoreError::EventTooLarge { event_type, bytes, limit: MAX_EVENT_BYTES });
+        }
+
+        let moved = Sql::new("insert into outbox_head (partition, next) values ")
+            .rows(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
+            .push(" on conflict (partition) do update set next = excluded.next");
+        tx.execute(moved).await?;
+        for chunk in appended.chunks(MAX_INSERT_ROWS) {
+            let insert = Sql::new(format!("insert into outbox ({}) values ", row::COLUMNS));
+            tx.execute(insert.rows(chunk.iter().map(row::values))).await?;
+        }
+        Ok(appended)
+    }
+
+    /// Looks for events that nobody will publish, as those of a commit whose answer was lost.
+    pub(crate) fn look_behind(&self) {
+        self.inner.behind.notify_one();
+    }
+
+    /// Makes committed events visible to subscribers. To be called after the commit, never before.
+    pub(crate) fn publish(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.inner.publish(events);
+            self.tell_peers();
+        }
+    }
+
+    /// Tells the other processes on this database that there was a commit that concerns them.
+    pub(crate) fn tell_peers(&self) {
+        if let Some(peers) = self.inner.database.peers() {
+            peers.tell(Topic::Log);
+        }
+    }
+}
+
+impl Inner {
+    /// Whether the log in the database still has the events that were published last, and is of this store.
+    async fn verify(&self, published: &[LogPoint]) -> Result<(), StoreError> {
+        let point = |LogPoint { at, .. }: &LogPoint| [i64::from(at.partition).into(), signed(at.position).into()];
+        let select = Sql::new("with published (partition, position) as (values ")
+            .rows(published.iter().map(point))
+            .push(") select published.partition, coalesce(next, 1), (select store_id from store), coalesce(event_id, '') ")
+            .push("from published left join outbox_head on outbox_head.partition = published.partition ")
+            .push("left join outbox on outbox.partition = published.partition and outbox.position = published.position");
+        for row in self.database.read(select).await? {
+            let published = usize::try_from(row.int(0)?).ok().and_then(|partition| published.get(partition));
+            let published = published.ok_or(StoreError::Decode { column: 0, expected: "a partition" })?;
+            self.compare(row.text(2)?, published, row.count(1)?.saturating_sub(1), row.text(3)?)?;
+        }
+        Ok(())
+    }
+
+    /// Compares the end of what was published with the database: its store, its head, and the event at the same position, which
+    /// is empty if nothing tells.
+    fn compare(&self, store_id: &str, published: &LogPoint, found: u64, there: &str) -> Result<(), StoreError> {
+        if store_id != self.store_id {
+            return Err(StoreError::Replaced { path: "the database".to_owned() });
+        }
+        let LogPoint { at, event_id } = *published;
+        let is_other = !there.is_empty() && event_id.is_some() && Uuid::try_parse(there).ok() != event_id;
+        if found < at.position || is_other {
+            let first = WentBack { partition: at.partition, found, published: at.position };
+            if self.went_back.set(first).is_ok() {
+                // Sessions end.
+                self.heads.send_replace(());
+            }
+        }
+        self.check_not_set_back()
+    }
+
+    fn check_not_set_back(&self) -> Result<(), StoreError> {
+        match self.went_back.get() {
+            None => Ok(()),
+            Some(&WentBack { partition, found, published }) => {
+                Err(StoreError::WentBack { partition, found, published })
+            }
+        }
+    }
+
+    fn publish(&self, events: Vec<Event>) {
+        let observers = self.observers();
+        let mut published = false;
+        for event in events.into_iter().map(Arc::new) {
+            let taken = self.tail().publish(event.clone());
+            match taken {
+                Published::Now => observers.iter().for_each(|observer| show(observer, &event)),
+                Published::Before => {}
+                Published::Gap => self.behind.notify_one(),
+            }
+            published |= taken == Published::Now;
+        }
+        if published {
+            self.heads.send_replace(());
+        }
+    }
+
+    /// Publishes what is in the database and was not published here.
+    async fn catch_up(&self) -> Result<(), StoreError> {
+        loop {
+            let heads = self.tail().heads().to_vec();
+            let rows = self.database.read(row::select_after_all(&heads, MAX_CATCH_UP_EVENTS)).await?;
+            // After the read, so that what goes on from the heads was there behind them.
+            self.verify(&heads).await?;
+            let events = rows.iter().map(row::event).collect::<Result<Vec<_>, _>>()?;
+            let complete = events.len() < MAX_CATCH_UP_EVENTS;
+            self.publish(events);
+            if complete {
+                return Ok(());
+            }
+        }
+    }
+
+    fn unread(&self) -> MutexGuard<'_, Option<String>> {
+        // It is replaced as a whole.
+        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tail(&self) -> MutexGuard<'_, Tail> {
+        // A tail that another thread left in the middle of a push is still a contiguous run.
+        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn observers(&self) -> MutexGuard<'_, Vec<Observer>> {
+        // An observer that has panicked has taken nothing from the others.
+        self.observers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is published stays so, and is shown to the others, whatever an observer does.
+fn show(observer: &Observer, event: &Event) {
+    if catch_unwind(AssertUnwindSafe(|| observer(event))).is_err() {
+        tracing::error!(event_id = event.event_id, "an observer of events panicked");
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.catching_up.abort();
+        self.watching.abort();
+    }
+}
+
+/// The event at a position, if it is there, as of now.
+async fn event_id_at(tx: &mut dyn Transaction, at: Position) -> Result<Option<String>, StoreError> {
+    let select = Sql::new("select event_id from outbox where partition = ").arg(i64::from(at.partition));
+    let rows = tx.fetch(select.push(" and position = ").arg(signed(at.position))).await?;
+    rows.first().map(|row| row.text(0).map(str::to_owned)).transpose()
+}

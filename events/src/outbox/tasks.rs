@@ -1,0 +1,95 @@
+//! What the log does by itself: it looks after its store, and reads what others commit.
+
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use meshwork::{cause::with_causes, health::Conditioner};
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Inner, Outbox};
+use crate::store::StoreError;
+
+/// How often it is asked whether the store is well.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a store that does not answer may yet be called well: a restart takes that long, and calls wait for it.
+const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+/// How long it may take to answer.
+const CHECK_LIMIT: Duration = Duration::from_secs(5);
+/// After a read that failed.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// Looks again and again whether the store is well. Owned by [`Inner`], which aborts it.
+pub(super) async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner, behind: Arc<Notify>) {
+    let mut failing_since: Option<Instant> = None;
+    loop {
+        sleep(CHECK_INTERVAL).await;
+        let Some(inner) = inner.upgrade() else { return };
+        let begun = Instant::now();
+        let checked = timeout(CHECK_LIMIT, Outbox { inner }.check()).await.unwrap_or_else(|_| {
+            Err(StoreError::Unavailable(format!("no answer within {} s", CHECK_LIMIT.as_secs()).into()))
+        });
+        let condition = match checked {
+            Ok(()) => {
+                failing_since = None;
+                Ok(())
+            }
+            // A restart of the server, which its callers wait out.
+            Err(StoreError::Unavailable(_) | StoreError::Conflict(_))
+                if failing_since.get_or_insert(begun).elapsed() < CHECK_PATIENCE =>
+            {
+                continue;
+            }
+            Err(error) => Err(with_causes(&error)),
+        };
+        let problem = condition.clone().err();
+        if conditioner.set(condition) {
+            match problem {
+                Some(problem) => tracing::error!(problem, "the store is unhealthy: this instance is NOT_SERVING"),
+                None => {
+                    tracing::info!("the store is healthy again");
+                    // Of a commit whose answer was lost nobody has told.
+                    behind.notify_one();
+                }
+            }
+        }
+    }
+}
+
+/// Reads what others commit: other processes, whose word it waits for, and writers of this one that have published in
+/// another order than they committed. Owned by [`Inner`], which aborts it; at rest it holds nothing open.
+pub(super) async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
+    loop {
+        let told = async {
+            match &mut heard {
+                // An error says that the database is closed: so is the log.
+                Some(heard) => heard.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        // Both arms are cancel-safe.
+        tokio::select! {
+            () = behind.notified() => {}
+            told = told => if !told { return },
+        }
+        let Some(inner) = inner.upgrade() else { return };
+        let read = inner.catch_up().await;
+        // That the store is away, whoever looks at it sees by itself.
+        *inner.unread() =
+            read.as_ref().err().filter(|error| !error.is_about_the_store()).map(|error| with_causes(error));
+        if let Err(error) = read {
+            tracing::debug!(%error, "the log could not be read; it is tried again");
+            let ended = inner.check_not_set_back().is_err();
+            drop(inner);
+            if ended {
+                return;
+            }
+            sleep(RETRY_PAUSE).await;
+            behind.notify_one();
+        }
+    }
+}

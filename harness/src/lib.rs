@@ -1,0 +1,13 @@
+//! What the benchmarks and the fault suite share: the shop as processes of its own, and a run's figures, failures and report.
+
+pub mod run;
+
+pub mod shop_processes;
+
+pub mod process;
+
+pub mod direct;
+
+pub mod report;
+
+pub mod machine;

@@ -1,0 +1,48 @@
+//! The shop's operator: `meshwork` on the command line.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{self, Stdio},
+};
+
+use tokio::task::spawn_blocking;
+
+use super::{Error, Programs};
+
+/// Runs `meshwork` for a shop.
+#[derive(Clone, Debug)]
+pub struct Command {
+    program: PathBuf,
+    before: Vec<String>,
+    registries: String,
+    log: PathBuf,
+}
+
+impl Command {
+    /// For the shop of these registries; what it says is kept with the logs.
+    pub(super) fn new(programs: &Programs, registries: &str, logs: &Path) -> Self {
+        let (program, before) = programs.command();
+        Self { program, before, registries: registries.to_owned(), log: logs.join("meshwork.log") }
+    }
+
+    /// Runs a command that asks the registries, to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Result<(), Error> {
+        self.run_alone(&[arguments, &["--registry", &self.registries]].concat()).await
+    }
+
+    /// Runs a command to its end.
+    pub async fn run_alone(&self, arguments: &[&str]) -> Result<(), Error> {
+        let keep = |source| Error::Folder { path: self.log.clone(), source };
+        let log = File::options().create(true).append(true).open(&self.log).map_err(keep)?;
+        let mut command = process::Command::new(&self.program);
+        command.args(&self.before).args(arguments).stdin(Stdio::null());
+        command.stdout(log.try_clone().map_err(keep)?).stderr(log);
+        let ended =
+            spawn_blocking(move || command.status()).await.expect("it does not panic, and the runtime lives on");
+        match ended {
+            Ok(status) if status.success() => Ok(()),
+            Ok(_) | Err(_) => Err(Error::Command(arguments.join(" "))),
+        }
+    }
+}

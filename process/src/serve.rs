@@ -1,0 +1,113 @@
+//! A service as a process of its own: what its flags start, and in which order.
+//!
+//! Flags come before the database: one that cannot be used leaves no file behind.
+
+use std::time::Duration;
+
+use meshwork::{Mesh, server};
+use meshwork_events::{EventStore, OpenError, store, writer::Decider};
+use tokio::time::{Instant, sleep};
+
+use crate::{Failure, InstanceArgs, Listener, StoreArgs};
+
+/// How long a service that starts waits for a database that fails meanwhile: one that is restarted, and recovers.
+const OPEN_PATIENCE: Duration = Duration::from_secs(30);
+/// Between two attempts.
+const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(250);
+
+/// Runs one instance of `service` to its end, and closes what was opened for it.
+///
+/// # Errors
+/// A flag that cannot be used, or whatever `run` ends with.
+pub async fn serve<D: Decider>(
+    service: &str,
+    instance: &InstanceArgs,
+    store: &StoreArgs,
+    open: impl AsyncFn(&str) -> Result<EventStore<D>, OpenError>,
+    run: impl AsyncFnOnce(server::Config, Mesh, EventStore<D>, Listener) -> Result<(), server::Error>,
+) -> Result<(), Failure> {
+    let mesh = instance.mesh()?;
+    let incoming = instance.bind().await?;
+    let server = instance.config(service, &incoming)?;
+    let url = &store.database_url;
+    let events = open_patiently(url, open).await.map_err(|error| unusable(url, &error))?;
+    let served = run(server, mesh.clone(), events.clone(), incoming.say_ready(service)).await;
+    mesh.close().await;
+    events.close().await;
+    served.map_err(Failure::run)
+}
+
+/// A database that cannot be opened, as the error of its flag; shows no more of `url` than [`store::shown`].
+fn unusable(url: &str, error: &OpenError) -> Failure {
+    Failure::flag("--database-url", store::shown(url), error.problem())
+}
+
+/// Opens the database; one that goes away while it is opened is waited for, as it would be by a service that runs already.
+async fn open_patiently<T>(url: &str, open: impl AsyncFn(&str) -> Result<T, OpenError>) -> Result<T, OpenError> {
+    let end = Instant::now() + OPEN_PATIENCE;
+    loop {
+        match open(url).await {
+            Err(error) if error.is_passing() && Instant::now() < end => {
+                tracing::warn!(%error, "the database went away while it was opened; it is tried again");
+                sleep(OPEN_AGAIN_AFTER).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use meshwork_events::store::StoreError;
+
+    use super::*;
+
+    fn unavailable() -> OpenError {
+        StoreError::Unavailable("it restarts".into()).into()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_restarts_while_a_service_starts_is_waited_for() {
+        let attempts = Cell::new(0);
+        let opened = open_patiently("postgres://", async |_| {
+            attempts.set(attempts.get() + 1);
+            if attempts.get() < 3 { Err(unavailable()) } else { Ok("open") }
+        });
+        assert_eq!(opened.await.expect("opened"), "open");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_stays_away_is_given_up_and_one_that_cannot_be_used_at_once() {
+        let begin = Instant::now();
+        let opened: Result<(), _> = open_patiently("postgres://", async |_| Err(unavailable())).await;
+        assert!(opened.is_err() && begin.elapsed() >= OPEN_PATIENCE);
+
+        let begin = Instant::now();
+        let refused = || StoreError::InUse { path: "order.db".into() };
+        let opened: Result<(), OpenError> = open_patiently("sqlite://order.db", async |_| Err(refused().into())).await;
+        assert!(opened.is_err() && begin.elapsed() < OPEN_AGAIN_AFTER);
+    }
+
+    #[tokio::test]
+    async fn a_database_that_cannot_be_opened_is_the_flags_error_and_shows_no_more_than_its_scheme() {
+        for (url, shown) in [
+            ("mysql://me:secret@host/db", "mysql://..."),
+            ("mysql://host/db?user=u&password=secret", "mysql://..."),
+            ("postgres:u:secret@host", "postgres://..."),
+            ("mysql://u:p@secret@host/db", "mysql://..."),
+            ("mysql://host/db#secret", "mysql://..."),
+            ("u@secret:5432", "..."),
+            ("secret", "..."),
+            ("sqlite://order.db?mode=ro", "sqlite://order.db?mode=ro"),
+        ] {
+            let refused = store::open(url).await.err().expect(url);
+            let said = unusable(url, &refused.into()).to_string();
+            let expected = format!(
+                "--database-url {shown}: database URL {shown:?} is not supported: use sqlite://FILE or postgres://HOST/DATABASE"
+            );
+            assert_eq!(said, expected, "{url}");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Flags as people type them.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+#[command(disable_version_flag = true)]
+struct Member {
+    #[command(flatten)]
+    instance: InstanceArgs,
+    #[command(flatten)]
+    store: StoreArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+fn member(flags: &[&str]) -> Result<Member, String> {
+    let flags = ["member", "--database-url", "sqlite://x.db"].iter().chain(flags);
+    Member::try_parse_from(flags).map_err(|error| one_line(&error.to_string()))
+}
+
+#[test]
+fn the_flags_have_the_defaults_of_the_design() {
+    let Member { instance, store, log } = member(&[]).expect("all have defaults but the database");
+    assert_eq!(instance.registry, ["http://127.0.0.1:7600"]);
+    assert_eq!(instance.listen.to_string(), "127.0.0.1:0");
+    assert_eq!((instance.lease_ttl, instance.drain_limit), (Duration::from_secs(10), Duration::from_secs(30)));
+    assert_eq!((log.log, log.log_level.as_str()), (telemetry::LogFormat::Human, "info"));
+    assert_eq!(store.database_url, "sqlite://x.db");
+    assert!(member(&["--version", "1.0.0"]).is_ok_and(|member| member.instance.version == "1.0.0"));
+}
+
+#[test]
+fn a_bad_value_is_one_line_that_names_flag_value_and_what_is_accepted() {
+    for (flag, value, accepted) in [
+        ("--listen", "7600", "HOST:PORT"),
+        ("--listen", "localhost:http", "HOST:PORT"),
+        ("--listen", "::1:70", "[::1]:7600"),
+        ("--advertise", "http://host:1", "HOST:PORT"),
+        ("--weight", "0", "1..=1000"),
+        ("--lease-ttl", "301s", "1s to 300s"),
+        ("--drain-limit", "soon", "500ms"),
+        ("--label", "zone", "KEY=VALUE"),
+        ("--log", "xml", "human, json"),
+    ] {
+        let error = member(&[flag, value]).err().expect("a bad value");
+        for part in [flag, value, accepted] {
+            assert!(error.contains(part), "{part} is missing in: {error}");
+        }
+        assert!(!error.contains('\n'), "{error}");
+    }
+}
+
+#[test]
+fn the_last_endpoint_sets_are_kept_for_each_mesh_apart_unless_a_folder_is_given_or_none() {
+    let folder = |flags: &[&str], user_cache: Option<&str>| {
+        member(flags).expect("good flags").instance.cache_folder(user_cache.map(PathBuf::from))
+    };
+    let there = |path: &str| Some(PathBuf::from(path));
+    assert_eq!(folder(&[], Some("/home/me")), there("/home/me/meshwork/registry-127.0.0.1_7600"));
+    let several = ["--registry", "http://[::1]:7601/,other:7600"];
+    assert_eq!(folder(&several, Some("/home/me")), there("/home/me/meshwork/registry-___1__7601"));
+    assert_eq!(folder(&["--registry", ".."], Some("/home/me")), there("/home/me/meshwork/registry-.."));
+    assert_eq!(folder(&[], None), None, "no home, no cache");
+    assert_eq!(folder(&["--cache-dir", "sets"], Some("/home/me")), there("sets"));
+    assert_eq!(folder(&["--cache-dir", ""], Some("/home/me")), None);
+}
+
+#[test]
+fn durations_are_read_with_their_unit() {
+    assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+    assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+    for bad in ["", "5", "s", "-1s", "1.5s", "1h", "99999999999s"] {
+        assert!(parse_duration(bad).is_err(), "{bad:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_an_error_of_its_flag_and_all_addresses_need_an_advertised_one() {
+    let args = member(&[]).expect("good flags").instance;
+    let listener = args.bind().await.expect("a free port");
+    let config = args.config("order", &listener).expect("reachable");
+    assert_eq!(config.advertise, listener.address().to_string());
+
+    let taken = member(&["--listen", &config.advertise]).expect("good flags").instance;
+    let failure = taken.bind().await.expect_err("taken");
+    assert_eq!(failure.exit_code(), 2);
+    assert!(failure.to_string().starts_with(&format!("--listen {}: the port is taken", config.advertise)), "{failure}");
+
+    let everywhere = member(&["--listen", "0.0.0.0:0"]).expect("good flags").instance;
+    let listener = everywhere.bind().await.expect("a free port");
+    let failure = everywhere.config("order", &listener).expect_err("not reachable");
+    assert!(failure.to_string().contains("--advertise"), "{failure}");
+}
+
+#[test]
+fn a_failure_tells_its_whole_chain_in_one_line() {
+    let inner = std::io::Error::other("the disk is full");
+    let error = meshwork::server::Error::Descriptors(Box::new(inner));
+    assert_eq!(Failure::run(error).to_string(), "the descriptors cannot be read: the disk is full");
+}

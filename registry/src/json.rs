@@ -1,0 +1,108 @@
+//! Messages of the mesh as protobuf JSON, as grpcurl prints and takes them (camelCase, 64-bit numbers as text).
+
+use meshwork::contract::DESCRIPTORS;
+use prost::{Message, Name};
+use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde_json::{Deserializer, Error, Serializer};
+
+/// Writes and reads messages as JSON; knows the descriptors of the mesh's own contracts.
+#[derive(Clone, Debug)]
+pub struct ProtobufJson(DescriptorPool);
+
+impl ProtobufJson {
+    /// Reads the descriptors; do it once.
+    #[expect(clippy::new_without_default, reason = "it takes its time, so it is asked for by name")]
+    pub fn new() -> Self {
+        Self(DescriptorPool::decode(DESCRIPTORS).expect("the build has compiled these descriptors"))
+    }
+
+    /// The message on one line. Every field is there, also one that has its default value, so that a script finds it
+    /// without a case of its own.
+    pub fn line<M: Message + Name>(&self, message: &M) -> String {
+        let options = SerializeOptions::new().skip_default_fields(false);
+        let mut line = Vec::new();
+        written(self.dynamic(message).serialize_with_options(&mut Serializer::new(&mut line), &options));
+        text(line)
+    }
+
+    /// The message on many lines, with the fields that are set: for files that people read.
+    pub fn pretty<M: Message + Name>(&self, message: &M) -> String {
+        let mut lines = Vec::new();
+        let options = SerializeOptions::new();
+        written(self.dynamic(message).serialize_with_options(&mut Serializer::pretty(&mut lines), &options));
+        lines.push(b'\n');
+        text(lines)
+    }
+
+    /// A message from JSON.
+    ///
+    /// # Errors
+    /// Other text, or a field that the message does not have.
+    pub fn read<M: Message + Name + Default>(&self, text: &[u8]) -> Result<M, Error> {
+        let mut json = Deserializer::from_slice(text);
+        let message = DynamicMessage::deserialize(self.descriptor::<M>(), &mut json)?;
+        json.end()?;
+        Ok(decoded(&message))
+    }
+
+    fn dynamic<M: Message + Name>(&self, message: &M) -> DynamicMessage {
+        DynamicMessage::decode(self.descriptor::<M>(), message.encode_to_vec().as_slice())
+            .expect("encoded by the same contract")
+    }
+
+    fn descriptor<M: Name>(&self) -> MessageDescriptor {
+        self.0.get_message_by_name(&M::full_name()).expect("the contract's own message")
+    }
+}
+
+fn decoded<M: Message + Default>(message: &DynamicMessage) -> M {
+    M::decode(message.encode_to_vec().as_slice()).expect("encoded by the same contract")
+}
+
+fn written(result: Result<(), Error>) {
+    result.expect("JSON has a form for every message, and memory takes it");
+}
+
+fn text(json: Vec<u8>) -> String {
+    String::from_utf8(json).expect("JSON is UTF-8")
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork::contract::meshwork::registry::v1 as registry;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_written_as_protobuf_json_with_all_their_fields() {
+        let response = registry::ListServicesResponse {
+            services: vec![registry::Service { name: "order".into(), instance_count: 0 }],
+            next_page_token: String::new(),
+        };
+        assert_eq!(
+            ProtobufJson::new().line(&response),
+            r#"{"services":[{"name":"order","instanceCount":0}],"nextPageToken":""}"#
+        );
+        let lease = registry::Lease { revision: 7, ..Default::default() };
+        assert!(ProtobufJson::new().line(&lease).contains(r#""revision":"7""#), "as grpcurl prints 64-bit numbers");
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_it_was() {
+        let json = ProtobufJson::new();
+        let policy = registry::Policy {
+            service: "order".into(),
+            timeout: Some(prost_types::Duration { seconds: 2, nanos: 500_000_000 }),
+            retry: Some(registry::RetryPolicy { hedging: Some(false), max_attempts: Some(0), ..Default::default() }),
+            split: Some(registry::SplitPolicy { weights: [("v1".into(), 95), ("v2".into(), 0)].into() }),
+            update_time: Some(prost_types::Timestamp { seconds: 1_700_000_000, nanos: 0 }),
+            ..Default::default()
+        };
+        for text in [json.line(&policy), json.pretty(&policy)] {
+            assert_eq!(json.read::<registry::Policy>(text.as_bytes()).expect(&text), policy);
+        }
+        for bad in ["", "{", r#"{"servize": "order"}"#, r#"{"service": "order"} x"#, r#"{"timeout": "2"}"#] {
+            assert!(json.read::<registry::Policy>(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! What a long stream ends with when its client should go on with another instance. Servers and handlers both say it.
+
+use tonic::{Code, Status};
+
+use super::Domain;
+use crate::headers::Refusal;
+
+/// The domain of the errors that the server answers by itself, beside those of its handlers.
+pub(crate) const SERVER: Domain = Domain::new("server.meshwork");
+
+/// Ends a long stream whose server leaves: the client moves to another instance.
+pub fn draining_status() -> Status {
+    SERVER.error(Code::Unavailable, Refusal::Draining.reason(), "this instance is draining: continue on another one")
+}
+
+/// Ends a long stream while its server is NOT_SERVING (see [`Server::serving`](crate::server::Server::serving)): the client
+/// moves to another instance.
+pub fn not_serving_status(problem: &str) -> Status {
+    let message = format!("this instance is NOT_SERVING ({problem}): continue on another one");
+    SERVER.error(Code::Unavailable, "NOT_SERVING", message)
+}
