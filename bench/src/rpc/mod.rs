@@ -10,6 +10,7 @@ mod against;
 mod large;
 
 mod callers;
+mod churn;
 mod peers;
 mod proxy;
 mod ratios;
@@ -44,7 +45,8 @@ const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; each client 
     are geometric means of the ratios. `before` is the client of the commit in bench/BEFORE_HOUSE: the same program, dependencies and \
     profile, another library. before_vs_itself is the throughput of two such processes against each other, tonic_vs_itself that of two with tonic's balanced \
     channel. CPU is user and system time of the client's process per call. The large service has 1,000 endpoints in one more process, \
-    without subsetting; cost is time per call with 1 in flight. Proxies run with their own processes \
+    without subsetting; cost is time per call with 1 in flight. While it churns, 25 of its endpoints a second drain, leave, and \
+    join as new instances at other ports, all in turn; changes_per_s counts what joined and left. Proxies run with their own processes \
     between a plain tonic channel and the same three endpoints.";
 
 /// What to run.
@@ -137,6 +139,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
         bench.against_tonic(&addresses).await?;
         bench.against_proxies(&addresses, scratch).await?;
         bench.with_many_endpoints().await?;
+        bench.with_many_endpoints_that_churn().await?;
     }
     let Found { figures, failures, rounds } = bench.found;
     drop(few);
