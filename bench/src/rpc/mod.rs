@@ -46,7 +46,8 @@ const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; each client 
     profile, another library. before_vs_itself is the throughput of two such processes against each other, tonic_vs_itself that of two with tonic's balanced \
     channel. CPU is user and system time of the client's process per call. The large service has 1,000 endpoints in one more process, \
     without subsetting; cost is time per call with 1 in flight. While it churns, 25 of its endpoints a second drain, leave, and \
-    join as new instances at other ports, all in turn; changes_per_s counts what joined and left. Proxies run with their own processes \
+    join as new instances at other ports, all in turn; changes_per_s counts what joined and left, and not that \
+    it drained before. Proxies run with their own processes \
     between a plain tonic channel and the same three endpoints.";
 
 /// What to run.
