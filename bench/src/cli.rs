@@ -43,7 +43,7 @@ enum Command {
     Recover(recover::Args),
     /// Reads per second and the lag of the views, with 1, 2 and 3 query instances, while orders come in
     Query(query::Args),
-    /// What a call costs, against tonic's own channels and proxies
+    /// What a call costs, against the client of an earlier commit, tonic's own channels and proxies
     Rpc(rpc::Args),
     /// What one bad endpoint of eleven does to the calls of a service (Finagle's experiment)
     Tail(tail::Args),
@@ -159,6 +159,8 @@ mod tests {
         assert_eq!(recover.rounds, 5);
         let Cli { command: Command::Query(query), .. } = parse(&["query"]) else { panic!("not query") };
         assert_eq!((query.seconds, query.readers, query.rounds), (10, 32, 3));
+        let Cli { command: Command::Rpc(rpc), .. } = parse(&["rpc"]) else { panic!("not rpc") };
+        assert_eq!((rpc.slices, rpc.slice_ms, rpc.only_before), (15, 1000, false));
     }
 
     #[test]

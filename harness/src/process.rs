@@ -3,7 +3,7 @@
 use std::{
     fmt,
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, Read, Write},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
@@ -49,6 +49,14 @@ pub enum Error {
         /// Its last lines.
         said: Said,
     },
+    /// It did not answer.
+    #[error("{program} has ended, or did not answer within {} s", limit.as_secs())]
+    Unanswered {
+        /// The program.
+        program: String,
+        /// How long.
+        limit: Duration,
+    },
     /// It did not end, or not well.
     #[error("{program} did not end with code 0 within {} s of SIGTERM{said}", limit.as_secs())]
     End {
@@ -81,13 +89,24 @@ impl fmt::Display for Said {
 /// profile. Returns their folder.
 ///
 /// `cargo run` builds only what it runs, so that the binary beside it may be missing or, worse, old.
-pub fn build(package: &str, packages: &[&'static str]) -> Result<PathBuf, Error> {
+pub fn build(package: &'static str, packages: &[&'static str]) -> Result<PathBuf, Error> {
+    // With the caller in the selection, features are what they are here, and no dependency is built twice.
+    cargo_build(&[&[package], packages].concat())
+}
+
+/// Builds the binaries of one package in the same way, but with the features that it has where nothing else is built.
+///
+/// # Errors
+/// [`Error`]: cargo cannot be started, or failed.
+pub fn build_alone(package: &'static str) -> Result<PathBuf, Error> {
+    cargo_build(&[package])
+}
+
+fn cargo_build(packages: &[&'static str]) -> Result<PathBuf, Error> {
     let started = |source| Error::Start { program: "cargo".to_owned(), source };
     let folder = std::env::current_exe().map_err(started)?.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut cargo = Command::new("cargo");
-    // With the caller in the selection, features are what they are here, and no dependency is built twice.
-    cargo.args(["build", "--quiet", "-p", package]);
-    cargo.args(packages.iter().flat_map(|package| ["-p", package]));
+    cargo.args(["build", "--quiet"]).args(packages.iter().flat_map(|package| ["-p", package]));
     cargo.arg("--manifest-path").arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     if let Some(target) = folder.parent() {
         cargo.arg("--target-dir").arg(target);
@@ -112,7 +131,7 @@ impl Process {
     /// Starts it, and listens to all it says.
     pub fn start(program: &Path, args: &[&str]) -> Result<Self, Error> {
         let (sender, lines) = mpsc::channel();
-        let mut process = Self::spawn(program, args, Stdio::piped(), lines)?;
+        let mut process = Self::spawn(program, args, [Stdio::null(), Stdio::piped()], lines)?;
         if let Some(stderr) = process.child.stderr.take() {
             forward(stderr, sender.clone());
         }
@@ -123,16 +142,29 @@ impl Process {
     /// Starts it with its stderr, where services log, in a file.
     pub fn start_logged(program: &Path, args: &[&str], log: File) -> Result<Self, Error> {
         let (sender, lines) = mpsc::channel();
-        let mut process = Self::spawn(program, args, log.into(), lines)?;
+        let mut process = Self::spawn(program, args, [Stdio::null(), log.into()], lines)?;
         process.listen(sender);
         Ok(process)
     }
 
-    fn spawn(program: &Path, args: &[&str], stderr: Stdio, lines: Receiver<String>) -> Result<Self, Error> {
+    /// Starts it with a stdin, for [`ask`](Self::ask), and with this process's stderr, so that all of its lines are answers.
+    pub fn start_asked(program: &Path, args: &[&str]) -> Result<Self, Error> {
+        let (sender, lines) = mpsc::channel();
+        let mut process = Self::spawn(program, args, [Stdio::piped(), Stdio::inherit()], lines)?;
+        process.listen(sender);
+        Ok(process)
+    }
+
+    fn spawn(
+        program: &Path,
+        args: &[&str],
+        [stdin, stderr]: [Stdio; 2],
+        lines: Receiver<String>,
+    ) -> Result<Self, Error> {
         let name = program.file_name().unwrap_or(program.as_os_str()).to_string_lossy().into_owned();
         let started = Instant::now();
         let mut command = Command::new(program);
-        command.args(args).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr);
+        command.args(args).stdin(stdin).stdout(Stdio::piped()).stderr(stderr);
         let child = command.spawn().map_err(|source| Error::Start { program: name.clone(), source })?;
         Ok(Self { program: name, child, started, lines, heard: Vec::new() })
     }
@@ -155,6 +187,18 @@ impl Process {
                 }
             }
         }
+    }
+
+    /// Writes a line to its stdin.
+    pub fn ask(&mut self, line: &str) -> Result<(), Error> {
+        let gone = || Error::Gone { program: self.program.clone() };
+        let stdin = self.child.stdin.as_mut().ok_or_else(gone)?;
+        writeln!(stdin, "{line}").and_then(|()| stdin.flush()).map_err(|_| gone())
+    }
+
+    /// The next line that it says, its answer.
+    pub fn answer(&mut self, limit: Duration) -> Result<String, Error> {
+        self.lines.recv_timeout(limit).map_err(|_| Error::Unanswered { program: self.program.clone(), limit })
     }
 
     /// Its id.
@@ -256,6 +300,16 @@ mod tests {
     fn a_process_that_fails_is_quoted() {
         let error = shell("echo 'address in use' >&2; exit 2").wait_for_line("mesh is ready", LIMIT).unwrap_err();
         assert!(error.to_string().contains("address in use"), "{error}");
+    }
+
+    #[test]
+    fn a_process_answers_line_by_line_until_it_has_ended() {
+        let mut process = Process::start_asked(Path::new("/bin/cat"), &[]).unwrap();
+        for line in ["one", "two"] {
+            process.ask(line).unwrap();
+            assert_eq!(process.answer(LIMIT).unwrap(), line);
+        }
+        assert!(matches!(process.answer(Duration::from_millis(1)), Err(Error::Unanswered { .. })));
     }
 
     #[test]

@@ -68,7 +68,12 @@ impl Failures {
 
     /// Counts those of another part of the run as well.
     pub fn merge(&mut self, other: Self) {
-        for (what, count) in other.0 {
+        self.add_counted(other.0);
+    }
+
+    /// Counts failures that were counted elsewhere, by kind.
+    pub fn add_counted(&mut self, counts: impl IntoIterator<Item = (String, u64)>) {
+        for (what, count) in counts {
             *self.0.entry(what).or_default() += count;
         }
     }

@@ -6,6 +6,7 @@ mod behaviour;
 mod process;
 mod server;
 
+pub(crate) use meshwork_caller::{contract, endpoint};
 pub(crate) use process::{Echo, Error};
 pub(crate) use server::Args;
 
@@ -17,13 +18,6 @@ use contract::{BehaveRequest, Behaviour, echo_service_client::EchoServiceClient}
 
 /// The service's name in the mesh.
 pub(crate) const SERVICE: &str = "echo";
-
-/// Made from `echo.proto` by build.rs.
-#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
-pub(crate) mod contract {
-    tonic::include_proto!("meshwork.bench.v1");
-    pub(crate) const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("echo");
-}
 
 /// Tells the endpoint at `address` how to answer, beside any balancing.
 pub(crate) async fn behave(
@@ -45,10 +39,4 @@ pub(crate) async fn behave(
     request.set_timeout(Duration::from_secs(5));
     EchoServiceClient::new(channel).behave(request).await.map_err(|status| failed(status.into()))?;
     Ok(())
-}
-
-/// tonic's own idea of an address, with its defaults but for Nagle's delay, which nobody wants.
-pub(crate) fn endpoint(address: &str) -> tonic::transport::Endpoint {
-    let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"));
-    endpoint.expect("host:port makes a URI").tcp_nodelay(true)
 }

@@ -13,6 +13,9 @@ use tokio::{task::JoinHandle, time::timeout};
 /// How long endpoints may take to be seen in the mesh; a thousand of them take a second or two.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
+/// How long ended endpoints may be seen in the mesh: three times as long as their leases.
+const GONE_LIMIT: Duration = Duration::from_secs(30);
+
 /// Why there is no echo.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -37,6 +40,14 @@ pub(crate) enum Error {
         serving: usize,
         /// How many should.
         wanted: usize,
+    },
+    /// Endpoints did not go away.
+    #[error("{service} still has {left} endpoints after {} s", GONE_LIMIT.as_secs())]
+    Left {
+        /// The service.
+        service: String,
+        /// How many are there.
+        left: usize,
     },
     /// An endpoint cannot be told how to behave.
     #[error("cannot reach {address}: {source}")]
@@ -101,6 +112,14 @@ impl Echo {
             return Err(Error::Missing { service: service.to_owned(), serving: count(&set), wanted });
         }
         Ok(set.endpoints.values().filter(|instance| serves(instance)).map(|instance| (**instance).clone()).collect())
+    }
+
+    /// Waits until no endpoint of a service is left in the mesh. A process that was in a hurry leaves some to their leases.
+    pub(crate) async fn gone(&self, service: &str) -> Result<(), Error> {
+        let mut endpoints = self.mesh.endpoints(service);
+        let waited = timeout(GONE_LIMIT, endpoints.wait_for(|set| set.endpoints.is_empty())).await.is_ok();
+        let left = endpoints.borrow().endpoints.len();
+        if waited { Ok(()) } else { Err(Error::Left { service: service.to_owned(), left }) }
     }
 
     /// Ends the registry and this process's view of it.

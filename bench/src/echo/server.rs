@@ -1,6 +1,7 @@
 //! The process: any number of echo endpoints, each a server and an instance of its own.
 
 use std::{
+    convert::Infallible,
     future::pending,
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,7 +15,8 @@ use meshwork::{Mesh, server::Server};
 use meshwork_process::{Failure, InstanceArgs};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    time::sleep,
+    sync::Notify,
+    time::{MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -39,6 +41,12 @@ pub(crate) struct Args {
     /// How many endpoints
     #[arg(long, default_value_t = 1)]
     endpoints: usize,
+    /// How many times an endpoint is restarted, all of them in turn: it drains, leaves, and joins as a new instance
+    #[arg(long, default_value_t = 0)]
+    restarts: usize,
+    /// Restarts each second
+    #[arg(long, default_value_t = 25, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    restarts_per_s: u32,
 }
 
 impl Args {
@@ -52,19 +60,50 @@ impl Args {
             terminated.recv().await;
             stop.cancel();
         });
-        let served = try_join_all((0..self.endpoints).map(|_| self.endpoint(mesh.clone(), stopping.clone()))).await;
+        let restarts: Vec<_> = (0..self.endpoints).map(|_| Notify::new()).collect();
+        let endpoints = restarts.iter().map(|restart| self.endpoint(&mesh, restart, &stopping));
+        let served = tokio::select! {
+            served = try_join_all(endpoints) => served,
+            never = self.restart(&restarts) => match never {},
+        };
         mesh.close().await;
         served.map(drop)
     }
 
-    async fn endpoint(&self, mesh: Mesh, stopping: CancellationToken) -> Result<(), Failure> {
+    /// Restarts endpoints in turn, and then none.
+    async fn restart(&self, endpoints: &[Notify]) -> Infallible {
+        let mut turn = interval(Duration::from_secs(1) / self.restarts_per_s);
+        // A process that was held up does not make up for it: that would be a storm.
+        turn.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        for endpoint in endpoints.iter().cycle().take(self.restarts) {
+            turn.tick().await;
+            endpoint.notify_one();
+        }
+        pending().await
+    }
+
+    /// Serves as one instance after the other.
+    async fn endpoint(&self, mesh: &Mesh, restart: &Notify, stopping: &CancellationToken) -> Result<(), Failure> {
+        while !stopping.is_cancelled() {
+            let leave = async {
+                tokio::select! {
+                    () = restart.notified() => {}
+                    () = stopping.cancelled() => {}
+                }
+            };
+            self.serve_until(leave, mesh.clone()).await?;
+        }
+        Ok(())
+    }
+
+    async fn serve_until(&self, leave: impl Future<Output = ()>, mesh: Mesh) -> Result<(), Failure> {
         let listener = self.instance.bind().await?;
         let config = self.instance.config(&self.service, &listener)?;
         let server = Server::new(config)
             .add_service(EchoServiceServer::new(Endpoint::default()))
             .descriptors(contract::DESCRIPTORS)
             .announce(mesh);
-        server.serve(listener.say_ready(SERVICE), stopping.cancelled_owned()).await.map_err(Failure::run)
+        server.serve(listener.say_ready(SERVICE), leave).await.map_err(Failure::run)
     }
 }
 

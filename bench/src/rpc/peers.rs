@@ -1,47 +1,64 @@
-//! Who is measured: channels that an echo client can stand on.
+//! What is measured: clients, each in a process of its own.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use meshwork::channel::Channel;
+use meshwork_caller::{Load, Slice};
+use meshwork_harness::process::{self, Process};
+use tokio::{task::block_in_place, time::sleep};
 
-use super::slice::{self, Slice};
-use crate::echo::{Echo, contract::echo_service_client::EchoServiceClient, endpoint};
+use super::Error;
+use crate::echo::Echo;
 
-/// A client to measure.
-pub(super) enum Peer {
-    Meshwork(EchoServiceClient<Channel>),
-    Tonic(&'static str, EchoServiceClient<tonic::transport::Channel>),
+/// For the calls that are under way at the end of a slice, and for the answer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+
+/// A caller, and its name in the figures.
+pub(super) struct Peer {
+    name: String,
+    process: Process,
 }
 
 impl Peer {
-    /// Meshwork's channel, with everything on.
-    pub(super) fn meshwork(echo: &Echo, service: &str) -> Self {
-        Self::Meshwork(EchoServiceClient::new(echo.mesh().channel(service)))
+    /// Meshwork's channel, of the library that `program` was built with.
+    pub(super) fn meshwork(program: &Path, name: &str, echo: &Echo, service: &str) -> Result<Self, process::Error> {
+        Self::start(program, name, &["meshwork", echo.url(), service])
+    }
+
+    /// The same without subsets.
+    pub(super) fn meshwork_to_all(
+        program: &Path,
+        name: &str,
+        echo: &Echo,
+        service: &str,
+    ) -> Result<Self, process::Error> {
+        Self::start(program, name, &["meshwork", "--subset", "0", echo.url(), service])
     }
 
     /// tonic's channel to one address.
-    pub(super) fn tonic_channel(address: &str) -> Self {
-        Self::Tonic("tonic_channel", EchoServiceClient::new(endpoint(address).connect_lazy()))
+    pub(super) fn tonic_channel(program: &Path, name: &str, address: &str) -> Result<Self, process::Error> {
+        Self::start(program, name, &["tonic-channel", address])
     }
 
     /// tonic's channel that balances over a list.
-    pub(super) fn tonic_balance(addresses: &[String]) -> Self {
-        let list = addresses.iter().map(|address| endpoint(address));
-        Self::Tonic("tonic_balance", EchoServiceClient::new(tonic::transport::Channel::balance_list(list)))
+    pub(super) fn tonic_balance(program: &Path, name: &str, addresses: &[String]) -> Result<Self, process::Error> {
+        let addresses = addresses.iter().map(String::as_str);
+        Self::start(program, name, &["tonic-balance"].into_iter().chain(addresses).collect::<Vec<_>>())
     }
 
-    pub(super) fn name(&self) -> &'static str {
-        match self {
-            Self::Meshwork(_) => "meshwork",
-            Self::Tonic(name, _) => name,
-        }
+    fn start(program: &Path, name: &str, args: &[&str]) -> Result<Self, process::Error> {
+        Ok(Self { name: name.to_owned(), process: Process::start_asked(program, args)? })
     }
 
-    /// Calls it for a while.
-    pub(super) async fn drive(&self, in_flight: usize, time: Duration) -> Slice {
-        match self {
-            Self::Meshwork(client) => slice::drive(client, in_flight, time).await,
-            Self::Tonic(_, client) => slice::drive(client, in_flight, time).await,
-        }
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Lets it call for a while.
+    pub(super) async fn drive(&mut self, load: Load) -> Result<Slice, Error> {
+        self.process.ask(&serde_json::to_string(&load).expect("numbers are JSON"))?;
+        // An interrupt of the benchmark is heard meanwhile; the rest is the time of the last calls.
+        sleep(load.time).await;
+        let answer = block_in_place(|| self.process.answer(ANSWER_LIMIT))?;
+        serde_json::from_str(&answer).map_err(|source| Error::Answer { name: self.name.clone(), source })
     }
 }

@@ -1,51 +1,27 @@
-//! One slice: so many workers call one peer for a while.
+//! One slice: a number of workers call one client for a while.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use hdrhistogram::Histogram;
-use meshwork_harness::report::Failures;
+use meshwork_caller::{
+    Load, Slice,
+    contract::{EchoRequest, echo_service_client::EchoServiceClient},
+};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::task::JoinSet;
 use tonic::{Status, body::Body, client::GrpcService, codegen::StdError};
-
-use crate::{
-    cpu,
-    echo::contract::{EchoRequest, echo_service_client::EchoServiceClient},
-};
 
 /// What is echoed.
 const PAYLOAD: [u8; 64] = [0x5a; 64];
 /// Latency is kept in nanoseconds to three digits.
 const DIGITS: u8 = 3;
 
-/// What a slice has found.
-pub(super) struct Slice {
-    took: Duration,
-    cpu: Duration,
-    latency_ns: Histogram<u64>,
-    pub(super) failures: Failures,
-}
-
-impl Slice {
-    pub(super) fn calls_per_s(&self) -> f64 {
-        self.latency_ns.len() as f64 / self.took.as_secs_f64()
-    }
-
-    /// CPU time of this process for each call, microseconds.
-    pub(super) fn cpu_us(&self) -> f64 {
-        self.cpu.as_secs_f64() * 1e6 / self.latency_ns.len() as f64
-    }
-
-    /// The latency that this share of the calls does not exceed, microseconds.
-    pub(super) fn latency_us(&self, quantile: f64) -> f64 {
-        self.latency_ns.value_at_quantile(quantile) as f64 / 1e3
-    }
-}
-
-/// Keeps `in_flight` calls under way for `time`.
-pub(super) async fn drive<T>(client: &EchoServiceClient<T>, in_flight: usize, time: Duration) -> Slice
+/// Keeps the load's calls under way for its time.
+pub(crate) async fn drive<T>(client: &EchoServiceClient<T>, load: Load) -> Slice
 where
     T: GrpcService<Body> + Clone + Send + 'static,
     T::Future: Send,
@@ -54,27 +30,37 @@ where
     <T::ResponseBody as http_body::Body>::Error: Into<StdError> + Send,
 {
     let payload: Arc<[u8]> = Arc::new(PAYLOAD);
-    let (cpu, from) = (cpu::process_time(), Instant::now());
+    let (cpu, from) = (process_time(), Instant::now());
     let mut workers = JoinSet::new();
-    for _ in 0..in_flight {
-        workers.spawn(work(client.clone(), payload.clone(), from + time));
+    for _ in 0..load.in_flight {
+        workers.spawn(work(client.clone(), payload.clone(), from + load.time));
     }
-    let mut latency_ns = Histogram::new(DIGITS).expect("0 to 5 digits");
-    let mut failures = Failures::default();
+    let mut latency_ns = histogram();
+    let mut failures = BTreeMap::new();
     while let Some(worker) = workers.join_next().await {
-        match worker {
+        let failed = match worker {
             Ok((latencies, result)) => {
                 latency_ns.add(latencies).expect("it grows as needed");
-                if let Err(status) = result {
-                    failures.add(format!("Echo: {status}"));
-                }
+                result.err().map(|status| format!("Echo: {status}"))
             }
-            Err(panic) => failures.add(format!("a worker panicked: {panic}")),
+            Err(panic) => Some(format!("a worker panicked: {panic}")),
+        };
+        if let Some(failure) = failed {
+            *failures.entry(failure).or_default() += 1;
         }
     }
-    Slice { took: from.elapsed(), cpu: cpu::process_time() - cpu, latency_ns, failures }
+    let quantile = |quantile| Duration::from_nanos(latency_ns.value_at_quantile(quantile));
+    Slice {
+        calls: latency_ns.len(),
+        took: from.elapsed(),
+        cpu: process_time() - cpu,
+        p50: quantile(0.5),
+        p99: quantile(0.99),
+        failures,
+    }
 }
 
+/// Calls until the time has come, or a call fails.
 async fn work<T>(
     mut client: EchoServiceClient<T>,
     payload: Arc<[u8]>,
@@ -87,7 +73,7 @@ where
     T::ResponseBody: http_body::Body<Data = bytes::Bytes> + Send + 'static,
     <T::ResponseBody as http_body::Body>::Error: Into<StdError> + Send,
 {
-    let mut latencies = Histogram::new(DIGITS).expect("0 to 5 digits");
+    let mut latencies = histogram();
     let mut start = Instant::now();
     while start < until {
         if let Err(status) = client.echo(EchoRequest { payload: payload.to_vec() }).await {
@@ -99,4 +85,13 @@ where
         start = end;
     }
     (latencies, Ok(()))
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("0 to 5 digits")
+}
+
+/// CPU time that this process has used since its start: user and system, over all its threads, to the nanosecond.
+fn process_time() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ProcessCPUTime)).expect("a process has not used negative time")
 }
