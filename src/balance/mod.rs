@@ -13,6 +13,7 @@
 mod picker;
 mod plan;
 mod pool;
+mod pools;
 mod subset;
 
 #[cfg(test)]

@@ -3,9 +3,6 @@
 //! A pick is one draw from a pool, in a short critical section; only a call that finds no endpoint goes to a bounded queue. One
 //! driver task makes the plan, applies it to the pools and serves the queue, woken by an endpoint that connects or fails, by
 //! the end of a pause or an ejection, or by a change of the set. So changes are taken in even if no call flows.
-//!
-//! The driver publishes in this order: new pools, what is inserted, the plan, what is removed. So an endpoint that changes its
-//! pool is never in none. It holds the lock of one pool at a time.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -23,13 +20,12 @@ use tokio::{
 };
 
 use super::{
-    plan::{Plan, Turn, WeightedTarget},
-    pool::{Chance, Member, Pool, Shares},
+    plan::{Plan, Turn},
+    pool::Pool,
+    pools::{Placed, Pools, Route, Tracked},
 };
 use crate::{
-    endpoint::{
-        Candidate, Connection, Endpoint, Pick, ServiceState, Traits, connection::handle::ConnectionHandle, peer::Peer,
-    },
+    endpoint::{Connection, Endpoint, Pick, ServiceState, Traits, connection::handle::ConnectionHandle, peer::Peer},
     policy::Policy,
 };
 
@@ -38,7 +34,7 @@ use crate::{
 pub(super) const MAX_WAITING: usize = 1024;
 /// The driver rests after a look for this multiple of the time that the look took: of a thousand endpoints that connect one
 /// after the other, not each costs a look at all.
-const REST: u32 = 4;
+const REST: u32 = 10;
 
 /// Picks endpoints. Calls pick; the one driver changes the endpoints and serves the calls that wait.
 pub(crate) struct Picker<C: Connection = ConnectionHandle> {
@@ -54,23 +50,16 @@ pub(crate) struct Picker<C: Connection = ConnectionHandle> {
     driven: Mutex<Driven<C>>,
 }
 
-/// A target of the plan with its pools.
-struct Route<C: Connection> {
-    end: u128,
-    own_zone: Option<Arc<Pool<C>>>,
-    other_zones: Option<Arc<Pool<C>>>,
-    locality_share: f64,
-}
-
 /// What only the driver touches, and what changes the endpoints.
 struct Driven<C: Connection> {
-    endpoints: BTreeMap<u64, Arc<Endpoint<C>>>,
+    endpoints: BTreeMap<u64, Tracked<C>>,
+    /// Entries of endpoints that were removed.
+    departed: Vec<Placed>,
     next_id: u64,
     policy: Arc<Policy>,
     /// Where the calls are made.
     zone: Arc<str>,
-    pools: BTreeMap<PoolKey, Managed<C>>,
-    seeds: SmallRng,
+    pools: Pools<C>,
     panic_since: Option<Instant>,
     /// When the plan must be made anew although nothing happens.
     plan_until: Option<Instant>,
@@ -78,19 +67,6 @@ struct Driven<C: Connection> {
     alarm: Option<Instant>,
     /// When it may.
     rested: Instant,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct PoolKey {
-    version: String,
-    own_zone: bool,
-}
-
-/// A pool, and what the driver has put into it.
-struct Managed<C: Connection> {
-    pool: Arc<Pool<C>>,
-    members: BTreeMap<u64, Member<C>>,
-    shares: Option<Shares>,
 }
 
 /// A pick, now or later.
@@ -122,20 +98,21 @@ impl<C: Connection> Picker<C> {
     pub(super) fn from_seed(zone: Arc<str>, seed: u64) -> Self {
         let mut seeds = SmallRng::seed_from_u64(seed);
         let chance = SmallRng::from_rng(&mut seeds);
+        let service = Arc::new(ServiceState::new());
         let driven = Driven {
             endpoints: BTreeMap::new(),
+            departed: Vec::new(),
             next_id: 0,
             policy: Arc::default(),
             zone,
-            pools: BTreeMap::new(),
-            seeds,
+            pools: Pools::new(service.clone(), seeds),
             panic_since: None,
             plan_until: None,
             alarm: None,
             rested: Instant::now(),
         };
         Self {
-            service: Arc::new(ServiceState::new()),
+            service,
             routes: RwLock::default(),
             turn: AtomicU64::new(0),
             chance: Mutex::new(chance),
@@ -218,7 +195,7 @@ impl<C: Connection> Picker<C> {
         let id = driven.next_id;
         driven.next_id += 1;
         let endpoint = Arc::new(Endpoint::new(id, peer, traits, self.service.clone()));
-        driven.endpoints.insert(id, endpoint.clone());
+        driven.endpoints.insert(id, Tracked::new(endpoint.clone()));
         drop(driven);
         self.service.changed();
         endpoint
@@ -226,7 +203,10 @@ impl<C: Connection> Picker<C> {
 
     /// Removes an endpoint. Its calls go on.
     pub(crate) fn remove(&self, endpoint: &Endpoint<C>) {
-        self.driven.lock().endpoints.remove(&endpoint.id());
+        let mut driven = self.driven.lock();
+        let removed = driven.endpoints.remove(&endpoint.id());
+        driven.departed.extend(removed.and_then(|tracked| tracked.placed()));
+        drop(driven);
         self.service.changed();
     }
 
@@ -239,7 +219,7 @@ impl<C: Connection> Picker<C> {
 
     /// Every endpoint, in the order in which they came.
     pub(crate) fn endpoints(&self) -> Vec<Arc<Endpoint<C>>> {
-        self.driven.lock().endpoints.values().cloned().collect()
+        self.driven.lock().endpoints.values().map(|tracked| tracked.endpoint.clone()).collect()
     }
 
     /// Ends when there is something for [`Picker::serve_waiters`] to do. For the driver; cancel-safe, since a notice is kept
@@ -286,80 +266,25 @@ impl<C: Connection> Picker<C> {
 
     /// Makes a new plan and applies what has changed by it.
     fn refresh(&self, driven: &mut Driven<C>, now: Instant) {
-        let measured = driven.endpoints.values().filter_map(|endpoint| endpoint.measured());
+        let Driven { endpoints, departed, policy, zone, pools, panic_since, plan_until, .. } = driven;
+        let measured = endpoints.values().filter_map(|tracked| tracked.endpoint.measured());
         if let Some(median) = median(measured.collect()) {
             self.service.set_typical(median);
         }
-        let candidates = driven.endpoints.values().map(|endpoint| (endpoint.clone(), endpoint.candidate(now)));
-        let with_candidate = candidates.map(|(endpoint, candidate)| ((endpoint, candidate.clone()), candidate));
-        let Plan { targets, panic_since, until } =
-            Plan::new(with_candidate.collect(), &driven.policy, &driven.zone, driven.panic_since, now);
-        driven.panic_since = panic_since;
-        driven.plan_until = until;
-        self.service.set_panic(panic_since.is_some());
-        let routes = self.insert_what_is_new(driven, targets);
-        *self.routes.write() = routes.0;
-        self.remove_what_has_gone(driven, &routes.1);
-    }
-
-    /// Makes the pools of a plan and inserts what they lack. Returns the routes to them, and what each shall hold.
-    fn insert_what_is_new(
-        &self,
-        driven: &mut Driven<C>,
-        targets: Vec<WeightedTarget<(Arc<Endpoint<C>>, Candidate)>>,
-    ) -> (Vec<Route<C>>, BTreeMap<PoolKey, BTreeMap<u64, Member<C>>>) {
-        let (mut routes, mut wanted) = (Vec::new(), BTreeMap::new());
-        for WeightedTarget { end, version, own_zone, other_zones, locality_share } in targets {
-            let mut route = Route { end, own_zone: None, other_zones: None, locality_share };
-            for (is_own, endpoints) in [(true, own_zone), (false, other_zones)] {
-                if endpoints.is_empty() {
-                    continue;
-                }
-                let shares = shares(&endpoints);
-                let members: BTreeMap<_, _> = endpoints.into_iter().map(member).collect();
-                let key = PoolKey { version: version.clone(), own_zone: is_own };
-                let pool = self.fill(driven, &key, &members, shares);
-                *(if is_own { &mut route.own_zone } else { &mut route.other_zones }) = Some(pool);
-                wanted.insert(key, members);
-            }
-            routes.push(route);
-        }
-        (routes, wanted)
-    }
-
-    fn fill(
-        &self,
-        driven: &mut Driven<C>,
-        key: &PoolKey,
-        wanted: &BTreeMap<u64, Member<C>>,
-        shares: Shares,
-    ) -> Arc<Pool<C>> {
-        if driven.pools.get(key).is_none_or(|managed| managed.pool.is_broken()) {
-            let [chance, thinning] = [(); 2].map(|()| SmallRng::from_rng(&mut driven.seeds));
-            let pool = Arc::new(Pool::new(self.service.clone(), Chance(chance), thinning));
-            driven.pools.insert(key.clone(), Managed { pool, members: BTreeMap::new(), shares: None });
-        }
-        let managed = driven.pools.get_mut(key).expect("it was put there");
-        let new: Vec<_> =
-            wanted.values().filter(|member| !managed.members.contains_key(&member.generation)).cloned().collect();
-        managed.members.extend(new.iter().map(|member| (member.generation, member.clone())));
-        managed.pool.apply(&new, &[], || self.serve_queue());
-        if managed.shares != Some(shares) {
-            managed.shares = Some(shares);
-            managed.pool.set_shares(shares);
-        }
-        managed.pool.clone()
-    }
-
-    fn remove_what_has_gone(&self, driven: &mut Driven<C>, wanted: &BTreeMap<PoolKey, BTreeMap<u64, Member<C>>>) {
-        driven.pools.retain(|key, managed| {
-            let Some(wanted) = wanted.get(key) else { return false };
-            let gone: Vec<_> =
-                managed.members.keys().filter(|generation| !wanted.contains_key(generation)).copied().collect();
-            gone.iter().for_each(|generation| drop(managed.members.remove(generation)));
-            managed.pool.apply(&[], &gone, || self.serve_queue());
-            true
-        });
+        let look = |tracked: &Tracked<C>| tracked.endpoint.candidate(now);
+        let mut endpoints: Vec<_> = endpoints
+            .values_mut()
+            .map(|tracked| {
+                let candidate = look(tracked);
+                (tracked, candidate)
+            })
+            .collect();
+        let candidates = endpoints.iter().map(|(_, candidate)| candidate.clone()).enumerate();
+        let plan = Plan::new(candidates.collect(), policy, zone, *panic_since, now);
+        (*panic_since, *plan_until) = (plan.panic_since, plan.until);
+        self.service.set_panic(plan.panic_since.is_some());
+        let publish = |routes| *self.routes.write() = routes;
+        pools.apply(plan.targets, &mut endpoints, std::mem::take(departed), publish, || self.serve_queue());
     }
 
     /// Serves the calls that wait, the first first, as far as endpoints are ready.
@@ -387,7 +312,8 @@ impl<C: Connection> Picker<C> {
     /// When the plan must be made anew, or if a call waits for it, when a pause ends that had not ended by `now`.
     fn next_opening(&self, driven: &Driven<C>, now: Instant) -> Option<Instant> {
         let awaited = self.waiting_count.load(Ordering::Acquire) > 0;
-        let pauses = driven.endpoints.values().filter(|_| awaited).filter_map(|endpoint| endpoint.paused_until());
+        let pauses =
+            driven.endpoints.values().filter(|_| awaited).filter_map(|tracked| tracked.endpoint.paused_until());
         pauses.filter(|at| *at > now).chain(driven.plan_until).min()
     }
 
@@ -395,18 +321,15 @@ impl<C: Connection> Picker<C> {
     #[cfg(test)]
     pub(super) fn audit(&self, now: Instant) -> [BTreeMap<(String, bool), std::collections::BTreeSet<u64>>; 2] {
         let driven = self.driven.lock();
-        let alive =
-            |(key, managed): (&PoolKey, &Managed<C>)| ((key.version.clone(), key.own_zone), managed.pool.alive());
-        let held = driven.pools.iter().map(alive).collect();
-        let candidates = driven.endpoints.values().map(|endpoint| endpoint.candidate(now));
+        let candidates = driven.endpoints.values().map(|tracked| tracked.endpoint.candidate(now));
         let candidates = candidates.map(|candidate| (candidate.generation, candidate)).collect();
         let plan = Plan::new(candidates, &driven.policy, &driven.zone, driven.panic_since, now);
         let pools = plan.targets.into_iter().flat_map(|target| {
-            let WeightedTarget { version, own_zone, other_zones, .. } = target;
+            let super::plan::WeightedTarget { version, own_zone, other_zones, .. } = target;
             [((version.clone(), true), own_zone), ((version, false), other_zones)]
         });
         let planned = pools.filter(|(_, members)| !members.is_empty());
-        [held, planned.map(|(key, members)| (key, members.into_iter().collect())).collect()]
+        [driven.pools.alive(), planned.map(|(key, members)| (key, members.into_iter().collect())).collect()]
     }
 }
 
@@ -416,20 +339,6 @@ enum Last {
     /// The endpoint that should be avoided.
     Avoided,
     None,
-}
-
-fn member<C: Connection>((endpoint, candidate): (Arc<Endpoint<C>>, Candidate)) -> (u64, Member<C>) {
-    let since = candidate.ready_since.expect("a plan has only endpoints with a connection");
-    (candidate.generation, Member { generation: candidate.generation, endpoint, since })
-}
-
-fn shares<C: Connection>(endpoints: &[(Arc<Endpoint<C>>, Candidate)]) -> Shares {
-    let weights = || endpoints.iter().map(|(_, candidate)| candidate.traits.relative_weight());
-    let (smallest, largest) = (weights().fold(f64::INFINITY, f64::min), weights().fold(0.0, f64::max));
-    let since = || endpoints.iter().filter_map(|(_, candidate)| candidate.ready_since);
-    let first = since().min().expect("a pool has members");
-    let last = since().max().expect("a pool has members");
-    Shares { largest: (smallest < largest).then_some(largest), oldest: first, newest: last }
 }
 
 /// The lower of the two in the middle, if they are two.

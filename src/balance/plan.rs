@@ -90,7 +90,7 @@ impl<T> Plan<T> {
             let (name, share) = match split {
                 None => (String::new(), 1),
                 Some(split) => match share(split, &traits) {
-                    Some(share) => (traits.version, share),
+                    Some(share) => (traits.version.clone(), share),
                     None => continue,
                 },
             };
@@ -220,7 +220,7 @@ mod tests {
     fn candidate(endpoint: &Endpoint, now: Instant) -> Candidate {
         Candidate {
             generation: 0,
-            traits: endpoint.traits.clone(),
+            traits: std::sync::Arc::new(endpoint.traits.clone()),
             ready_since: endpoint.connected.then_some(now),
             outlier: outlier(endpoint.ejected, now),
             paused_until: endpoint.paused.then_some(now + TEN_SECONDS),

@@ -65,17 +65,16 @@ const MAX_UNAVAILABLE: usize = 8;
 /// Changes that are applied in one critical section: about 50 us.
 const CHANGES_AT_ONCE: usize = 64;
 
-/// An endpoint as a member of a pool: the generation that names it there, and when it had its first connection.
+/// An endpoint as a member of a pool, with the generation that names it there.
 #[derive(Debug)]
 pub(super) struct Member<C: Connection> {
     pub(super) generation: u64,
     pub(super) endpoint: Arc<Endpoint<C>>,
-    pub(super) since: Instant,
 }
 
 impl<C: Connection> Clone for Member<C> {
     fn clone(&self) -> Self {
-        Self { generation: self.generation, endpoint: self.endpoint.clone(), since: self.since }
+        Self { generation: self.generation, endpoint: self.endpoint.clone() }
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) struct Driver {
 /// An endpoint that is kept connected.
 struct Live {
     endpoint: Arc<Endpoint>,
-    address: String,
+    /// What it was made of, or brought up to date with; `None` at fixed addresses.
+    instance: Option<Arc<Instance>>,
     removed: CancellationToken,
 }
 
@@ -93,34 +94,33 @@ impl Driver {
         let serving = || set.endpoints.iter().filter(|(_, instance)| instance.status() == InstanceStatus::Serving);
         let used = self.context.locality.subset(&set.policy, serving());
         let gone = |(id, live): (&String, &Live)| match set.endpoints.get(id) {
-            Some(instance) if used.contains(id.as_str()) && instance.address == live.address => None,
+            Some(instance) if used.contains(id.as_str()) && live.is_at(&instance.address) => None,
             _ => Some(id.clone()),
         };
         for id in self.live.iter().filter_map(gone).collect::<Vec<_>>() {
             self.remove(&id);
         }
         for (id, instance) in serving().filter(|(id, _)| used.contains(id.as_str())) {
-            match self.live.get(id) {
-                Some(live) => live.endpoint.set_traits(traits(instance)),
+            match self.live.get_mut(id) {
+                Some(live) => live.follow(instance),
                 None => self.join(id, instance),
             }
         }
     }
 
-    fn join(&mut self, id: &str, instance: &Instance) {
+    fn join(&mut self, id: &str, instance: &Arc<Instance>) {
         let peer = match Peer::new(&instance.address, Some(id)) {
             Ok(peer) => peer,
             Err(error) => return tracing::warn!(%error, service = instance.service, "an instance is left out"),
         };
         if let Some(live) = self.add(vec![peer], traits(instance)) {
-            self.live.insert(id.to_owned(), live);
+            self.live.insert(id.to_owned(), Live { instance: Some(instance.clone()), ..live });
         }
     }
 
     /// Adds an endpoint and begins to connect it.
     fn add(&mut self, peers: Vec<Peer>, traits: Traits) -> Option<Live> {
         let first = peers.first()?.clone();
-        let address = first.address().to_string();
         let endpoint = self.picker.insert(first, traits);
         let removed = CancellationToken::new();
         let keep_connected = KeepConnected {
@@ -131,13 +131,27 @@ impl Driver {
             reconnect: self.reconnect.clone(),
         };
         self.connecting.spawn(keep_connected.run());
-        Some(Live { endpoint, address, removed })
+        Some(Live { endpoint, instance: None, removed })
     }
 
     fn remove(&mut self, id: &str) {
         if let Some(live) = self.live.remove(id) {
             self.picker.remove(&live.endpoint);
             live.removed.cancel();
+        }
+    }
+}
+
+impl Live {
+    fn is_at(&self, address: &str) -> bool {
+        self.instance.as_ref().is_some_and(|instance| instance.address == address)
+    }
+
+    /// Takes over what a set says of it. Most instances of a set are those of the set before.
+    fn follow(&mut self, instance: &Arc<Instance>) {
+        if !self.instance.as_ref().is_some_and(|known| Arc::ptr_eq(known, instance)) {
+            self.endpoint.set_traits(traits(instance));
+            self.instance = Some(instance.clone());
         }
     }
 }

@@ -69,7 +69,7 @@ pub(crate) struct Endpoint<C: Connection = ConnectionHandle> {
 }
 
 struct State<C: Connection> {
-    traits: Traits,
+    traits: Arc<Traits>,
     connectivity: Connectivity<C>,
     /// When it had a connection for the first time.
     first_ready: Option<Instant>,
@@ -93,7 +93,7 @@ enum Connectivity<C: Connection> {
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) generation: u64,
-    pub(crate) traits: Traits,
+    pub(crate) traits: Arc<Traits>,
     /// When it had its first connection, if it has one now.
     pub(crate) ready_since: Option<Instant>,
     pub(crate) outlier: OutlierState,
@@ -105,7 +105,7 @@ impl<C: Connection> Endpoint<C> {
     /// An endpoint without a connection.
     pub(crate) fn new(id: u64, peer: Peer, traits: Traits, service: Arc<ServiceState>) -> Self {
         let state = State {
-            traits,
+            traits: Arc::new(traits),
             connectivity: Connectivity::Connecting,
             first_ready: None,
             paused_until: None,
@@ -160,8 +160,8 @@ impl<C: Connection> Endpoint<C> {
     /// Takes over what a registry says by now.
     pub(crate) fn set_traits(&self, traits: Traits) {
         let mut state = self.state();
-        if state.traits != traits {
-            state.traits = traits;
+        if *state.traits != traits {
+            state.traits = Arc::new(traits);
             drop(state);
             self.service.changed();
         }
@@ -221,7 +221,7 @@ impl<C: Connection> Endpoint<C> {
             failures: state.failures,
             ejections: state.ejections,
         };
-        let Traits { weight, version, zone } = state.traits.clone();
+        let Traits { weight, version, zone } = (*state.traits).clone();
         EndpointStats {
             instance_id: self.peer.instance().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
             address: self.peer.address().to_string(),
