@@ -56,3 +56,18 @@ async fn processes_that_are_killed_stopped_and_cut_off_lose_and_double_nothing()
     assert_eq!(figures.get("faults"), Some(faults));
     assert!(figures.get("orders") > Some(100.0) && figures.get("approved") > Some(0.0), "{figures:?}");
 }
+
+#[test]
+fn the_command_line_is_consistent_and_every_example_in_its_help_is_accepted() {
+    use clap::CommandFactory as _;
+
+    Args::command().debug_assert();
+    let help = Args::command().get_after_help().expect("examples").to_string();
+    let examples: Vec<_> = help.lines().filter_map(|line| line.split_once("cargo chaos-mesh")).collect();
+    assert!(!examples.is_empty());
+    for (_, example) in examples {
+        // What it is for stands behind it, apart.
+        let flags = example.split("   ").next().expect("there is a first part").split_whitespace();
+        assert!(Args::try_parse_from(["meshwork-chaos"].into_iter().chain(flags)).is_ok(), "{example}");
+    }
+}
