@@ -11,3 +11,5 @@ pub mod direct;
 pub mod report;
 
 pub mod machine;
+
+pub mod figure;

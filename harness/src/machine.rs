@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use crate::report::{median, rounded};
+use crate::figure::{median, rounded};
 
 /// Appends that are timed to tell what a durable write costs; enough for a stable median in a fraction of a second.
 const DISK_WRITES: usize = 50;

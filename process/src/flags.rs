@@ -1,6 +1,6 @@
 //! The flags that binaries have in common, each with its environment twin, and what they mean.
 
-use std::{env, fmt, path::PathBuf, str::FromStr, time::Duration};
+use std::{env, path::PathBuf, time::Duration};
 
 use clap::{
     Args,
@@ -9,7 +9,7 @@ use clap::{
 
 use meshwork::{Mesh, discovery::DEFAULT_WEIGHT, server::Config};
 
-use crate::{Failure, Listener, telemetry::LogFormat};
+use crate::{failure::Failure, host_port::HostPort, listener::Listener, telemetry::LogFormat};
 
 /// What every process logs.
 #[derive(Args, Clone, Debug)]
@@ -155,34 +155,6 @@ impl InstanceArgs {
             drain_limit: self.drain_limit,
             ..defaults
         })
-    }
-}
-
-/// `HOST:PORT`; the host is a name or an address, an IPv6 one in brackets.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort(String);
-
-impl HostPort {
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for HostPort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl FromStr for HostPort {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let problem = "must be HOST:PORT, such as 127.0.0.1:7600 or [::1]:7600";
-        let (host, port) = text.rsplit_once(':').ok_or(problem)?;
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let good = !host.is_empty() && (bracketed || !host.contains([':', '/'])) && port.parse::<u16>().is_ok();
-        if good { Ok(Self(text.to_owned())) } else { Err(problem) }
     }
 }
 

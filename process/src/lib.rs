@@ -8,70 +8,29 @@
 //! | 2 | a flag, or what it points to, cannot be used |
 //! | 130, 143 | ended at once by a second SIGINT or SIGTERM |
 
+mod failure;
 mod flags;
+mod host_port;
 mod listener;
 #[cfg(feature = "events")]
 mod serve;
 mod signal;
 pub mod telemetry;
 
-use std::{error::Error, fmt, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 
-pub use flags::{HostPort, InstanceArgs, LogArgs, StoreArgs, TelemetryArgs, parse_duration};
+pub use failure::Failure;
+pub use flags::{InstanceArgs, LogArgs, StoreArgs, TelemetryArgs, parse_duration};
+pub use host_port::HostPort;
 pub use listener::Listener;
 pub use meshwork::cause::with_causes;
 #[cfg(feature = "events")]
 pub use serve::serve;
 
 use telemetry::TelemetryError;
-
-/// Why a process ends other than in order.
-#[derive(Debug)]
-pub enum Failure {
-    /// A flag cannot be used as it is: exit code 2.
-    Flag {
-        /// As it is typed, such as `--listen`.
-        flag: &'static str,
-        /// Its value.
-        value: String,
-        /// What is wrong with it, or what is accepted.
-        problem: String,
-    },
-    /// Anything else: exit code 1.
-    Run(Box<dyn Error + Send + Sync>),
-}
-
-impl Failure {
-    /// A flag that cannot be used as it is.
-    pub fn flag(flag: &'static str, value: impl fmt::Display, problem: impl fmt::Display) -> Self {
-        Self::Flag { flag, value: value.to_string(), problem: problem.to_string() }
-    }
-
-    /// Any other error.
-    pub fn run(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self::Run(error.into())
-    }
-
-    fn exit_code(&self) -> u8 {
-        match self {
-            Self::Flag { .. } => 2,
-            Self::Run(_) => 1,
-        }
-    }
-}
-
-impl fmt::Display for Failure {
-    /// One line, with the whole chain of causes.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Flag { flag, value, problem } => write!(f, "{flag} {value}: {problem}"),
-            Self::Run(error) => f.write_str(&with_causes(&**error)),
-        }
-    }
-}
 
 /// Runs a process: reads its flags, sets up what it tells about itself, and calls `run` with a token that the first SIGINT or SIGTERM cancels. A
 /// second one ends the process at once.

@@ -10,7 +10,7 @@ use std::{
 use futures_util::Stream;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Failure, HostPort};
+use super::{failure::Failure, host_port::HostPort};
 
 /// A TCP listener as a stream of connections.
 #[derive(Debug)]

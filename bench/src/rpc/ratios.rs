@@ -2,7 +2,7 @@
 
 use meshwork_caller::Slice;
 
-use meshwork_harness::report::median;
+use meshwork_harness::figure::median;
 
 /// The geometric mean of the ratios of neighbouring slices.
 pub(super) fn ratio(these: &[Slice], those: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {

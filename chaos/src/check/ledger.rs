@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use meshwork_shop::contract::shop::order::v1::OrderState;
 
-use super::{Finding, Kind};
+use super::finding::{Finding, Kind};
 use crate::evidence::{Evidence, Fact};
 
 /// What all events together say.

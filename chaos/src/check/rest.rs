@@ -1,6 +1,6 @@
 //! A mesh at rest: what moves, who is listed, and what is said of what was lost.
 
-use super::{Finding, Kind};
+use super::finding::{Finding, Kind};
 use crate::evidence::{Evidence, Listing, LostToken, Subscription};
 
 pub(super) fn check(evidence: &Evidence) -> Vec<Finding> {

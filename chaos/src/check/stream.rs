@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::{Finding, Kind};
+use super::finding::{Finding, Kind};
 use crate::evidence::{Event, Log};
 
 pub(super) fn check(log: &Log) -> Vec<Finding> {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Debug};
 
-use super::{Finding, Kind};
+use super::finding::{Finding, Kind};
 use crate::evidence::Evidence;
 
 pub(super) fn check(evidence: &Evidence) -> Vec<Finding> {

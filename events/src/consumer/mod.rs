@@ -14,6 +14,7 @@ mod progress;
 mod reader;
 mod reconcile;
 mod report;
+mod source;
 mod stop;
 mod subscription;
 mod unread;
@@ -24,7 +25,8 @@ pub use past::{NotThePast, Past};
 pub use progress::{EventName, Progress, Snapshot, Stuck, SubscriptionState};
 pub use reconcile::{Fork, Lost, Undo, Undone, first_id};
 pub use report::MAX_UNREAD_AGE;
-pub use subscription::{MalformedEvent, Source, Subscription};
+pub use source::{MalformedEvent, Source};
+pub use subscription::Subscription;
 
 pub(crate) use group::cursor_name;
 pub(crate) use membership::Memberships;

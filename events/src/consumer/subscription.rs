@@ -18,7 +18,7 @@ use futures_util::FutureExt as _;
 use meshwork::{
     backoff::Backoff,
     cause::with_causes,
-    contract::meshwork::event::v1::{Event, GroupLifetime, event_service_client::EventServiceClient},
+    contract::meshwork::event::v1::event_service_client::EventServiceClient,
     health::{Condition, Conditioner},
     rpc::Transport,
 };
@@ -34,6 +34,7 @@ use super::{
     progress::ReaderProgress,
     reader::{Reader, STOPPED_PAUSE},
     report,
+    source::Source,
     stop::Stop,
 };
 use crate::{
@@ -45,36 +46,6 @@ use crate::{
 /// Between attempts to reach the source: quick at first, because a drained instance has siblings, and back within 2 s of the
 /// source's return.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
-
-/// What to read, and how to understand it.
-pub struct Source<D: Decider> {
-    /// The service whose events are read.
-    pub name: &'static str,
-    /// Who reads: the consumer's service name, or `<service>/<view_id>` for a private view. Each group of a database has
-    /// cursors of its own, and so reads every event.
-    pub group: String,
-    /// How long the source remembers the group.
-    pub lifetime: GroupLifetime,
-    /// Wanted event types (full message names). Empty: all.
-    pub types: Vec<String>,
-    /// Turns an event into an input.
-    pub decode: fn(&Event) -> Result<D::Input, MalformedEvent>,
-}
-
-/// An event that the consumer does not understand. It stops the event's partition.
-#[derive(Debug, thiserror::Error)]
-#[error("{reason}")]
-pub struct MalformedEvent {
-    /// What is wrong with it.
-    pub reason: String,
-}
-
-impl MalformedEvent {
-    /// An event that is malformed for this reason.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
-    }
-}
 
 /// A running subscription. Dropped, it is aborted; [`stop`](Self::stop) also waits for its end.
 pub struct Subscription {

@@ -5,8 +5,7 @@
 
 use std::{
     collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak},
+    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
 };
 
 use meshwork::{
@@ -14,10 +13,7 @@ use meshwork::{
     health::{Condition, Conditioner},
 };
 use prost::Message as _;
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::{
@@ -25,10 +21,13 @@ use crate::{
     store::{Database, Sql, StoreError, Topic, Transaction, signed},
     writer::cursor,
 };
+use log::Log;
 use schema::MIGRATIONS;
-use tail::{Published, Tail};
+use tail::Tail;
 
+mod base;
 mod feed;
+mod log;
 mod new_event;
 mod owner;
 mod point;
@@ -58,45 +57,12 @@ const SELECT_HEADS: &str = "select partition, next, (select store_id from store)
 const MAX_INSERT_ROWS: usize = 1000;
 /// Bytes of one event: it must fit into a message of 4 MiB, with room for what later versions say of it.
 const MAX_EVENT_BYTES: usize = 2 << 20;
-/// Events of one read of what others have committed: some 600 KiB.
-const MAX_CATCH_UP_EVENTS: usize = 1024;
 
 /// An open database with its log; clones share it. All instances of a service in one process use one.
 #[derive(Clone)]
 pub struct Outbox {
-    inner: Arc<Inner>,
+    inner: Arc<Log>,
 }
-
-struct Inner {
-    database: Database,
-    store_id: String,
-    place: String,
-    tail: Mutex<Tail>,
-    heads: watch::Sender<()>,
-    /// What was published is not the past of the log in the database. It stays so: what has come since is a mixture.
-    went_back: OnceLock<WentBack>,
-    /// Held while publishing, so that observers see each partition in order.
-    observers: Mutex<Vec<Observer>>,
-    /// Why what others have committed cannot be read at the moment.
-    unread: Mutex<Option<String>>,
-    /// Events were committed that cannot be published before others are read.
-    behind: Arc<Notify>,
-    catching_up: JoinHandle<()>,
-    memberships: Memberships,
-    /// Of those who read into this store: by source and group.
-    progress: Mutex<BTreeMap<(String, String), Progress>>,
-    condition: Condition,
-    watching: JoinHandle<()>,
-}
-
-/// Where the database turned out to hold another log than the one that was published.
-struct WentBack {
-    partition: u32,
-    found: u64,
-    published: u64,
-}
-
-type Observer = Box<dyn Fn(&Event) + Send + Sync>;
 
 /// The log cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -125,7 +91,7 @@ impl Outbox {
         let watched = behind.clone();
         let conditioner = Conditioner::default();
         let heard = database.peers().map(|peers| peers.heard(Topic::Log));
-        let inner = Arc::new_cyclic(|inner: &Weak<Inner>| Inner {
+        let inner = Arc::new_cyclic(|inner: &Weak<Log>| Log {
             store_id,
             place,
             tail: Mutex::new(Tail::new(heads)),
@@ -177,15 +143,7 @@ impl Outbox {
     /// # Errors
     /// What is wrong with it.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.inner.database.check().await?;
-        let published = self.inner.tail().heads().to_vec();
-        self.inner.verify(&published).await?;
-        // Without it no subscription can be opened.
-        self.bases().await?;
-        match &*self.inner.unread() {
-            None => Ok(()),
-            Some(problem) => Err(StoreError::Unavailable(format!("the log cannot be read: {problem}").into())),
-        }
+        self.inner.check().await
     }
 
     /// # Errors
@@ -338,113 +296,6 @@ impl Outbox {
         if let Some(peers) = self.inner.database.peers() {
             peers.tell(Topic::Log);
         }
-    }
-}
-
-impl Inner {
-    /// Whether the log in the database still has the events that were published last, and is of this store.
-    async fn verify(&self, published: &[LogPoint]) -> Result<(), StoreError> {
-        let point = |LogPoint { at, .. }: &LogPoint| [i64::from(at.partition).into(), signed(at.position).into()];
-        let select = Sql::new("with published (partition, position) as (values ")
-            .rows(published.iter().map(point))
-            .push(") select published.partition, coalesce(next, 1), (select store_id from store), coalesce(event_id, '') ")
-            .push("from published left join outbox_head on outbox_head.partition = published.partition ")
-            .push("left join outbox on outbox.partition = published.partition and outbox.position = published.position");
-        for row in self.database.read(select).await? {
-            let published = usize::try_from(row.int(0)?).ok().and_then(|partition| published.get(partition));
-            let published = published.ok_or(StoreError::Decode { column: 0, expected: "a partition" })?;
-            self.compare(row.text(2)?, published, row.count(1)?.saturating_sub(1), row.text(3)?)?;
-        }
-        Ok(())
-    }
-
-    /// Compares the end of what was published with the database: its store, its head, and the event at the same position, which
-    /// is empty if nothing tells.
-    fn compare(&self, store_id: &str, published: &LogPoint, found: u64, there: &str) -> Result<(), StoreError> {
-        if store_id != self.store_id {
-            return Err(StoreError::Replaced { path: "the database".to_owned() });
-        }
-        let LogPoint { at, event_id } = *published;
-        let is_other = !there.is_empty() && event_id.is_some() && Uuid::try_parse(there).ok() != event_id;
-        if found < at.position || is_other {
-            let first = WentBack { partition: at.partition, found, published: at.position };
-            if self.went_back.set(first).is_ok() {
-                // Sessions end.
-                self.heads.send_replace(());
-            }
-        }
-        self.check_not_set_back()
-    }
-
-    fn check_not_set_back(&self) -> Result<(), StoreError> {
-        match self.went_back.get() {
-            None => Ok(()),
-            Some(&WentBack { partition, found, published }) => {
-                Err(StoreError::WentBack { partition, found, published })
-            }
-        }
-    }
-
-    fn publish(&self, events: Vec<Event>) {
-        let observers = self.observers();
-        let mut published = false;
-        for event in events.into_iter().map(Arc::new) {
-            let taken = self.tail().publish(event.clone());
-            match taken {
-                Published::Now => observers.iter().for_each(|observer| show(observer, &event)),
-                Published::Before => {}
-                Published::Gap => self.behind.notify_one(),
-            }
-            published |= taken == Published::Now;
-        }
-        if published {
-            self.heads.send_replace(());
-        }
-    }
-
-    /// Publishes what is in the database and was not published here.
-    async fn catch_up(&self) -> Result<(), StoreError> {
-        loop {
-            let heads = self.tail().heads().to_vec();
-            let rows = self.database.read(row::select_after_all(&heads, MAX_CATCH_UP_EVENTS)).await?;
-            // After the read, so that what goes on from the heads was there behind them.
-            self.verify(&heads).await?;
-            let events = rows.iter().map(row::event).collect::<Result<Vec<_>, _>>()?;
-            let complete = events.len() < MAX_CATCH_UP_EVENTS;
-            self.publish(events);
-            if complete {
-                return Ok(());
-            }
-        }
-    }
-
-    fn unread(&self) -> MutexGuard<'_, Option<String>> {
-        // It is replaced as a whole.
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn tail(&self) -> MutexGuard<'_, Tail> {
-        // A tail that another thread left in the middle of a push is still a contiguous run.
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn observers(&self) -> MutexGuard<'_, Vec<Observer>> {
-        // An observer that has panicked has taken nothing from the others.
-        self.observers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What is published stays so, and is shown to the others, whatever an observer does.
-fn show(observer: &Observer, event: &Event) {
-    if catch_unwind(AssertUnwindSafe(|| observer(event))).is_err() {
-        tracing::error!(event_id = event.event_id, "an observer of events panicked");
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        self.catching_up.abort();
-        self.watching.abort();
     }
 }
 

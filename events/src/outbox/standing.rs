@@ -1,12 +1,14 @@
-//! What stands at a position of the log, and where its partitions begin and end.
+//! What stands at a position of the log, and where its partitions end.
 
 use std::collections::BTreeMap;
 
-use super::Outbox;
-use crate::{
-    outbox::{Position, row},
-    store::{Row, Sql, StoreError},
+use super::{
+    Outbox,
+    base::{Base, bases},
+    position::Position,
+    row,
 };
+use crate::store::{Sql, StoreError};
 
 /// What stands at a position of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,14 +22,6 @@ pub(crate) enum Standing {
     },
     /// One that is no longer there.
     Pruned,
-}
-
-/// Where a partition begins: all up to there was pruned.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Base {
-    pub(crate) position: u64,
-    /// The event there.
-    pub(crate) event_id: String,
 }
 
 impl Outbox {
@@ -65,12 +59,6 @@ impl Outbox {
     /// Where partitions begin, of which something was pruned.
     pub(crate) async fn bases(&self) -> Result<BTreeMap<u32, Base>, StoreError> {
         self.check_not_set_back()?;
-        let rows = self.inner.database.read(Sql::new("select partition, position, event_id from outbox_base")).await?;
-        let base = |row: &Row| {
-            let partition =
-                u32::try_from(row.int(0)?).map_err(|_| StoreError::Decode { column: 0, expected: "a partition" })?;
-            Ok((partition, Base { position: row.count(1)?, event_id: row.text(2)?.to_owned() }))
-        };
-        rows.iter().map(base).collect()
+        bases(&self.inner.database).await
     }
 }

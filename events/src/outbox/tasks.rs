@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-use super::{Inner, Outbox};
+use super::log::Log;
 use crate::store::StoreError;
 
 /// How often it is asked whether the store is well.
@@ -23,14 +23,14 @@ const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// After a read that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Looks again and again whether the store is well. Owned by [`Inner`], which aborts it.
-pub(super) async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner, behind: Arc<Notify>) {
+/// Looks again and again whether the store is well. Owned by [`Log`], which aborts it.
+pub(super) async fn watch_over(log: Weak<Log>, conditioner: Conditioner, behind: Arc<Notify>) {
     let mut failing_since: Option<Instant> = None;
     loop {
         sleep(CHECK_INTERVAL).await;
-        let Some(inner) = inner.upgrade() else { return };
+        let Some(log) = log.upgrade() else { return };
         let begun = Instant::now();
-        let checked = timeout(CHECK_LIMIT, Outbox { inner }.check()).await.unwrap_or_else(|_| {
+        let checked = timeout(CHECK_LIMIT, log.check()).await.unwrap_or_else(|_| {
             Err(StoreError::Unavailable(format!("no answer within {} s", CHECK_LIMIT.as_secs()).into()))
         });
         let condition = match checked {
@@ -61,8 +61,8 @@ pub(super) async fn watch_over(inner: Weak<Inner>, conditioner: Conditioner, beh
 }
 
 /// Reads what others commit: other processes, whose word it waits for, and writers of this one that have published in
-/// another order than they committed. Owned by [`Inner`], which aborts it; at rest it holds nothing open.
-pub(super) async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
+/// another order than they committed. Owned by [`Log`], which aborts it; at rest it holds nothing open.
+pub(super) async fn catch_up(log: Weak<Log>, mut heard: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
     loop {
         let told = async {
             match &mut heard {
@@ -76,15 +76,14 @@ pub(super) async fn catch_up(inner: Weak<Inner>, mut heard: Option<watch::Receiv
             () = behind.notified() => {}
             told = told => if !told { return },
         }
-        let Some(inner) = inner.upgrade() else { return };
-        let read = inner.catch_up().await;
+        let Some(log) = log.upgrade() else { return };
+        let read = log.catch_up().await;
         // That the store is away, whoever looks at it sees by itself.
-        *inner.unread() =
-            read.as_ref().err().filter(|error| !error.is_about_the_store()).map(|error| with_causes(error));
+        *log.unread() = read.as_ref().err().filter(|error| !error.is_about_the_store()).map(|error| with_causes(error));
         if let Err(error) = read {
             tracing::debug!(%error, "the log could not be read; it is tried again");
-            let ended = inner.check_not_set_back().is_err();
-            drop(inner);
+            let ended = log.check_not_set_back().is_err();
+            drop(log);
             if ended {
                 return;
             }

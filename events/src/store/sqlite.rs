@@ -35,7 +35,7 @@ pub use backup::BackupError;
 pub(super) use backup::backup;
 use files::Files;
 
-use super::{DatabaseLock, Migration, Row, Sql, Store, StoreError, Transaction, Value, migration};
+use super::{Migration, Row, Sql, Store, StoreError, Transaction, Value, lock::DatabaseLock, migrate};
 
 /// Readers that are kept open. More may read at once, each for the price of an open.
 const KEPT_READERS: usize = 4;
@@ -167,7 +167,7 @@ impl Store for Sqlite {
 
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError> {
         // Under the name `bytea` SQLite would read the column as numeric.
-        migration::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
+        migrate::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
     }
 
     async fn place(&self) -> Result<String, StoreError> {

@@ -12,7 +12,7 @@ use std::{
 use meshwork_fixture::{Dump, Server};
 use tokio::task::spawn_blocking;
 
-use super::{Command, Error};
+use super::{command::Command, error::Error};
 
 /// What SQLite keeps of a database beside its file.
 const SUFFIXES: [&str; 3] = ["", "-wal", "-shm"];

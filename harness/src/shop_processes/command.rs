@@ -8,7 +8,7 @@ use std::{
 
 use tokio::task::spawn_blocking;
 
-use super::{Error, Programs};
+use super::{error::Error, programs::Programs};
 
 /// Runs `meshwork` for a shop.
 #[derive(Clone, Debug)]

@@ -12,7 +12,7 @@ use std::{
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 
-use super::{Error, Programs, front::Front};
+use super::{error::Error, front::Front, programs::Programs};
 use crate::process::Process;
 
 /// What a process says when it serves, before its address.

@@ -8,7 +8,7 @@ use std::{
 
 use tokio::sync::watch;
 
-use super::{hand_out, share};
+use super::share::{hand_out, share};
 use crate::writer::CursorName;
 
 /// The members of every group, in the order in which they joined.

@@ -7,13 +7,14 @@
 
 mod local;
 mod roster;
+mod share;
 mod shared;
 
 use std::collections::BTreeSet;
 
 use tokio::sync::watch;
 
-use crate::{outbox::PARTITIONS, store::Database, writer::CursorName};
+use crate::{store::Database, writer::CursorName};
 
 /// The members of every group.
 pub(crate) enum Memberships {
@@ -61,18 +62,4 @@ impl Membership {
             Seat::Shared(seat) => seat.leave().await,
         }
     }
-}
-
-/// The partitions of the member of this rank among so many.
-fn share(rank: usize, members: usize) -> BTreeSet<u32> {
-    (0..PARTITIONS).filter(|partition| *partition as usize % members == rank).collect()
-}
-
-/// Hands out a share, if it is another than before.
-fn hand_out(sender: &watch::Sender<BTreeSet<u32>>, share: BTreeSet<u32>) {
-    sender.send_if_modified(|partitions| {
-        let changed = *partitions != share;
-        *partitions = share;
-        changed
-    });
 }

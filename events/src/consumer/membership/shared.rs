@@ -22,7 +22,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{hand_out, roster::Roster, share};
+use super::{
+    roster::Roster,
+    share::{hand_out, share},
+};
 use crate::{
     store::{Database, Peers, Sql, StoreError, Topic},
     writer::CursorName,

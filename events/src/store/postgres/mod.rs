@@ -30,7 +30,7 @@ use self::{
     answer::{ANSWER_TIMEOUT, answered},
     error::{classify, classify_commit, is_lost, is_read_only, is_stale},
 };
-use super::{Migration, Peers, Row, Sql, Store, StoreError, Transaction, migration};
+use super::{Migration, Peers, Row, Sql, Store, StoreError, Transaction, migrate};
 
 /// Write transactions at once. A service has one writer in each process; the rest is for what happens beside it.
 const MAX_WRITERS: u32 = 4;
@@ -187,7 +187,7 @@ impl Store for Postgres {
         tx.execute(Sql::new("set local lock_timeout = 0")).await?;
         tx.execute(Sql::new("set local statement_timeout = 0")).await?;
         tx.execute(Sql::new("select pg_advisory_xact_lock(").arg(MIGRATION_LOCK).push(")")).await?;
-        migration::run(Box::new(tx), component, migrations, str::to_owned).await
+        migrate::run(Box::new(tx), component, migrations, str::to_owned).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -1,0 +1,35 @@
+//! What a subscription reads.
+
+use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
+
+use crate::writer::Decider;
+
+/// What to read, and how to understand it.
+pub struct Source<D: Decider> {
+    /// The service whose events are read.
+    pub name: &'static str,
+    /// Who reads: the consumer's service name, or `<service>/<view_id>` for a private view. Each group of a database has
+    /// cursors of its own, and so reads every event.
+    pub group: String,
+    /// How long the source remembers the group.
+    pub lifetime: GroupLifetime,
+    /// Wanted event types (full message names). Empty: all.
+    pub types: Vec<String>,
+    /// Turns an event into an input.
+    pub decode: fn(&Event) -> Result<D::Input, MalformedEvent>,
+}
+
+/// An event that the consumer does not understand. It stops the event's partition.
+#[derive(Debug, thiserror::Error)]
+#[error("{reason}")]
+pub struct MalformedEvent {
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+impl MalformedEvent {
+    /// An event that is malformed for this reason.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}

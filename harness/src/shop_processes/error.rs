@@ -1,0 +1,51 @@
+//! Why there is no shop, or not the one that there should be.
+
+use std::{io, path::PathBuf, process::ExitStatus};
+
+use meshwork::MeshError;
+use meshwork_fixture::ServerError;
+
+use crate::process;
+
+/// Why there is no shop.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A process.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// The PostgreSQL server.
+    #[error(transparent)]
+    Postgres(#[from] ServerError),
+    /// There is no port to listen on.
+    #[error("no free port: {0}")]
+    Port(io::Error),
+    /// The folder.
+    #[error("cannot keep data in {}: {source}", path.display())]
+    Folder {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// This process's own view of the mesh.
+    #[error("the mesh cannot be reached: {0}")]
+    Mesh(#[from] MeshError),
+    /// A process is to start that runs.
+    #[error("{0} runs already")]
+    Runs(String),
+    /// A process is to do something and does not run.
+    #[error("{0} does not run")]
+    RunsNot(String),
+    /// A process has ended unasked.
+    #[error("{0} has ended unasked, with {1}")]
+    Ended(String, ExitStatus),
+    /// A ready process that does not say where.
+    #[error("{0} is ready, but not at an address: {1:?}")]
+    NoAddress(String, String),
+    /// The command line has failed.
+    #[error("`meshwork {0}` has failed; meshwork.log says why")]
+    Command(String),
+    /// A database could not be copied, or put back.
+    #[error("the database of {0} could not be copied, or put back: {1}")]
+    Copy(&'static str, io::Error),
+}
