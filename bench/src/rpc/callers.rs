@@ -7,7 +7,7 @@ use std::{
 
 use tokio::task::spawn_blocking;
 
-use super::Args;
+use super::args::Args;
 use meshwork_harness::process::{self, build_alone};
 
 /// The package of the caller, and its program.

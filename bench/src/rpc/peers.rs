@@ -6,7 +6,7 @@ use meshwork_caller::{Load, Slice};
 use meshwork_harness::process::{self, Process};
 use tokio::{task::block_in_place, time::sleep};
 
-use super::Error;
+use super::error::Error;
 use crate::echo::Echo;
 
 /// For the calls that are under way at the end of a slice, and for the answer.
