@@ -9,6 +9,7 @@
 //! 4. on PostgreSQL, if it is installed, one instance of each: the closed loop at full width, then the open loop;
 //! 5. pgbench's single-row inserts on the same server.
 
+mod error;
 mod pgbench;
 mod shop;
 mod startup;
@@ -18,18 +19,15 @@ use std::{
     time::Duration,
 };
 
-use meshwork::MeshError;
-use meshwork_cli::fleet::{self, Databases, Replicas, Views};
-use meshwork_fixture::{Server, ServerError};
-use meshwork_harness::{
-    process,
-    report::{Failures, Figures, Outcome, medians},
-};
+use meshwork_cli::fleet::{Databases, Replicas, Views};
+use meshwork_fixture::Server;
+use meshwork_harness::report::{Failures, Figures, Outcome, medians};
 
 use crate::{
-    load::{self, Closed, Open},
+    load::{Closed, Open},
     postgres,
 };
+pub(crate) use error::Error;
 use pgbench::Inserts;
 use shop::Shop;
 
@@ -89,32 +87,6 @@ impl Args {
         let window = Duration::from_secs(self.seconds).min(AT_ONE_LIMIT);
         Closed { in_flight: 1, warm_up: WARM_UP.min(window), window }
     }
-}
-
-/// Why the saga could not be measured.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The mesh does not start.
-    #[error("the mesh did not start: {0}")]
-    Fleet(#[from] fleet::Error),
-    /// The load generator's own view of the mesh.
-    #[error("the mesh cannot be reached: {0}")]
-    Mesh(#[from] MeshError),
-    /// The load.
-    #[error(transparent)]
-    Load(#[from] load::Error),
-    /// `meshwork up`.
-    #[error(transparent)]
-    Process(#[from] process::Error),
-    /// A folder for the PostgreSQL server.
-    #[error("cannot make a folder for PostgreSQL: {0}")]
-    Folder(std::io::Error),
-    /// The PostgreSQL server.
-    #[error(transparent)]
-    Postgres(#[from] ServerError),
-    /// The server's peer.
-    #[error(transparent)]
-    Pgbench(#[from] pgbench::Error),
 }
 
 /// Measures the saga, with databases under `scratch`.

@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use meshwork::Mesh;
 use meshwork_cli::fleet::{self, Databases, Fleet, Replicas};
 
-use super::Error;
+use super::error::Error;
 use crate::load::{Buyers, Closed, Open, closed, open, within};
 
 /// How long draining may take.

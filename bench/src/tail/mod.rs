@@ -3,6 +3,7 @@
 //! Every strategy faces the same: for the middle half of its run one endpoint answers after two seconds, or refuses, or is
 //! silent, or gone. A call that has no answer after a second has failed.
 
+mod error;
 mod plot;
 mod strategy;
 
@@ -12,16 +13,17 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use futures_util::future::try_join_all;
 use meshwork::contract::meshwork::registry::v1::Instance;
 use meshwork_harness::{
-    process::{self, Process},
+    process::Process,
     report::{Failures, Figures, Outcome, quantile_ms},
 };
 use rustix::process::Signal;
 use tokio::time::sleep;
 
 use crate::{
-    echo::{self, Echo, SERVICE, behave, contract::Behaviour},
+    echo::{Echo, SERVICE, behave, contract::Behaviour},
     open_loop::{Ended, offer},
 };
+pub(crate) use error::Error;
 use strategy::Strategy;
 
 /// Endpoints that are well throughout.
@@ -67,33 +69,6 @@ pub(crate) struct Args {
     /// Only the runs whose name contains this, such as meshwork or meshwork_silent
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub(crate) only: String,
-}
-
-/// Why the experiment could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
-    /// The service under test.
-    #[error(transparent)]
-    Echo(#[from] echo::Error),
-    /// A process under test.
-    #[error(transparent)]
-    Process(#[from] process::Error),
-    /// A strategy cannot be set up.
-    #[error("{what} failed: {source}")]
-    Strategy {
-        /// What was tried.
-        what: &'static str,
-        /// Why it failed.
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The picture cannot be written.
-    #[error("cannot write {}: {source}", path.display())]
-    Plot {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 /// What is wrong with the bad endpoint.

@@ -25,7 +25,7 @@ use tower::{
     util::BoxCloneSyncService,
 };
 
-use super::Error;
+use super::error::Error;
 use crate::echo::{
     Echo, SERVICE,
     contract::{EchoRequest, echo_service_client::EchoServiceClient},
