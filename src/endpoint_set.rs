@@ -1,6 +1,6 @@
 //! What discovery knows of a service.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use crate::{contract::meshwork::registry::v1::Instance, policy::Policy};
 
@@ -8,7 +8,34 @@ use crate::{contract::meshwork::registry::v1::Instance, policy::Policy};
 pub const DEFAULT_WEIGHT: u32 = 100;
 
 /// The instances of a service, by id. Cheap to clone.
-pub type Endpoints = Arc<BTreeMap<String, Arc<Instance>>>;
+pub type Endpoints = Arc<BTreeMap<Arc<str>, Arc<Instance>>>;
+
+/// An instance before and after a change, with its id.
+pub(crate) type InstanceChange<'a> = (&'a Arc<str>, Option<&'a Arc<Instance>>, Option<&'a Arc<Instance>>);
+
+/// What differs between two sets. Both are walked once, and what they share is told by its pointer: most of a large set is what
+/// it was before.
+pub(crate) fn changes<'a>(before: &'a Endpoints, now: &'a Endpoints) -> impl Iterator<Item = InstanceChange<'a>> {
+    let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
+    std::iter::from_fn(move || {
+        loop {
+            let order = match (before.peek(), now.peek()) {
+                (None, None) => return None,
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) => {
+                    (before.next(), now.next());
+                    continue;
+                }
+                (Some((one, _)), Some((other, _))) => one.cmp(other),
+            };
+            let left = before.next_if(|_| order.is_le());
+            let right = now.next_if(|_| order.is_ge());
+            let id = left.or(right).map(|(id, _)| id)?;
+            return Some((id, left.map(|(_, instance)| instance), right.map(|(_, instance)| instance)));
+        }
+    })
+}
 
 /// The instances of one service, and its policy, as the registries of a mesh have told of them.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,5 +79,24 @@ impl EndpointSet {
     /// Whether a registry has spoken.
     pub fn is_heard(&self) -> bool {
         !self.revisions.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_is_each_instance_that_came_went_or_is_another_one() {
+        let instances = ["a", "b", "c", "d", "e", "f"].map(|id| (Arc::<str>::from(id), Arc::new(Instance::default())));
+        let [a, b, c, d, e, f] = instances;
+        let other_c = (c.0.clone(), Arc::new(Instance::default()));
+        let before: Endpoints = Arc::new([a, b.clone(), c, e.clone()].into());
+        let now: Endpoints = Arc::new([b, other_c, d, e, f].into());
+        let told: Vec<_> =
+            changes(&before, &now).map(|(id, before, now)| (&**id, before.is_some(), now.is_some())).collect();
+        assert_eq!(told, [("a", true, false), ("c", true, true), ("d", false, true), ("f", false, true)]);
+        assert_eq!(changes(&before, &before).count(), 0);
+        assert_eq!(changes(&Endpoints::default(), &now).count(), 5);
     }
 }

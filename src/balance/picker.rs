@@ -248,6 +248,7 @@ impl<C: Connection> Picker<C> {
     pub(crate) fn serve_waiters(&self) {
         let now = Instant::now();
         let mut driven = self.driven.lock();
+        self.refresh_median(&driven);
         if self.service.take_changed() || driven.plan_until.is_some_and(|until| until <= now) {
             self.refresh(&mut driven, now);
             driven.rested = Instant::now() + now.elapsed() * REST;
@@ -267,24 +268,25 @@ impl<C: Connection> Picker<C> {
     /// Makes a new plan and applies what has changed by it.
     fn refresh(&self, driven: &mut Driven<C>, now: Instant) {
         let Driven { endpoints, departed, policy, zone, pools, panic_since, plan_until, .. } = driven;
-        let measured = endpoints.values().filter_map(|tracked| tracked.endpoint.measured());
-        if let Some(median) = median(measured.collect()) {
-            self.service.set_typical(median);
+        for id in self.service.take_dirty() {
+            endpoints.get_mut(&id).into_iter().for_each(|tracked| tracked.look(now));
         }
-        let look = |tracked: &Tracked<C>| tracked.endpoint.candidate(now);
-        let mut endpoints: Vec<_> = endpoints
-            .values_mut()
-            .map(|tracked| {
-                let candidate = look(tracked);
-                (tracked, candidate)
-            })
-            .collect();
-        let candidates = endpoints.iter().map(|(_, candidate)| candidate.clone()).enumerate();
-        let plan = Plan::new(candidates.collect(), policy, zone, *panic_since, now);
+        endpoints.values_mut().filter(|tracked| !tracked.candidate.is_settled()).for_each(|tracked| tracked.look(now));
+        let candidates: Vec<_> = endpoints.values().map(|tracked| &tracked.candidate).collect();
+        let plan = Plan::new(&candidates, policy, zone, *panic_since, now);
         (*panic_since, *plan_until) = (plan.panic_since, plan.until);
         self.service.set_panic(plan.panic_since.is_some());
+        let mut endpoints: Vec<_> = endpoints.values_mut().collect();
         let publish = |routes| *self.routes.write() = routes;
         pools.apply(plan.targets, &mut endpoints, std::mem::take(departed), publish, || self.serve_queue());
+    }
+
+    /// Brings the median latency up to date, if a call wants it.
+    fn refresh_median(&self, driven: &Driven<C>) {
+        if self.service.take_median_wanted() {
+            let measured = driven.endpoints.values().filter_map(|tracked| tracked.endpoint.measured());
+            median(measured.collect()).into_iter().for_each(|median| self.service.set_typical(median));
+        }
     }
 
     /// Serves the calls that wait, the first first, as far as endpoints are ready.
@@ -321,15 +323,20 @@ impl<C: Connection> Picker<C> {
     #[cfg(test)]
     pub(super) fn audit(&self, now: Instant) -> [BTreeMap<(String, bool), std::collections::BTreeSet<u64>>; 2] {
         let driven = self.driven.lock();
-        let candidates = driven.endpoints.values().map(|tracked| tracked.endpoint.candidate(now));
-        let candidates = candidates.map(|candidate| (candidate.generation, candidate)).collect();
-        let plan = Plan::new(candidates, &driven.policy, &driven.zone, driven.panic_since, now);
+        let candidates: Vec<_> = driven.endpoints.values().map(|tracked| tracked.endpoint.candidate(now)).collect();
+        let refs: Vec<_> = candidates.iter().collect();
+        let plan = Plan::new(&refs, &driven.policy, &driven.zone, driven.panic_since, now);
         let pools = plan.targets.into_iter().flat_map(|target| {
             let super::plan::WeightedTarget { version, own_zone, other_zones, .. } = target;
             [((version.clone(), true), own_zone), ((version, false), other_zones)]
         });
         let planned = pools.filter(|(_, members)| !members.is_empty());
-        [driven.pools.alive(), planned.map(|(key, members)| (key, members.into_iter().collect())).collect()]
+        [
+            driven.pools.alive(),
+            planned
+                .map(|(key, members)| (key, members.iter().map(|index| candidates[*index].generation).collect()))
+                .collect(),
+        ]
     }
 }
 

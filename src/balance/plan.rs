@@ -36,10 +36,10 @@ const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 /// How long a panic lasts at least.
 const SHORTEST_PANIC: Duration = Duration::from_millis(100);
 
-/// Where calls go.
+/// Where calls go. Endpoints are named by their place among the candidates.
 #[derive(Debug)]
-pub(super) struct Plan<T> {
-    pub(super) targets: Vec<WeightedTarget<T>>,
+pub(super) struct Plan {
+    pub(super) targets: Vec<WeightedTarget>,
     /// Too many endpoints are ejected since then: all with a connection are used.
     pub(super) panic_since: Option<Instant>,
     /// When it must be made anew although nothing happens.
@@ -48,81 +48,87 @@ pub(super) struct Plan<T> {
 
 /// The endpoints of one version, or of all, and their share of the calls (xDS's weighted cluster).
 #[derive(Debug)]
-pub(super) struct WeightedTarget<T> {
+pub(super) struct WeightedTarget {
     /// The turns below are its own, or those of one before it.
     pub(super) end: u128,
     /// Empty: versions make no difference.
     pub(super) version: String,
-    pub(super) own_zone: Vec<T>,
-    pub(super) other_zones: Vec<T>,
+    pub(super) own_zone: Vec<usize>,
+    pub(super) other_zones: Vec<usize>,
     /// The part of its calls that stay in our zone.
     pub(super) locality_share: f64,
 }
 
-impl<T> Plan<T> {
+impl Plan {
     /// The plan of a client in `zone` (empty: anywhere). `panic_since` is that of the plan before.
     pub(super) fn new(
-        candidates: Vec<(T, Candidate)>,
+        candidates: &[&Candidate],
         policy: &Policy,
         zone: &str,
         panic_since: Option<Instant>,
         now: Instant,
     ) -> Self {
-        let zones = candidates.iter().map(|(_, candidate)| &candidate.traits.zone).collect::<BTreeSet<_>>().len();
+        let zones = candidates.iter().map(|candidate| &candidate.traits.zone).collect::<BTreeSet<_>>().len();
         let zone = Some(zone).filter(|zone| policy.zones.same_zone_first && !zone.is_empty());
-        let connected: Vec<_> =
-            candidates.into_iter().filter(|(_, candidate)| candidate.ready_since.is_some()).collect();
-        let panic_since = panic(&connected, policy.ejection.max_ejected_percent, panic_since, now);
+        let connected = || candidates.iter().enumerate().filter(|(_, candidate)| candidate.ready_since.is_some());
+        let panic_since = panic(connected(), policy.ejection.max_ejected_percent, panic_since, now);
         let out_until = |candidate: &Candidate| out_until(candidate, panic_since.is_some(), now);
         let calmer = panic_since.map(|since| since + SHORTEST_PANIC).filter(|end| *end > now);
-        let back = connected.iter().filter_map(|(_, candidate)| out_until(candidate));
-        let until = back.chain(calmer).min();
+        let until = connected().filter_map(|(_, candidate)| out_until(candidate)).chain(calmer).min();
 
-        let usable: Vec<_> = connected.into_iter().filter(|(_, candidate)| out_until(candidate).is_none()).collect();
+        let usable = || connected().filter(|(_, candidate)| out_until(candidate).is_none());
         // An endpoint on probation is asked once: it cannot bear the calls of a whole service.
         let bears = |candidate: &Candidate| panic_since.is_some() || candidate.outlier.is_healthy();
         let split_is_usable =
-            |split: &&SplitPolicy| usable.iter().any(|(_, c)| share(split, &c.traits).is_some() && bears(c));
+            |split: &&SplitPolicy| usable().any(|(_, c)| share(split, &c.traits).is_some() && bears(c));
         let split = policy.split.as_ref().filter(split_is_usable);
-        let mut versions: BTreeMap<String, Version<T>> = BTreeMap::new();
-        for (endpoint, Candidate { traits, .. }) in usable {
-            let weight = traits.relative_weight();
+        let mut versions: BTreeMap<&str, Version> = BTreeMap::new();
+        for (index, Candidate { traits, .. }) in usable() {
             let (name, share) = match split {
-                None => (String::new(), 1),
-                Some(split) => match share(split, &traits) {
-                    Some(share) => (traits.version.clone(), share),
+                None => ("", 1),
+                Some(split) => match share(split, traits) {
+                    Some(share) => (&*traits.version, share),
                     None => continue,
                 },
             };
             let version = versions.entry(name).or_insert_with(|| Version::new(share));
             let locality =
                 if zone.is_none_or(|zone| *zone == traits.zone) { &mut version.own } else { &mut version.other };
-            locality.0.push(endpoint);
-            locality.1 += weight;
+            locality.0.push(index);
+            locality.1 += traits.relative_weight();
         }
         Self { targets: weighted_targets(versions, zones), panic_since, until }
     }
 }
 
 /// Endpoints and their capacity, the sum of their weights.
-type Locality<T> = (Vec<T>, f64);
+type Locality = (Vec<usize>, f64);
 
-struct Version<T> {
+struct Version {
     share: u32,
-    own: Locality<T>,
-    other: Locality<T>,
+    own: Locality,
+    other: Locality,
 }
 
-impl<T> Version<T> {
+impl Version {
     fn new(share: u32) -> Self {
         Self { share, own: (Vec::new(), 0.0), other: (Vec::new(), 0.0) }
     }
 }
 
 /// Since when there is a panic: too many are out if they are more than that many percent of those with a connection.
-fn panic<T>(connected: &[(T, Candidate)], max_percent: u32, before: Option<Instant>, now: Instant) -> Option<Instant> {
-    let out = connected.iter().filter(|(_, candidate)| !candidate.outlier.is_healthy()).count();
-    let too_many = out * 100 > connected.len() * max_percent as usize;
+fn panic<'a>(
+    connected: impl Iterator<Item = (usize, &'a &'a Candidate)>,
+    max_percent: u32,
+    before: Option<Instant>,
+    now: Instant,
+) -> Option<Instant> {
+    let (mut all, mut out) = (0, 0);
+    for (_, candidate) in connected {
+        all += 1;
+        out += usize::from(!candidate.outlier.is_healthy());
+    }
+    let too_many = out * 100 > all * max_percent as usize;
     let recent = before.filter(|since| out > 0 && *since + SHORTEST_PANIC > now);
     if too_many { before.or(Some(now)) } else { recent }
 }
@@ -143,13 +149,14 @@ fn share(split: &SplitPolicy, traits: &Traits) -> Option<u32> {
 }
 
 /// The versions with their shares of all turns, where calls are made in `zones` zones.
-fn weighted_targets<T>(versions: BTreeMap<String, Version<T>>, zones: usize) -> Vec<WeightedTarget<T>> {
+fn weighted_targets(versions: BTreeMap<&str, Version>, zones: usize) -> Vec<WeightedTarget> {
     let whole = versions.values().map(|version| u128::from(version.share)).sum::<u128>();
     let mut sum = 0;
-    let target = |(version, Version { share, own, other }): (String, Version<T>)| {
+    let target = |(version, Version { share, own, other }): (&str, Version)| {
         sum += u128::from(share);
         let locality_share = own.1 / (own.1 + other.1) * zones as f64;
-        WeightedTarget { end: WHOLE * sum / whole, version, own_zone: own.0, other_zones: other.0, locality_share }
+        let (end, version) = (WHOLE * sum / whole, version.to_owned());
+        WeightedTarget { end, version, own_zone: own.0, other_zones: other.0, locality_share }
     };
     versions.into_iter().map(target).collect()
 }
@@ -227,16 +234,16 @@ mod tests {
         }
     }
 
-    fn plan(endpoints: &[Endpoint], policy: &Policy, zone: &str, now: Instant) -> Plan<usize> {
-        let candidates = endpoints.iter().map(|endpoint| candidate(endpoint, now)).enumerate();
-        Plan::new(candidates.collect(), policy, zone, None, now)
+    fn plan(endpoints: &[Endpoint], policy: &Policy, zone: &str, now: Instant) -> Plan {
+        let candidates: Vec<_> = endpoints.iter().map(|endpoint| candidate(endpoint, now)).collect();
+        Plan::new(&candidates.iter().collect::<Vec<_>>(), policy, zone, None, now)
     }
 
-    fn members(plan: &Plan<usize>) -> Vec<usize> {
+    fn members(plan: &Plan) -> Vec<usize> {
         plan.targets.iter().flat_map(|target| target.own_zone.iter().chain(&target.other_zones)).copied().collect()
     }
 
-    fn first(plan: &Plan<usize>, turn: Turn) -> usize {
+    fn first(plan: &Plan, turn: Turn) -> usize {
         turn.first(plan.targets.iter().map(|target| target.end))
     }
 
@@ -324,8 +331,8 @@ mod tests {
         let now = Instant::now() + TEN_SECONDS * 2;
         let endpoint = |ejected| Endpoint { traits: Traits::default(), connected: true, ejected, paused: false };
         let made = |endpoints: &[Endpoint], before, now| {
-            let candidates = endpoints.iter().map(|endpoint| candidate(endpoint, now)).enumerate();
-            Plan::new(candidates.collect(), &Policy::default(), "", before, now)
+            let candidates: Vec<_> = endpoints.iter().map(|endpoint| candidate(endpoint, now)).collect();
+            Plan::new(&candidates.iter().collect::<Vec<_>>(), &Policy::default(), "", before, now)
         };
         let (two_out, one_out) = ([endpoint(Some(1)), endpoint(Some(1))], [endpoint(None), endpoint(Some(1))]);
         let panic = made(&two_out, None, now);

@@ -148,7 +148,6 @@ impl<C: Connection> Stream for Changes<C> {
 struct Entry<C: Connection> {
     member: Member<C>,
     terms: Arc<Terms>,
-    service: Arc<ServiceState>,
     #[cfg(test)]
     alive: Arc<Mutex<std::collections::BTreeSet<u64>>>,
 }
@@ -194,7 +193,7 @@ impl<C: Connection> Drop for Entry<C> {
         self.alive.lock().remove(&self.member.generation);
         // tower drops a failed entry without a word.
         if !self.member.endpoint.is_current(self.member.generation) {
-            self.service.changed();
+            self.member.endpoint.changed();
         }
     }
 }
@@ -255,8 +254,8 @@ impl<C: Connection> Pool<C> {
     /// Adds and removes members, a few at a time. After each step `applied` is called, without the lock.
     pub(super) fn apply(&self, inserted: &[Member<C>], removed: &[u64], mut applied: impl FnMut()) {
         for members in inserted.chunks(CHANGES_AT_ONCE) {
-            self.change(|state, service| {
-                let entries = members.iter().map(|member| state.entry(member, service));
+            self.change(|state| {
+                let entries = members.iter().map(|member| state.entry(member));
                 let changes: Vec<_> = entries.map(|entry| Change::Insert(entry.member.generation, entry)).collect();
                 state.changes.0.lock().extend(changes);
                 state.members.extend(members.iter().cloned());
@@ -264,7 +263,7 @@ impl<C: Connection> Pool<C> {
             applied();
         }
         for generations in removed.chunks(CHANGES_AT_ONCE) {
-            self.change(|state, _| {
+            self.change(|state| {
                 state.changes.0.lock().extend(generations.iter().copied().map(Change::Remove));
                 state.members.retain(|member| !generations.contains(&member.generation));
             });
@@ -272,13 +271,13 @@ impl<C: Connection> Pool<C> {
         }
     }
 
-    fn change(&self, add: impl FnOnce(&mut State<C>, &Arc<ServiceState>)) {
+    fn change(&self, add: impl FnOnce(&mut State<C>)) {
         let mut state = self.state.lock();
         if state.busy {
             return;
         }
         state.busy = true;
-        add(&mut state, &self.service);
+        add(&mut state);
         // Takes the changes in. What is drawn is given back.
         let _ = state.next(&mut Context::from_waker(&self.waker));
         state.busy = false;
@@ -316,13 +315,12 @@ impl<C: Connection> State<C> {
         }
     }
 
-    fn entry(&self, member: &Member<C>, service: &Arc<ServiceState>) -> Entry<C> {
+    fn entry(&self, member: &Member<C>) -> Entry<C> {
         #[cfg(test)]
         self.alive.lock().insert(member.generation);
         Entry {
             member: member.clone(),
             terms: self.terms.clone(),
-            service: service.clone(),
             #[cfg(test)]
             alive: self.alive.clone(),
         }

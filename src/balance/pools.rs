@@ -9,6 +9,7 @@ use std::{
 };
 
 use rand::{SeedableRng as _, rngs::SmallRng};
+use tokio::time::Instant;
 
 use super::{
     plan::WeightedTarget,
@@ -26,9 +27,10 @@ pub(super) struct Route<C: Connection> {
     pub(super) locality_share: f64,
 }
 
-/// An endpoint, and where it is.
+/// An endpoint, how it stood when the driver looked last, and where it is.
 pub(super) struct Tracked<C: Connection> {
     pub(super) endpoint: Arc<Endpoint<C>>,
+    pub(super) candidate: Candidate,
     placed: Option<Placed>,
 }
 
@@ -42,7 +44,12 @@ pub(super) struct Placed {
 impl<C: Connection> Tracked<C> {
     /// An endpoint that is in no pool.
     pub(super) fn new(endpoint: Arc<Endpoint<C>>) -> Self {
-        Self { endpoint, placed: None }
+        Self { candidate: endpoint.candidate(Instant::now()), endpoint, placed: None }
+    }
+
+    /// Looks at it again.
+    pub(super) fn look(&mut self, now: Instant) {
+        self.candidate = self.endpoint.candidate(now);
     }
 
     /// Where it is.
@@ -84,8 +91,8 @@ impl<C: Connection> Pools<C> {
     /// endpoint any more. `publish` is told the routes; `applied` is called between steps, without a lock.
     pub(super) fn apply(
         &mut self,
-        targets: Vec<WeightedTarget<usize>>,
-        endpoints: &mut [(&mut Tracked<C>, Candidate)],
+        targets: Vec<WeightedTarget>,
+        endpoints: &mut [&mut Tracked<C>],
         departed: Vec<Placed>,
         publish: impl FnOnce(Vec<Route<C>>),
         mut applied: impl FnMut(),
@@ -104,7 +111,7 @@ impl<C: Connection> Pools<C> {
         }
         publish(routes);
         let unplanned = endpoints.iter_mut().zip(planned).filter(|(_, planned)| !planned);
-        gone.extend(unplanned.filter_map(|((tracked, _), _)| tracked.placed.take()));
+        gone.extend(unplanned.filter_map(|(tracked, _)| tracked.placed.take()));
         self.remove(gone, applied);
     }
 
@@ -113,19 +120,20 @@ impl<C: Connection> Pools<C> {
         &mut self,
         key: PoolKey,
         members: &[usize],
-        endpoints: &mut [(&mut Tracked<C>, Candidate)],
+        endpoints: &mut [&mut Tracked<C>],
         gone: &mut Vec<Placed>,
         applied: &mut impl FnMut(),
     ) -> Arc<Pool<C>> {
-        let shares = shares(members.iter().map(|index| &endpoints[*index].1));
+        let shares = shares(members.iter().map(|index| &endpoints[*index].candidate));
         let managed = self.managed(key);
         let mut new = Vec::new();
         for index in members {
-            let (tracked, candidate) = &mut endpoints[*index];
-            let wanted = Placed { pool: managed.id, generation: candidate.generation };
+            let tracked = &mut *endpoints[*index];
+            let generation = tracked.candidate.generation;
+            let wanted = Placed { pool: managed.id, generation };
             if tracked.placed != Some(wanted) {
                 gone.extend(tracked.placed.replace(wanted));
-                new.push(Member { generation: candidate.generation, endpoint: tracked.endpoint.clone() });
+                new.push(Member { generation, endpoint: tracked.endpoint.clone() });
             }
         }
         managed.pool.apply(&new, &[], applied);

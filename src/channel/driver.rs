@@ -15,7 +15,7 @@ use crate::{
     balance::Picker,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
     endpoint::{Endpoint, Traits, connection::connect::KeepConnected, peer::Peer},
-    endpoint_set::EndpointSet,
+    endpoint_set::{EndpointSet, Endpoints, changes},
 };
 
 /// Where a channel's endpoints come from.
@@ -32,7 +32,11 @@ pub(super) struct Driver {
     config: Arc<ServiceConfig>,
     context: ChannelContext,
     reconnect: Arc<Notify>,
-    live: BTreeMap<String, Live>,
+    live: BTreeMap<Arc<str>, Live>,
+    /// The latest set.
+    known: Endpoints,
+    /// Whether all of its instances are used, and not a subset.
+    uses_all: bool,
     connecting: JoinSet<()>,
 }
 
@@ -51,7 +55,16 @@ impl Driver {
         context: ChannelContext,
         reconnect: Arc<Notify>,
     ) -> Self {
-        Self { picker, config, context, reconnect, live: BTreeMap::new(), connecting: JoinSet::new() }
+        Self {
+            picker,
+            config,
+            context,
+            reconnect,
+            live: BTreeMap::new(),
+            known: Endpoints::default(),
+            uses_all: false,
+            connecting: JoinSet::new(),
+        }
     }
 
     /// Works until `stop`, then ends every connection.
@@ -88,33 +101,53 @@ impl Driver {
     /// Makes the endpoints those of the set that take calls, or as many of them as this client uses. Unchanged ones keep their
     /// connections.
     fn follow(&mut self, set: &EndpointSet) {
+        let before = std::mem::replace(&mut self.known, set.endpoints.clone());
         // First, so that no call comes to an endpoint by a configuration that is not its own.
-        self.config.follow(set);
+        self.config.follow(set.policy.clone(), changes(&before, &self.known));
         self.picker.set_policy(set.policy.clone());
-        let serving = || set.endpoints.iter().filter(|(_, instance)| instance.status() == InstanceStatus::Serving);
-        let used = self.context.locality.subset(&set.policy, serving());
-        let gone = |(id, live): (&String, &Live)| match set.endpoints.get(id) {
-            Some(instance) if used.contains(id.as_str()) && live.is_at(&instance.address) => None,
-            _ => Some(id.clone()),
-        };
-        for id in self.live.iter().filter_map(gone).collect::<Vec<_>>() {
-            self.remove(&id);
-        }
-        for (id, instance) in serving().filter(|(id, _)| used.contains(id.as_str())) {
-            match self.live.get_mut(id) {
-                Some(live) => live.follow(instance),
-                None => self.join(id, instance),
+        let used = self.context.locality.subset(&set.policy, &set.endpoints);
+        let all_before = std::mem::replace(&mut self.uses_all, used.is_none());
+        match used {
+            // The usual case of a set that is used as a whole: only what has changed is looked at.
+            None if all_before => {
+                let changed = changes(&before, &set.endpoints).map(|(id, _, now)| (id.clone(), now.cloned()));
+                changed.collect::<Vec<_>>().into_iter().for_each(|(id, now)| self.place(&id, now.as_ref()));
+            }
+            used => {
+                let is_used = |id: &str| used.as_ref().is_none_or(|used| used.contains(id));
+                let left = |id: &&Arc<str>| !is_used(id) || !set.endpoints.contains_key(&***id);
+                for id in self.live.keys().filter(left).cloned().collect::<Vec<_>>() {
+                    self.remove(&id);
+                }
+                for (id, instance) in set.endpoints.iter().filter(|(id, _)| is_used(id)) {
+                    self.place(id, Some(instance));
+                }
             }
         }
     }
 
-    fn join(&mut self, id: &str, instance: &Arc<Instance>) {
+    /// Makes an endpoint of an instance that takes calls, brings it up to date, or removes it.
+    fn place(&mut self, id: &Arc<str>, instance: Option<&Arc<Instance>>) {
+        let Some(instance) = instance.filter(|instance| instance.status() == InstanceStatus::Serving) else {
+            return self.remove(id);
+        };
+        match self.live.get_mut(id) {
+            Some(live) if live.is_at(&instance.address) => live.follow(instance),
+            Some(_) => {
+                self.remove(id);
+                self.join(id, instance);
+            }
+            None => self.join(id, instance),
+        }
+    }
+
+    fn join(&mut self, id: &Arc<str>, instance: &Arc<Instance>) {
         let peer = match Peer::new(&instance.address, Some(id)) {
             Ok(peer) => peer,
             Err(error) => return tracing::warn!(%error, service = instance.service, "an instance is left out"),
         };
         if let Some(live) = self.add(vec![peer], traits(instance)) {
-            self.live.insert(id.to_owned(), Live { instance: Some(instance.clone()), ..live });
+            self.live.insert(id.clone(), Live { instance: Some(instance.clone()), ..live });
         }
     }
 

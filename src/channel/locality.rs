@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use crate::{
     balance::{DEFAULT_SUBSET, subset},
-    contract::meshwork::registry::v1::Instance,
+    contract::meshwork::registry::v1::{Instance, InstanceStatus},
+    endpoint_set::Endpoints,
     policy::Policy,
 };
 
@@ -27,16 +28,17 @@ impl Default for Locality {
 }
 
 impl Locality {
-    /// Which of the instances it uses. What shares are kept of is a group of its own: a version of a split, the own zone.
-    pub(super) fn subset<'a>(
-        &self,
-        policy: &Policy,
-        instances: impl Iterator<Item = (&'a String, &'a Arc<Instance>)>,
-    ) -> BTreeSet<&'a str> {
+    /// Which of the serving instances it uses; `None`: all of them. What shares are kept of is a group of its own: a version of a
+    /// split, the own zone.
+    pub(super) fn subset<'a>(&self, policy: &Policy, endpoints: &'a Endpoints) -> Option<BTreeSet<&'a str>> {
+        let serving = || endpoints.iter().filter(|(_, instance)| instance.status() == InstanceStatus::Serving);
+        if self.subset_size == 0 || serving().count() <= self.subset_size {
+            return None;
+        }
         let group = |instance: &'a Instance| {
             let named = policy.split.as_ref().is_some_and(|split| split.weights.contains_key(&instance.version));
             (named.then_some(&instance.version), policy.zones.same_zone_first && *instance.zone == *self.zone)
         };
-        subset(self.client, self.subset_size, instances.map(|(id, instance)| (id.as_str(), group(instance))))
+        Some(subset(self.client, self.subset_size, serving().map(|(id, instance)| (&**id, group(instance)))))
     }
 }

@@ -15,7 +15,7 @@ use parking_lot::{RwLock, RwLockReadGuard};
 use super::response_times::ResponseTimes;
 use crate::{
     contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus},
-    endpoint_set::EndpointSet,
+    endpoint_set::InstanceChange,
     policy::Policy,
 };
 
@@ -73,6 +73,7 @@ struct Latest {
     /// By request path, as in `/shop.order.v1.OrderService/GetOrder`.
     methods: HashMap<String, Arc<MethodConfig>>,
     endpoints: usize,
+    lists: Lists,
 }
 
 impl ServiceConfig {
@@ -100,43 +101,84 @@ impl ServiceConfig {
         self.0.read()
     }
 
-    /// Takes over what a set says. For the driver.
-    pub(crate) fn follow(&self, set: &EndpointSet) {
-        let serving = set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving);
-        let endpoints = serving.clone().count();
-        let agreed = agreed(serving.map(|instance| &**instance));
+    /// Takes over a policy, and what has changed among the instances of a set. For the driver.
+    pub(crate) fn follow<'a>(&self, policy: Arc<Policy>, changes: impl Iterator<Item = InstanceChange<'a>>) {
         let mut latest = self.0.write();
-        let known = std::mem::take(&mut latest.methods);
-        let methods = agreed.into_iter().map(|(name, declared)| {
-            let path = format!("/{name}");
-            // A method is as fast as it was, whoever has come or gone.
-            let times = known.get(&path).map(|method| method.times.clone()).unwrap_or_default();
-            (path, Arc::new(MethodConfig { declared, times }))
-        });
-        *latest = Latest { policy: set.policy.clone(), methods: methods.collect(), endpoints };
+        let latest = &mut *latest;
+        latest.policy = policy;
+        let mut differs = false;
+        for (_, before, now) in changes {
+            for instance in before.into_iter().filter(|instance| is_serving(instance)) {
+                latest.endpoints -= 1;
+                differs |= latest.lists.remove(&instance.idempotent_methods);
+            }
+            for instance in now.into_iter().filter(|instance| is_serving(instance)) {
+                latest.endpoints += 1;
+                differs |= latest.lists.add(&instance.idempotent_methods);
+            }
+        }
+        if differs {
+            let known = std::mem::take(&mut latest.methods);
+            let methods = latest.lists.agreed().into_iter().map(|(name, declared)| {
+                let path = format!("/{name}");
+                // A method is as fast as it was, whichever endpoints have come or gone.
+                let times = known.get(&path).map(|method| method.times.clone()).unwrap_or_default();
+                (path, Arc::new(MethodConfig { declared, times }))
+            });
+            latest.methods = methods.collect();
+        }
+    }
+}
+
+fn is_serving(instance: &Instance) -> bool {
+    instance.status() == InstanceStatus::Serving
+}
+
+/// The lists of idempotent methods that instances declare, each with the number of its instances. Those of one version declare
+/// the same, and there may be a thousand of them.
+#[derive(Debug, Default)]
+struct Lists(Vec<(Vec<IdempotentMethod>, usize)>);
+
+impl Lists {
+    /// Whether the list is a new one.
+    fn add(&mut self, list: &[IdempotentMethod]) -> bool {
+        if let Some((_, count)) = self.0.iter_mut().find(|(known, _)| known == list) {
+            *count += 1;
+            return false;
+        }
+        self.0.push((list.to_vec(), 1));
+        true
+    }
+
+    /// Whether no instance has the list any more.
+    fn remove(&mut self, list: &[IdempotentMethod]) -> bool {
+        let Some(index) = self.0.iter().position(|(known, _)| known == list) else { return false };
+        self.0[index].1 -= 1;
+        let last = self.0[index].1 == 0;
+        if last {
+            self.0.swap_remove(index);
+        }
+        last
+    }
+
+    /// The methods that are on all lists, each as the most careful of them has it.
+    fn agreed(&self) -> Stated<'_> {
+        let mut lists = self.0.iter().map(|(list, _)| stated(list));
+        let Some(mut agreed) = lists.next() else { return Stated::new() };
+        for others in lists {
+            agreed.retain(|name, method| match others.get(name) {
+                Some(other) => {
+                    *method = method.and(*other);
+                    true
+                }
+                None => false,
+            });
+        }
+        agreed
     }
 }
 
 type Stated<'a> = BTreeMap<&'a str, Declared>;
-
-/// The methods that all of the instances list, each as the most careful of them does.
-fn agreed<'a>(instances: impl IntoIterator<Item = &'a Instance>) -> Stated<'a> {
-    let mut lists = instances.into_iter().map(|instance| &instance.idempotent_methods);
-    let Some(first) = lists.next() else { return Stated::new() };
-    let mut agreed = stated(first);
-    // Instances of one version say the same, and there may be a thousand of them.
-    for list in lists.filter(|list| *list != first) {
-        let others = stated(list);
-        agreed.retain(|name, method| match others.get(name) {
-            Some(other) => {
-                *method = method.and(*other);
-                true
-            }
-            None => false,
-        });
-    }
-    agreed
-}
 
 fn stated(methods: &[IdempotentMethod]) -> Stated<'_> {
     let named = methods.iter().filter_map(|method| Some((method.method.as_str(), Declared::stated(method)?)));
@@ -164,6 +206,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::endpoint_set::{EndpointSet, Endpoints, changes};
+
+    /// Takes over a set, after none.
+    fn follow(config: &ServiceConfig, set: &EndpointSet) {
+        follow_after(config, &Endpoints::default(), set);
+    }
+
+    fn follow_after(config: &ServiceConfig, before: &Endpoints, set: &EndpointSet) {
+        config.follow(set.policy.clone(), changes(before, &set.endpoints));
+    }
+
+    fn declared(config: &ServiceConfig, path: &'static str) -> Option<(i32, bool)> {
+        let method = config.of(&PathAndQuery::from_static(path)).method?;
+        Some((method.declared.level.into(), method.declared.unary))
+    }
 
     const READ: i32 = IdempotencyLevel::NoSideEffects as i32;
     const WRITE: i32 = IdempotencyLevel::Idempotent as i32;
@@ -177,7 +234,7 @@ mod tests {
             };
             let idempotent_methods = methods.iter().map(method).collect();
             let instance = Instance { idempotent_methods, status: (*status).into(), ..Instance::default() };
-            (id.to_string(), Arc::new(instance))
+            (id.to_string().into(), Arc::new(instance))
         };
         let endpoints = instances.iter().enumerate().map(instance).collect();
         EndpointSet { endpoints: Arc::new(endpoints), ..EndpointSet::unknown("order") }
@@ -185,9 +242,8 @@ mod tests {
 
     fn method(set: &EndpointSet, path: &'static str) -> Option<(i32, bool)> {
         let config = ServiceConfig::default();
-        config.follow(set);
-        let method = config.of(&PathAndQuery::from_static(path)).method?;
-        Some((method.declared.level.into(), method.declared.unary))
+        follow(&config, set);
+        declared(&config, path)
     }
 
     #[test]
@@ -216,13 +272,14 @@ mod tests {
         let config = ServiceConfig::default();
         let serving: (_, &[_]) = (Serving, &[("s/A", READ, true)]);
         let p95 = || config.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.p95();
-        config.follow(&set(&[serving]));
+        let one = set(&[serving]);
+        follow(&config, &one);
         assert_eq!(p95(), None);
         config.of(&PathAndQuery::from_static("/s/A")).method.expect("listed").times.record(Duration::from_secs(1));
         let known = p95();
         assert!(known.is_some());
-        config.follow(&set(&[serving, serving]));
-        assert_eq!(p95(), known);
+        follow_after(&config, &one.endpoints, &set(&[serving, (Serving, &[("s/A", WRITE, true)])]));
+        assert_eq!((p95(), declared(&config, "/s/A")), (known, Some((WRITE, true))));
     }
 
     #[test]
@@ -232,7 +289,32 @@ mod tests {
         let path = PathAndQuery::from_static("/s/A");
         assert_eq!(config.of(&path).policy, Arc::default());
         Arc::make_mut(&mut set.policy).retry.max_attempts = 1;
-        config.follow(&set);
+        follow(&config, &set);
         assert_eq!(config.of(&path).policy.retry.max_attempts, 1);
+    }
+
+    #[test]
+    fn what_is_declared_follows_each_change_as_if_it_were_read_anew() {
+        use InstanceStatus::{Draining, Serving};
+        let (new, old): (&[_], &[_]) = (&[("s/A", READ, true), ("s/B", READ, true)], &[("s/A", WRITE, true)]);
+        let sets = [
+            set(&[]),
+            set(&[(Serving, new), (Serving, new)]),
+            set(&[(Serving, new), (Serving, old)]),
+            set(&[(Serving, new), (Draining, old), (Serving, new)]),
+            set(&[(Draining, new), (Serving, old)]),
+            set(&[(Serving, new)]),
+            set(&[]),
+        ];
+        let (config, mut before) = (ServiceConfig::default(), Endpoints::default());
+        for set in sets {
+            follow_after(&config, &before, &set);
+            for path in ["/s/A", "/s/B"] {
+                assert_eq!(declared(&config, path), method(&set, path), "{path} of {set:?}");
+            }
+            let serving = set.endpoints.values().filter(|instance| is_serving(instance)).count();
+            assert_eq!(config.of(&PathAndQuery::from_static("/s/A")).endpoints, serving);
+            before = set.endpoints;
+        }
     }
 }

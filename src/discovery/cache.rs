@@ -66,7 +66,10 @@ impl Cache {
         });
         let named = |instance| Instance { service: service.to_owned(), ..instance };
         let endpoints = set.instances.into_iter().map(named);
-        Some((Arc::new(endpoints.map(|instance| (instance.instance_id.clone(), instance.into())).collect()), policy))
+        Some((
+            Arc::new(endpoints.map(|instance| (instance.instance_id.as_str().into(), instance.into())).collect()),
+            policy,
+        ))
     }
 
     /// Will be written soon.
@@ -169,7 +172,7 @@ mod tests {
             status: InstanceStatus::Serving.into(),
             ..Instance::default()
         };
-        let endpoints = ids.iter().map(|id| ((*id).to_owned(), Arc::new(instance(id)))).collect();
+        let endpoints = ids.iter().map(|id| ((*id).into(), Arc::new(instance(id)))).collect();
         EndpointSet { endpoints: Arc::new(endpoints), known: true, policy: policy(), ..EndpointSet::unknown("order") }
     }
 
@@ -255,7 +258,7 @@ mod tests {
 
             let (endpoints, loaded) = cache.load("order").await.expect("the endpoints");
 
-            assert_eq!(endpoints.keys().collect::<Vec<_>>(), ["a"]);
+            assert_eq!(endpoints.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a"]);
             assert_eq!(loaded != Policy::default(), good, "{policy:?}");
         }
     }

@@ -31,9 +31,9 @@ pub(super) struct Service {
     pub(super) known: bool,
     pub(super) endpoints: Endpoints,
     /// Those of them that an earlier life of the registry has told of, and this one not yet.
-    inherited: BTreeSet<String>,
+    inherited: BTreeSet<Arc<str>>,
     /// Those of them of which another registry has said since that they have left.
-    doubted: BTreeSet<String>,
+    doubted: BTreeSet<Arc<str>>,
     pub(super) policy: Arc<Policy>,
     /// When it was set. `None`: it was not.
     pub(super) policy_time: Option<Timestamp>,
@@ -79,7 +79,7 @@ impl View {
             Arc::make_mut(&mut service.endpoints).remove(instance_id);
             self.complete = false;
         } else {
-            service.doubted.insert(instance_id.to_owned());
+            service.doubted.insert(instance_id.into());
         }
     }
 
@@ -87,8 +87,8 @@ impl View {
     pub(super) fn away(&mut self) {
         for service in self.services.values_mut() {
             for instance_id in std::mem::take(&mut service.doubted) {
-                if service.endpoints.contains_key(&instance_id) {
-                    Arc::make_mut(&mut service.endpoints).remove(&instance_id);
+                if service.endpoints.contains_key(&*instance_id) {
+                    Arc::make_mut(&mut service.endpoints).remove(&*instance_id);
                     self.complete = false;
                 }
             }
@@ -155,10 +155,10 @@ impl View {
         }
         for gone in change.removed {
             if let Some(service) = self.services.get_mut(gone.service.as_str())
-                && service.endpoints.contains_key(&gone.instance_id)
+                && service.endpoints.contains_key(&*gone.instance_id)
             {
-                Arc::make_mut(&mut service.endpoints).remove(&gone.instance_id);
-                service.doubted.remove(&gone.instance_id);
+                Arc::make_mut(&mut service.endpoints).remove(&*gone.instance_id);
+                service.doubted.remove(&*gone.instance_id);
             }
         }
         for policy in change.policies {
@@ -175,10 +175,10 @@ impl Service {
     }
 
     fn put(&mut self, instance: Instance) {
-        self.inherited.remove(&instance.instance_id);
-        self.doubted.remove(&instance.instance_id);
-        if self.endpoints.get(&instance.instance_id).is_none_or(|now| **now != instance) {
-            Arc::make_mut(&mut self.endpoints).insert(instance.instance_id.clone(), Arc::new(instance));
+        self.inherited.remove(&*instance.instance_id);
+        self.doubted.remove(&*instance.instance_id);
+        if self.endpoints.get(&*instance.instance_id).is_none_or(|now| **now != instance) {
+            Arc::make_mut(&mut self.endpoints).insert(instance.instance_id.as_str().into(), Arc::new(instance));
         }
     }
 
@@ -199,9 +199,9 @@ impl Service {
 
     fn keep_only(&mut self, instances: &[Instance]) {
         let kept: BTreeSet<_> = instances.iter().map(|instance| instance.instance_id.as_str()).collect();
-        if self.endpoints.keys().any(|id| !kept.contains(id.as_str())) {
-            Arc::make_mut(&mut self.endpoints).retain(|id, _| kept.contains(id.as_str()));
-            self.doubted.retain(|id| kept.contains(id.as_str()));
+        if self.endpoints.keys().any(|id| !kept.contains(&**id)) {
+            Arc::make_mut(&mut self.endpoints).retain(|id, _| kept.contains(&**id));
+            self.doubted.retain(|id| kept.contains(&**id));
         }
     }
 }
@@ -257,7 +257,7 @@ mod tests {
     }
 
     fn ids(view: &View) -> Vec<String> {
-        set(view).endpoints.keys().cloned().collect()
+        set(view).endpoints.keys().map(ToString::to_string).collect()
     }
 
     #[test]

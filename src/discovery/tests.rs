@@ -148,7 +148,7 @@ async fn ask(mesh: &Mesh, service: &str) -> Result<String, Status> {
 
 /// Waits until the set has exactly these endpoints.
 async fn until(endpoints: &mut latest::Receiver<EndpointSet>, ids: &[&str]) -> EndpointSet {
-    let are = |set: &EndpointSet| set.endpoints.keys().map(String::as_str).eq(ids.iter().copied());
+    let are = |set: &EndpointSet| set.endpoints.keys().map(AsRef::as_ref).eq(ids.iter().copied());
     soon(endpoints.wait_for(are)).await.expect("discovery is here").clone()
 }
 

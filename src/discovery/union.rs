@@ -16,7 +16,7 @@ use prost_types::Timestamp;
 use super::fold::{Service, View};
 use crate::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, ResumePoint, WatchResponse},
-    endpoint_set::{EndpointSet, Endpoints},
+    endpoint_set::{EndpointSet, Endpoints, changes},
     policy::Policy,
 };
 
@@ -51,7 +51,8 @@ impl Union {
         for (service, before) in services.iter().zip(before) {
             let now = self.endpoints(index, service);
             if !Arc::ptr_eq(&before, &now) {
-                before.keys().filter(|id| !now.contains_key(*id)).for_each(|id| self.has_left(index, service, id));
+                let left = changes(&before, &now).filter(|(_, _, now)| now.is_none());
+                left.for_each(|(id, ..)| self.has_left(index, service, id));
             }
             if self.registries[index].view.service(service).is_some_and(|service| service.settled) {
                 self.earlier.forget_service(service);
@@ -146,7 +147,7 @@ fn endpoints(told: &[(&Service, bool)]) -> Endpoints {
     if let [(service, _)] = told {
         return service.endpoints.clone();
     }
-    let mut all: BTreeMap<String, (bool, &Arc<Instance>)> = BTreeMap::new();
+    let mut all: BTreeMap<Arc<str>, (bool, &Arc<Instance>)> = BTreeMap::new();
     for (service, there) in told {
         for (id, instance) in service.endpoints.iter() {
             let word = (*there, caution(instance));
@@ -339,7 +340,8 @@ mod tests {
     #[test]
     fn what_an_earlier_run_left_stays_until_a_registry_has_told_all() {
         let mut told = Told::nothing();
-        let earlier = ["gone", "here"].map(|id| (id.to_owned(), Arc::new(instance(id, InstanceStatus::Serving))));
+        let earlier =
+            ["gone", "here"].map(|id| (Arc::<str>::from(id), Arc::new(instance(id, InstanceStatus::Serving))));
         told.0.recall("order", Arc::new(BTreeMap::from(earlier.clone())), Policy::default());
         assert_eq!(told.ids(), "gone here");
         assert!(!told.set().is_heard());

@@ -84,7 +84,7 @@ impl<C: Connection> Endpoint<C> {
                 }
                 // One probe at a time: the entry that led here is used up. The driver waits for the end of the probe.
                 state.generation = self.service.next_generation();
-                self.service.changed();
+                self.changed();
             }
             state.outlier.take_probe(now);
         }
@@ -180,7 +180,7 @@ impl<C: Connection> InFlight<C> {
 
     fn tell(&self, changed: bool) {
         if changed {
-            self.service().changed();
+            self.endpoint.changed();
         }
     }
 

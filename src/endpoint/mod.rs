@@ -22,7 +22,14 @@ pub(crate) mod peer;
 pub(crate) mod service_state;
 pub(crate) mod stats;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
@@ -65,6 +72,8 @@ pub(crate) struct Endpoint<C: Connection = ConnectionHandle> {
     /// Which instance it is, and where; the first of several fixed addresses.
     peer: Peer,
     service: Arc<ServiceState>,
+    /// It has changed since the driver looked last.
+    dirty: AtomicBool,
     state: Mutex<State<C>>,
 }
 
@@ -101,6 +110,13 @@ pub(crate) struct Candidate {
     pub(crate) paused_until: Option<Instant>,
 }
 
+impl Candidate {
+    /// Whether it stands so until it says otherwise: no time has to be waited for.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.outlier.is_healthy() && self.paused_until.is_none()
+    }
+}
+
 impl<C: Connection> Endpoint<C> {
     /// An endpoint without a connection.
     pub(crate) fn new(id: u64, peer: Peer, traits: Traits, service: Arc<ServiceState>) -> Self {
@@ -116,7 +132,7 @@ impl<C: Connection> Endpoint<C> {
             failures: 0,
             ejections: 0,
         };
-        Self { id, peer, service, state: Mutex::new(state) }
+        Self { id, peer, service, dirty: AtomicBool::new(false), state: Mutex::new(state) }
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -131,7 +147,7 @@ impl<C: Connection> Endpoint<C> {
         state.connectivity = Connectivity::Ready(connection);
         state.generation = self.service.next_generation();
         drop(state);
-        self.service.changed();
+        self.changed();
     }
 
     /// Takes no more calls, because of `why`. Those under way are not touched.
@@ -142,7 +158,7 @@ impl<C: Connection> Endpoint<C> {
             matches!(before, Connectivity::Ready(_))
         };
         if lost {
-            self.service.changed();
+            self.changed();
         }
     }
 
@@ -153,7 +169,7 @@ impl<C: Connection> Endpoint<C> {
         state.paused_until = state.paused_until.max(Some(until));
         drop(state);
         if time >= LONG_PAUSE {
-            self.service.changed();
+            self.changed();
         }
     }
 
@@ -163,12 +179,21 @@ impl<C: Connection> Endpoint<C> {
         if *state.traits != traits {
             state.traits = Arc::new(traits);
             drop(state);
-            self.service.changed();
+            self.changed();
+        }
+    }
+
+    /// The driver must look at it again.
+    pub(crate) fn changed(&self) {
+        if !self.dirty.swap(true, Ordering::AcqRel) {
+            self.service.endpoint_changed(self.id);
         }
     }
 
     /// How it stands for a plan. An ejection whose time is over becomes probation here.
     pub(crate) fn candidate(&self, now: Instant) -> Candidate {
+        // First: what changes from here on is looked at once more.
+        self.dirty.store(false, Ordering::Release);
         let mut state = self.state();
         if state.outlier.release(now) {
             // What made it fail may be over: it is asked once, as one of which nothing is known.

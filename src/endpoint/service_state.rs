@@ -33,6 +33,10 @@ pub(crate) struct ServiceState {
     generations: AtomicU64,
     /// An endpoint has come or gone, connected or failed, since the driver looked last.
     stale: AtomicBool,
+    /// Which endpoints have changed, each once.
+    dirty: Mutex<Vec<u64>>,
+    /// A median is wanted.
+    median_wanted: AtomicBool,
     /// Wakes the driver.
     pub(crate) driver: Notify,
 }
@@ -47,6 +51,8 @@ impl ServiceState {
             panic: AtomicBool::new(false),
             generations: AtomicU64::new(0),
             stale: AtomicBool::new(true),
+            dirty: Mutex::default(),
+            median_wanted: AtomicBool::new(false),
             driver: Notify::new(),
         }
     }
@@ -76,8 +82,14 @@ impl ServiceState {
     /// A call is made: asks the driver for a new median if the last one is too old.
     pub(crate) fn note_call(&self, now: Instant) {
         if self.since_creation(now) >= self.median_due.load(Ordering::Relaxed) && self.postpone_median(now) {
-            self.changed();
+            self.median_wanted.store(true, Ordering::Release);
+            self.driver.notify_one();
         }
+    }
+
+    /// Whether a median is wanted, which the driver then computes.
+    pub(crate) fn take_median_wanted(&self) -> bool {
+        self.median_wanted.swap(false, Ordering::Acquire)
     }
 
     /// Whether it is time for a new median, which then is the caller's to compute.
@@ -116,6 +128,17 @@ impl ServiceState {
     pub(crate) fn changed(&self) {
         self.stale.store(true, Ordering::Release);
         self.driver.notify_one();
+    }
+
+    /// The driver must look at an endpoint again, which tells this once.
+    pub(crate) fn endpoint_changed(&self, id: u64) {
+        self.dirty.lock().push(id);
+        self.changed();
+    }
+
+    /// The endpoints that have changed since the last time.
+    pub(crate) fn take_dirty(&self) -> Vec<u64> {
+        std::mem::take(&mut *self.dirty.lock())
     }
 
     /// Whether the driver must look at the endpoints again, which it then does.

@@ -120,7 +120,7 @@ async fn no_read_fails_at_the_abrupt_end_of_one_of_two_instances_and_no_call_aft
         shop.order(&customer.customer_id, usd(1)).await;
     }
     let set = shop.fleet.mesh().endpoints("order").borrow().clone();
-    assert!(set.endpoints.contains_key(&killed), "its lease still runs");
+    assert!(set.endpoints.contains_key(&*killed), "its lease still runs");
     shop.fleet.stop().await;
 }
 

@@ -177,5 +177,5 @@ impl Client {
 }
 
 fn names(set: &EndpointSet) -> BTreeSet<&str> {
-    set.endpoints.keys().map(String::as_str).collect()
+    set.endpoints.keys().map(AsRef::as_ref).collect()
 }

@@ -32,7 +32,7 @@ mod tests {
 
     fn set(ids: &[&str], status: InstanceStatus) -> Endpoints {
         let instance = || Arc::new(Instance { status: status.into(), ..Instance::default() });
-        Arc::new(ids.iter().map(|id| ((*id).to_owned(), instance())).collect())
+        Arc::new(ids.iter().map(|id| ((*id).into(), instance())).collect())
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn undeclared(id: &str) -> Instance {
 
 fn set(instances: impl IntoIterator<Item = Instance>) -> EndpointSet {
     let endpoints: BTreeMap<_, _> =
-        instances.into_iter().map(|instance| (instance.instance_id.clone(), Arc::new(instance))).collect();
+        instances.into_iter().map(|instance| (instance.instance_id.as_str().into(), Arc::new(instance))).collect();
     EndpointSet { endpoints: Arc::new(endpoints), known: true, ..EndpointSet::unknown("echo") }
 }
 

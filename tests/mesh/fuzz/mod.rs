@@ -219,7 +219,7 @@ async fn adopt_own_store(shop: &Shop, service: &str) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let is_there = |set: &EndpointSet| {
-            let instance = set.endpoints.get(&own.instance_id);
+            let instance = set.endpoints.get(&*own.instance_id);
             instance.is_some_and(|instance| instance.status() == InstanceStatus::Serving)
         };
         shop.fleet.mesh().endpoints(service).wait_for(is_there).await.expect("the mesh is there");
