@@ -67,7 +67,7 @@ impl EndpointSet {
 
     /// Whether both have the same endpoints and policy; told cheaply, because what is unchanged is shared.
     pub(crate) fn has_same_content(&self, other: &Self) -> bool {
-        let same_endpoints = Arc::ptr_eq(&self.endpoints, &other.endpoints) || self.endpoints == other.endpoints;
+        let same_endpoints = changes(&self.endpoints, &other.endpoints).all(|(_, one, other)| one == other);
         same_endpoints && self.policy == other.policy
     }
 

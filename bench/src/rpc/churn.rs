@@ -16,10 +16,17 @@ pub(super) async fn count(mut endpoints: watch::Receiver<EndpointSet>, changes: 
     std::future::pending().await
 }
 
-/// Endpoints that are in one of the sets alone.
+/// Endpoints that are in one of the sets alone. Both are walked once: what is counted here takes CPU from what is measured.
 fn between(these: &Endpoints, those: &Endpoints) -> usize {
-    let missing = |from: &Endpoints, of: &Endpoints| of.keys().filter(|id| !from.contains_key(*id)).count();
-    missing(these, those) + missing(those, these)
+    let (mut these, mut those) = (these.keys().peekable(), those.keys().peekable());
+    let mut alone = 0;
+    while let (Some(one), Some(other)) = (these.peek(), those.peek()) {
+        let order = one.cmp(other);
+        alone += usize::from(order.is_ne());
+        these.next_if(|_| order.is_le());
+        those.next_if(|_| order.is_ge());
+    }
+    alone + these.count() + those.count()
 }
 
 #[cfg(test)]
