@@ -20,9 +20,11 @@
 //! - [`contract`]: the generated clients, servers and messages, where every call begins and ends;
 //! - [`discovery`]: who serves what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
-//! - [`channel`]: THE client stack: deadline, retry, hedge, transparent retry, `balance` (split, zone, P2C over our own load,
-//!   ejection), connection;
-//! - [`address`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what client and server say to each other beside the call itself;
+//! - [`channel`]: THE client stack: retry, hedge, commit, transparent retry, dispatch;
+//! - `balance`: which endpoint a call goes to: split, zone, and tower's `Balance` over our own load;
+//! - `endpoint`: THE endpoint: identity, connectivity, outlier state, load, and its connection;
+//! - [`address`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what client and server say to each other beside
+//!   the call itself;
 //! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
@@ -39,21 +41,17 @@ mod mesh;
 
 pub mod discovery;
 
+mod endpoint_set;
+
 pub mod policy;
 
-pub mod address;
-
-mod endpoint_set;
+pub mod channel;
 
 mod balance;
 
 mod endpoint;
 
-pub mod channel;
-
-pub mod backoff;
-
-pub mod cause;
+pub mod address;
 
 pub mod headers;
 
@@ -66,6 +64,10 @@ pub mod health;
 pub mod server;
 
 pub mod rpc;
+
+pub mod backoff;
+
+pub mod cause;
 
 pub mod file_lock;
 
