@@ -5,13 +5,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use meshwork::contract::meshwork::event::v1::{Batch, Event};
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
@@ -109,6 +110,7 @@ pub(crate) fn lag(heads: &[u64], positions: impl Iterator<Item = u64>) -> u64 {
 #[derive(Clone, Default)]
 pub struct Progress(Arc<Inner>);
 
+/// What is behind its locks is whole after any panic: nothing under them calls foreign code.
 struct Inner {
     snapshot: watch::Sender<Snapshot>,
     unread: Mutex<Unread>,
@@ -164,18 +166,18 @@ impl Progress {
 
     /// The event that was read at a position, if it is remembered.
     pub fn recent(&self, at: Position) -> Option<LogPoint> {
-        let event_id = lock(&self.0.recent).get(at)?;
+        let event_id = self.0.recent.lock().get(at)?;
         Some(LogPoint { at, event_id: Some(event_id) })
     }
 
     /// How old the oldest event is that is known to be there and has had no effects here.
     pub fn oldest_unread(&self) -> Option<Duration> {
-        lock(&self.0.unread).since().map(|since| since.elapsed())
+        self.0.unread.lock().since().map(|since| since.elapsed())
     }
 
     /// Whether the source stands connected, and has confirmed that what was read is its past.
     pub(crate) fn is_confirmed(&self) -> bool {
-        lock(&self.0.readers).values().any(|state| *state == SubscriptionState::Running)
+        self.0.readers.lock().values().any(|state| *state == SubscriptionState::Running)
     }
 
     /// Another reader of the group in this process.
@@ -189,7 +191,7 @@ impl Progress {
     /// The source was reached, and said where its log stands; it may be another log than before, so that the events that are
     /// remembered say nothing about it.
     pub(crate) fn opened(&self, store_id: &str, heads: impl Iterator<Item = Position> + Clone) {
-        *lock(&self.0.recent) = Recent::default();
+        *self.0.recent.lock() = Recent::default();
         self.0.snapshot.send_modify(|snapshot| {
             store_id.clone_into(&mut snapshot.store_id);
             for head in heads.clone() {
@@ -212,20 +214,20 @@ impl Progress {
         let through = Position { partition: batch.partition, position: batch.through };
         let decided = batch.events.first().and_then(decided).unwrap_or_else(Instant::now);
         self.0.snapshot.send_if_modified(|snapshot| raise(&mut snapshot.heads, [through]));
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         unread.there(through, decided);
         let applied = self.0.snapshot.borrow().applied.get(batch.partition as usize).copied();
         if applied == Some(batch.after) && !batch.events.is_empty() {
             unread.first_is_of(batch.partition, decided);
         }
         drop(unread);
-        lock(&self.0.recent).note(batch);
+        self.0.recent.lock().note(batch);
     }
 
     /// More has had its effects.
     pub(crate) fn applied(&self, applied: impl Iterator<Item = Position> + Clone) {
         self.0.snapshot.send_if_modified(|snapshot| raise(&mut snapshot.applied, applied.clone()));
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         applied.for_each(|at| unread.read(at));
     }
 
@@ -246,7 +248,7 @@ impl Progress {
         let mut set_back = false;
         for at in cursors.filter(|at| confirmed & (1 << at.partition.min(31)) != 0) {
             if applied.get(at.partition as usize).is_some_and(|applied| *applied > at.position) {
-                lock(&self.0.recent).forget(at.partition);
+                self.0.recent.lock().forget(at.partition);
                 self.begin_again(at);
                 set_back = true;
             } else {
@@ -263,7 +265,7 @@ impl Progress {
                 *applied = at.position;
             }
         });
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         unread.begin_again(at);
         unread.there(Position { position: head, ..at }, Instant::now());
     }
@@ -271,7 +273,7 @@ impl Progress {
     /// What was folded is, or is not, the source's past. If not, what is known of positions and events is worth nothing.
     pub(crate) fn set_diverged(&self, diverged: bool) {
         if diverged {
-            *lock(&self.0.recent) = Recent::default();
+            *self.0.recent.lock() = Recent::default();
             self.0.confirmed.store(0, Ordering::Relaxed);
         }
         self.0.snapshot.send_if_modified(|snapshot| {
@@ -283,13 +285,13 @@ impl Progress {
     }
 
     fn there(&self, heads: impl Iterator<Item = Position>, since: Instant) {
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         heads.for_each(|at| unread.there(at, since));
     }
 
     /// Puts the states of readers and partitions together.
     fn change(&self, change: impl FnOnce(&mut HashMap<u64, SubscriptionState>, &mut BTreeMap<u32, Stuck>) -> bool) {
-        let mut readers = lock(&self.0.readers);
+        let mut readers = self.0.readers.lock();
         self.0.snapshot.send_if_modified(|snapshot| {
             let changed = change(&mut readers, &mut snapshot.stuck);
             let of_partition = |(partition, stuck): (&u32, &Stuck)| {
@@ -323,13 +325,13 @@ impl ReaderProgress {
 
     /// How this reader stands, whatever its partitions do.
     pub(crate) fn state(&self) -> SubscriptionState {
-        lock(&self.progress.0.readers).get(&self.id).cloned().unwrap_or(SubscriptionState::Connecting(None))
+        self.progress.0.readers.lock().get(&self.id).cloned().unwrap_or(SubscriptionState::Connecting(None))
     }
 
     /// A partition does not get over an event. Returns whether that is news.
     pub(crate) fn stuck(&self, partition: u32, stuck: &Stuck) -> bool {
         let mut news = false;
-        lock(&self.stuck).insert(partition);
+        self.stuck.lock().insert(partition);
         self.progress.change(|_, all| {
             news = all.insert(partition, stuck.clone()).as_ref() != Some(stuck);
             news
@@ -340,7 +342,7 @@ impl ReaderProgress {
     /// A partition goes on, or is another reader's. Returns what had held it up.
     pub(crate) fn unstuck(&self, partition: u32) -> Option<Stuck> {
         let mut held_up = None;
-        if lock(&self.stuck).remove(&partition) {
+        if self.stuck.lock().remove(&partition) {
             self.progress.change(|_, all| {
                 held_up = all.remove(&partition);
                 held_up.is_some()
@@ -352,7 +354,7 @@ impl ReaderProgress {
 
 impl Drop for ReaderProgress {
     fn drop(&mut self) {
-        let stuck = std::mem::take(&mut *lock(&self.stuck));
+        let stuck = std::mem::take(&mut *self.stuck.lock());
         self.progress.change(|readers, all| {
             all.retain(|partition, _| !stuck.contains(partition));
             readers.remove(&self.id);
@@ -412,11 +414,6 @@ fn raise(positions: &mut [u64], to: impl IntoIterator<Item = Position>) -> bool 
         }
     }
     raised
-}
-
-/// What is behind these locks is whole after any panic: nothing under them calls foreign code.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

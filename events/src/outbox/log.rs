@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
 use meshwork::{contract::meshwork::event::v1::Event, health::Condition};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -161,17 +162,17 @@ impl Log {
 
     pub(super) fn unread(&self) -> MutexGuard<'_, Option<String>> {
         // It is replaced as a whole.
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unread.lock()
     }
 
     pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
         // A tail that another thread left in the middle of a push is still a contiguous run.
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tail.lock()
     }
 
     pub(super) fn observers(&self) -> MutexGuard<'_, Vec<Observer>> {
         // An observer that has panicked has taken nothing from the others.
-        self.observers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.observers.lock()
     }
 }
 

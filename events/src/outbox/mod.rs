@@ -5,13 +5,14 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use meshwork::{
     contract::meshwork::event::v1::Event,
     health::{Condition, Conditioner},
 };
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
@@ -165,7 +166,7 @@ impl Outbox {
 
     /// How far a group that reads into this store has come with a source; one for all of its readers in this process.
     pub(crate) fn progress(&self, source: &str, group: &str) -> Progress {
-        let mut progress = self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.inner.progress.lock();
         progress.entry((source.to_owned(), group.to_owned())).or_default().clone()
     }
 

@@ -6,10 +6,10 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
 /// A process that was just killed holds its locks until the kernel has taken it down; whoever starts it again at once waits
@@ -63,7 +63,7 @@ impl Drop for DatabaseLock {
 
 fn databases() -> MutexGuard<'static, BTreeSet<(u64, u64)>> {
     // Each step leaves a whole set.
-    DATABASES.lock().unwrap_or_else(PoisonError::into_inner)
+    DATABASES.lock()
 }
 
 fn id(found: &Metadata) -> (u64, u64) {

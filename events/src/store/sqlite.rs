@@ -12,7 +12,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex as ShortMutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -22,6 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use meshwork::file_lock::FileLock;
+use parking_lot::Mutex as ShortMutex;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, ToSql, params_from_iter,
     types::{ToSqlOutput, ValueRef},
@@ -151,12 +152,12 @@ impl Store for Sqlite {
     async fn read(&self, sql: Sql) -> Result<Vec<Row>, StoreError> {
         let (readers, path, files) = (self.readers.clone(), self.path.clone(), self.files.clone());
         let read = move || {
-            let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let kept = readers.lock().pop();
             let connection = kept.map_or_else(|| connect(&path, OpenFlags::empty()), Ok).map_err(classify)?;
             let rows = fetch(&connection, sql);
             // Afterwards, since a connection that was just made may be one to another file.
             files.check()?;
-            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut readers = readers.lock();
             if readers.len() < KEPT_READERS {
                 readers.push(connection);
             }

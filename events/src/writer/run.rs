@@ -2,14 +2,11 @@
 //!
 //! There is no linger: an input that comes alone is committed alone, and the busier the service, the larger its batches.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use meshwork::trace;
+use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -88,7 +85,7 @@ impl<D: Decider> Writer<D> {
     /// Commits what is in the queue, and ends.
     pub async fn close(&self) {
         self.closing.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self.task.lock().take();
         if let Some(task) = task {
             // An error is a panic; it was reported by the panic hook.
             let _ = task.await;

@@ -1,12 +1,10 @@
 //! What holds when several processes append to one log, or consume into one database. Each `open` of a [`Place`] is as if
 //! by a process of its own.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use sqlx::postgres::PgListener;
 use tokio::{sync::watch, time::timeout};
 
@@ -29,7 +27,7 @@ impl Observed {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<u32, Vec<u64>>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.lock())
     }
 
     /// Waits until so many events were seen, and proves that each was seen once, in order.

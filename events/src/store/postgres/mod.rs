@@ -15,11 +15,12 @@ mod wake;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use sqlx::{
     Connection as _, Executor as _, PgConnection, PgPool, Row as _,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -136,7 +137,7 @@ struct Demoted(Mutex<Option<Instant>>);
 
 impl Demoted {
     fn see(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// Why no connection was to be had: that of the last attempts, where the pool tells only that it waited in vain.
@@ -149,7 +150,7 @@ impl Demoted {
 
     /// Whether a connection of this age was there then.
     fn has_seen(&self, age: Duration) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|seen| seen.elapsed() <= age)
+        self.0.lock().is_some_and(|seen| seen.elapsed() <= age)
     }
 }
 
