@@ -21,7 +21,7 @@ use super::{
     tail::{Published, Tail},
 };
 use crate::{
-    consumer::{Memberships, Progress},
+    consumer::{ConsumerGroups, Progress},
     store::{Database, Sql, StoreError, signed},
 };
 
@@ -44,7 +44,7 @@ pub(super) struct Log {
     /// Events were committed that cannot be published before others are read.
     pub(super) behind: Arc<Notify>,
     pub(super) catching_up: JoinHandle<()>,
-    pub(super) memberships: Memberships,
+    pub(super) consumer_groups: ConsumerGroups,
     /// Of those who read into this store: by source and group.
     pub(super) progress: Mutex<BTreeMap<(String, String), Progress>>,
     pub(super) condition: Condition,

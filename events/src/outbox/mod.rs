@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::{
-    consumer::{Memberships, Progress, cursor_name},
+    consumer::{ConsumerGroups, Progress, cursor_name},
     store::{Database, Sql, StoreError, Topic, Transaction, signed},
     writer::cursor,
 };
@@ -91,7 +91,7 @@ impl Outbox {
         let behind = Arc::new(Notify::new());
         let watched = behind.clone();
         let conditioner = Conditioner::default();
-        let heard = database.peers().map(|peers| peers.heard(Topic::Log));
+        let notified = database.notifier().map(|notifier| notifier.subscribe(Topic::Log));
         let inner = Arc::new_cyclic(|inner: &Weak<Log>| Log {
             store_id,
             place,
@@ -100,9 +100,9 @@ impl Outbox {
             went_back: OnceLock::new(),
             observers: Mutex::default(),
             unread: Mutex::default(),
-            catching_up: tokio::spawn(tasks::catch_up(inner.clone(), heard, behind.clone())),
+            catching_up: tokio::spawn(tasks::catch_up(inner.clone(), notified, behind.clone())),
             behind,
-            memberships: Memberships::new(database.clone()),
+            consumer_groups: ConsumerGroups::new(database.clone()),
             progress: Mutex::default(),
             condition: conditioner.condition(),
             watching: tokio::spawn(tasks::watch_over(inner.clone(), conditioner, watched)),
@@ -187,8 +187,8 @@ impl Outbox {
         Ok(folded)
     }
 
-    pub(crate) fn memberships(&self) -> &Memberships {
-        &self.inner.memberships
+    pub(crate) fn consumer_groups(&self) -> &ConsumerGroups {
+        &self.inner.consumer_groups
     }
 
     /// The last position of every partition that was published here.
@@ -279,7 +279,7 @@ impl Outbox {
         Ok(appended)
     }
 
-    /// Looks for events that nobody will publish, as those of a commit whose answer was lost.
+    /// Looks for events that no commit will publish, such as those of a commit whose answer was lost.
     pub(crate) fn look_behind(&self) {
         self.inner.behind.notify_one();
     }
@@ -288,14 +288,14 @@ impl Outbox {
     pub(crate) fn publish(&self, events: Vec<Event>) {
         if !events.is_empty() {
             self.inner.publish(events);
-            self.tell_peers();
+            self.notify_others();
         }
     }
 
-    /// Tells the other processes on this database that there was a commit that concerns them.
-    pub(crate) fn tell_peers(&self) {
-        if let Some(peers) = self.inner.database.peers() {
-            peers.tell(Topic::Log);
+    /// Notifies the other processes on this database of a commit that concerns them.
+    pub(crate) fn notify_others(&self) {
+        if let Some(notifier) = self.inner.database.notifier() {
+            notifier.notify(Topic::Log);
         }
     }
 }

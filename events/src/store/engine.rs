@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{
     error::StoreError,
     migration::Migration,
-    peers::Peers,
+    notifier::Notifier,
     sql::{Row, Sql},
 };
 
@@ -33,8 +33,8 @@ pub trait Store: Send + Sync + 'static {
     /// Where the database is, so that two copies of one, which have the same contents, are told apart. Empty: not known.
     async fn place(&self) -> Result<String, StoreError>;
 
-    /// The other processes on this database; `None` where there cannot be any.
-    fn peers(&self) -> Option<&Peers> {
+    /// The line to the other processes on this database; `None` where there cannot be any.
+    fn notifier(&self) -> Option<&Notifier> {
         None
     }
 }

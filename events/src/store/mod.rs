@@ -11,7 +11,7 @@ mod error;
 mod lock;
 mod migrate;
 mod migration;
-mod peers;
+mod notifier;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod sql;
@@ -25,7 +25,7 @@ pub(crate) mod fixture;
 pub use engine::{Database, Store, Transaction};
 pub use error::{Cause, StoreError, shown};
 pub use migration::Migration;
-pub use peers::{Peers, Topic};
+pub use notifier::{Notifier, Topic};
 pub(crate) use sql::signed;
 pub use sql::{Row, Sql, Value};
 #[cfg(feature = "sqlite")]

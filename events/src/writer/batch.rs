@@ -43,7 +43,7 @@ pub(super) async fn run<D: Decider>(
 
     let points: Vec<_> = events.iter().map(LogPoint::of).collect();
     if batch.cursors.have_moved() {
-        outbox.tell_peers();
+        outbox.notify_others();
     }
     outbox.publish(events);
     if !changed.is_empty() {

@@ -53,7 +53,7 @@ impl<D: Decider> Writer<D> {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let closing = CancellationToken::new();
         let (handle, closed) = (Handle::current(), closing.clone());
-        let embedded = outbox.database().peers().is_none();
+        let embedded = outbox.database().notifier().is_none();
         let run = run(outbox, decider, queue, closed);
         // On a thread of its own, if the store is embedded: its statements run on the thread that awaits them. To a server's
         // answers the way there is only longer.

@@ -10,7 +10,7 @@ use tokio::{sync::watch, time::timeout};
 
 use super::*;
 use crate::{
-    consumer::membership::{Membership, Memberships},
+    consumer::consumer_group::{ConsumerGroups, Member},
     store::Database,
 };
 
@@ -155,7 +155,7 @@ async fn a_business_transaction_notifies_nobody_so_that_commits_do_not_queue_up(
 }
 
 /// The partitions of members once they are shared out evenly, within `limit`.
-async fn expect_shared_out(members: &[&Membership], limit: Duration) {
+async fn expect_shared_out(members: &[&Member], limit: Duration) {
     let even = async {
         loop {
             let shares: Vec<_> = members.iter().map(|member| member.partitions.borrow().clone()).collect();
@@ -178,7 +178,7 @@ async fn partitions_move_at_once_on_a_clean_leave_and_within_the_lease_on_a_cras
     let place = engine.place();
     let join = || async {
         // The schema comes with the log.
-        Memberships::new(Outbox::open(place.open().await, SOURCE).await.expect("a log").database().clone())
+        ConsumerGroups::new(Outbox::open(place.open().await, SOURCE).await.expect("a log").database().clone())
             .join(SOURCE.into(), watch::Sender::new(BTreeSet::new()))
     };
     let first = join().await;
@@ -306,7 +306,7 @@ async fn a_reader_whose_own_database_went_back_under_it_reads_again_although_no_
         ],
     )
     .await;
-    Outbox::open(fixture.places[1].open().await, CONSUMER).await.expect("another process").tell_peers();
+    Outbox::open(fixture.places[1].open().await, CONSUMER).await.expect("another process").notify_others();
     fixture.expect_all_applied().await;
     subscription.stop().await;
 }
@@ -324,7 +324,7 @@ async fn a_log_in_which_others_have_written_what_cannot_be_read_is_not_well_unti
         .expect("appended");
     tx.execute(Sql::new("update outbox set aggregate_version = -1")).await.expect("damaged");
     tx.commit().await.expect("committed");
-    other.tell_peers();
+    other.notify_others();
     let (mut condition, patience) = (fixture.producer.condition(), Patience::begin());
     let problem = timeout(SOON, condition.until_problem()).await.expect("its health says so");
     assert!(problem.contains("the log cannot be read"), "{problem}");

@@ -31,7 +31,7 @@ use self::{
     answer::{ANSWER_TIMEOUT, answered},
     error::{classify, classify_commit, is_lost, is_read_only, is_stale},
 };
-use super::{Migration, Peers, Row, Sql, Store, StoreError, Transaction, migrate};
+use super::{Migration, Notifier, Row, Sql, Store, StoreError, Transaction, migrate};
 
 /// Write transactions at once. A service has one writer in each process; the rest is for what happens beside it.
 const MAX_WRITERS: u32 = 4;
@@ -54,7 +54,7 @@ pub(super) struct Postgres {
     writers: PgPool,
     readers: PgPool,
     demoted: Arc<Demoted>,
-    peers: Arc<Peers>,
+    notifier: Arc<Notifier>,
     wake: JoinHandle<()>,
 }
 
@@ -62,11 +62,11 @@ impl Postgres {
     /// Opens the database of `url`, and makes it if it is missing.
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
         let options = connect::open(url).await?;
-        let peers = Arc::new(Peers::default());
+        let notifier = Arc::new(Notifier::default());
         let demoted = Arc::new(Demoted::default());
         let pool = |max| pool(max, options.clone(), &demoted);
-        let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS), peers.clone()));
-        Ok(Self { writers: pool(MAX_WRITERS), readers: pool(MAX_READERS), demoted, peers, wake })
+        let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS), notifier.clone()));
+        Ok(Self { writers: pool(MAX_WRITERS), readers: pool(MAX_READERS), demoted, notifier, wake })
     }
 
     async fn transaction(&self, answer_timeout: Duration) -> Result<PostgresTransaction, StoreError> {
@@ -215,8 +215,8 @@ impl Store for Postgres {
         }
     }
 
-    fn peers(&self) -> Option<&Peers> {
-        Some(&self.peers)
+    fn notifier(&self) -> Option<&Notifier> {
+        Some(&self.notifier)
     }
 }
 

@@ -175,19 +175,21 @@ async fn connections_that_the_server_ended_cost_neither_reads_nor_transactions()
 async fn other_processes_hear_a_word_and_whoever_tells_does_not() {
     let Some(Fixture { place, database: one }) = Fixture::new().await else { return };
     let other = place.open().await;
-    let (mine, mut others) = (one.peers().unwrap().heard(Topic::Members), other.peers().unwrap().heard(Topic::Members));
-    // Both have begun to listen once a word of each was heard by the other; before that, "I listen" was a word to oneself.
+    let (mine, mut others) =
+        (one.notifier().unwrap().subscribe(Topic::Members), other.notifier().unwrap().subscribe(Topic::Members));
+    // Both have begun to listen once each has received a notification of the other; a first wake-up may be its own, from when
+    // it began to listen.
     let mut calls = tokio::time::interval(Duration::from_millis(20));
-    let mut heard = mine.clone();
+    let mut received = mine.clone();
     let both = async {
         let (mut one_hears, mut other_hears) = (0, 0);
         while one_hears < 2 || other_hears < 2 {
             tokio::select! {
                 _ = calls.tick() => {
-                    one.peers().unwrap().tell(Topic::Members);
-                    other.peers().unwrap().tell(Topic::Members);
+                    one.notifier().unwrap().notify(Topic::Members);
+                    other.notifier().unwrap().notify(Topic::Members);
                 }
-                _ = heard.changed() => one_hears += 1,
+                _ = received.changed() => one_hears += 1,
                 _ = others.changed() => other_hears += 1,
             }
         }
