@@ -18,8 +18,8 @@ pub(crate) async fn cursor_name(database: &Database, source: &str, group: &str) 
             tx.commit().await?;
             return Ok(given);
         }
-        let insert = Sql::new("insert into consumer_group (source, consumer_group, cursor_name) values ")
-            .rows([[source.into(), group.into(), name.into()]])
+        let insert = Sql::new("insert into consumer_group (source, consumer_group, cursor_name) ")
+            .values([[source.into(), group.into(), name.into()]])
             .push(" on conflict do nothing");
         tx.execute(insert).await?;
     }

@@ -81,8 +81,8 @@ impl Log {
     /// Whether the log in the database still has the events that were published last, and is of this store.
     pub(super) async fn verify(&self, published: &[LogPoint]) -> Result<(), StoreError> {
         let point = |LogPoint { at, .. }: &LogPoint| [i64::from(at.partition).into(), signed(at.position).into()];
-        let select = Sql::new("with published (partition, position) as (values ")
-            .rows(published.iter().map(point))
+        let select = Sql::new("with published (partition, position) as (")
+            .values(published.iter().map(point))
             .push(") select published.partition, coalesce(next, 1), (select store_id from store), coalesce(event_id, '') ")
             .push("from published left join outbox_head on outbox_head.partition = published.partition ")
             .push("left join outbox on outbox.partition = published.partition and outbox.position = published.position");

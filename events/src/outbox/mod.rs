@@ -225,8 +225,8 @@ impl Outbox {
         let partitions: Vec<u32> = events.iter().map(partition).collect();
         let mut heads: BTreeMap<u32, u64> = partitions.iter().map(|partition| (*partition, 1)).collect();
         let lock = Sql::new(SELECT_HEADS)
-            .push(" where partition in ")
-            .list(heads.keys().map(|partition| i64::from(*partition)))
+            .push(" where partition ")
+            .in_list(heads.keys().map(|partition| i64::from(*partition)))
             .push(" order by partition")
             .push(tx.for_update());
         let locked = tx.fetch(lock).await?;
@@ -268,13 +268,13 @@ impl Outbox {
             return Err(StoreError::EventTooLarge { event_type, bytes, limit: MAX_EVENT_BYTES });
         }
 
-        let moved = Sql::new("insert into outbox_head (partition, next) values ")
-            .rows(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
+        let moved = Sql::new("insert into outbox_head (partition, next) ")
+            .values(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
             .push(" on conflict (partition) do update set next = excluded.next");
         tx.execute(moved).await?;
         for chunk in appended.chunks(MAX_INSERT_ROWS) {
-            let insert = Sql::new(format!("insert into outbox ({}) values ", row::COLUMNS));
-            tx.execute(insert.rows(chunk.iter().map(row::values))).await?;
+            let insert = Sql::new(format!("insert into outbox ({}) ", row::COLUMNS));
+            tx.execute(insert.values(chunk.iter().map(row::values))).await?;
         }
         Ok(appended)
     }

@@ -18,13 +18,13 @@ const TABLES: [&str; 2] = [
      oldest bigint not null, program text not null)",
 ];
 
-/// Runs those of `migrations` that are not recorded for `component`, and records them. `dialect` turns a statement into
-/// the engine's. Only one may run at a time: the engine sees to that.
+/// Runs those of `migrations` that are not recorded for `component`, and records them. `bytes` is the engine's name of the type
+/// of bytes. Only one may run at a time: the engine sees to that.
 pub(super) async fn run(
     mut tx: Box<dyn Transaction>,
     component: &'static str,
     migrations: &[Migration],
-    dialect: fn(&str) -> String,
+    bytes: &str,
 ) -> Result<(), StoreError> {
     for table in TABLES {
         tx.execute(Sql::new(table)).await?;
@@ -36,18 +36,18 @@ pub(super) async fn run(
         return suits(&mut *tx, component, version, known).await;
     }
     for migration in migrations.iter().filter(|migration| migration.version > version) {
-        for statement in migration.statements() {
-            tx.execute(Sql::new(dialect(statement))).await?;
+        for statement in migration.statements(bytes) {
+            tx.execute(Sql::new(statement)).await?;
         }
     }
     if version < known {
-        let done = Sql::new("insert into schema_version (component, version) values ")
-            .rows([[component.into(), known.into()]])
+        let done = Sql::new("insert into schema_version (component, version) ")
+            .values([[component.into(), known.into()]])
             .push(" on conflict (component) do update set version = excluded.version");
         tx.execute(done).await?;
         let oldest = migrations.iter().map(|migration| migration.suits).max().unwrap_or(0);
-        let suits = Sql::new("insert into schema_suits (component, version, oldest, program) values ")
-            .rows([[component.into(), known.into(), oldest.into(), PROGRAM.into()]])
+        let suits = Sql::new("insert into schema_suits (component, version, oldest, program) ")
+            .values([[component.into(), known.into(), oldest.into(), PROGRAM.into()]])
             .push(" on conflict (component) do update set version = excluded.version, oldest = excluded.oldest, ")
             .push("program = excluded.program");
         tx.execute(suits).await?;

@@ -2,8 +2,9 @@
 //!
 //! A store runs statements ([`Sql`]) in a [`Transaction`] or on its read pool, and knows what differs between engines:
 //! how rows are locked, and which errors are a [`StoreError::Conflict`] that goes away by repeating the transaction.
-//! Statements are written once, in the subset that SQLite and PostgreSQL share: `bigint`, `text` and `bytea` columns,
-//! `insert ... on conflict`. It refuses to be an ORM.
+//! Statements are written once, in the subset that SQLite and PostgreSQL share: columns of numbers, texts and bytes,
+//! `insert ... on conflict`. What the engines write differently is a typed part of the statement, never a word of its text that
+//! is looked for. It refuses to be an ORM.
 
 mod engine;
 mod error;

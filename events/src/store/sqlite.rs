@@ -168,7 +168,7 @@ impl Store for Sqlite {
 
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError> {
         // Under the name `bytea` SQLite would read the column as numeric.
-        migrate::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
+        migrate::run(self.begin().await?, component, migrations, "blob").await
     }
 
     async fn place(&self) -> Result<String, StoreError> {
@@ -230,9 +230,8 @@ impl Drop for SqliteTransaction {
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn execute(&mut self, sql: Sql) -> Result<u64, StoreError> {
-        let (text, args, _) = sql.into_parts();
-        let mut statement = self.writer.prepare_cached(&text).map_err(classify)?;
-        let changed = self.noted(statement.execute(params_from_iter(args)))?;
+        let mut statement = self.writer.prepare_cached(&sql.text()).map_err(classify)?;
+        let changed = self.noted(statement.execute(params_from_iter(sql.into_args())))?;
         Ok(changed as u64)
     }
 
@@ -265,10 +264,9 @@ impl ToSql for Value {
 }
 
 fn fetch(connection: &Connection, sql: Sql) -> Result<Vec<Row>, StoreError> {
-    let (text, args, _) = sql.into_parts();
-    let mut statement = connection.prepare_cached(&text).map_err(classify)?;
+    let mut statement = connection.prepare_cached(&sql.text()).map_err(classify)?;
     let columns = statement.column_count();
-    let mut rows = statement.query(params_from_iter(args)).map_err(classify)?;
+    let mut rows = statement.query(params_from_iter(sql.into_args())).map_err(classify)?;
     let mut fetched = Vec::new();
     while let Some(row) = rows.next().map_err(classify)? {
         let value = |column| row.get_ref(column).map_err(classify).and_then(|value| owned(column, value));

@@ -144,8 +144,8 @@ impl MemberTask {
     }
 
     async fn heartbeat(&self) -> Result<(), StoreError> {
-        let upsert = Sql::new("insert into consumer_member (source, member_id, beat) values ")
-            .rows([[(*self.cursor).into(), self.member_id.as_str().into(), 1.into()]])
+        let upsert = Sql::new("insert into consumer_member (source, member_id, beat) ")
+            .values([[(*self.cursor).into(), self.member_id.as_str().into(), 1.into()]])
             .push(" on conflict (source, member_id) do update set beat = consumer_member.beat + 1");
         self.write(upsert).await
     }

@@ -118,11 +118,14 @@ async fn a_counter_row_loses_no_event_where_a_plain_sequence_does() {
     let Some(engine) = Engine::postgres() else { return };
     let place = engine.place();
     let database = place.open().await;
-    let schema = "create table entry (position bigint primary key, note text); create sequence plain;
-                  create table counter (next bigint not null); insert into counter values (1);
-                  create function take() returns bigint language sql as
-                  'update counter set next = next + 1 returning next - 1'";
-    database.migrate("entry", &[Migration { version: 1, suits: 1, sql: schema }]).await.expect("the schema");
+    let statements = &[
+        "create table entry (position bigint primary key, note text)",
+        "create sequence plain",
+        "create table counter (next bigint not null)",
+        "insert into counter values (1)",
+        "create function take() returns bigint language sql as 'update counter set next = next + 1 returning next - 1'",
+    ];
+    database.migrate("entry", &[Migration { version: 1, suits: 1, statements }]).await.expect("the schema");
 
     assert_eq!(read_between_two_commits(&database, "take()").await, [1, 2]);
     let mut tx = database.begin().await.expect("begun");

@@ -188,7 +188,7 @@ impl Store for Postgres {
         tx.execute(Sql::new("set local lock_timeout = 0")).await?;
         tx.execute(Sql::new("set local statement_timeout = 0")).await?;
         tx.execute(Sql::new("select pg_advisory_xact_lock(").arg(MIGRATION_LOCK).push(")")).await?;
-        migrate::run(Box::new(tx), component, migrations, str::to_owned).await
+        migrate::run(Box::new(tx), component, migrations, "bytea").await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

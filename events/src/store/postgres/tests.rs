@@ -21,9 +21,9 @@ const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
         suits: 1,
-        sql: "create table thing (id bigint not null primary key, name text, body bytea)",
+        statements: &["create table thing (id bigint not null primary key, name text, body {bytes})"],
     },
-    Migration { version: 2, suits: 1, sql: "insert into thing (id, name) values (1, 'first')" },
+    Migration { version: 2, suits: 1, statements: &["insert into thing (id, name) values (1, 'first')"] },
 ];
 
 struct Fixture {
@@ -50,7 +50,7 @@ async fn names(database: &Database) -> Vec<String> {
 }
 
 fn insert(id: i64, name: &str) -> Sql {
-    Sql::new("insert into thing (id, name) values ").rows([[id.into(), name.into()]])
+    Sql::new("insert into thing (id, name) ").values([[id.into(), name.into()]])
 }
 
 async fn lock(tx: &mut dyn Transaction) -> Result<(), StoreError> {
@@ -82,11 +82,11 @@ async fn values_come_back_as_they_went_in() {
     };
     let rows = [row(i64::MAX, None, Some(vec![0, 255])), row(i64::MIN, Some("ü, \"{}\" \\ null"), None)];
     let mut tx = database.begin().await.expect("begun");
-    let inserted = tx.execute(Sql::new("insert into thing (id, name, body) values ").rows(rows)).await;
+    let inserted = tx.execute(Sql::new("insert into thing (id, name, body) ").values(rows)).await;
     assert_eq!(inserted.expect("inserted"), 2);
     tx.commit().await.expect("committed");
 
-    let select = Sql::new("select id, name, body, 7 from thing where id in ").list([i64::MIN, i64::MAX]);
+    let select = Sql::new("select id, name, body, 7 from thing where id ").in_list([i64::MIN, i64::MAX]);
     let rows = database.read(select.push(" order by id")).await.expect("readable");
     assert_eq!((rows[0].int(0).unwrap(), rows[1].int(0).unwrap()), (i64::MIN, i64::MAX));
     assert_eq!(rows[0].text(1).unwrap(), "ü, \"{}\" \\ null");
