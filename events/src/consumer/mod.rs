@@ -1,5 +1,5 @@
-//! Reading the logs of others: a [`Subscription`] turns their events into inputs of the [writer](crate::writer) and moves its
-//! cursor in the same transaction.
+//! The consumer reads the logs of other services: a [`Subscription`] turns their events into inputs of the
+//! [writer](crate::writer) and moves its cursor in the same transaction.
 //!
 //! We say "at least once, with effects once": delivery repeats after a failure, the cursor's compare-and-set does not.
 

@@ -1,6 +1,6 @@
-//! How far a group of readers has come with a source, for whoever waits for it or looks at it.
+//! The progress of a consumer group through a source's log: callers wait for it, and operators read it.
 //!
-//! One for all subscriptions of the group in this process: what one of them has folded is folded for all.
+//! All subscriptions of the group in this process share one: what one of them has folded is folded for all.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -26,7 +26,7 @@ const RECENT_EVENTS: usize = 1024;
 /// Whether a subscription moves. The worst comes last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SubscriptionState {
-    /// Reads.
+    /// It reads.
     Running,
     /// Not connected to its source; it tries again. Holds the last error, if there was one.
     Connecting(Option<String>),
@@ -36,27 +36,27 @@ pub enum SubscriptionState {
     Stopped(String),
 }
 
-/// An event that a partition does not get over.
+/// An event that holds up its partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
-    /// Which event; `None`: none of them, but the move of the cursor itself.
+    /// The event; `None` if the move of the cursor itself fails.
     pub event: Option<EventName>,
-    /// The position that was not reached.
+    /// The position that the cursor could not reach.
     pub position: u64,
-    /// Why.
+    /// What went wrong.
     pub reason: String,
     /// Whether it needs a person: it cannot be decoded, or the rules refuse it. Otherwise the store does, which may pass.
     pub poison: bool,
 }
 
-/// What an event is called in logs.
+/// The names of an event in logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventName {
-    /// Its id.
+    /// The event's id.
     pub event_id: String,
-    /// Its type.
+    /// The event's type.
     pub event_type: String,
-    /// What it happened to: kind and id.
+    /// The kind and the id of the aggregate that it happened to.
     pub aggregate: (String, String),
 }
 
@@ -77,25 +77,25 @@ impl std::fmt::Display for EventName {
     }
 }
 
-/// How far a group has come, by partition.
+/// The progress of a group, by partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Whether it moves.
+    /// Whether the subscription moves.
     pub state: SubscriptionState,
-    /// Whether what was folded is not the source's past: then no position means anything, until it is reconciled.
+    /// Whether what was folded is not the source's past: then no position means anything, until an operator reconciles it.
     pub diverged: bool,
     /// The source's store; empty until it was reached.
     pub store_id: String,
-    /// All up to here has had its effects in this store, and is the source's past.
+    /// All events up to here have had their effects in this store, and are the source's past.
     pub applied: Vec<u64>,
-    /// The source's last positions that are known here.
+    /// The source's last known positions.
     pub heads: Vec<u64>,
-    /// Partitions that do not go on, and what holds them up.
+    /// Partitions that are held up, and by which event.
     pub stuck: BTreeMap<u32, Stuck>,
 }
 
 impl Snapshot {
-    /// Events that are known to be there and have had no effects here yet.
+    /// The number of events that are known to exist and have had no effects here yet.
     pub fn lag(&self) -> u64 {
         lag(&self.heads, self.applied.iter().copied())
     }
@@ -145,13 +145,13 @@ impl Default for Inner {
 }
 
 impl Progress {
-    /// How far it has come.
+    /// The progress as of now.
     pub fn snapshot(&self) -> Snapshot {
         self.0.snapshot.borrow().clone()
     }
 
-    /// Waits until all up to `position` has had its effects; `false`: what was read is not the source's past, so that it says
-    /// nothing. Waits for ever if the source never gets there: bound it.
+    /// Waits until all events up to `at` have had their effects. Returns `false` if what was read is not the source's past, so
+    /// that the position means nothing. Waits for ever if the source never gets there: give the call a timeout.
     pub async fn wait_for(&self, at: Position) -> bool {
         let mut receiver = self.0.snapshot.subscribe();
         let is_reached = |s: &Snapshot| s.applied.get(at.partition as usize).is_some_and(|p| *p >= at.position);
@@ -159,7 +159,7 @@ impl Progress {
         !seen.expect("this handle holds a sender").diverged
     }
 
-    /// How far it has come, and each time that has changed.
+    /// A receiver of the progress that changes with it.
     pub fn watch(&self) -> watch::Receiver<Snapshot> {
         self.0.snapshot.subscribe()
     }
@@ -170,7 +170,7 @@ impl Progress {
         Some(LogPoint { at, event_id: Some(event_id) })
     }
 
-    /// How old the oldest event is that is known to be there and has had no effects here.
+    /// The age of the oldest event that is known to exist and has had no effects here.
     pub fn oldest_unread(&self) -> Option<Duration> {
         self.0.unread.lock().since().map(|since| since.elapsed())
     }

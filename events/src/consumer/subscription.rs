@@ -1,4 +1,4 @@
-//! The consumer side: reads a source's log and submits it to the write side, batch by batch.
+//! The consumer side reads a source's log and submits it to the write side, batch by batch.
 //!
 //! The subscription holds no state of its own that matters: whatever happens, it starts again from the cursors in the
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
@@ -48,7 +48,7 @@ use crate::{
 /// source's return.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// A running subscription. Dropped, it is aborted; [`stop`](Self::stop) also waits for its end.
+/// A running subscription. Dropping it aborts it; [`stop`](Self::stop) also waits for its end.
 pub struct Subscription {
     source: &'static str,
     group: String,
@@ -83,17 +83,17 @@ impl Subscription {
         self.source
     }
 
-    /// Who reads.
+    /// The group that reads.
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// How far its group has come.
+    /// The progress of its group.
     pub fn progress(&self) -> &Progress {
         self.past.progress()
     }
 
-    /// Whether position tokens are of the past that it has read.
+    /// Checks position tokens against the past that it has read.
     pub fn past(&self) -> &Past {
         &self.past
     }

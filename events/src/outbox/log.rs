@@ -1,4 +1,4 @@
-//! The state of an open log, shared by the handles on it and by the tasks that look after it.
+//! Holds the state of an open log, which its handles and its own tasks share.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,5 @@
-//! The log of one store, which others read in order from any position: appended to in the transaction of the change, published after its commit.
+//! The outbox is the log of one store, which other services read in order from any position. Events are appended in the
+//! transaction of the change, and published after its commit.
 //!
 //! Positions come from a counter row for each partition, taken under its lock at the end of the transaction: they are
 //! gap-free and in commit order, which a plain sequence is not (marten #1629, commanded/eventstore #3).
@@ -71,11 +72,11 @@ pub struct Outbox {
 pub struct OutboxError(#[from] StoreError);
 
 impl Outbox {
-    /// Brings the tables of log and cursors up to date and reads where the log stands. The database is `owner`'s, a service,
-    /// from now on; other tables in it are of the component `owner`, or of one that begins with `owner_`.
+    /// Brings the tables of log and cursors up to date and reads the heads of the log. From now on the database belongs to the
+    /// service `owner`; other tables in it are of the component `owner`, or of one that begins with `owner_`.
     ///
     /// # Errors
-    /// [`OutboxError`] if the database fails, or is another service's.
+    /// [`OutboxError`] if the database fails, or belongs to another service.
     pub async fn open(database: Database, owner: &str) -> Result<Self, OutboxError> {
         owner::check_unopened(&database, owner).await?;
         database.migrate("event", MIGRATIONS).await?;
@@ -116,12 +117,12 @@ impl Outbox {
         &self.inner.database
     }
 
-    /// The id of the store, made when it was created. Another id means other data.
+    /// The id that the store was given when it was created. Another id means other data.
     pub fn store_id(&self) -> &str {
         &self.inner.store_id
     }
 
-    /// Where the store is: another place with the same id is a copy.
+    /// The place of the store: another place with the same id is a copy.
     pub fn place(&self) -> &str {
         &self.inner.place
     }
@@ -153,13 +154,13 @@ impl Outbox {
         self.inner.check_not_set_back()
     }
 
-    /// Shows every event to `observer` once it is committed, by whatever process: each once, in order of its partition, from
-    /// now on. For waking whoever waits for a change; it is called while events are published, so it must not wait itself.
+    /// Calls `observer` with every event that any process commits from now on: once for each event, in order of its partition.
+    /// It serves to wake tasks that wait for a change; it runs while events are published, so it must not block.
     pub fn observe(&self, observer: impl Fn(&Event) + Send + Sync + 'static) {
         self.inner.observers().push(Box::new(observer));
     }
 
-    /// Whether the store is well: it answers, can be written, and is its own.
+    /// The condition of the store: whether it answers, can be written, and is still the one that was opened.
     pub fn condition(&self) -> Condition {
         self.inner.condition.clone()
     }
@@ -170,8 +171,8 @@ impl Outbox {
         progress.entry((source.to_owned(), group.to_owned())).or_default().clone()
     }
 
-    /// How far a group has folded the log of `source` into this store, by partition. A group that is not known gets a name for
-    /// its cursors by that, as if it had begun to read.
+    /// The positions up to which a group has folded the log of `source` into this store, by partition. This gives an unknown
+    /// group a name for its cursors, as if it had begun to read.
     ///
     /// # Errors
     /// [`StoreError`].

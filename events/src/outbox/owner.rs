@@ -1,7 +1,7 @@
-//! Whose database this is: one service's, said in a row that is checked whenever it is opened.
+//! Keeps a database to one service: a row names its owner, and every open checks it.
 //!
 //! Two services that share a database share its log, its cursors and its members' rows, and each takes the other's events
-//! away (NServiceBus.NHibernate #117). A database of 0.1 does not say whose it is: its tables do.
+//! away (NServiceBus.NHibernate #117). A database of 0.1 has no such row; its tables show the owner.
 
 use uuid::Uuid;
 

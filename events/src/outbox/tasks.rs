@@ -1,4 +1,4 @@
-//! What the log does by itself: it looks after its store, and reads what others commit.
+//! The log's own tasks: they check its store, and read what other processes commit.
 
 use std::{
     sync::{Arc, Weak},

@@ -1,4 +1,4 @@
-//! A SQLite file that one process holds at a time.
+//! Locks a SQLite file, so that one process holds it at a time.
 
 use std::{
     collections::BTreeSet,
@@ -12,8 +12,8 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
-/// A process that was just killed holds its locks until the kernel has taken it down; whoever starts it again at once waits
-/// this long for that.
+/// A process that was just killed holds its locks until the kernel has taken it down; a process that is started at once in
+/// its place waits this long for that.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -30,7 +30,7 @@ pub(super) struct DatabaseLock {
 }
 
 impl DatabaseLock {
-    /// Takes the lock, making an empty file if it is missing; `None` if somebody else keeps it for longer than a second.
+    /// Takes the lock, making an empty file if it is missing; `None` if another process keeps it for longer than a second.
     ///
     /// # Errors
     /// The file cannot be made or locked.

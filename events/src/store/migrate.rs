@@ -1,4 +1,4 @@
-//! A schema's history, brought up to date in one transaction; and which programs may use what they find.
+//! Brings a schema up to date in one transaction, and decides which programs may use the schema that they find.
 //!
 //! A program that is older than the schema works on if the schema still suits it, so that a release can be rolled back: each
 //! step says which is the oldest version whose programs can do without knowing of it.
@@ -11,7 +11,7 @@ use super::{
 };
 
 /// What the database says of a component: its version; and in a table that the first programs do not know, the oldest version
-/// that suits that one, and who made it so.
+/// that suits that one, and the program that made it so.
 const TABLES: [&str; 2] = [
     "create table if not exists schema_version (component text not null primary key, version bigint not null)",
     "create table if not exists schema_suits (component text not null primary key, version bigint not null, \
@@ -59,7 +59,7 @@ pub(super) async fn run(
 async fn suits(tx: &mut dyn Transaction, component: &str, found: i64, known: i64) -> Result<(), StoreError> {
     let recorded = Sql::new("select oldest, program from schema_suits where component = ").arg(component);
     let rows = tx.fetch(recorded.push(" and version = ").arg(found)).await?;
-    // What nobody has recorded suits its own version alone.
+    // A version without a record suits itself alone.
     let (oldest, program) = match rows.first() {
         Some(row) => (row.int(0)?, row.text(1)?.to_owned()),
         None => (found, "an unknown program".to_owned()),

@@ -1,4 +1,4 @@
-//! One step of a schema's history.
+//! A migration is one step of a schema's history.
 
 /// The name of the type of bytes, in the statements of a [`Migration`].
 const BYTES: &str = "{bytes}";

@@ -1,4 +1,4 @@
-//! One database from one URL, behind one small trait.
+//! The store opens one database from one URL, behind one small trait.
 //!
 //! A store runs statements ([`Sql`]) in a [`Transaction`] or on its read pool, and knows what differs between engines:
 //! how rows are locked, and which errors are a [`StoreError::Conflict`] that goes away by repeating the transaction.

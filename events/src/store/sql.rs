@@ -83,7 +83,7 @@ pub struct Sql {
     parts: Vec<Part>,
 }
 
-/// What a statement consists of.
+/// A part of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Part {
     Text(String),

@@ -1,7 +1,7 @@
-//! The embedded store: a SQLite file of one process.
+//! The embedded store is a SQLite file of one process.
 //!
-//! One writer connection with `begin immediate` (so that nothing ever waits for a lock in the middle of a transaction),
-//! readers beside it, and checkpoints by a thread of their own, off the writer's path. Two locks keep a second process out,
+//! It has one writer connection with `begin immediate` (so that nothing ever waits for a lock in the middle of a transaction),
+//! readers beside it, and a thread for checkpoints, off the writer's path. Two locks keep a second process out,
 //! where SQLite's own would let it in and fail later, at random: one on the database, and for programs of 0.1 one on a file
 //! beside it.
 //!
@@ -287,7 +287,7 @@ fn owned(column: usize, value: ValueRef<'_>) -> Result<Value, StoreError> {
     }
 }
 
-/// Only whoever opens the store may make the file: with no flag of `SQLITE_OPEN_CREATE` a missing one is an error.
+/// Only opening the store may make the file: with no flag of `SQLITE_OPEN_CREATE` a missing one is an error.
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;

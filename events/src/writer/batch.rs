@@ -1,4 +1,4 @@
-//! One batch in one transaction: claim cursors, load rows, decide in memory, write what changed.
+//! Runs one batch in one transaction: claims cursors, loads rows, decides in memory, writes what changed.
 
 use std::{
     collections::BTreeSet,

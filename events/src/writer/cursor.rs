@@ -1,8 +1,8 @@
-//! How far this store has folded the logs of others: the fence that makes effects happen once.
+//! Cursors record how far this store has folded other services' logs, and are the fence that makes effects happen once.
 //!
 //! A batch that covers (after, through] may take effect only if the cursor stands at `after`, checked and moved in the
-//! transaction of the effects, under the row's lock. Whoever comes second (a repeat, a zombie, another instance) finds
-//! the cursor elsewhere and is fenced.
+//! transaction of the effects, under the row's lock. A second batch (a repeat, or one of a zombie or another
+//! instance) finds the cursor elsewhere and is fenced.
 //!
 //! A cursor also says which event stands where it stands, so that the source can tell whether what was folded is its past.
 //! Programs of 0.1 move the position alone; the event is then not known, until the source says it again.

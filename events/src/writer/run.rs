@@ -1,4 +1,4 @@
-//! The loop that gathers inputs while the last commit runs, and commits them as one batch.
+//! Runs the loop, which gathers inputs while the last commit runs, and commits them as one batch.
 //!
 //! There is no linger: an input that comes alone is committed alone, and the busier the service, the larger its batches.
 

@@ -1,11 +1,11 @@
-//! The shared store: a PostgreSQL database of several processes.
+//! The shared store is a PostgreSQL database of several processes.
 //!
 //! It assumes that any connection may end at any time, and any process stand still in the middle of a transaction: every
 //! wait is bounded, on both sides; a transaction that stands still is ended by the server, and its locks with it; and
 //! a connection that turns out to be dead is replaced before anything was lost on it. What cannot be repaired here is the
 //! answer to a commit that never came: that is [`StoreError::CommitUnknown`].
 //!
-//! Connections of one process: [`MAX_WRITERS`] + [`MAX_READERS`] + 2 for wake-ups, opened as they are needed.
+//! One process has at most [`MAX_WRITERS`] + [`MAX_READERS`] connections and 2 for notifications, opened as they are needed.
 
 mod answer;
 mod connect;
@@ -120,7 +120,7 @@ fn pool(max_connections: u32, options: PgConnectOptions, demoted: &Arc<Demoted>)
 }
 
 /// A session of a standby, or of a primary that was demoted, is of no use, also for reads: they would be of a past that goes
-/// by. Whoever wants a connection tries again, by the pool's own backoff of at most a second.
+/// by. The caller tries again, by the pool's own backoff of at most a second.
 async fn expect_writable(connection: &mut PgConnection, demoted: &Demoted) -> Result<(), sqlx::Error> {
     let row = connection.fetch_one("show transaction_read_only").await?;
     if row.try_get::<&str, _>(0)? == "off" {
