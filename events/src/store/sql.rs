@@ -167,12 +167,16 @@ impl Sql {
 
     /// The values, in the order of the `?` in [`text`](Self::text).
     #[cfg(feature = "sqlite")]
-    pub(super) fn into_args(self) -> impl Iterator<Item = Value> {
-        self.parts.into_iter().flat_map(|part| match part {
-            Part::Text(_) => Vec::new(),
-            Part::Arg(value) => vec![value],
-            Part::InList(values) | Part::Values { values, .. } => values,
-        })
+    pub(super) fn into_args(self) -> Vec<Value> {
+        let mut args = Vec::new();
+        for part in self.parts {
+            match part {
+                Part::Text(_) => {}
+                Part::Arg(value) => args.push(value),
+                Part::InList(values) | Part::Values { values, .. } => args.extend(values),
+            }
+        }
+        args
     }
 
     /// The parts, for an engine that writes them in a form of its own.
