@@ -3,12 +3,7 @@
 //! A failure that faults explain is no failure of the run. An answer that says the wrong thing is, and so is a code that
 //! blames nobody (INTERNAL, UNKNOWN) or the caller, who has done nothing wrong.
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use meshwork::{Mesh, channel::Channel};
 use meshwork_harness::report::Failures;
@@ -16,6 +11,7 @@ use meshwork_shop::contract::shop::{
     customer::v1::customer_service_client::CustomerServiceClient, order::v1::order_service_client::OrderServiceClient,
     query::v1::query_service_client::QueryServiceClient,
 };
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 use tonic::{Code, Request, Response, Status};
 
@@ -123,7 +119,7 @@ impl Calls {
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tally.lock()
     }
 }
 

@@ -3,10 +3,7 @@
 //! Every command has a `request_id` (AIP-155), so that one whose answer was lost can be repeated and is done once. What is
 //! ordered is drawn from the seed; how it goes depends on the faults.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use meshwork::Mesh;
 use meshwork_cli::audit::{Promise, is_terminal};
@@ -19,6 +16,7 @@ use meshwork_shop::{
         r#type::v1::Money,
     },
 };
+use parking_lot::{Mutex, MutexGuard};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::task::TaskTracker;
@@ -235,19 +233,19 @@ impl Load {
 
 impl Books {
     fn customers(&self) -> MutexGuard<'_, Vec<Known>> {
-        self.customers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.customers.lock()
     }
 
     fn promises(&self) -> MutexGuard<'_, Vec<Acknowledged>> {
-        self.promises.lock().unwrap_or_else(PoisonError::into_inner)
+        self.promises.lock()
     }
 
     fn restores(&self) -> MutexGuard<'_, Vec<(Instant, Instant)>> {
-        self.restores.lock().unwrap_or_else(PoisonError::into_inner)
+        self.restores.lock()
     }
 
     fn missed(&self) -> MutexGuard<'_, Vec<(usize, String)>> {
-        self.missed.lock().unwrap_or_else(PoisonError::into_inner)
+        self.missed.lock()
     }
 
     /// An acknowledged order is said not to be there: whether that can be is known when all restores are.

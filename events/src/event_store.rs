@@ -1,4 +1,5 @@
-//! A service's durable half: database, log and writer, opened once and shared by all its instances in a process.
+//! An [`EventStore`] is a service's durable half: database, log and writer, opened once and shared by all its instances in a
+//! process.
 //!
 //! Sharing is what keeps SQLite fast (one writer, larger batches), and lets every instance see each change as it commits.
 
@@ -78,7 +79,7 @@ impl<D: Decider> EventStore<D> {
         &self.decider
     }
 
-    /// The server as one of this store: in the registry it says so, and it is well only while the store is.
+    /// Ties `server` to this store: the server registers with the store's id, and is healthy only while the store is.
     #[must_use]
     pub fn served_by(&self, server: Server, scope: StoreScope) -> Server {
         let store_id = self.outbox.store_id().to_owned();
@@ -86,14 +87,14 @@ impl<D: Decider> EventStore<D> {
         server.serves_store(ServedStore { store_id, place, scope }).depends_on(self.outbox.condition())
     }
 
-    /// Commits what is under way, and takes no more: for whoever opened it, once all instances have ended.
+    /// Commits what is under way, and accepts no more. Call it once, after all instances have ended.
     pub async fn close(&self) {
         self.writer.close().await;
     }
 }
 
 impl OpenError {
-    /// Whether it is about the moment: the same database may be opened later.
+    /// Whether the error may pass: the same database may be opened later.
     pub fn is_passing(&self) -> bool {
         let error = match self {
             Self::Store(error) => Some(error),
@@ -103,7 +104,7 @@ impl OpenError {
         error.is_some_and(|error| matches!(error, StoreError::Unavailable(_) | StoreError::CommitUnknown(_)))
     }
 
-    /// With all its causes, in one line.
+    /// The error with all its causes, in one line.
     pub fn problem(&self) -> String {
         with_causes(self)
     }

@@ -1,10 +1,10 @@
-//! The durable half of a Meshwork service: the database, the log of events in it, the loop that writes both, and the reading
-//! of others' logs.
+//! The durable half of a Meshwork service: the database, the log of events in it, the loop that writes both, and the
+//! subscriptions to other services' logs.
 //!
 //! - [`store`]: one database from one URL, SQLite or PostgreSQL;
-//! - [`outbox`]: what was committed, as a log that others read in order from any position;
+//! - [`outbox`]: what was committed, as a log that other services read in order from any position;
 //! - [`writer`]: every durable change, decided by a pure [`Decider`](writer::Decider) and committed in batches;
-//! - [`consumer`]: the events of others, folded into this store, each with its effects once;
+//! - [`consumer`]: other services' events, folded into this store, each with its effects once;
 //! - [`EventStore`]: the three of one service, opened once and shared by all its instances in a process;
 //! - [`write_status`], [`store_status`]: what callers see of a store that failed.
 

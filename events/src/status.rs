@@ -1,4 +1,4 @@
-//! What callers see of a failed store: a code to act on, and nothing of its insides.
+//! Maps errors of the store to the status that callers see: a code to act on, and nothing of the store's internals.
 
 use std::{error::Error, time::Duration};
 
@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 
 use crate::{store::StoreError, writer::WriteError};
 
-/// When to try again after the database failed: long enough for a restart to make progress, short for a person.
+/// When callers are to try again after the database failed: long enough for a restart to make progress, short for a person.
 const RETRY_DELAY: Duration = Duration::from_millis(500);
 
 /// The status of an input that had no effect. `refused` knows the service's own refusals.

@@ -39,7 +39,7 @@ async fn a_database_of_another_service_or_of_a_newer_program_is_refused_before_a
     let another = store::open(&url("another.db")).await.expect("a database");
     Outbox::open(another, "customer").await.expect("a log");
     let newer = store::open(&url("newer.db")).await.expect("a database");
-    let later = Migration { version: 1000, suits: 999, sql: "create table later (id bigint primary key)" };
+    let later = Migration { version: 1000, suits: 999, statements: &["create table later (id bigint primary key)"] };
     newer.migrate("order", &[later]).await.expect("the schema");
     drop(newer);
 

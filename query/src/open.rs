@@ -23,7 +23,7 @@ pub type Store = EventStore<View>;
 pub async fn open(url: &str) -> Result<Store, OpenError> {
     let store = EventStore::open(url, SERVICE, store::MIGRATIONS, View::default()).await?;
     let database = store.database();
-    if database.peers().is_some() {
+    if database.notifier().is_some() {
         database.migrate("query_shared", store::SHARED_MIGRATIONS).await?;
         let group = consume::orders(store.outbox().store_id()).group;
         store.decider().hub().share(store.outbox().folded(ORDER_SERVICE, &group).await?);

@@ -4,12 +4,11 @@
 //! When it is full all counts are halved: old answers fade. Recording takes one short lock; reading takes none.
 
 use std::{
-    sync::{
-        Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 const PER_DOUBLING: u32 = 8;
 /// The first bucket's end. No hedge is made earlier, so that shorter times need not be told apart.
@@ -34,7 +33,7 @@ pub(crate) struct ResponseTimes {
 impl ResponseTimes {
     /// Notes an answer.
     pub(crate) fn record(&self, took: Duration) {
-        let mut histogram = self.histogram.lock().expect("no code panics while it holds this lock");
+        let mut histogram = self.histogram.lock();
         histogram.record(took);
         if histogram.total < REFRESH || histogram.total.is_multiple_of(REFRESH) {
             let p95 = u64::try_from(histogram.p95().as_nanos()).unwrap_or(u64::MAX);

@@ -10,10 +10,11 @@ use std::{
     fs::{self, File},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -74,7 +75,7 @@ impl Cache {
 
     /// Will be written soon.
     pub(super) fn store(&self, set: &EndpointSet) {
-        let mut pending = self.0.pending.lock().expect("no code panics while it holds this lock");
+        let mut pending = self.0.pending.lock();
         pending.insert(set.service.clone(), set.clone());
         drop(pending);
         self.0.changed.notify_one();
@@ -97,7 +98,7 @@ impl Cache {
     }
 
     async fn write_pending(&self) {
-        let pending = std::mem::take(&mut *self.0.pending.lock().expect("no code panics while it holds this lock"));
+        let pending = std::mem::take(&mut *self.0.pending.lock());
         for (service, set) in pending {
             let path = self.path(&service);
             let written = spawn_blocking(move || write(&path, &message(&set))).await;

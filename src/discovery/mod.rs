@@ -21,9 +21,10 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard},
+    sync::Arc,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch as latest;
 
 use crate::contract::meshwork::registry::v1::InstanceStatus;
@@ -214,20 +215,20 @@ impl Discovery {
     }
 
     fn union(&self) -> MutexGuard<'_, Union> {
-        self.0.union.lock().expect("no code panics while it holds this lock")
+        self.0.union.lock()
     }
 
     fn sets(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, latest::Sender<EndpointSet>>> {
-        self.0.sets.lock().expect("no code panics while it holds this lock")
+        self.0.sets.lock()
     }
 
     fn trouble(&self) -> MutexGuard<'_, Vec<Option<String>>> {
-        self.0.trouble.lock().expect("no code panics while it holds this lock")
+        self.0.trouble.lock()
     }
 }
 
 /// Notes whether a service is one of these now, and says whether that has changed.
 fn turned(all: &Mutex<BTreeSet<Arc<str>>>, service: &Arc<str>, is_one: bool) -> bool {
-    let mut all = all.lock().expect("no code panics while it holds this lock");
+    let mut all = all.lock();
     if is_one { all.insert(service.clone()) } else { all.remove(service) }
 }

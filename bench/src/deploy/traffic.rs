@@ -1,13 +1,10 @@
 //! The calls of a deployment, and who has answered them.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use meshwork::{channel::Channel, headers};
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until, timeout},
@@ -41,12 +38,12 @@ struct Heard {
 
 impl Heard {
     fn has(&self, instance_id: &str) -> bool {
-        self.instances.lock().unwrap_or_else(PoisonError::into_inner).contains(instance_id)
+        self.instances.lock().contains(instance_id)
     }
 
     fn note(&self, instance_id: &str) {
         if !self.has(instance_id) {
-            self.instances.lock().unwrap_or_else(PoisonError::into_inner).insert(instance_id.to_owned());
+            self.instances.lock().insert(instance_id.to_owned());
             self.news.send_replace(());
         }
     }

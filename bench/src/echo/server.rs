@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::pending,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 use futures_util::future::try_join_all;
 use meshwork::{Mesh, server::Server};
 use meshwork_process::{Failure, InstanceArgs};
+use parking_lot::Mutex;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::Notify,
@@ -120,7 +121,7 @@ struct Inner {
 #[tonic::async_trait]
 impl EchoService for Endpoint {
     async fn echo(&self, request: Request<EchoRequest>) -> Result<Response<EchoResponse>, Status> {
-        let behaviour = *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner);
+        let behaviour = *self.0.behaviour.lock();
         match behaviour.fate(self.0.calls.fetch_add(1, Ordering::Relaxed), normal(rand::random)) {
             Fate::Answered(Duration::ZERO) => {}
             Fate::Answered(latency) => sleep(latency).await,
@@ -131,7 +132,7 @@ impl EchoService for Endpoint {
     }
 
     async fn behave(&self, request: Request<BehaveRequest>) -> Result<Response<BehaveResponse>, Status> {
-        *self.0.behaviour.lock().unwrap_or_else(PoisonError::into_inner) = request.into_inner().into();
+        *self.0.behaviour.lock() = request.into_inner().into();
         Ok(Response::new(BehaveResponse {}))
     }
 }

@@ -3,12 +3,10 @@
 //! The news may come before the worker knows the order's id, because the saga does not wait for CreateOrder's answer.
 //! Whoever comes second finds what the first one left: the news itself, or whom to tell.
 
-use std::{
-    collections::{HashMap, hash_map::Entry},
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::collections::{HashMap, hash_map::Entry};
 
 use meshwork_shop::contract::shop::order::v1::OrderState;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -22,6 +20,7 @@ enum Place {
 
 /// Orders that are awaited, or were seen before somebody asked.
 pub(super) struct Arrivals {
+    /// A map is whole between any two of its operations, whoever panicked.
     shards: Vec<Mutex<HashMap<Uuid, Place>>>,
 }
 
@@ -62,19 +61,14 @@ impl Arrivals {
     /// Ends every wait under way with `None`.
     pub(super) fn give_up(&self) {
         for shard in &self.shards {
-            lock(shard).clear();
+            shard.lock().clear();
         }
     }
 
     fn shard(&self, order: Uuid) -> MutexGuard<'_, HashMap<Uuid, Place>> {
         // The last byte of a UUIDv7 is random.
-        lock(&self.shards[usize::from(order.as_bytes()[15]) % SHARDS])
+        self.shards[usize::from(order.as_bytes()[15]) % SHARDS].lock()
     }
-}
-
-/// A map is whole between any two of its operations, whoever panicked.
-fn lock(shard: &Mutex<HashMap<Uuid, Place>>) -> MutexGuard<'_, HashMap<Uuid, Place>> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The orders of a run that were acknowledged.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -25,12 +26,12 @@ impl Placed {
     pub(crate) async fn place(&self, buyer: &mut Buyer, number: usize) -> Result<Uuid, String> {
         let id = buyer.place(number).await?;
         let order = PlacedOrder { id, customer: buyer.customer(number).to_owned(), at: Instant::now() };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(order);
+        self.0.lock().push(order);
         Ok(id)
     }
 
     /// Those so far, in the order of their acknowledgements.
     pub(crate) fn orders(&self) -> Vec<PlacedOrder> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }

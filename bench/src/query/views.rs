@@ -1,10 +1,6 @@
 //! When each view shows an order for the first time, seen on a `WatchOrders` stream of every query instance.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use meshwork_harness::{
     direct,
@@ -12,6 +8,7 @@ use meshwork_harness::{
     shop_processes::{Instance, ShopProcesses},
 };
 use meshwork_shop::contract::shop::query::v1::{WatchOrdersRequest, WatchOrdersResponse};
+use parking_lot::Mutex;
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -66,7 +63,7 @@ impl Views {
     /// For each view, how long after its time each of `orders` was seen; before it is at once. `None`: not yet.
     fn lags(&self, orders: &[(Uuid, Instant)]) -> impl Iterator<Item = Vec<Option<Duration>>> {
         self.sightings.iter().map(|sightings| {
-            let seen = lock(sightings);
+            let seen = sightings.lock();
             orders.iter().map(|(order, at)| seen.get(order).map(|seen| seen.saturating_duration_since(*at))).collect()
         })
     }
@@ -85,17 +82,13 @@ async fn watch(instance: &Instance) -> Result<Streaming<WatchOrdersResponse>, Er
 async fn read(mut stream: Streaming<WatchOrdersResponse>, sightings: Sightings) {
     while let Ok(Some(step)) = stream.message().await {
         let now = Instant::now();
-        let mut seen = lock(&sightings);
+        let mut seen = sightings.lock();
         for order in step.orders {
             if let Ok(order) = order.order_id.parse() {
                 seen.entry(order).or_insert(now);
             }
         }
     }
-}
-
-fn lock(sightings: &Sightings) -> MutexGuard<'_, HashMap<Uuid, Instant>> {
-    sightings.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ const SETUP: &str = "Registry, customer, order and query as processes on one mac
     only customer process is killed (SIGKILL) and started again 1 s later: settled_after_ready_ms is the time from its saying \
     that it is ready until the last order that was due before was settled. On PostgreSQL, of two customer processes one is killed \
     and stays away: longest_wait_two_instances_ms is the longest that any order took; its bound is 5 s: the \
-    membership lease of 4 s and the beat of 1 s with which it is looked at. lost counts orders that did not end, and reservations that are not \
+    membership lease of 4 s and the heartbeat of 1 s at which it is looked at. lost counts orders that did not end, and reservations that are not \
     there exactly once, by the order and customer services' own word at the end. Figures are medians of the rounds, lost is the \
     worst.";
 

@@ -17,8 +17,8 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
 
     let customers = ids(|key| if let Key::Customer(id) = key { Some(*id) } else { None });
     for ids in customers.chunks(MAX_ROWS_PER_STATEMENT) {
-        let sql = Sql::new(format!("select {CUSTOMER_COLUMNS} from customer where customer_id in "))
-            .list(ids.iter().copied())
+        let sql = Sql::new(format!("select {CUSTOMER_COLUMNS} from customer where customer_id "))
+            .in_list(ids.iter().copied())
             .push(" order by customer_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -29,8 +29,8 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
 
     let orders = ids(|key| if let Key::Reservation(id) = key { Some(*id) } else { None });
     for ids in orders.chunks(MAX_ROWS_PER_STATEMENT) {
-        let sql = Sql::new(format!("select {RESERVATION_COLUMNS} from reservation where order_id in "))
-            .list(ids.iter().copied())
+        let sql = Sql::new(format!("select {RESERVATION_COLUMNS} from reservation where order_id "))
+            .in_list(ids.iter().copied())
             .push(" order by order_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -42,8 +42,8 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     let requests = ids(|key| if let Key::Request(id) = key { Some(*id) } else { None });
     for ids in requests.chunks(MAX_ROWS_PER_STATEMENT) {
         // Without a lock: these columns never change.
-        let sql = Sql::new("select request_id, customer_id, body_hash from customer where request_id in ")
-            .list(ids.iter().copied());
+        let sql = Sql::new("select request_id, customer_id, body_hash from customer where request_id ")
+            .in_list(ids.iter().copied());
         for row in tx.fetch(sql).await? {
             rows.push((Key::Request(row.uuid(0)?), Row::Request { customer_id: row.uuid(1)?, body_hash: row.int(2)? }));
         }
@@ -65,9 +65,9 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
     for customers in customers.chunks(MAX_ROWS_PER_STATEMENT) {
         let sql = Sql::new(
             "insert into customer (customer_id, partition, name, currency, limit_minor, reserved_minor, version, \
-             request_id, body_hash, create_time_ms, update_time_ms) values ",
+             request_id, body_hash, create_time_ms, update_time_ms) ",
         )
-        .rows(customers.iter().copied().map(customer_values))
+        .values(customers.iter().copied().map(customer_values))
         .push(
             " on conflict (customer_id) do update set limit_minor = excluded.limit_minor, \
              reserved_minor = excluded.reserved_minor, version = excluded.version, \
@@ -76,8 +76,8 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
         tx.execute(sql).await?;
     }
     for reservations in reservations.chunks(MAX_ROWS_PER_STATEMENT) {
-        let sql = Sql::new("insert into reservation (order_id, customer_id, state, amount_minor) values ")
-            .rows(reservations.iter().copied().map(reservation_values))
+        let sql = Sql::new("insert into reservation (order_id, customer_id, state, amount_minor) ")
+            .values(reservations.iter().copied().map(reservation_values))
             .push(" on conflict (order_id) do update set state = excluded.state");
         tx.execute(sql).await?;
     }

@@ -1,6 +1,6 @@
 //! A batch of the stream as work for the writer: what each event means, and which moves of the cursor claim them.
 //!
-//! Mostly a batch is one claim. Where something in it was refused it is read again event by event, so that those before
+//! Usually a batch is one claim. A batch in which an event was refused is read again event by event, so that the events before
 //! the bad one have their effects, and the bad one can be named.
 
 use meshwork::{

@@ -1,4 +1,4 @@
-//! Events as a consumer reads them: the payload, and the ids in it.
+//! Decodes events as a consumer reads them: the payload, and the ids in it.
 
 use meshwork::contract::meshwork::event::v1::Event;
 use prost::{Message, Name};
@@ -6,10 +6,10 @@ use uuid::Uuid;
 
 use super::MalformedEvent;
 
-/// The payload of an event of `M`'s type.
+/// Decodes the payload of an event of `M`'s type.
 ///
 /// # Errors
-/// [`MalformedEvent`] if the event is of another type, or its payload is none of it.
+/// [`MalformedEvent`] if the event is of another type, or its payload does not decode as `M`.
 pub fn decode_event<M: Message + Name + Default>(event: &Event) -> Result<M, MalformedEvent> {
     if event.r#type != M::full_name() {
         return Err(MalformedEvent::new(format!("type {} was not asked for", event.r#type)));
@@ -18,7 +18,7 @@ pub fn decode_event<M: Message + Name + Default>(event: &Event) -> Result<M, Mal
     M::decode(payload.value.as_slice()).map_err(|error| MalformedEvent::new(format!("payload: {error}")))
 }
 
-/// An id in an event.
+/// Parses an id in an event.
 ///
 /// # Errors
 /// [`MalformedEvent`] if it is not a UUID.

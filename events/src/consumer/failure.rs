@@ -1,4 +1,4 @@
-//! What went wrong with what a subscription has read: whether it is about the event, the store, or somebody else who reads.
+//! Classifies failed claims: the fault lies with the event, with the store, or the cursor was moved by another reader.
 
 use meshwork::cause::with_causes;
 

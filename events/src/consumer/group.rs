@@ -1,8 +1,8 @@
-//! Who reads which log: a group of consumers, and the name under which its cursors and members are kept.
+//! Consumer groups: which group reads which log, and the name under which its cursors and members are kept.
 //!
 //! Cursors are rows by name and partition. Programs of 0.1 know one name for each source, the source's own; so the first
 //! group that reads a source keeps its cursors under that name, and takes over what 0.1 has left there. Every other group of
-//! the same database has a name of its own, and with it its own cursors: it reads every event, whoever else does.
+//! the same database has a name of its own, and with it its own cursors: it reads every event, whatever other groups read.
 
 use crate::{
     store::{Database, Sql, StoreError, Transaction},
@@ -18,8 +18,8 @@ pub(crate) async fn cursor_name(database: &Database, source: &str, group: &str) 
             tx.commit().await?;
             return Ok(given);
         }
-        let insert = Sql::new("insert into consumer_group (source, consumer_group, cursor_name) values ")
-            .rows([[source.into(), group.into(), name.into()]])
+        let insert = Sql::new("insert into consumer_group (source, consumer_group, cursor_name) ")
+            .values([[source.into(), group.into(), name.into()]])
             .push(" on conflict do nothing");
         tx.execute(insert).await?;
     }

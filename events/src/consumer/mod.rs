@@ -1,13 +1,13 @@
-//! Reading the logs of others: a [`Subscription`] turns their events into inputs of the [writer](crate::writer) and moves its
-//! cursor in the same transaction.
+//! The consumer reads the logs of other services: a [`Subscription`] turns their events into inputs of the
+//! [writer](crate::writer) and moves its cursor in the same transaction.
 //!
 //! We say "at least once, with effects once": delivery repeats after a failure, the cursor's compare-and-set does not.
 
 mod claims;
+mod consumer_group;
 mod decode;
 mod failure;
 mod group;
-mod membership;
 mod operations;
 mod past;
 mod progress;
@@ -28,8 +28,8 @@ pub use report::MAX_UNREAD_AGE;
 pub use source::{MalformedEvent, Source};
 pub use subscription::Subscription;
 
+pub(crate) use consumer_group::ConsumerGroups;
 pub(crate) use group::cursor_name;
-pub(crate) use membership::Memberships;
 
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,5 @@
-//! The rpcs for operators: how the subscriptions of an instance stand, and the way back for one that has lost its source's past.
+//! Serves the rpcs for operators: they show the state of an instance's subscriptions, and reconcile one whose source has lost
+//! events.
 
 use std::{collections::BTreeSet, sync::Arc, time::SystemTime};
 
@@ -17,7 +18,7 @@ use tonic::{Code, Request, Response, Status};
 use super::{Fork, Past, Stuck, Subscription, SubscriptionState, Undo, Undone, group, reconcile::Forks};
 use crate::outbox::{DOMAIN, Outbox, unavailable};
 
-/// Tells of the subscriptions of one instance, and reconciles them.
+/// Shows the subscriptions of one instance, and reconciles them.
 pub struct Operations {
     outbox: Outbox,
     subscriptions: Vec<Followed>,
@@ -35,12 +36,12 @@ struct Followed {
 }
 
 impl Operations {
-    /// Of an instance that reads into this store.
+    /// Creates the operations of an instance that reads into this store.
     pub fn new(outbox: Outbox) -> Self {
         Self { outbox, subscriptions: Vec::new() }
     }
 
-    /// Tells of a subscription, too; `undo` is what the service does about events that its source has lost.
+    /// Adds a subscription; `undo` is what the service does about events that its source has lost.
     #[must_use]
     pub fn with(mut self, subscription: &Subscription, undo: impl Undo) -> Self {
         self.subscriptions.push(Followed {

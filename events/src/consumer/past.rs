@@ -1,8 +1,8 @@
-//! Whether a position token is of the past that a subscription has read.
+//! Checks whether a position token belongs to the past that a subscription has read.
 //!
 //! A token names a position and the event that stood there. After the source was set back to a backup another event may stand
-//! there: then what the token's holder has seen is lost, and whoever answered it from that position on would say "not found"
-//! of what was acknowledged. Recent events are remembered; of others the source is asked.
+//! there: then what the token's holder has seen is lost, and an answer from that position on would say "not found" of what was
+//! acknowledged. Recent events are remembered; about older ones this asks the source.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ use crate::outbox::{Position, PositionToken, is_expired};
 /// How long the source is waited for: it answers from memory, or with one look at an index.
 const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
-/// Knows whether tokens are of the past that a subscription has read. A cheap clone.
+/// Checks tokens against the past that a subscription has read. Cheap to clone.
 #[derive(Clone)]
 pub struct Past {
     progress: Progress,
@@ -37,9 +37,9 @@ pub(super) enum There {
         /// The event; empty before the first.
         event_id: String,
     },
-    /// None yet.
+    /// No event yet.
     Beyond,
-    /// One that is no longer there.
+    /// An event that is no longer there.
     Pruned,
 }
 
@@ -70,7 +70,7 @@ impl Past {
         Self { progress, ask: Arc::new(ask) }
     }
 
-    /// How far the subscription has come.
+    /// The progress of the subscription.
     pub fn progress(&self) -> &Progress {
         &self.progress
     }
@@ -88,8 +88,8 @@ impl Past {
         }
     }
 
-    /// Whether the event that a token names stands where the token says, in what was read. Tokens of Meshwork 0.1 name none,
-    /// and are believed.
+    /// Whether the event that a token names stands where the token says, in what was read. Tokens of Meshwork 0.1 name no
+    /// event, and are accepted.
     ///
     /// # Errors
     /// [`NotThePast`].

@@ -1,17 +1,18 @@
-//! How far a group of readers has come with a source, for whoever waits for it or looks at it.
+//! The progress of a consumer group through a source's log: callers wait for it, and operators read it.
 //!
-//! One for all subscriptions of the group in this process: what one of them has folded is folded for all.
+//! All subscriptions of the group in this process share one: what one of them has folded is folded for all.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use meshwork::contract::meshwork::event::v1::{Batch, Event};
+use parking_lot::Mutex;
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
@@ -25,7 +26,7 @@ const RECENT_EVENTS: usize = 1024;
 /// Whether a subscription moves. The worst comes last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SubscriptionState {
-    /// Reads.
+    /// It reads.
     Running,
     /// Not connected to its source; it tries again. Holds the last error, if there was one.
     Connecting(Option<String>),
@@ -35,27 +36,27 @@ pub enum SubscriptionState {
     Stopped(String),
 }
 
-/// An event that a partition does not get over.
+/// An event that holds up its partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stuck {
-    /// Which event; `None`: none of them, but the move of the cursor itself.
+    /// The event; `None` if the move of the cursor itself fails.
     pub event: Option<EventName>,
-    /// The position that was not reached.
+    /// The position that the cursor could not reach.
     pub position: u64,
-    /// Why.
+    /// What went wrong.
     pub reason: String,
     /// Whether it needs a person: it cannot be decoded, or the rules refuse it. Otherwise the store does, which may pass.
     pub poison: bool,
 }
 
-/// What an event is called in logs.
+/// The names of an event in logs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventName {
-    /// Its id.
+    /// The event's id.
     pub event_id: String,
-    /// Its type.
+    /// The event's type.
     pub event_type: String,
-    /// What it happened to: kind and id.
+    /// The kind and the id of the aggregate that it happened to.
     pub aggregate: (String, String),
 }
 
@@ -76,25 +77,25 @@ impl std::fmt::Display for EventName {
     }
 }
 
-/// How far a group has come, by partition.
+/// The progress of a group, by partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Whether it moves.
+    /// Whether the subscription moves.
     pub state: SubscriptionState,
-    /// Whether what was folded is not the source's past: then no position means anything, until it is reconciled.
+    /// Whether what was folded is not the source's past: then no position means anything, until an operator reconciles it.
     pub diverged: bool,
     /// The source's store; empty until it was reached.
     pub store_id: String,
-    /// All up to here has had its effects in this store, and is the source's past.
+    /// All events up to here have had their effects in this store, and are the source's past.
     pub applied: Vec<u64>,
-    /// The source's last positions that are known here.
+    /// The source's last known positions.
     pub heads: Vec<u64>,
-    /// Partitions that do not go on, and what holds them up.
+    /// Partitions that are held up, and by which event.
     pub stuck: BTreeMap<u32, Stuck>,
 }
 
 impl Snapshot {
-    /// Events that are known to be there and have had no effects here yet.
+    /// The number of events that are known to exist and have had no effects here yet.
     pub fn lag(&self) -> u64 {
         lag(&self.heads, self.applied.iter().copied())
     }
@@ -109,6 +110,7 @@ pub(crate) fn lag(heads: &[u64], positions: impl Iterator<Item = u64>) -> u64 {
 #[derive(Clone, Default)]
 pub struct Progress(Arc<Inner>);
 
+/// What is behind its locks is whole after any panic: nothing under them calls foreign code.
 struct Inner {
     snapshot: watch::Sender<Snapshot>,
     unread: Mutex<Unread>,
@@ -143,13 +145,13 @@ impl Default for Inner {
 }
 
 impl Progress {
-    /// How far it has come.
+    /// The progress as of now.
     pub fn snapshot(&self) -> Snapshot {
         self.0.snapshot.borrow().clone()
     }
 
-    /// Waits until all up to `position` has had its effects; `false`: what was read is not the source's past, so that it says
-    /// nothing. Waits for ever if the source never gets there: bound it.
+    /// Waits until all events up to `at` have had their effects. Returns `false` if what was read is not the source's past, so
+    /// that the position means nothing. Waits for ever if the source never gets there: give the call a timeout.
     pub async fn wait_for(&self, at: Position) -> bool {
         let mut receiver = self.0.snapshot.subscribe();
         let is_reached = |s: &Snapshot| s.applied.get(at.partition as usize).is_some_and(|p| *p >= at.position);
@@ -157,25 +159,25 @@ impl Progress {
         !seen.expect("this handle holds a sender").diverged
     }
 
-    /// How far it has come, and each time that has changed.
+    /// A receiver of the progress that changes with it.
     pub fn watch(&self) -> watch::Receiver<Snapshot> {
         self.0.snapshot.subscribe()
     }
 
     /// The event that was read at a position, if it is remembered.
     pub fn recent(&self, at: Position) -> Option<LogPoint> {
-        let event_id = lock(&self.0.recent).get(at)?;
+        let event_id = self.0.recent.lock().get(at)?;
         Some(LogPoint { at, event_id: Some(event_id) })
     }
 
-    /// How old the oldest event is that is known to be there and has had no effects here.
+    /// The age of the oldest event that is known to exist and has had no effects here.
     pub fn oldest_unread(&self) -> Option<Duration> {
-        lock(&self.0.unread).since().map(|since| since.elapsed())
+        self.0.unread.lock().since().map(|since| since.elapsed())
     }
 
     /// Whether the source stands connected, and has confirmed that what was read is its past.
     pub(crate) fn is_confirmed(&self) -> bool {
-        lock(&self.0.readers).values().any(|state| *state == SubscriptionState::Running)
+        self.0.readers.lock().values().any(|state| *state == SubscriptionState::Running)
     }
 
     /// Another reader of the group in this process.
@@ -189,7 +191,7 @@ impl Progress {
     /// The source was reached, and said where its log stands; it may be another log than before, so that the events that are
     /// remembered say nothing about it.
     pub(crate) fn opened(&self, store_id: &str, heads: impl Iterator<Item = Position> + Clone) {
-        *lock(&self.0.recent) = Recent::default();
+        *self.0.recent.lock() = Recent::default();
         self.0.snapshot.send_modify(|snapshot| {
             store_id.clone_into(&mut snapshot.store_id);
             for head in heads.clone() {
@@ -212,20 +214,20 @@ impl Progress {
         let through = Position { partition: batch.partition, position: batch.through };
         let decided = batch.events.first().and_then(decided).unwrap_or_else(Instant::now);
         self.0.snapshot.send_if_modified(|snapshot| raise(&mut snapshot.heads, [through]));
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         unread.there(through, decided);
         let applied = self.0.snapshot.borrow().applied.get(batch.partition as usize).copied();
         if applied == Some(batch.after) && !batch.events.is_empty() {
             unread.first_is_of(batch.partition, decided);
         }
         drop(unread);
-        lock(&self.0.recent).note(batch);
+        self.0.recent.lock().note(batch);
     }
 
     /// More has had its effects.
     pub(crate) fn applied(&self, applied: impl Iterator<Item = Position> + Clone) {
         self.0.snapshot.send_if_modified(|snapshot| raise(&mut snapshot.applied, applied.clone()));
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         applied.for_each(|at| unread.read(at));
     }
 
@@ -246,7 +248,7 @@ impl Progress {
         let mut set_back = false;
         for at in cursors.filter(|at| confirmed & (1 << at.partition.min(31)) != 0) {
             if applied.get(at.partition as usize).is_some_and(|applied| *applied > at.position) {
-                lock(&self.0.recent).forget(at.partition);
+                self.0.recent.lock().forget(at.partition);
                 self.begin_again(at);
                 set_back = true;
             } else {
@@ -263,7 +265,7 @@ impl Progress {
                 *applied = at.position;
             }
         });
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         unread.begin_again(at);
         unread.there(Position { position: head, ..at }, Instant::now());
     }
@@ -271,7 +273,7 @@ impl Progress {
     /// What was folded is, or is not, the source's past. If not, what is known of positions and events is worth nothing.
     pub(crate) fn set_diverged(&self, diverged: bool) {
         if diverged {
-            *lock(&self.0.recent) = Recent::default();
+            *self.0.recent.lock() = Recent::default();
             self.0.confirmed.store(0, Ordering::Relaxed);
         }
         self.0.snapshot.send_if_modified(|snapshot| {
@@ -283,13 +285,13 @@ impl Progress {
     }
 
     fn there(&self, heads: impl Iterator<Item = Position>, since: Instant) {
-        let mut unread = lock(&self.0.unread);
+        let mut unread = self.0.unread.lock();
         heads.for_each(|at| unread.there(at, since));
     }
 
     /// Puts the states of readers and partitions together.
     fn change(&self, change: impl FnOnce(&mut HashMap<u64, SubscriptionState>, &mut BTreeMap<u32, Stuck>) -> bool) {
-        let mut readers = lock(&self.0.readers);
+        let mut readers = self.0.readers.lock();
         self.0.snapshot.send_if_modified(|snapshot| {
             let changed = change(&mut readers, &mut snapshot.stuck);
             let of_partition = |(partition, stuck): (&u32, &Stuck)| {
@@ -323,13 +325,13 @@ impl ReaderProgress {
 
     /// How this reader stands, whatever its partitions do.
     pub(crate) fn state(&self) -> SubscriptionState {
-        lock(&self.progress.0.readers).get(&self.id).cloned().unwrap_or(SubscriptionState::Connecting(None))
+        self.progress.0.readers.lock().get(&self.id).cloned().unwrap_or(SubscriptionState::Connecting(None))
     }
 
     /// A partition does not get over an event. Returns whether that is news.
     pub(crate) fn stuck(&self, partition: u32, stuck: &Stuck) -> bool {
         let mut news = false;
-        lock(&self.stuck).insert(partition);
+        self.stuck.lock().insert(partition);
         self.progress.change(|_, all| {
             news = all.insert(partition, stuck.clone()).as_ref() != Some(stuck);
             news
@@ -340,7 +342,7 @@ impl ReaderProgress {
     /// A partition goes on, or is another reader's. Returns what had held it up.
     pub(crate) fn unstuck(&self, partition: u32) -> Option<Stuck> {
         let mut held_up = None;
-        if lock(&self.stuck).remove(&partition) {
+        if self.stuck.lock().remove(&partition) {
             self.progress.change(|_, all| {
                 held_up = all.remove(&partition);
                 held_up.is_some()
@@ -352,7 +354,7 @@ impl ReaderProgress {
 
 impl Drop for ReaderProgress {
     fn drop(&mut self) {
-        let stuck = std::mem::take(&mut *lock(&self.stuck));
+        let stuck = std::mem::take(&mut *self.stuck.lock());
         self.progress.change(|readers, all| {
             all.retain(|partition, _| !stuck.contains(partition));
             readers.remove(&self.id);
@@ -412,11 +414,6 @@ fn raise(positions: &mut [u64], to: impl IntoIterator<Item = Position>) -> bool 
         }
     }
     raised
-}
-
-/// What is behind these locks is whole after any panic: nothing under them calls foreign code.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

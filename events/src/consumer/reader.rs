@@ -63,7 +63,7 @@ const CREDIT_PORTION: u32 = 256;
 const MAX_QUEUED_REQUESTS: usize = 1024;
 /// Three heartbeats of the source.
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
-/// A fenced partition is read by somebody else at the moment, or its cursor has just moved; look again after this.
+/// A fenced partition is read by another member at the moment, or its cursor has just moved; look again after this.
 const FENCED_PAUSE: Duration = Duration::from_millis(250);
 /// Between attempts at an event that the store refuses: a table is locked or renamed, rights are taken. Back within 5 s of
 /// the repair.
@@ -104,10 +104,10 @@ struct Committed {
     result: Result<(), Failure>,
 }
 
-/// A cursor that the source was told.
+/// A cursor that was sent to the source.
 struct Told {
     cursor: Cursor,
-    /// It stands before what was applied: somebody has set it back.
+    /// It stands before what was applied: it was set back.
     set_back: bool,
 }
 
@@ -127,7 +127,7 @@ struct Connection<'a, D: Decider> {
     reading: BTreeMap<u32, u64>,
     /// Partitions to start again, and when.
     paused: BTreeMap<u32, Instant>,
-    /// Partitions that the source has not accepted yet, with the cursors that it was told.
+    /// Partitions that the source has not accepted yet, with the cursors that were sent to it.
     unconfirmed: BTreeMap<u32, Told>,
     heartbeats: u32,
     committing: FuturesUnordered<BoxFuture<'static, Committed>>,
@@ -254,7 +254,7 @@ impl<D: Decider> Connection<'_, D> {
     }
 
     /// Starts partitions where their cursors stand; those that are not `kept` only to hear whether they may stand there. So
-    /// every process of a group notices that its source has another past, whoever reads the partition in which it shows.
+    /// every process of a group notices that its source has another past, whichever member reads the partition in which it shows.
     async fn start(&mut self, partitions: &BTreeSet<u32>, kept: &BTreeSet<u32>) -> Result<(), Stop> {
         if partitions.is_empty() {
             return Ok(());
@@ -313,7 +313,7 @@ impl<D: Decider> Connection<'_, D> {
     }
 
     /// The source has accepted a partition's cursor: what was read is its past. `after`: where it says that the cursor stands; an
-    /// answer to an earlier start, before somebody else had moved the cursor, says nothing about this one.
+    /// answer to an earlier start, before the cursor was moved by another process, says nothing about this one.
     async fn confirm(&mut self, partition: u32, after: Option<u64>, event_id: &str) -> Result<(), Stop> {
         let told = self.unconfirmed.get(&partition);
         if told.is_some_and(|told| after.is_some_and(|after| after != told.cursor.position)) {

@@ -1,13 +1,13 @@
-//! The way back for a subscription whose source was set back to a backup.
+//! Reconciles a subscription with a source that was set back to a backup.
 //!
-//! Events that were read are then in the log no more, and others stand at their positions. The last event that both know is
-//! found by time: the source gives ids in ascending order (UUIDv7), so whatever stands in the log and is not younger than the
-//! event at the cursor was there before, and whatever is younger has come since. What the lost events have done is undone by
+//! Events that were read are then missing from the log, and others stand at their positions. The last event that both know is
+//! found by time: the source gives ids in ascending order (UUIDv7), so an event in the log that is not younger than the
+//! event at the cursor was there before, and a younger one has come since. What the lost events have done is undone by
 //! the service that has folded them ([`Undo`]); then the cursors go back to the fork, and the subscription reads on.
 //!
-//! Between the two nobody may read on: what is undone then would be what was just folded anew. So the cursors are given to a
-//! mark, a store id that is no store's, which fences every reader; whoever reconciles later, after a crash or beside, takes them
-//! over with a mark of its own, and the earlier one finds out.
+//! Between the two no reader may read on: the undo would take back what was just folded anew. So the cursors are given to a
+//! mark, a store id that belongs to no store, which fences every reader. A later reconcile, after a crash or beside this one,
+//! takes them over with a mark of its own, and the earlier one fails.
 
 use std::{sync::Arc, time::Duration};
 
@@ -32,10 +32,10 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 /// How often cursors are looked at anew that have moved before they were held.
 const HOLD_ATTEMPTS: u32 = 5;
 
-/// Where a log parts from what was read of it.
+/// The point where a log parts from what was read of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fork {
-    /// What was read last. Its event is not known for a cursor of Meshwork 0.1.
+    /// The last point that was read. Its event is not known for a cursor of Meshwork 0.1.
     pub read: LogPoint,
     /// The last point that both know.
     pub common: LogPoint,
@@ -70,26 +70,26 @@ struct Held {
 }
 
 impl Lost {
-    /// Such as are only to be counted, as [`Undo::undo`] gets them for a dry run.
+    /// Creates lost events that are only to be counted, as [`Undo::undo`] gets them for a dry run.
     pub fn to_count(forks: Vec<Fork>) -> Self {
         Self { forks, held: None }
     }
 
-    /// Where the log parts from what was read, by partition.
+    /// The points where the log parts from what was read, one for each partition.
     pub fn forks(&self) -> &[Fork] {
         &self.forks
     }
 
-    /// Whether it is only to be counted.
+    /// Whether the effects are only to be counted.
     pub fn validate_only(&self) -> bool {
         self.held.is_none()
     }
 
-    /// Makes sure, until `tx` ends, that nobody else reconciles or reads on. To be called first in a transaction that throws away
-    /// what events have folded: without it, it might throw away what was just folded anew.
+    /// Makes sure, until `tx` ends, that no other process reconciles or reads on. Call it first in a transaction that throws away
+    /// what events have folded: otherwise that transaction might throw away what was just folded anew.
     ///
     /// # Errors
-    /// ABORTED if somebody else has taken over, UNAVAILABLE if the store fails.
+    /// ABORTED if another reconcile has taken over, UNAVAILABLE if the store fails.
     pub async fn lock(&self, tx: &mut dyn Transaction) -> Result<(), Status> {
         let Some(Held { name, cursors }) = &self.held else { return Ok(()) };
         if stand(tx, name, cursors).await.map_err(|error| unavailable(&error))? { Ok(()) } else { Err(taken_over()) }
@@ -99,8 +99,8 @@ impl Lost {
 /// What a service does about events that it has folded, and that its source has lost.
 #[tonic::async_trait]
 pub trait Undo: Send + Sync + 'static {
-    /// Undoes what the events behind the forks have done, or only counts it, if that is all that is wanted. Done before the cursors
-    /// move, so that it is done again after a failure: twice must be as good as once. Events up to a fork may come again, if the
+    /// Undoes what the events behind the forks have done, or only counts it if [`Lost::validate_only`]. It runs before the cursors
+    /// move, and again after a failure, so it must be idempotent. Events up to a fork may come again, if the
     /// clocks of the source's processes differ.
     ///
     /// # Errors
@@ -118,7 +118,7 @@ pub struct Undone {
     pub from_the_beginning: bool,
 }
 
-/// For a service in which lost events leave nothing to undo.
+/// The undo of a service in which lost events leave nothing to undo.
 #[tonic::async_trait]
 impl Undo for () {
     async fn undo(&self, _: &Lost) -> Result<Undone, Status> {
@@ -135,16 +135,16 @@ pub(super) enum ReconcileError {
     /// Instances of the source answer with two stores.
     #[error("the source is served from two stores, {0} and {1}")]
     TwoStores(String, String),
-    /// What both know was pruned.
+    /// The last event that both know was pruned.
     #[error("what both know of partition {partition} was pruned from the source's log")]
     Expired {
         /// The partition.
         partition: u32,
     },
-    /// Somebody else reconciles, or reads on.
+    /// Another process reconciles, or reads on.
     #[error("{}", TAKEN_OVER)]
     TakenOver,
-    /// This service's own store.
+    /// This service's own store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -221,7 +221,7 @@ impl Forks {
         self.forks.is_empty()
     }
 
-    /// For somebody who only wants to know.
+    /// The lost events, only to be counted.
     pub(super) fn lost(&self) -> Lost {
         Lost::to_count(self.forks.iter().map(|(_, fork)| *fork).collect())
     }

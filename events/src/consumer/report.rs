@@ -1,4 +1,4 @@
-//! What a subscription tells of itself for as long as it runs: metrics, and whether it is well.
+//! Reports a running subscription: its metrics, and whether it is well.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{
     writer::{CursorName, cursor},
 };
 
-/// How old an event may be before its reader is not well: longer than a restart of anything, and than the wait of an order.
+/// The age of an unread event from which its reader counts as not well: longer than any restart, and than an order waits.
 pub const MAX_UNREAD_AGE: Duration = Duration::from_secs(30);
 /// How often it is asked whether it is well.
 const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
-/// How often the metrics are told: oftener than they are collected, by Prometheus's custom of 15 s.
+/// How often the metrics are set: more often than Prometheus collects them, by default every 15 s.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Tells until it is dropped.
@@ -70,8 +70,8 @@ fn condition(snapshot: &Snapshot, oldest: Option<Duration>) -> Result<(), String
     }
 }
 
-/// The lag is read from the cursors, so that it is one truth for a group, whoever tells it: also while the source is away,
-/// which is when somebody looks. Silent until the source was reached, because its heads are not known before.
+/// The lag is read from the cursors, so that every process of a group reports the same figure: also while the source is away,
+/// which is when an operator looks. Nothing is reported until the source was reached, because its heads are not known before.
 async fn tell(database: &Database, cursor: &CursorName, source: &'static str, group: &str, progress: &Progress) {
     let snapshot = progress.snapshot();
     if snapshot.store_id.is_empty() {

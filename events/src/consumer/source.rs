@@ -1,14 +1,14 @@
-//! What a subscription reads.
+//! The source of a subscription: which events it reads, and how they become inputs.
 
 use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
 
 use crate::writer::Decider;
 
-/// What to read, and how to understand it.
+/// Names what a subscription reads, and how it decodes that.
 pub struct Source<D: Decider> {
     /// The service whose events are read.
     pub name: &'static str,
-    /// Who reads: the consumer's service name, or `<service>/<view_id>` for a private view. Each group of a database has
+    /// The group that reads: the consumer's service name, or `<service>/<view_id>` for a private view. Each group of a database has
     /// cursors of its own, and so reads every event.
     pub group: String,
     /// How long the source remembers the group.
@@ -23,12 +23,12 @@ pub struct Source<D: Decider> {
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub struct MalformedEvent {
-    /// What is wrong with it.
+    /// What is wrong with the event.
     pub reason: String,
 }
 
 impl MalformedEvent {
-    /// An event that is malformed for this reason.
+    /// Creates the error for an event that is malformed for this reason.
     pub fn new(reason: impl Into<String>) -> Self {
         Self { reason: reason.into() }
     }

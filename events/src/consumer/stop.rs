@@ -1,4 +1,4 @@
-//! Why a subscription's connection ended, and what that means for the next.
+//! Names the reasons why a subscription's connection ended, and what each means for the next.
 
 use meshwork::{cause::with_causes, rpc::code_name};
 use tonic::{Code, Status};
@@ -14,7 +14,7 @@ pub(super) enum Stop {
     Retry(String),
     /// This service's own store, which may be well again soon.
     Store(String),
-    /// To be read again from the cursors, which somebody has moved.
+    /// The cursors were moved: read again from there.
     Again,
     /// This instance is shutting down.
     WriterClosed,

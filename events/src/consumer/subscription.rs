@@ -1,4 +1,4 @@
-//! The consumer side: reads a source's log and submits it to the write side, batch by batch.
+//! The consumer side reads a source's log and submits it to the write side, batch by batch.
 //!
 //! The subscription holds no state of its own that matters: whatever happens, it starts again from the cursors in the
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
@@ -29,8 +29,9 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use super::{
-    MAX_UNREAD_AGE, Past, Progress, SubscriptionState, group,
-    membership::Membership,
+    MAX_UNREAD_AGE, Past, Progress, SubscriptionState,
+    consumer_group::Member,
+    group,
     progress::ReaderProgress,
     reader::{Reader, STOPPED_PAUSE},
     report,
@@ -47,7 +48,7 @@ use crate::{
 /// source's return.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
-/// A running subscription. Dropped, it is aborted; [`stop`](Self::stop) also waits for its end.
+/// A running subscription. Dropping it aborts it; [`stop`](Self::stop) also waits for its end.
 pub struct Subscription {
     source: &'static str,
     group: String,
@@ -82,17 +83,17 @@ impl Subscription {
         self.source
     }
 
-    /// Who reads.
+    /// The group that reads.
     pub fn group(&self) -> &str {
         &self.group
     }
 
-    /// How far its group has come.
+    /// The progress of its group.
     pub fn progress(&self) -> &Progress {
         self.past.progress()
     }
 
-    /// Whether position tokens are of the past that it has read.
+    /// Checks position tokens against the past that it has read.
     pub fn past(&self) -> &Past {
         &self.past
     }
@@ -150,7 +151,7 @@ impl<D: Decider, T: Transport> Reading<D, T> {
         let database = outbox.database().clone();
         let named = cursor_name(&database, source.name, &source.group, &own, &conditioner);
         let Some(cursor) = stopping.run_until_cancelled(named).await else { return };
-        let mut membership = outbox.memberships().join(cursor.clone(), sender);
+        let mut member = outbox.consumer_groups().join(cursor.clone(), sender);
         let followed = follow(database.clone(), cursor.clone(), progress.clone(), again.clone());
         let (name, told, failing) = (source.name, progress.clone(), BTreeMap::new());
         let reported = report::run(database, cursor.clone(), name, &source.group, &told, &conditioner);
@@ -158,7 +159,7 @@ impl<D: Decider, T: Transport> Reading<D, T> {
             Reader { client, outbox, writer, source: source.clone(), cursor, progress, own, failing, again };
         let reading = async {
             // A batch under way is either committed or not; both are fine, because the cursor says which.
-            let running = AssertUnwindSafe(read(&mut reader, &mut membership)).catch_unwind();
+            let running = AssertUnwindSafe(read(&mut reader, &mut member)).catch_unwind();
             let ended = tokio::select! {
                 () = stopping.cancelled() => Ok(()),
                 ended = running => ended,
@@ -166,13 +167,13 @@ impl<D: Decider, T: Transport> Reading<D, T> {
             };
             let problem = match ended {
                 Err(_) => "a defect: the code that reads events panicked",
-                Ok(()) => "what it needs has ended: the writer, or its membership of the group",
+                Ok(()) => "what it needs has ended: the writer, or its membership in the group",
             };
             if !stopping.is_cancelled() {
                 tracing::error!(source = name, problem, "the subscription is stopped");
                 reader.own.set_state(SubscriptionState::Stopped(problem.to_owned()));
             }
-            membership.leave().await;
+            member.leave().await;
             // If it has ended by itself, how it stands is told until somebody stops it.
             stopping.cancelled().await;
         };
@@ -212,7 +213,7 @@ async fn cursor_name(
     }
 }
 
-async fn read<D, T>(reader: &mut Reader<D, T>, membership: &mut Membership)
+async fn read<D, T>(reader: &mut Reader<D, T>, member: &mut Member)
 where
     D: Decider,
     T: Transport,
@@ -221,7 +222,7 @@ where
     let mut backoff = BACKOFF;
     loop {
         let before = reader.progress.snapshot().applied;
-        let stop = reader.read(&mut membership.partitions).await;
+        let stop = reader.read(&mut member.partitions).await;
         // Not by having connected: a batch that fails each time must not be repeated without a pause.
         if reader.progress.snapshot().applied != before {
             backoff.reset();
@@ -290,10 +291,10 @@ fn stopped<D: Decider, T>(reader: &Reader<D, T>, error: &str, problem: &str) {
 /// What other processes fold into the same database is progress here too; and where a cursor was set back, as by a restore
 /// of this service's database, it is read `again` from there, although no event may come to show it.
 async fn follow(database: Database, cursor: CursorName, progress: Progress, again: Arc<Notify>) -> Infallible {
-    let Some(peers) = database.peers() else { return pending().await };
-    let mut heard = peers.heard(Topic::Log);
+    let Some(notifier) = database.notifier() else { return pending().await };
+    let mut notified = notifier.subscribe(Topic::Log);
     loop {
-        heard.changed().await.expect("the database is held here");
+        notified.changed().await.expect("the database is held here");
         let before = progress.snapshot().applied;
         match cursor::load(&database, &cursor).await {
             Ok(cursors) => {

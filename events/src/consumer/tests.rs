@@ -89,15 +89,17 @@ impl Decider for Seen {
 
     async fn save(&self, tx: &mut dyn Transaction, changed: &[((u32, u64), ())]) -> Result<(), StoreError> {
         let rows = changed.iter().map(|((p, n), ())| [i64::from(*p).into(), (*n as i64).into()]);
-        tx.execute(Sql::new("insert into seen (partition, position) values ").rows(rows)).await.map(drop)
+        tx.execute(Sql::new("insert into seen (partition, position) ").values(rows)).await.map(drop)
     }
 }
 
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     suits: 1,
-    sql: "create table seen (partition bigint not null, position bigint not null check (position < 1000000),
-              primary key (partition, position))",
+    statements: &["
+create table seen (partition bigint not null, position bigint not null check (position < 1000000),
+              primary key (partition, position))
+"],
 }];
 
 fn decode(event: &Event) -> Result<(u32, u64), MalformedEvent> {

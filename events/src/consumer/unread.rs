@@ -1,4 +1,4 @@
-//! Since when there are events that were not processed: how far behind a reader is in time, and not only in numbers.
+//! Tracks since when there are unread events: how far a reader is behind in time, and not only in numbers.
 //!
 //! The age of an event counts from when it was decided, if the reader has it in hand, and else from when the reader learnt
 //! that it is there. Pure: times come with the calls.
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::outbox::{PARTITIONS, Position};
 
 /// Marks that are kept for each partition. A reader that is further behind than these tell counts newer events as old as the
-/// last of them, which its health has been told of long before.
+/// last of them, which its health has long reported.
 const MAX_MARKS: usize = 32;
 
 /// What is unread, by partition.

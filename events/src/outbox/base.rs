@@ -1,4 +1,4 @@
-//! Where the partitions of a log begin.
+//! The base of a partition: where it begins after pruning.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ pub(crate) struct Base {
     pub(crate) event_id: String,
 }
 
-/// Where partitions begin, of which something was pruned.
+/// The bases of the partitions that were pruned.
 pub(super) async fn bases(database: &Database) -> Result<BTreeMap<u32, Base>, StoreError> {
     let rows = database.read(Sql::new("select partition, position, event_id from outbox_base")).await?;
     let base = |row: &Row| {

@@ -1,4 +1,4 @@
-//! The rpcs that serve an outbox to subscribers.
+//! Serves an outbox to subscribers over gRPC.
 
 use std::pin::Pin;
 

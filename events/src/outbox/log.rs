@@ -1,12 +1,13 @@
-//! The state of an open log, shared by the handles on it and by the tasks that look after it.
+//! Holds the state of an open log, which its handles and its own tasks share.
 
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
 };
 
 use meshwork::{contract::meshwork::event::v1::Event, health::Condition};
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
@@ -20,7 +21,7 @@ use super::{
     tail::{Published, Tail},
 };
 use crate::{
-    consumer::{Memberships, Progress},
+    consumer::{ConsumerGroups, Progress},
     store::{Database, Sql, StoreError, signed},
 };
 
@@ -43,7 +44,7 @@ pub(super) struct Log {
     /// Events were committed that cannot be published before others are read.
     pub(super) behind: Arc<Notify>,
     pub(super) catching_up: JoinHandle<()>,
-    pub(super) memberships: Memberships,
+    pub(super) consumer_groups: ConsumerGroups,
     /// Of those who read into this store: by source and group.
     pub(super) progress: Mutex<BTreeMap<(String, String), Progress>>,
     pub(super) condition: Condition,
@@ -80,8 +81,8 @@ impl Log {
     /// Whether the log in the database still has the events that were published last, and is of this store.
     pub(super) async fn verify(&self, published: &[LogPoint]) -> Result<(), StoreError> {
         let point = |LogPoint { at, .. }: &LogPoint| [i64::from(at.partition).into(), signed(at.position).into()];
-        let select = Sql::new("with published (partition, position) as (values ")
-            .rows(published.iter().map(point))
+        let select = Sql::new("with published (partition, position) as (")
+            .values(published.iter().map(point))
             .push(") select published.partition, coalesce(next, 1), (select store_id from store), coalesce(event_id, '') ")
             .push("from published left join outbox_head on outbox_head.partition = published.partition ")
             .push("left join outbox on outbox.partition = published.partition and outbox.position = published.position");
@@ -161,17 +162,17 @@ impl Log {
 
     pub(super) fn unread(&self) -> MutexGuard<'_, Option<String>> {
         // It is replaced as a whole.
-        self.unread.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unread.lock()
     }
 
     pub(super) fn tail(&self) -> MutexGuard<'_, Tail> {
         // A tail that another thread left in the middle of a push is still a contiguous run.
-        self.tail.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tail.lock()
     }
 
     pub(super) fn observers(&self) -> MutexGuard<'_, Vec<Observer>> {
         // An observer that has panicked has taken nothing from the others.
-        self.observers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.observers.lock()
     }
 }
 

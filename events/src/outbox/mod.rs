@@ -1,23 +1,25 @@
-//! The log of one store, which others read in order from any position: appended to in the transaction of the change, published after its commit.
+//! The outbox is the log of one store, which other services read in order from any position. Events are appended in the
+//! transaction of the change, and published after its commit.
 //!
 //! Positions come from a counter row for each partition, taken under its lock at the end of the transaction: they are
 //! gap-free and in commit order, which a plain sequence is not (marten #1629, commanded/eventstore #3).
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError, Weak},
+    sync::{Arc, OnceLock, Weak},
 };
 
 use meshwork::{
     contract::meshwork::event::v1::Event,
     health::{Condition, Conditioner},
 };
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
 use crate::{
-    consumer::{Memberships, Progress, cursor_name},
+    consumer::{ConsumerGroups, Progress, cursor_name},
     store::{Database, Sql, StoreError, Topic, Transaction, signed},
     writer::cursor,
 };
@@ -70,11 +72,11 @@ pub struct Outbox {
 pub struct OutboxError(#[from] StoreError);
 
 impl Outbox {
-    /// Brings the tables of log and cursors up to date and reads where the log stands. The database is `owner`'s, a service,
-    /// from now on; other tables in it are of the component `owner`, or of one that begins with `owner_`.
+    /// Brings the tables of log and cursors up to date and reads the heads of the log. From now on the database belongs to the
+    /// service `owner`; other tables in it are of the component `owner`, or of one that begins with `owner_`.
     ///
     /// # Errors
-    /// [`OutboxError`] if the database fails, or is another service's.
+    /// [`OutboxError`] if the database fails, or belongs to another service.
     pub async fn open(database: Database, owner: &str) -> Result<Self, OutboxError> {
         owner::check_unopened(&database, owner).await?;
         database.migrate("event", MIGRATIONS).await?;
@@ -90,7 +92,7 @@ impl Outbox {
         let behind = Arc::new(Notify::new());
         let watched = behind.clone();
         let conditioner = Conditioner::default();
-        let heard = database.peers().map(|peers| peers.heard(Topic::Log));
+        let notified = database.notifier().map(|notifier| notifier.subscribe(Topic::Log));
         let inner = Arc::new_cyclic(|inner: &Weak<Log>| Log {
             store_id,
             place,
@@ -99,9 +101,9 @@ impl Outbox {
             went_back: OnceLock::new(),
             observers: Mutex::default(),
             unread: Mutex::default(),
-            catching_up: tokio::spawn(tasks::catch_up(inner.clone(), heard, behind.clone())),
+            catching_up: tokio::spawn(tasks::catch_up(inner.clone(), notified, behind.clone())),
             behind,
-            memberships: Memberships::new(database.clone()),
+            consumer_groups: ConsumerGroups::new(database.clone()),
             progress: Mutex::default(),
             condition: conditioner.condition(),
             watching: tokio::spawn(tasks::watch_over(inner.clone(), conditioner, watched)),
@@ -115,12 +117,12 @@ impl Outbox {
         &self.inner.database
     }
 
-    /// The id of the store, made when it was created. Another id means other data.
+    /// The id that the store was given when it was created. Another id means other data.
     pub fn store_id(&self) -> &str {
         &self.inner.store_id
     }
 
-    /// Where the store is: another place with the same id is a copy.
+    /// The place of the store: another place with the same id is a copy.
     pub fn place(&self) -> &str {
         &self.inner.place
     }
@@ -152,25 +154,25 @@ impl Outbox {
         self.inner.check_not_set_back()
     }
 
-    /// Shows every event to `observer` once it is committed, by whatever process: each once, in order of its partition, from
-    /// now on. For waking whoever waits for a change; it is called while events are published, so it must not wait itself.
+    /// Calls `observer` with every event that any process commits from now on: once for each event, in order of its partition.
+    /// It serves to wake tasks that wait for a change; it runs while events are published, so it must not block.
     pub fn observe(&self, observer: impl Fn(&Event) + Send + Sync + 'static) {
         self.inner.observers().push(Box::new(observer));
     }
 
-    /// Whether the store is well: it answers, can be written, and is its own.
+    /// The condition of the store: whether it answers, can be written, and is still the one that was opened.
     pub fn condition(&self) -> Condition {
         self.inner.condition.clone()
     }
 
     /// How far a group that reads into this store has come with a source; one for all of its readers in this process.
     pub(crate) fn progress(&self, source: &str, group: &str) -> Progress {
-        let mut progress = self.inner.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut progress = self.inner.progress.lock();
         progress.entry((source.to_owned(), group.to_owned())).or_default().clone()
     }
 
-    /// How far a group has folded the log of `source` into this store, by partition. A group that is not known gets a name for
-    /// its cursors by that, as if it had begun to read.
+    /// The positions up to which a group has folded the log of `source` into this store, by partition. This gives an unknown
+    /// group a name for its cursors, as if it had begun to read.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -186,8 +188,8 @@ impl Outbox {
         Ok(folded)
     }
 
-    pub(crate) fn memberships(&self) -> &Memberships {
-        &self.inner.memberships
+    pub(crate) fn consumer_groups(&self) -> &ConsumerGroups {
+        &self.inner.consumer_groups
     }
 
     /// The last position of every partition that was published here.
@@ -224,8 +226,8 @@ impl Outbox {
         let partitions: Vec<u32> = events.iter().map(partition).collect();
         let mut heads: BTreeMap<u32, u64> = partitions.iter().map(|partition| (*partition, 1)).collect();
         let lock = Sql::new(SELECT_HEADS)
-            .push(" where partition in ")
-            .list(heads.keys().map(|partition| i64::from(*partition)))
+            .push(" where partition ")
+            .in_list(heads.keys().map(|partition| i64::from(*partition)))
             .push(" order by partition")
             .push(tx.for_update());
         let locked = tx.fetch(lock).await?;
@@ -267,18 +269,18 @@ impl Outbox {
             return Err(StoreError::EventTooLarge { event_type, bytes, limit: MAX_EVENT_BYTES });
         }
 
-        let moved = Sql::new("insert into outbox_head (partition, next) values ")
-            .rows(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
+        let moved = Sql::new("insert into outbox_head (partition, next) ")
+            .values(heads.iter().map(|(partition, next)| [i64::from(*partition).into(), signed(*next).into()]))
             .push(" on conflict (partition) do update set next = excluded.next");
         tx.execute(moved).await?;
         for chunk in appended.chunks(MAX_INSERT_ROWS) {
-            let insert = Sql::new(format!("insert into outbox ({}) values ", row::COLUMNS));
-            tx.execute(insert.rows(chunk.iter().map(row::values))).await?;
+            let insert = Sql::new(format!("insert into outbox ({}) ", row::COLUMNS));
+            tx.execute(insert.values(chunk.iter().map(row::values))).await?;
         }
         Ok(appended)
     }
 
-    /// Looks for events that nobody will publish, as those of a commit whose answer was lost.
+    /// Looks for events that no commit will publish, such as those of a commit whose answer was lost.
     pub(crate) fn look_behind(&self) {
         self.inner.behind.notify_one();
     }
@@ -287,14 +289,14 @@ impl Outbox {
     pub(crate) fn publish(&self, events: Vec<Event>) {
         if !events.is_empty() {
             self.inner.publish(events);
-            self.tell_peers();
+            self.notify_others();
         }
     }
 
-    /// Tells the other processes on this database that there was a commit that concerns them.
-    pub(crate) fn tell_peers(&self) {
-        if let Some(peers) = self.inner.database.peers() {
-            peers.tell(Topic::Log);
+    /// Notifies the other processes on this database of a commit that concerns them.
+    pub(crate) fn notify_others(&self) {
+        if let Some(notifier) = self.inner.database.notifier() {
+            notifier.notify(Topic::Log);
         }
     }
 }

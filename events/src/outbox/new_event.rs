@@ -1,4 +1,4 @@
-//! What a decider says has happened.
+//! An event as a decider returns it.
 
 use prost::{Message, Name};
 use uuid::Uuid;
@@ -10,7 +10,7 @@ pub struct NewEvent {
     pub partition_key: [u8; 16],
     /// The kind of thing it happened to.
     pub aggregate_type: &'static str,
-    /// Which one.
+    /// The id of that thing.
     pub aggregate_id: String,
     /// The aggregate's version after it, from 1.
     pub aggregate_version: u64,

@@ -1,7 +1,7 @@
-//! Whose database this is: one service's, said in a row that is checked whenever it is opened.
+//! Keeps a database to one service: a row names its owner, and every open checks it.
 //!
 //! Two services that share a database share its log, its cursors and its members' rows, and each takes the other's events
-//! away (NServiceBus.NHibernate #117). A database of 0.1 does not say whose it is: its tables do.
+//! away (NServiceBus.NHibernate #117). A database of 0.1 has no such row; its tables show the owner.
 
 use uuid::Uuid;
 
@@ -37,8 +37,8 @@ pub(super) async fn check_unopened(database: &Database, owner: &str) -> Result<(
 pub(super) async fn claim(database: &Database, owner: &str) -> Result<String, StoreError> {
     let mut tx = database.begin().await?;
     // Instances that open a new database together agree on the first; another service waits here, and finds it.
-    let insert = Sql::new("insert into store (\"only\", store_id, owner) values ")
-        .rows([[1.into(), Uuid::now_v7().to_string().into(), owner.into()]])
+    let insert = Sql::new("insert into store (\"only\", store_id, owner) ")
+        .values([[1.into(), Uuid::now_v7().to_string().into(), owner.into()]])
         .push(" on conflict (\"only\") do nothing");
     tx.execute(insert).await?;
     let select = Sql::new("select store_id, owner from store").push(tx.for_update());
@@ -98,7 +98,7 @@ mod tests {
         let place = engine.place();
         let database = place.open().await;
         database.migrate("event", &MIGRATIONS[..3]).await.expect("as 0.1 makes it");
-        let table = Migration { version: 1, suits: 1, sql: "create table customer_order (order_id text)" };
+        let table = Migration { version: 1, suits: 1, statements: &["create table customer_order (order_id text)"] };
         database.migrate("order", &[table]).await.expect("its own table");
         Outbox::open(database.clone(), "query").await.map(drop).expect_err("it is another's");
         let select = Sql::new("select max(version) from schema_version where component = 'event'");

@@ -1,18 +1,19 @@
-//! The head of a row's partition, read with the row: whoever has seen all up to there has seen the row as it is.
+//! Reads the head of a row's partition together with the row: a reader that has seen all events up to there has seen the row
+//! as it is.
 
 use uuid::Uuid;
 
 use super::{LogPoint, Position};
 use crate::store::{Row, StoreError};
 
-/// What to select from `outbox_head`, for [`point`].
+/// The columns to select from `outbox_head`, for [`point`].
 pub const HEAD_COLUMNS: &str = "outbox_head.partition, next - 1, \
      coalesce((select event_id from outbox where outbox.partition = outbox_head.partition and position = next - 1), '')";
 
 /// Reads [`HEAD_COLUMNS`], of which `column` is the first.
 ///
 /// # Errors
-/// [`StoreError::Decode`] if that is not what is there.
+/// [`StoreError::Decode`] if the row has other columns.
 pub fn point(row: &Row, column: usize) -> Result<LogPoint, StoreError> {
     let partition =
         u32::try_from(row.int(column)?).map_err(|_| StoreError::Decode { column, expected: "a partition" })?;

@@ -1,4 +1,4 @@
-//! Where in a log: partitions, positions, and the token that carries one to a reader.
+//! Places in a log: partitions, positions, and the token that carries one to a reader.
 
 use std::hash::Hasher as _;
 
@@ -8,7 +8,7 @@ use meshwork::{
 };
 use uuid::Uuid;
 
-/// How many partitions every log has. Fixed: the partition of a key must never change.
+/// The number of partitions of every log. It is fixed: the partition of a key must never change.
 pub const PARTITIONS: u32 = 16;
 
 /// The partition of all events with this partition key: FNV-1a of its 16 bytes, modulo [`PARTITIONS`].
@@ -31,7 +31,7 @@ pub struct Position {
 /// position to another event later; no event has its id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogPoint {
-    /// Where.
+    /// The position.
     pub at: Position,
     /// The event there. `None`: before the first.
     pub event_id: Option<Uuid>,

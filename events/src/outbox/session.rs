@@ -1,4 +1,4 @@
-//! One subscriber's stream: which partitions it reads, from where, and on how much credit.
+//! A session is one subscriber's stream: it knows which partitions the subscriber reads, from where, and on how much credit.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

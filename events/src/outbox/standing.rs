@@ -1,4 +1,4 @@
-//! What stands at a position of the log, and where its partitions end.
+//! Looks up what stands at a position of the log, and where its partitions end.
 
 use std::collections::BTreeMap;
 

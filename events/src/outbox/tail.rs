@@ -1,7 +1,7 @@
-//! The last events of every partition, in memory, so that a subscriber that keeps up costs no query.
+//! Keeps the last events of every partition in memory, so that a subscriber that keeps up costs no query.
 //!
-//! Only a cache of the log: it holds a contiguous run for each partition or nothing, and whoever asks for what it does
-//! not hold reads the database. Pure; [`Outbox`](super::Outbox) guards it with a lock.
+//! It is only a cache of the log: it holds a contiguous run for each partition or nothing, and a subscriber that wants what it
+//! does not hold reads the database. Pure; [`Outbox`](super::Outbox) guards it with a lock.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -17,7 +17,7 @@ const CAPACITY: usize = 1024;
 pub(super) enum Published {
     /// It is the head of its partition.
     Now,
-    /// It was published already: read from the database, or by whoever is faster.
+    /// It was published already: read from the database, or by a faster writer.
     Before,
     /// Events before it are missing: they, and it, must be read from the database.
     Gap,

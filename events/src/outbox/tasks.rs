@@ -1,4 +1,4 @@
-//! What the log does by itself: it looks after its store, and reads what others commit.
+//! The log's own tasks: they check its store, and read what other processes commit.
 
 use std::{
     sync::{Arc, Weak},
@@ -62,12 +62,12 @@ pub(super) async fn watch_over(log: Weak<Log>, conditioner: Conditioner, behind:
 
 /// Reads what others commit: other processes, whose word it waits for, and writers of this one that have published in
 /// another order than they committed. Owned by [`Log`], which aborts it; at rest it holds nothing open.
-pub(super) async fn catch_up(log: Weak<Log>, mut heard: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
+pub(super) async fn catch_up(log: Weak<Log>, mut notified: Option<watch::Receiver<()>>, behind: Arc<Notify>) {
     loop {
         let told = async {
-            match &mut heard {
+            match &mut notified {
                 // An error says that the database is closed: so is the log.
-                Some(heard) => heard.changed().await.is_ok(),
+                Some(notified) => notified.changed().await.is_ok(),
                 None => std::future::pending().await,
             }
         };

@@ -1,4 +1,4 @@
-//! What an engine is to the rest: a store, and a transaction on it.
+//! The traits that a database engine implements: a store, and a transaction on it.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::{
     error::StoreError,
     migration::Migration,
-    peers::Peers,
+    notifier::Notifier,
     sql::{Row, Sql},
 };
 
@@ -30,11 +30,11 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the database answers, can be written, and is the one that was opened.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Where the database is, so that two copies of one, which have the same contents, are told apart. Empty: not known.
+    /// The place of the database, which tells two copies with the same contents apart. Empty: not known.
     async fn place(&self) -> Result<String, StoreError>;
 
-    /// The other processes on this database; `None` where there cannot be any.
-    fn peers(&self) -> Option<&Peers> {
+    /// The line to the other processes on this database; `None` where there cannot be any.
+    fn notifier(&self) -> Option<&Notifier> {
         None
     }
 }

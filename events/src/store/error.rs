@@ -1,10 +1,10 @@
-//! Why a store, or a statement, failed; and what may be shown of its URL.
+//! The errors of stores and statements, and what of a URL they may show.
 
-/// Who changes tables here.
+/// The program's name for its changes of tables.
 pub(super) const PROGRAM: &str = concat!("Meshwork ", env!("CARGO_PKG_VERSION"));
 
 impl StoreError {
-    /// Whether it is about the store as a whole, and not about what was asked of it.
+    /// Whether the error concerns the store as a whole, and not only the request.
     pub fn is_about_the_store(&self) -> bool {
         matches!(self, Self::Unavailable(_) | Self::CommitUnknown(_) | Self::Replaced { .. } | Self::WentBack { .. })
     }
@@ -50,12 +50,12 @@ pub enum StoreError {
         /// The head that subscribers know.
         published: u64,
     },
-    /// The database is another service's.
+    /// The database belongs to another service.
     #[error("the database belongs to the service {owner:?}: give {by:?} a database of its own")]
     Owned {
-        /// Whose it is.
+        /// The service that owns it.
         owner: String,
-        /// Who has opened it.
+        /// The service that has opened it.
         by: String,
     },
     /// Two services have kept their data in one database, and have taken each other's events.
@@ -64,9 +64,9 @@ pub enum StoreError {
          {by:?}: README, \"One database for each service\", says how to part them"
     )]
     Shared {
-        /// Who has tables in it.
+        /// The services that have tables in it.
         services: String,
-        /// Who has opened it.
+        /// The service that has opened it.
         by: String,
     },
     /// A newer program has changed the tables in a way that this one cannot work with.
@@ -75,11 +75,11 @@ pub enum StoreError {
          version {known}, and {oldest} is the oldest that suits"
     )]
     TooNew {
-        /// Whose tables.
+        /// The component that has the tables.
         component: String,
         /// The version in the database.
         found: i64,
-        /// Who made it so.
+        /// The program that made the change.
         program: String,
         /// The version that this program knows.
         known: i64,
@@ -92,7 +92,7 @@ pub enum StoreError {
     /// The code between the reads and the writes panicked, which is a defect. Nothing has changed.
     #[error("a defect: the code that decides or stores has panicked")]
     Panicked,
-    /// An event that no subscriber could be sent: a message has 4 MiB at most.
+    /// The event is too large for any subscriber: a message has 4 MiB at most.
     #[error("an event {event_type} has {bytes} bytes, of which it may have {limit}")]
     EventTooLarge {
         /// Its type.
@@ -127,7 +127,7 @@ pub enum StoreError {
     Open {
         /// The database file, or the URL without its password.
         path: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },

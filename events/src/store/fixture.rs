@@ -1,4 +1,4 @@
-//! Databases for this crate's tests.
+//! Makes databases for this crate's tests.
 
 pub(crate) use meshwork_fixture::{Cluster, Engine, Place, on_both_stores};
 

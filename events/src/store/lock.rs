@@ -1,4 +1,4 @@
-//! A SQLite file that one process holds at a time.
+//! Locks a SQLite file, so that one process holds it at a time.
 
 use std::{
     collections::BTreeSet,
@@ -6,14 +6,14 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::Path,
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep};
 
-/// A process that was just killed holds its locks until the kernel has taken it down; whoever starts it again at once waits
-/// this long for that.
+/// A process that was just killed holds its locks until the kernel has taken it down; a process that is started at once in
+/// its place waits this long for that.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
@@ -30,7 +30,7 @@ pub(super) struct DatabaseLock {
 }
 
 impl DatabaseLock {
-    /// Takes the lock, making an empty file if it is missing; `None` if somebody else keeps it for longer than a second.
+    /// Takes the lock, making an empty file if it is missing; `None` if another process keeps it for longer than a second.
     ///
     /// # Errors
     /// The file cannot be made or locked.
@@ -63,7 +63,7 @@ impl Drop for DatabaseLock {
 
 fn databases() -> MutexGuard<'static, BTreeSet<(u64, u64)>> {
     // Each step leaves a whole set.
-    DATABASES.lock().unwrap_or_else(PoisonError::into_inner)
+    DATABASES.lock()
 }
 
 fn id(found: &Metadata) -> (u64, u64) {

@@ -1,9 +1,10 @@
-//! One database from one URL, behind one small trait.
+//! The store opens one database from one URL, behind one small trait.
 //!
 //! A store runs statements ([`Sql`]) in a [`Transaction`] or on its read pool, and knows what differs between engines:
 //! how rows are locked, and which errors are a [`StoreError::Conflict`] that goes away by repeating the transaction.
-//! Statements are written once, in the subset that SQLite and PostgreSQL share: `bigint`, `text` and `bytea` columns,
-//! `insert ... on conflict`. It refuses to be an ORM.
+//! Statements are written once, in the subset that SQLite and PostgreSQL share: columns of numbers, texts and bytes,
+//! `insert ... on conflict`. What the engines write differently is a typed part of the statement, never a word of its text that
+//! is looked for. It refuses to be an ORM.
 
 mod engine;
 mod error;
@@ -11,7 +12,7 @@ mod error;
 mod lock;
 mod migrate;
 mod migration;
-mod peers;
+mod notifier;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod sql;
@@ -25,7 +26,7 @@ pub(crate) mod fixture;
 pub use engine::{Database, Store, Transaction};
 pub use error::{Cause, StoreError, shown};
 pub use migration::Migration;
-pub use peers::{Peers, Topic};
+pub use notifier::{Notifier, Topic};
 pub(crate) use sql::signed;
 pub use sql::{Row, Sql, Value};
 #[cfg(feature = "sqlite")]

@@ -1,10 +1,8 @@
 //! Statements and rows, independent of the engine.
 //!
-//! [`Sql`] builds text and arguments side by side, so that no value ever becomes part of the text. It also notes which
-//! parameters are a list or rows: an engine with arrays passes those as one parameter for each column, so that the text,
-//! and with it the prepared statement, stays the same however many there are.
-
-use std::ops::Range;
+//! [`Sql`] keeps text and values apart, so that no value ever becomes part of the text. It also knows which values are a list
+//! or rows: an engine with arrays passes those as one parameter for each column, so that the text, and with it the prepared
+//! statement, stays the same whatever their number.
 
 use uuid::Uuid;
 
@@ -69,115 +67,132 @@ impl From<Option<Uuid>> for Value {
     }
 }
 
-/// A statement under construction: text with `?` parameters, and their arguments.
+/// A statement under construction: text, and between it what engines write differently.
 ///
-/// Plain `?`, because SQLite looks a numbered or named parameter up among all before it: a statement of 5,000 would take
-/// quadratic time. A `?` in the text that is no parameter is not allowed.
+/// Text is passed on as it is; the engine writes the parameters. A `?` in the text, outside of quotes, is not allowed: to
+/// SQLite it would be a parameter.
 ///
 /// ```
 /// use meshwork_events::store::Sql;
 ///
-/// let sql = Sql::new("select name from customer where customer_id in ").list([1, 2]).push(" and limit_minor > ").arg(5);
+/// let sql = Sql::new("select name from customer where customer_id ").in_list([1, 2]).push(" and limit_minor > ").arg(5);
 /// assert_eq!(sql.text(), "select name from customer where customer_id in (?, ?) and limit_minor > ?");
 /// ```
 #[derive(Clone, Debug)]
 pub struct Sql {
-    text: String,
-    args: Vec<Value>,
-    bulks: Vec<Bulk>,
+    parts: Vec<Part>,
 }
 
-/// A list, or the rows of an insert: where it stands in the text, and how many arguments it has.
+/// A part of a statement.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Bulk {
-    pub(super) text: Range<usize>,
-    pub(super) args: usize,
-    pub(super) shape: Shape,
-}
-
-/// What a [`Bulk`] is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shape {
-    /// What a column is compared with.
-    List,
-    /// Rows of so many columns.
-    Rows(usize),
+pub(super) enum Part {
+    Text(String),
+    /// One parameter.
+    Arg(Value),
+    /// What the column before it is compared with.
+    InList(Vec<Value>),
+    /// The rows of an insert, one after the other.
+    Values {
+        width: usize,
+        values: Vec<Value>,
+    },
 }
 
 impl Sql {
     /// Starts with text.
     pub fn new(text: impl Into<String>) -> Self {
-        Self { text: text.into(), args: Vec::new(), bulks: Vec::new() }
+        Self { parts: vec![Part::Text(text.into())] }
     }
 
     /// Appends text. Never a value that came from outside: that is what [`arg`](Self::arg) is for.
     #[must_use]
     pub fn push(mut self, text: &str) -> Self {
-        self.text.push_str(text);
+        match self.parts.last_mut() {
+            Some(Part::Text(before)) => before.push_str(text),
+            Some(Part::Arg(_) | Part::InList(_) | Part::Values { .. }) | None => {
+                self.parts.push(Part::Text(text.to_owned()));
+            }
+        }
         self
     }
 
     /// Appends a parameter and its argument.
     #[must_use]
     pub fn arg(mut self, value: impl Into<Value>) -> Self {
-        self.push_arg(value.into());
+        self.parts.push(Part::Arg(value.into()));
         self
     }
 
-    /// Appends `(?, ?, ...)`, one parameter for each value; the text before it ends in `in `. The values must not be empty,
-    /// and are all of one type.
+    /// Appends that the column, with which the text before it ends, is one of `values`: `in (?, ?, ...)` in SQLite's words.
+    /// The values must not be empty, and are all of one type.
     #[must_use]
-    pub fn list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
-        let start = (self.text.len(), self.args.len());
-        self.push_list(values.into_iter().map(Into::into));
-        self.note_bulk(start, Shape::List);
+    pub fn in_list<V: Into<Value>>(mut self, values: impl IntoIterator<Item = V>) -> Self {
+        self.parts.push(Part::InList(values.into_iter().map(Into::into).collect()));
         self
     }
 
-    /// Appends `(?, ?), (?, ?), ...`, the rows of a multi-row insert; the text before it ends in `values `. There must be a
-    /// row, and each column is of one type.
+    /// Appends the rows of a multi-row insert: `values (?, ?), (?, ?), ...` in SQLite's words. There must be a row, and each
+    /// column is of one type.
     #[must_use]
-    pub fn rows<const N: usize>(mut self, rows: impl IntoIterator<Item = [Value; N]>) -> Self {
-        let start = (self.text.len(), self.args.len());
-        for (index, row) in rows.into_iter().enumerate() {
-            if index > 0 {
-                self.text.push_str(", ");
-            }
-            self.push_list(row);
-        }
-        self.note_bulk(start, Shape::Rows(N));
+    pub fn values<const N: usize>(mut self, rows: impl IntoIterator<Item = [Value; N]>) -> Self {
+        self.parts.push(Part::Values { width: N, values: rows.into_iter().flatten().collect() });
         self
     }
 
-    /// The statement's text.
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Text with a `?` for each argument, the arguments, and which of them are bulks, in order.
-    pub(super) fn into_parts(self) -> (String, Vec<Value>, Vec<Bulk>) {
-        (self.text, self.args, self.bulks)
-    }
-
-    fn note_bulk(&mut self, (text, args): (usize, usize), shape: Shape) {
-        self.bulks.push(Bulk { text: text..self.text.len(), args: self.args.len() - args, shape });
-    }
-
-    fn push_list(&mut self, values: impl IntoIterator<Item = Value>) {
-        self.text.push('(');
-        for (index, value) in values.into_iter().enumerate() {
-            if index > 0 {
-                self.text.push_str(", ");
+    /// The statement's text, with a `?` for each value: the form that SQLite takes. Plain `?`, because SQLite looks a numbered
+    /// or named parameter up among all before it: a statement of 5,000 would take quadratic time.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(part) => text.push_str(part),
+                Part::Arg(_) => text.push('?'),
+                Part::InList(values) => {
+                    text.push_str("in ");
+                    push_marks(&mut text, values.len());
+                }
+                Part::Values { width, values } => {
+                    text.push_str("values ");
+                    for row in 0..values.len() / width {
+                        if row > 0 {
+                            text.push_str(", ");
+                        }
+                        push_marks(&mut text, *width);
+                    }
+                }
             }
-            self.push_arg(value);
         }
-        self.text.push(')');
+        text
     }
 
-    fn push_arg(&mut self, value: Value) {
-        self.args.push(value);
-        self.text.push('?');
+    /// The values, in the order of the `?` in [`text`](Self::text).
+    #[cfg(feature = "sqlite")]
+    pub(super) fn into_args(self) -> Vec<Value> {
+        let mut args = Vec::new();
+        for part in self.parts {
+            match part {
+                Part::Text(_) => {}
+                Part::Arg(value) => args.push(value),
+                Part::InList(values) | Part::Values { values, .. } => args.extend(values),
+            }
+        }
+        args
     }
+
+    /// The parts, for an engine that writes them in a form of its own.
+    #[cfg(feature = "postgres")]
+    pub(super) fn into_parts(self) -> Vec<Part> {
+        self.parts
+    }
+}
+
+/// Appends `(?, ?, ...)`.
+fn push_marks(text: &mut String, count: usize) {
+    text.push('(');
+    for index in 0..count {
+        text.push_str(if index > 0 { ", ?" } else { "?" });
+    }
+    text.push(')');
 }
 
 /// A row of a result, by column index.

@@ -1,7 +1,7 @@
-//! The embedded store: a SQLite file of one process.
+//! The embedded store is a SQLite file of one process.
 //!
-//! One writer connection with `begin immediate` (so that nothing ever waits for a lock in the middle of a transaction),
-//! readers beside it, and checkpoints by a thread of their own, off the writer's path. Two locks keep a second process out,
+//! It has one writer connection with `begin immediate` (so that nothing ever waits for a lock in the middle of a transaction),
+//! readers beside it, and a thread for checkpoints, off the writer's path. Two locks keep a second process out,
 //! where SQLite's own would let it in and fail later, at random: one on the database, and for programs of 0.1 one on a file
 //! beside it.
 //!
@@ -12,7 +12,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex as ShortMutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
@@ -22,6 +22,7 @@ use std::{
 
 use async_trait::async_trait;
 use meshwork::file_lock::FileLock;
+use parking_lot::Mutex as ShortMutex;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, ToSql, params_from_iter,
     types::{ToSqlOutput, ValueRef},
@@ -151,12 +152,12 @@ impl Store for Sqlite {
     async fn read(&self, sql: Sql) -> Result<Vec<Row>, StoreError> {
         let (readers, path, files) = (self.readers.clone(), self.path.clone(), self.files.clone());
         let read = move || {
-            let kept = readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let kept = readers.lock().pop();
             let connection = kept.map_or_else(|| connect(&path, OpenFlags::empty()), Ok).map_err(classify)?;
             let rows = fetch(&connection, sql);
             // Afterwards, since a connection that was just made may be one to another file.
             files.check()?;
-            let mut readers = readers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut readers = readers.lock();
             if readers.len() < KEPT_READERS {
                 readers.push(connection);
             }
@@ -167,7 +168,7 @@ impl Store for Sqlite {
 
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError> {
         // Under the name `bytea` SQLite would read the column as numeric.
-        migrate::run(self.begin().await?, component, migrations, |sql| sql.replace("bytea", "blob")).await
+        migrate::run(self.begin().await?, component, migrations, "blob").await
     }
 
     async fn place(&self) -> Result<String, StoreError> {
@@ -229,9 +230,8 @@ impl Drop for SqliteTransaction {
 #[async_trait]
 impl Transaction for SqliteTransaction {
     async fn execute(&mut self, sql: Sql) -> Result<u64, StoreError> {
-        let (text, args, _) = sql.into_parts();
-        let mut statement = self.writer.prepare_cached(&text).map_err(classify)?;
-        let changed = self.noted(statement.execute(params_from_iter(args)))?;
+        let mut statement = self.writer.prepare_cached(&sql.text()).map_err(classify)?;
+        let changed = self.noted(statement.execute(params_from_iter(sql.into_args())))?;
         Ok(changed as u64)
     }
 
@@ -264,10 +264,9 @@ impl ToSql for Value {
 }
 
 fn fetch(connection: &Connection, sql: Sql) -> Result<Vec<Row>, StoreError> {
-    let (text, args, _) = sql.into_parts();
-    let mut statement = connection.prepare_cached(&text).map_err(classify)?;
+    let mut statement = connection.prepare_cached(&sql.text()).map_err(classify)?;
     let columns = statement.column_count();
-    let mut rows = statement.query(params_from_iter(args)).map_err(classify)?;
+    let mut rows = statement.query(params_from_iter(sql.into_args())).map_err(classify)?;
     let mut fetched = Vec::new();
     while let Some(row) = rows.next().map_err(classify)? {
         let value = |column| row.get_ref(column).map_err(classify).and_then(|value| owned(column, value));
@@ -288,7 +287,7 @@ fn owned(column: usize, value: ValueRef<'_>) -> Result<Value, StoreError> {
     }
 }
 
-/// Only whoever opens the store may make the file: with no flag of `SQLITE_OPEN_CREATE` a missing one is an error.
+/// Only opening the store may make the file: with no flag of `SQLITE_OPEN_CREATE` a missing one is an error.
 fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     let flags = flags | OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;

@@ -1,4 +1,4 @@
-//! One batch in one transaction: claim cursors, load rows, decide in memory, write what changed.
+//! Runs one batch in one transaction: claims cursors, loads rows, decides in memory, writes what changed.
 
 use std::{
     collections::BTreeSet,
@@ -43,7 +43,7 @@ pub(super) async fn run<D: Decider>(
 
     let points: Vec<_> = events.iter().map(LogPoint::of).collect();
     if batch.cursors.have_moved() {
-        outbox.tell_peers();
+        outbox.notify_others();
     }
     outbox.publish(events);
     if !changed.is_empty() {

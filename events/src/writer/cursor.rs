@@ -1,8 +1,8 @@
-//! How far this store has folded the logs of others: the fence that makes effects happen once.
+//! Cursors record how far this store has folded other services' logs, and are the fence that makes effects happen once.
 //!
 //! A batch that covers (after, through] may take effect only if the cursor stands at `after`, checked and moved in the
-//! transaction of the effects, under the row's lock. Whoever comes second (a repeat, a zombie, another instance) finds
-//! the cursor elsewhere and is fenced.
+//! transaction of the effects, under the row's lock. A second batch (a repeat, or one of a zombie or another
+//! instance) finds the cursor elsewhere and is fenced.
 //!
 //! A cursor also says which event stands where it stands, so that the source can tell whether what was folded is its past.
 //! Programs of 0.1 move the position alone; the event is then not known, until the source says it again.
@@ -120,13 +120,10 @@ pub(crate) async fn save<'a>(
             signed(cursor.position).into(),
         ]
     });
-    let upsert =
-        Sql::new("insert into cursor (source, partition, store_id, position, event_id, event_position) values ")
-            .rows(rows)
-            .push(" on conflict (source, partition) do update set store_id = excluded.store_id, ")
-            .push(
-                "position = excluded.position, event_id = excluded.event_id, event_position = excluded.event_position",
-            );
+    let upsert = Sql::new("insert into cursor (source, partition, store_id, position, event_id, event_position) ")
+        .values(rows)
+        .push(" on conflict (source, partition) do update set store_id = excluded.store_id, ")
+        .push("position = excluded.position, event_id = excluded.event_id, event_position = excluded.event_position");
     tx.execute(upsert).await.map(drop)
 }
 
@@ -142,8 +139,8 @@ pub(crate) async fn lock(
     }
     // Where there is no row there is no lock, and two instances that begin together would both be first.
     let none = |partition: &u32| [name.into(), i64::from(*partition).into(), "".into(), 0.into()];
-    let insert = Sql::new("insert into cursor (source, partition, store_id, position) values ")
-        .rows(partitions.iter().map(none))
+    let insert = Sql::new("insert into cursor (source, partition, store_id, position) ")
+        .values(partitions.iter().map(none))
         .push(" on conflict (source, partition) do nothing");
     tx.execute(insert).await?;
     lock_rows(tx, name, partitions).await
@@ -151,8 +148,8 @@ pub(crate) async fn lock(
 
 async fn lock_rows(tx: &mut dyn Transaction, name: &str, partitions: &[u32]) -> Result<Vec<(u32, Cursor)>, StoreError> {
     let select = select(name)
-        .push(" and partition in ")
-        .list(partitions.iter().copied().map(i64::from))
+        .push(" and partition ")
+        .in_list(partitions.iter().copied().map(i64::from))
         .push(" order by partition")
         .push(tx.for_update());
     rows(&tx.fetch(select).await?)

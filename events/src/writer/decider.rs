@@ -1,4 +1,4 @@
-//! What a service supplies to the write side: which rows an input touches, and one pure function that decides.
+//! A decider is what a service supplies to the write side: which rows an input touches, and one pure function that decides.
 //!
 //! `decide` has no I/O, clock or randomness: ids and times come with the input. The pattern is Jérémie Chassaing's
 //! "functional event sourcing decider"; rows take the place of the folded state.

@@ -1,4 +1,4 @@
-//! A job on its way through the loop: inputs that take effect together, and who waits for their answer.
+//! A job on its way through the loop: inputs that take effect together, and where their answer goes.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::{outbox::LogPoint, store::StoreError};
 pub struct Applied<R> {
     /// What the decider answered.
     pub reply: R,
-    /// Where the last event of this input stands. `None` if nothing happened.
+    /// The point of this input's last event. `None` if nothing happened.
     pub point: Option<LogPoint>,
 }
 

@@ -1,15 +1,12 @@
-//! The loop that gathers inputs while the last commit runs, and commits them as one batch.
+//! Runs the loop, which gathers inputs while the last commit runs, and commits them as one batch.
 //!
 //! There is no linger: an input that comes alone is committed alone, and the busier the service, the larger its batches.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
 use meshwork::trace;
+use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
     sync::{mpsc, oneshot},
@@ -56,7 +53,7 @@ impl<D: Decider> Writer<D> {
         let (jobs, queue) = mpsc::channel(MAX_QUEUED_JOBS);
         let closing = CancellationToken::new();
         let (handle, closed) = (Handle::current(), closing.clone());
-        let embedded = outbox.database().peers().is_none();
+        let embedded = outbox.database().notifier().is_none();
         let run = run(outbox, decider, queue, closed);
         // On a thread of its own, if the store is embedded: its statements run on the thread that awaits them. To a server's
         // answers the way there is only longer.
@@ -88,7 +85,7 @@ impl<D: Decider> Writer<D> {
     /// Commits what is in the queue, and ends.
     pub async fn close(&self) {
         self.closing.cancel();
-        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self.task.lock().take();
         if let Some(task) = task {
             // An error is a panic; it was reported by the panic hook.
             let _ = task.await;

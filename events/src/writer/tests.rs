@@ -34,7 +34,9 @@ struct Overdrawn;
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     suits: 1,
-    sql: "create table account (name text not null primary key check (name <> 'broken'), balance bigint not null)",
+    statements: &[
+        "create table account (name text not null primary key check (name <> 'broken'), balance bigint not null)",
+    ],
 }];
 
 impl Decider for Accounts {
@@ -65,7 +67,7 @@ impl Decider for Accounts {
         tx: &mut dyn Transaction,
         keys: &[&'static str],
     ) -> Result<Vec<(&'static str, i64)>, StoreError> {
-        let select = Sql::new("select name, balance from account where name in ").list(keys.iter().copied());
+        let select = Sql::new("select name, balance from account where name ").in_list(keys.iter().copied());
         let rows = tx.fetch(select.push(" order by name").push(tx.for_update())).await?;
         rows.iter()
             .map(|row| {
@@ -76,8 +78,8 @@ impl Decider for Accounts {
     }
 
     async fn save(&self, tx: &mut dyn Transaction, changed: &[(&'static str, i64)]) -> Result<(), StoreError> {
-        let upsert = Sql::new("insert into account (name, balance) values ")
-            .rows(changed.iter().map(|(name, balance)| [(*name).into(), (*balance).into()]))
+        let upsert = Sql::new("insert into account (name, balance) ")
+            .values(changed.iter().map(|(name, balance)| [(*name).into(), (*balance).into()]))
             .push(" on conflict (name) do update set balance = excluded.balance");
         tx.execute(upsert).await.map(drop)
     }

@@ -5,10 +5,10 @@ use std::{
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 
@@ -57,7 +57,7 @@ impl Instance {
 
     /// From its next start on it is one of these programs.
     pub fn move_to(&self, programs: &Programs) {
-        *self.program.lock().unwrap_or_else(PoisonError::into_inner) = programs.of(self.service);
+        *self.program.lock() = programs.of(self.service);
     }
 
     /// Others reach it through an address whose connections can be [cut](Self::cut) and [stalled](Self::stall).
@@ -121,7 +121,7 @@ impl Instance {
         let log = log.map_err(|source: io::Error| Error::Folder { path: self.log.clone(), source })?;
         let listened = async { Ok(if self.fronted { Some(Front::listen().await?) } else { None }) };
         let front = listened.await.map_err(Error::Port)?;
-        let (program, before) = self.program.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (program, before) = self.program.lock().clone();
         let advertise = front.as_ref().map(|front| front.address().to_string());
         let advertise = advertise.iter().flat_map(|address| ["--advertise", address]);
         let args: Vec<&str> = before.iter().chain(&self.flags).map(String::as_str).chain(advertise).collect();
@@ -191,6 +191,6 @@ impl Instance {
     }
 
     fn with<T>(&self, work: impl FnOnce(&mut Option<Running>) -> T) -> T {
-        work(&mut self.running.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.running.lock())
     }
 }

@@ -17,8 +17,8 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
 
     let orders = ids(|key| if let Key::Order(id) = key { Some(*id) } else { None });
     for ids in orders.chunks(MAX_ROWS_PER_STATEMENT) {
-        let sql = Sql::new(format!("select {ORDER_COLUMNS} from customer_order where order_id in "))
-            .list(ids.iter().copied())
+        let sql = Sql::new(format!("select {ORDER_COLUMNS} from customer_order where order_id "))
+            .in_list(ids.iter().copied())
             .push(" order by order_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -30,8 +30,8 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     let requests = ids(|key| if let Key::Request(id) = key { Some(*id) } else { None });
     for ids in requests.chunks(MAX_ROWS_PER_STATEMENT) {
         // Without a lock: these columns never change.
-        let sql = Sql::new("select request_id, order_id, body_hash from customer_order where request_id in ")
-            .list(ids.iter().copied());
+        let sql = Sql::new("select request_id, order_id, body_hash from customer_order where request_id ")
+            .in_list(ids.iter().copied());
         for row in tx.fetch(sql).await? {
             rows.push((Key::Request(row.uuid(0)?), Row::Request { order_id: row.uuid(1)?, body_hash: row.int(2)? }));
         }
@@ -51,9 +51,9 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
     for orders in orders.chunks(MAX_ROWS_PER_STATEMENT) {
         let sql = Sql::new(
             "insert into customer_order (order_id, customer_id, partition, currency, total_minor, state, reason, \
-             version, request_id, body_hash, create_time_ms, update_time_ms, deadline_ms) values ",
+             version, request_id, body_hash, create_time_ms, update_time_ms, deadline_ms) ",
         )
-        .rows(orders.iter().copied().map(values))
+        .values(orders.iter().copied().map(values))
         .push(
             " on conflict (order_id) do update set state = excluded.state, reason = excluded.reason, \
              version = excluded.version, update_time_ms = excluded.update_time_ms",

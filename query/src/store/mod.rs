@@ -22,10 +22,11 @@ pub(crate) use write::{delete_customers, delete_orders, load, save};
 pub(crate) const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     suits: 1,
-    sql: "
+    statements: &[
+        "
 create table order_view (
-    order_id bytea primary key,
-    customer_id bytea not null,
+    order_id {bytes} primary key,
+    customer_id {bytes} not null,
     -- these three are null until OrderCreated was seen
     currency text,
     total_minor bigint,
@@ -37,11 +38,13 @@ create table order_view (
     -- its last event in the order service's log
     partition bigint not null,
     position bigint not null
-);
-create index order_view_by_customer on order_view (customer_id, state, order_id);
-create index order_view_by_state on order_view (state, order_id);
+)
+",
+        "create index order_view_by_customer on order_view (customer_id, state, order_id)",
+        "create index order_view_by_state on order_view (state, order_id)",
+        "
 create table customer_view (
-    customer_id bytea primary key,
+    customer_id {bytes} primary key,
     -- these two are null until CustomerCreated was seen
     name text,
     create_time_ms bigint,
@@ -51,7 +54,9 @@ create table customer_view (
     limit_position bigint not null,
     available_minor bigint,
     position bigint not null
-)",
+)
+",
+    ],
 }];
 
 /// The schema's history where several processes share the view: there the watchers of each look for what the others have
@@ -59,7 +64,7 @@ create table customer_view (
 pub(crate) const SHARED_MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     suits: 1,
-    sql: "create index order_view_by_position on order_view (partition, position)",
+    statements: &["create index order_view_by_position on order_view (partition, position)"],
 }];
 
 #[cfg(test)]

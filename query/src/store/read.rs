@@ -139,8 +139,8 @@ pub(crate) async fn customer_names(
     store: &dyn Store,
     customer_ids: impl IntoIterator<Item = Uuid>,
 ) -> Result<Vec<(Uuid, String)>, StoreError> {
-    let sql = Sql::new("select customer_id, name from customer_view where name is not null and customer_id in ");
-    let rows = store.read(sql.list(customer_ids)).await?;
+    let sql = Sql::new("select customer_id, name from customer_view where name is not null and customer_id ");
+    let rows = store.read(sql.in_list(customer_ids)).await?;
     rows.iter().map(|row| Ok((row.uuid(0)?, row.text(1)?.to_owned()))).collect()
 }
 

@@ -29,8 +29,8 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
     }
     let mut rows = Vec::with_capacity(keys.len());
     for ids in orders.chunks(MAX_ROWS_PER_STATEMENT) {
-        let sql = Sql::new(format!("select {ORDER_COLUMNS} from order_view o where o.order_id in "))
-            .list(ids.iter().copied())
+        let sql = Sql::new(format!("select {ORDER_COLUMNS} from order_view o where o.order_id "))
+            .in_list(ids.iter().copied())
             .push(" order by o.order_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -38,8 +38,8 @@ pub(crate) async fn load(tx: &mut dyn Transaction, keys: &[Key]) -> Result<Vec<(
         }
     }
     for ids in customers.chunks(MAX_ROWS_PER_STATEMENT) {
-        let sql = Sql::new(format!("select {CUSTOMER_COLUMNS} from customer_view c where c.customer_id in "))
-            .list(ids.iter().copied())
+        let sql = Sql::new(format!("select {CUSTOMER_COLUMNS} from customer_view c where c.customer_id "))
+            .in_list(ids.iter().copied())
             .push(" order by c.customer_id")
             .push(tx.for_update());
         for row in tx.fetch(sql).await? {
@@ -73,17 +73,17 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
 
 /// Deletes orders of the view.
 pub(crate) async fn delete_orders(tx: &mut dyn Transaction, ids: &[Uuid]) -> Result<(), StoreError> {
-    delete(tx, "delete from order_view where order_id in ", ids).await
+    delete(tx, "delete from order_view where order_id ", ids).await
 }
 
 /// Deletes customers of the view.
 pub(crate) async fn delete_customers(tx: &mut dyn Transaction, ids: &[Uuid]) -> Result<(), StoreError> {
-    delete(tx, "delete from customer_view where customer_id in ", ids).await
+    delete(tx, "delete from customer_view where customer_id ", ids).await
 }
 
 async fn delete(tx: &mut dyn Transaction, from: &'static str, ids: &[Uuid]) -> Result<(), StoreError> {
     for ids in ids.chunks(MAX_ROWS_PER_STATEMENT) {
-        tx.execute(Sql::new(from).list(ids.iter().copied())).await?;
+        tx.execute(Sql::new(from).in_list(ids.iter().copied())).await?;
     }
     Ok(())
 }
@@ -91,9 +91,9 @@ async fn delete(tx: &mut dyn Transaction, from: &'static str, ids: &[Uuid]) -> R
 fn upsert_orders(rows: &[(Uuid, &OrderRow)]) -> Sql {
     Sql::new(
         "insert into order_view (order_id, customer_id, currency, total_minor, create_time_ms, state, reason, \
-         update_time_ms, partition, position) values ",
+         update_time_ms, partition, position) ",
     )
-    .rows(rows.iter().map(|(id, row)| {
+    .values(rows.iter().map(|(id, row)| {
         let total = row.created.map(|created| created.total);
         [
             Value::from(*id),
@@ -118,9 +118,9 @@ fn upsert_orders(rows: &[(Uuid, &OrderRow)]) -> Sql {
 fn upsert_customers(rows: &[(Uuid, &CustomerRow)]) -> Sql {
     Sql::new(
         "insert into customer_view (customer_id, name, create_time_ms, currency, limit_minor, limit_position, \
-         available_minor, position) values ",
+         available_minor, position) ",
     )
-    .rows(rows.iter().map(|(id, row)| {
+    .values(rows.iter().map(|(id, row)| {
         let currency = row.available.or(row.limit).map(Amount::currency);
         [
             Value::from(*id),

@@ -19,7 +19,7 @@ const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// Tells `hub` what is folded into the view, as `progress` of the order service's events shows it, until it is dropped.
 pub(crate) async fn follow(database: &Database, hub: &Hub, progress: &Progress) -> Infallible {
-    let is_shared = database.peers().is_some();
+    let is_shared = database.notifier().is_some();
     let mut progress = progress.watch();
     let mut was_diverged = false;
     loop {

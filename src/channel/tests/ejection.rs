@@ -127,8 +127,8 @@ async fn failed_calls(bench: &Arc<Bench>) -> usize {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_accepts_and_never_answers_fails_a_few_calls() {
     let bench = Arc::new(Bench::new(&["silent", "b", "c"]));
-    let held = std::sync::Mutex::new(Vec::new());
-    let silent = answering(&bench, "silent", move |respond| held.lock().expect("no panic").push(respond));
+    let held = parking_lot::Mutex::new(Vec::new());
+    let silent = answering(&bench, "silent", move |respond| held.lock().push(respond));
     let _hosts = [bench.host("b"), bench.host("c")];
     until_ready(&bench, "b").await;
 
@@ -141,10 +141,10 @@ async fn an_endpoint_that_accepts_and_never_answers_fails_a_few_calls() {
 #[tokio::test(start_paused = true)]
 async fn an_endpoint_that_sends_headers_and_falls_silent_has_failed_its_call_once() {
     let bench = Bench::new(&["a"]);
-    let held = std::sync::Mutex::new(Vec::new());
+    let held = parking_lot::Mutex::new(Vec::new());
     let silent = answering(&bench, "a", move |mut respond| {
         let body = begin(&mut respond);
-        held.lock().expect("no panic").push((respond, body));
+        held.lock().push((respond, body));
     });
     until_known(&bench).await;
     let mut request = Request::new(String::new());

@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll},
@@ -17,6 +17,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use http::uri::PathAndQuery;
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf},
     sync::{Notify, mpsc, watch},
@@ -103,7 +104,7 @@ impl Net {
         let net = self.clone();
         Connector::new(move |address: Arc<str>| {
             net.0.attempts.fetch_add(1, Ordering::SeqCst);
-            let listener = net.0.listeners.lock().expect("no panic").get(&*address).cloned();
+            let listener = net.0.listeners.lock().get(&*address).cloned();
             let writes = net.0.writes.clone();
             async move {
                 let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
@@ -117,7 +118,7 @@ impl Net {
     /// Who listens at an address from now on.
     pub(crate) fn listen(&self, address: &str) -> Incoming {
         let (connections, incoming) = mpsc::unbounded_channel();
-        self.0.listeners.lock().expect("no panic").insert(address.to_owned(), connections);
+        self.0.listeners.lock().insert(address.to_owned(), connections);
         incoming
     }
 
@@ -163,12 +164,12 @@ impl Host {
 
     /// Every call takes this long.
     pub(crate) fn set_delay(&self, delay: Duration) {
-        *self.echo.state.delay.lock().expect("no panic") = delay;
+        *self.echo.state.delay.lock() = delay;
     }
 
     /// Whom [`PASS_ON`] asks.
     pub(crate) fn set_downstream(&self, downstream: Channel) {
-        *self.echo.state.downstream.lock().expect("no panic") = Some(downstream);
+        *self.echo.state.downstream.lock() = Some(downstream);
     }
 
     /// How many calls it has begun.
@@ -214,7 +215,7 @@ impl NamedService for Echo {
 
 impl Echo {
     async fn unary(&self, path: &str, request: Request<String>) -> Result<Response<String>, Status> {
-        let delay = *self.state.delay.lock().expect("no panic");
+        let delay = *self.state.delay.lock();
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }
@@ -227,7 +228,7 @@ impl Echo {
             return Err(status);
         }
         if path == PASS_ON {
-            let downstream = self.state.downstream.lock().expect("no panic").clone();
+            let downstream = self.state.downstream.lock().clone();
             let mut client = tonic::client::Grpc::new(downstream.expect("set by the test"));
             client.ready().await?;
             return client.unary(request, PathAndQuery::from_static(WHO), ProstCodec::default()).await;

@@ -3,11 +3,9 @@
 //! Registries of one epoch are one store behind several addresses. To register at a second of them would fence the lease that
 //! the first has given, because it is the same instance of the same store.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::discovery::RegistryState;
@@ -51,12 +49,12 @@ impl Gate {
 
     /// The instance is in the store of this epoch through this registry, or about to be.
     pub(super) fn hold(&self, epoch: &str) {
-        self.holders.lock().unwrap_or_else(PoisonError::into_inner).insert(epoch.to_owned(), self.index);
+        self.holders.lock().insert(epoch.to_owned(), self.index);
     }
 
     /// Whether it is this instance itself that has taken a lease away from this registry's task: through another registry.
     pub(super) fn was_taken_by_ourselves(&self, epoch: &str) -> bool {
-        let holders = self.holders.lock().unwrap_or_else(PoisonError::into_inner);
+        let holders = self.holders.lock();
         holders.get(epoch).is_some_and(|holder| *holder != self.index)
     }
 }

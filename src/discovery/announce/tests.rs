@@ -313,14 +313,14 @@ async fn a_drain_is_told_to_all_registries_and_waits_for_those_that_are_there() 
         state.life += 1;
     });
     tokio::time::sleep(TTL).await;
-    let seen = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let seen = Arc::new(parking_lot::Mutex::new(Vec::new()));
     let noted = seen.clone();
     let note: Seen = Box::new(move |announced| {
-        noted.lock().expect("held for a moment").push(announced.status);
+        noted.lock().push(announced.status);
         Box::pin(std::future::ready(()))
     });
     soon(announcers.set_status(InstanceStatus::Draining, &note)).await;
-    assert_eq!(*seen.lock().expect("held for a moment"), [InstanceStatus::Draining]);
+    assert_eq!(*seen.lock(), [InstanceStatus::Draining]);
 
     registries[1].change(|state| state.away = false);
     registries[1].until(|state| state.statuses() == [InstanceStatus::Draining]).await;

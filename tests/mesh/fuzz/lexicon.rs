@@ -3,11 +3,9 @@
 //! A fuzzer that guesses ids and tokens is turned away at the door. This one remembers those that answers carry, by the
 //! name of their field, so that its calls get as far as those of an honest caller who then does something else.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-};
+use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use prost_reflect::{DynamicMessage, ReflectMessage as _, Value};
 use rand::{Rng, RngExt as _, seq::IndexedRandom as _};
 
@@ -44,13 +42,13 @@ impl Lexicon {
 
     /// A text for a field, if any is known.
     pub(super) fn word(&self, field: &str, rng: &mut impl Rng) -> Option<String> {
-        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = self.0.lock();
         words.get(field).and_then(|words| words.choose(rng).cloned())
     }
 
     /// A text of any field.
     pub(super) fn any(&self, rng: &mut impl Rng) -> Option<String> {
-        let words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let words = self.0.lock();
         let all: Vec<_> = words.values().flatten().collect();
         all.choose(rng).map(|word| (*word).clone())
     }
@@ -76,7 +74,7 @@ impl Lexicon {
     }
 
     fn add(&self, field: &str, word: &str, place: usize) {
-        let mut words = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut words = self.0.lock();
         let words = words.entry(field.to_owned()).or_default();
         if words.iter().any(|known| known == word) {
         } else if words.len() < MAX_WORDS {

@@ -13,7 +13,7 @@ use std::{
     env,
     panic::{self, PanicHookInfo},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -35,6 +35,7 @@ use meshwork_shop::contract::shop::{
     order::v1::OrderState,
     query::v1::{GetOrderRequest, GetProjectionStatusRequest, ProjectionState},
 };
+use parking_lot::Mutex;
 use prost::Message as _;
 use prost_reflect::{DescriptorPool, DynamicMessage, MethodDescriptor};
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -97,10 +98,10 @@ async fn every_rpc_survives_hostile_callers_and_the_mesh_still_serves(engine: En
     let callers: JoinSet<_> = (0..CALLERS).map(|_| attack.clone().run()).collect();
     callers.join_all().await;
 
-    let harms = attack.harms.lock().expect("no caller panicked").clone();
+    let harms = attack.harms.lock().clone();
     assert!(harms.is_empty(), "{} calls did harm:\n\n{}", harms.len(), harms[..harms.len().min(SHOWN)].join("\n\n"));
     let methods: BTreeSet<_> = attack.targets.iter().map(|target| target.method.full_name().to_owned()).collect();
-    let answered = attack.answered.lock().expect("no caller panicked").clone();
+    let answered = attack.answered.lock().clone();
     assert_eq!(answered, methods, "every method that is served was asked and has answered");
     for service in ["customer", "order"] {
         adopt_own_store(&shop, service).await;
@@ -120,7 +121,7 @@ impl Attack {
             let call = Call::hostile(seed, method, &self.lexicon);
             let harm = |what: &str| {
                 let harm = format!("{what}\nseed {seed}, {}\n{call:?}", method.full_name());
-                self.harms.lock().expect("no caller panicked").push(harm);
+                self.harms.lock().push(harm);
             };
             match timeout(STUCK, peer.send(&call)).await {
                 Err(_) => harm("the call is stuck"),
@@ -132,7 +133,7 @@ impl Attack {
                         harm(&format!("{what}: {answer:?}"));
                     }
                     self.learn(method, &answer.body, seed);
-                    self.answered.lock().expect("no caller panicked").insert(method.full_name().to_owned());
+                    self.answered.lock().insert(method.full_name().to_owned());
                 }
             }
         }
@@ -256,7 +257,7 @@ impl Panics {
         panic::set_hook(Box::new(move |info: &PanicHookInfo<'_>| {
             // A test that fails panics too.
             if info.location().is_none_or(|location| !location.file().starts_with("tests/")) {
-                counted.0.lock().expect("nothing panics under the lock").push(info.to_string());
+                counted.0.lock().push(info.to_string());
             }
             before(info);
         }));
@@ -264,6 +265,6 @@ impl Panics {
     }
 
     fn seen(&self) -> Vec<String> {
-        self.0.lock().expect("nothing panics under the lock").clone()
+        self.0.lock().clone()
     }
 }

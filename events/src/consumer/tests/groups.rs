@@ -22,11 +22,11 @@ async fn a_database_belongs_to_the_first_service_that_opens_it(engine: Engine) {
 }
 
 async fn a_database_of_0_1_belongs_to_the_service_whose_tables_are_in_it(engine: Engine) {
-    let create = |sql| [Migration { version: 1, suits: 1, sql }];
+    let create = |statements| [Migration { version: 1, suits: 1, statements }];
     let place = engine.place();
     let database = place.open().await;
     Outbox::open(database.clone(), "order").await.expect("it is new");
-    database.migrate("order", &create("create table t (a bigint)")).await.expect("its tables");
+    database.migrate("order", &create(&["create table t (a bigint)"])).await.expect("its tables");
     let forget = |database: Database| async move {
         let mut tx = database.begin().await.expect("begun");
         tx.execute(Sql::new("update store set owner = ''")).await.expect("as 0.1 wrote it");
@@ -36,7 +36,7 @@ async fn a_database_of_0_1_belongs_to_the_service_whose_tables_are_in_it(engine:
     assert!(Outbox::open(database.clone(), "customer").await.is_err(), "whoever comes first");
     Outbox::open(database.clone(), "order").await.expect("it is its own");
 
-    database.migrate("customer", &create("create table u (a bigint)")).await.expect("another's tables");
+    database.migrate("customer", &create(&["create table u (a bigint)"])).await.expect("another's tables");
     for forgotten in [false, true] {
         if forgotten {
             forget(database.clone()).await;

@@ -188,7 +188,7 @@ async fn what_was_pruned_is_checked_against_the_base_and_what_cannot_be_checked_
     let mut tx = fixture.producer.database().begin().await.expect("begun");
     tx.execute(Sql::new("delete from outbox where position <= 4")).await.expect("pruned");
     let base = [[i64::from(partition).into(), 4.into(), fourth.as_str().into()]];
-    let note = Sql::new("insert into outbox_base (partition, position, event_id) values ").rows(base);
+    let note = Sql::new("insert into outbox_base (partition, position, event_id) ").values(base);
     tx.execute(note).await.expect("noted");
     tx.commit().await.expect("committed");
     let pruned = reopened(&fixture.producer).await;

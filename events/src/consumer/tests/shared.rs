@@ -1,18 +1,16 @@
 //! What holds when several processes append to one log, or consume into one database. Each `open` of a [`Place`] is as if
 //! by a process of its own.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use sqlx::postgres::PgListener;
 use tokio::{sync::watch, time::timeout};
 
 use super::*;
 use crate::{
-    consumer::membership::{Membership, Memberships},
+    consumer::consumer_group::{ConsumerGroups, Member},
     store::Database,
 };
 
@@ -29,7 +27,7 @@ impl Observed {
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut BTreeMap<u32, Vec<u64>>) -> T) -> T {
-        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&mut self.0.lock())
     }
 
     /// Waits until so many events were seen, and proves that each was seen once, in order.
@@ -120,11 +118,14 @@ async fn a_counter_row_loses_no_event_where_a_plain_sequence_does() {
     let Some(engine) = Engine::postgres() else { return };
     let place = engine.place();
     let database = place.open().await;
-    let schema = "create table entry (position bigint primary key, note text); create sequence plain;
-                  create table counter (next bigint not null); insert into counter values (1);
-                  create function take() returns bigint language sql as
-                  'update counter set next = next + 1 returning next - 1'";
-    database.migrate("entry", &[Migration { version: 1, suits: 1, sql: schema }]).await.expect("the schema");
+    let statements = &[
+        "create table entry (position bigint primary key, note text)",
+        "create sequence plain",
+        "create table counter (next bigint not null)",
+        "insert into counter values (1)",
+        "create function take() returns bigint language sql as 'update counter set next = next + 1 returning next - 1'",
+    ];
+    database.migrate("entry", &[Migration { version: 1, suits: 1, statements }]).await.expect("the schema");
 
     assert_eq!(read_between_two_commits(&database, "take()").await, [1, 2]);
     let mut tx = database.begin().await.expect("begun");
@@ -157,7 +158,7 @@ async fn a_business_transaction_notifies_nobody_so_that_commits_do_not_queue_up(
 }
 
 /// The partitions of members once they are shared out evenly, within `limit`.
-async fn expect_shared_out(members: &[&Membership], limit: Duration) {
+async fn expect_shared_out(members: &[&Member], limit: Duration) {
     let even = async {
         loop {
             let shares: Vec<_> = members.iter().map(|member| member.partitions.borrow().clone()).collect();
@@ -180,7 +181,7 @@ async fn partitions_move_at_once_on_a_clean_leave_and_within_the_lease_on_a_cras
     let place = engine.place();
     let join = || async {
         // The schema comes with the log.
-        Memberships::new(Outbox::open(place.open().await, SOURCE).await.expect("a log").database().clone())
+        ConsumerGroups::new(Outbox::open(place.open().await, SOURCE).await.expect("a log").database().clone())
             .join(SOURCE.into(), watch::Sender::new(BTreeSet::new()))
     };
     let first = join().await;
@@ -308,7 +309,7 @@ async fn a_reader_whose_own_database_went_back_under_it_reads_again_although_no_
         ],
     )
     .await;
-    Outbox::open(fixture.places[1].open().await, CONSUMER).await.expect("another process").tell_peers();
+    Outbox::open(fixture.places[1].open().await, CONSUMER).await.expect("another process").notify_others();
     fixture.expect_all_applied().await;
     subscription.stop().await;
 }
@@ -326,7 +327,7 @@ async fn a_log_in_which_others_have_written_what_cannot_be_read_is_not_well_unti
         .expect("appended");
     tx.execute(Sql::new("update outbox set aggregate_version = -1")).await.expect("damaged");
     tx.commit().await.expect("committed");
-    other.tell_peers();
+    other.notify_others();
     let (mut condition, patience) = (fixture.producer.condition(), Patience::begin());
     let problem = timeout(SOON, condition.until_problem()).await.expect("its health says so");
     assert!(problem.contains("the log cannot be read"), "{problem}");

@@ -1,4 +1,4 @@
-//! How long an answer of the server is waited for.
+//! Bounds the wait for an answer of the server.
 //!
 //! The server bounds its own work (see [`connect`](super::connect)); this bound is for a server, or a network, that does
 //! not answer at all.

@@ -1,4 +1,4 @@
-//! From a URL to a database that is there.
+//! Turns a URL into connect options, and makes the database if it is missing.
 
 use std::time::Duration;
 

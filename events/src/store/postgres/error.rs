@@ -1,4 +1,5 @@
-//! What an error of the server means for whoever was using it. Codes: PostgreSQL's documentation, appendix A.
+//! Classifies the server's errors by what the caller can do about them. The codes are those of PostgreSQL's documentation,
+//! appendix A.
 
 use std::io;
 

@@ -1,11 +1,11 @@
-//! The shared store: a PostgreSQL database of several processes.
+//! The shared store is a PostgreSQL database of several processes.
 //!
 //! It assumes that any connection may end at any time, and any process stand still in the middle of a transaction: every
 //! wait is bounded, on both sides; a transaction that stands still is ended by the server, and its locks with it; and
 //! a connection that turns out to be dead is replaced before anything was lost on it. What cannot be repaired here is the
 //! answer to a commit that never came: that is [`StoreError::CommitUnknown`].
 //!
-//! Connections of one process: [`MAX_WRITERS`] + [`MAX_READERS`] + 2 for wake-ups, opened as they are needed.
+//! One process has at most [`MAX_WRITERS`] + [`MAX_READERS`] connections and 2 for notifications, opened as they are needed.
 
 mod answer;
 mod connect;
@@ -15,11 +15,12 @@ mod wake;
 
 use std::{
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use sqlx::{
     Connection as _, Executor as _, PgConnection, PgPool, Row as _,
     postgres::{PgConnectOptions, PgPoolOptions},
@@ -30,7 +31,7 @@ use self::{
     answer::{ANSWER_TIMEOUT, answered},
     error::{classify, classify_commit, is_lost, is_read_only, is_stale},
 };
-use super::{Migration, Peers, Row, Sql, Store, StoreError, Transaction, migrate};
+use super::{Migration, Notifier, Row, Sql, Store, StoreError, Transaction, migrate};
 
 /// Write transactions at once. A service has one writer in each process; the rest is for what happens beside it.
 const MAX_WRITERS: u32 = 4;
@@ -53,7 +54,7 @@ pub(super) struct Postgres {
     writers: PgPool,
     readers: PgPool,
     demoted: Arc<Demoted>,
-    peers: Arc<Peers>,
+    notifier: Arc<Notifier>,
     wake: JoinHandle<()>,
 }
 
@@ -61,11 +62,11 @@ impl Postgres {
     /// Opens the database of `url`, and makes it if it is missing.
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
         let options = connect::open(url).await?;
-        let peers = Arc::new(Peers::default());
+        let notifier = Arc::new(Notifier::default());
         let demoted = Arc::new(Demoted::default());
         let pool = |max| pool(max, options.clone(), &demoted);
-        let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS), peers.clone()));
-        Ok(Self { writers: pool(MAX_WRITERS), readers: pool(MAX_READERS), demoted, peers, wake })
+        let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS), notifier.clone()));
+        Ok(Self { writers: pool(MAX_WRITERS), readers: pool(MAX_READERS), demoted, notifier, wake })
     }
 
     async fn transaction(&self, answer_timeout: Duration) -> Result<PostgresTransaction, StoreError> {
@@ -119,7 +120,7 @@ fn pool(max_connections: u32, options: PgConnectOptions, demoted: &Arc<Demoted>)
 }
 
 /// A session of a standby, or of a primary that was demoted, is of no use, also for reads: they would be of a past that goes
-/// by. Whoever wants a connection tries again, by the pool's own backoff of at most a second.
+/// by. The caller tries again, by the pool's own backoff of at most a second.
 async fn expect_writable(connection: &mut PgConnection, demoted: &Demoted) -> Result<(), sqlx::Error> {
     let row = connection.fetch_one("show transaction_read_only").await?;
     if row.try_get::<&str, _>(0)? == "off" {
@@ -136,7 +137,7 @@ struct Demoted(Mutex<Option<Instant>>);
 
 impl Demoted {
     fn see(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        *self.0.lock() = Some(Instant::now());
     }
 
     /// Why no connection was to be had: that of the last attempts, where the pool tells only that it waited in vain.
@@ -149,7 +150,7 @@ impl Demoted {
 
     /// Whether a connection of this age was there then.
     fn has_seen(&self, age: Duration) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|seen| seen.elapsed() <= age)
+        self.0.lock().is_some_and(|seen| seen.elapsed() <= age)
     }
 }
 
@@ -187,7 +188,7 @@ impl Store for Postgres {
         tx.execute(Sql::new("set local lock_timeout = 0")).await?;
         tx.execute(Sql::new("set local statement_timeout = 0")).await?;
         tx.execute(Sql::new("select pg_advisory_xact_lock(").arg(MIGRATION_LOCK).push(")")).await?;
-        migrate::run(Box::new(tx), component, migrations, str::to_owned).await
+        migrate::run(Box::new(tx), component, migrations, "bytea").await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -214,8 +215,8 @@ impl Store for Postgres {
         }
     }
 
-    fn peers(&self) -> Option<&Peers> {
-        Some(&self.peers)
+    fn notifier(&self) -> Option<&Notifier> {
+        Some(&self.notifier)
     }
 }
 

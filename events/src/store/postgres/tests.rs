@@ -21,9 +21,9 @@ const MIGRATIONS: &[Migration] = &[
     Migration {
         version: 1,
         suits: 1,
-        sql: "create table thing (id bigint not null primary key, name text, body bytea)",
+        statements: &["create table thing (id bigint not null primary key, name text, body {bytes})"],
     },
-    Migration { version: 2, suits: 1, sql: "insert into thing (id, name) values (1, 'first')" },
+    Migration { version: 2, suits: 1, statements: &["insert into thing (id, name) values (1, 'first')"] },
 ];
 
 struct Fixture {
@@ -50,7 +50,7 @@ async fn names(database: &Database) -> Vec<String> {
 }
 
 fn insert(id: i64, name: &str) -> Sql {
-    Sql::new("insert into thing (id, name) values ").rows([[id.into(), name.into()]])
+    Sql::new("insert into thing (id, name) ").values([[id.into(), name.into()]])
 }
 
 async fn lock(tx: &mut dyn Transaction) -> Result<(), StoreError> {
@@ -82,11 +82,11 @@ async fn values_come_back_as_they_went_in() {
     };
     let rows = [row(i64::MAX, None, Some(vec![0, 255])), row(i64::MIN, Some("ü, \"{}\" \\ null"), None)];
     let mut tx = database.begin().await.expect("begun");
-    let inserted = tx.execute(Sql::new("insert into thing (id, name, body) values ").rows(rows)).await;
+    let inserted = tx.execute(Sql::new("insert into thing (id, name, body) ").values(rows)).await;
     assert_eq!(inserted.expect("inserted"), 2);
     tx.commit().await.expect("committed");
 
-    let select = Sql::new("select id, name, body, 7 from thing where id in ").list([i64::MIN, i64::MAX]);
+    let select = Sql::new("select id, name, body, 7 from thing where id ").in_list([i64::MIN, i64::MAX]);
     let rows = database.read(select.push(" order by id")).await.expect("readable");
     assert_eq!((rows[0].int(0).unwrap(), rows[1].int(0).unwrap()), (i64::MIN, i64::MAX));
     assert_eq!(rows[0].text(1).unwrap(), "ü, \"{}\" \\ null");
@@ -175,19 +175,21 @@ async fn connections_that_the_server_ended_cost_neither_reads_nor_transactions()
 async fn other_processes_hear_a_word_and_whoever_tells_does_not() {
     let Some(Fixture { place, database: one }) = Fixture::new().await else { return };
     let other = place.open().await;
-    let (mine, mut others) = (one.peers().unwrap().heard(Topic::Members), other.peers().unwrap().heard(Topic::Members));
-    // Both have begun to listen once a word of each was heard by the other; before that, "I listen" was a word to oneself.
+    let (mine, mut others) =
+        (one.notifier().unwrap().subscribe(Topic::Members), other.notifier().unwrap().subscribe(Topic::Members));
+    // Both have begun to listen once each has received a notification of the other; a first wake-up may be its own, from when
+    // it began to listen.
     let mut calls = tokio::time::interval(Duration::from_millis(20));
-    let mut heard = mine.clone();
+    let mut received = mine.clone();
     let both = async {
         let (mut one_hears, mut other_hears) = (0, 0);
         while one_hears < 2 || other_hears < 2 {
             tokio::select! {
                 _ = calls.tick() => {
-                    one.peers().unwrap().tell(Topic::Members);
-                    other.peers().unwrap().tell(Topic::Members);
+                    one.notifier().unwrap().notify(Topic::Members);
+                    other.notifier().unwrap().notify(Topic::Members);
                 }
-                _ = heard.changed() => one_hears += 1,
+                _ = received.changed() => one_hears += 1,
                 _ = others.changed() => other_hears += 1,
             }
         }

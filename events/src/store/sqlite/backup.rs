@@ -1,4 +1,4 @@
-//! A copy of a database as it is at one moment, while it is in use.
+//! Copies a database as it is at one moment, while it is in use.
 
 use std::{
     fs::{self, File, OpenOptions},

@@ -1,7 +1,7 @@
-//! Whether the files at a database's path are those that are open.
+//! Checks that the files at a database's path are the open ones.
 //!
-//! A process keeps its files when somebody removes, moves or replaces them, and would go on acknowledging what nobody will
-//! find again (better-sqlite3 #1237). So they are compared, by device and inode, before a transaction begins and before its
+//! A process keeps its files when they are removed, moved or replaced, and would go on acknowledging what cannot be found again
+//! (better-sqlite3 #1237). So they are compared, by device and inode, before a transaction begins and before its
 //! commit is answered; a database or log that became shorter was written over, because SQLite never shrinks the one by itself, and
 //! we keep the other as long as it was.
 
@@ -14,7 +14,7 @@ use std::{
 
 use crate::store::StoreError;
 
-/// The files of an open database: itself, and what SQLite puts beside it in WAL mode and keeps for as long as somebody has it open.
+/// The files of an open database: itself, and what SQLite puts beside it in WAL mode and keeps for as long as it is open.
 pub(super) struct Files {
     database: Found,
     log: Found,

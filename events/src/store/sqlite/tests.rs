@@ -10,7 +10,9 @@ use crate::store::{Database, open};
 const MIGRATIONS: &[Migration] = &[Migration {
     version: 1,
     suits: 1,
-    sql: "create table thing (id bigint not null primary key, name text not null check (name <> 'bad'), more bytea)",
+    statements: &[
+        "create table thing (id bigint not null primary key, name text not null check (name <> 'bad'), more {bytes})",
+    ],
 }];
 
 async fn database(folder: &TempDir) -> Database {
@@ -22,7 +24,7 @@ async fn database(folder: &TempDir) -> Database {
 
 async fn insert(tx: &mut dyn Transaction, id: i64, name: &str) -> Result<u64, StoreError> {
     let row = [id.into(), name.into(), Value::Bytes(None)];
-    tx.execute(Sql::new("insert into thing (id, name, more) values ").rows([row])).await
+    tx.execute(Sql::new("insert into thing (id, name, more) ").values([row])).await
 }
 
 async fn names(database: &Database) -> Vec<String> {
@@ -166,7 +168,8 @@ async fn migrations_run_once_and_in_order() {
     let folder = folder();
     let database = database(&folder).await;
     database.migrate("thing", MIGRATIONS).await.expect("nothing to do");
-    let more = [MIGRATIONS[0], Migration { version: 2, suits: 1, sql: "alter table thing add column extra bigint" }];
+    let more =
+        [MIGRATIONS[0], Migration { version: 2, suits: 1, statements: &["alter table thing add column extra bigint"] }];
     database.migrate("thing", &more).await.expect("one step");
     database.read(Sql::new("select extra from thing")).await.expect("there");
 }
@@ -253,11 +256,11 @@ async fn a_reader_makes_no_file_and_neither_does_whoever_opens_one_in_a_folder_t
 async fn a_schema_that_is_newer_is_refused_unless_it_says_that_it_suits_the_program() {
     let folder = folder();
     let database = database(&folder).await;
-    let extra = |suits| Migration { version: 2, suits, sql: "alter table thing add column extra bigint" };
+    let extra = |suits| Migration { version: 2, suits, statements: &["alter table thing add column extra bigint"] };
     database.migrate("thing", &[MIGRATIONS[0], extra(1)]).await.expect("the newer program's");
     database.migrate("thing", MIGRATIONS).await.expect("it suits");
 
-    let breaking = Migration { version: 3, suits: 3, sql: "drop table thing" };
+    let breaking = Migration { version: 3, suits: 3, statements: &["drop table thing"] };
     database.migrate("thing", &[MIGRATIONS[0], extra(1), breaking]).await.expect("the newest program's");
     let error = database.migrate("thing", MIGRATIONS).await.expect_err("it suits no longer");
     for part in ["version 3", "version 1", "Meshwork 0.1.0"] {

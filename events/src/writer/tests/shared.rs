@@ -191,13 +191,13 @@ impl Decider for Ids {
     }
 
     async fn load(&self, tx: &mut dyn Transaction, keys: &[i64]) -> Result<Vec<(i64, ())>, StoreError> {
-        let rows = tx.fetch(Sql::new("select id from known where id in ").list(keys.iter().copied())).await?;
+        let rows = tx.fetch(Sql::new("select id from known where id ").in_list(keys.iter().copied())).await?;
         rows.iter().map(|row| Ok((row.int(0)?, ()))).collect()
     }
 
     async fn save(&self, tx: &mut dyn Transaction, changed: &[(i64, ())]) -> Result<(), StoreError> {
         let rows = changed.iter().map(|(id, ())| [(*id).into()]);
-        tx.execute(Sql::new("insert into known (id) values ").rows(rows)).await.map(drop)
+        tx.execute(Sql::new("insert into known (id) ").values(rows)).await.map(drop)
     }
 }
 
@@ -208,7 +208,8 @@ async fn batches_that_conflict_are_repeated_until_each_input_is_decided_on_what_
     let place = engine.place();
     let processes = join_all((0..3).map(|_| async {
         let database = place.open().await;
-        let create = Migration { version: 1, suits: 1, sql: "create table known (id bigint not null primary key)" };
+        let create =
+            Migration { version: 1, suits: 1, statements: &["create table known (id bigint not null primary key)"] };
         database.migrate("known", &[create]).await.expect("the schema");
         Writer::start(Outbox::open(database, "known").await.expect("a log"), Arc::new(Ids))
     }))

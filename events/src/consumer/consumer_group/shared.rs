@@ -1,16 +1,17 @@
 //! Members as rows of the consumers' shared database.
 //!
 //! ```text
-//!   join: row, "members!"          the others see a new row, and beat at once
-//!     |   beats every 50 ms        <- who of them moves, lives
-//!     v   300 ms later: a share, "members!"   the others see this one move, and share out anew
-//!   member: a beat each second; reads the rows then, and when told
+//!   join: row, notify              the others see a new row, and send a heartbeat at once
+//!     |   heartbeat every 50 ms    <- a member whose heartbeat moves, lives
+//!     v   300 ms later: assignment, notify    the others see this heartbeat move, and assign anew
+//!   member: a heartbeat each second; reads the rows then, and when notified
 //!     |
-//!     v   leave: row deleted, "members!"      its share is read again within a round trip
+//!     v   leave: row deleted, notify          its partitions are read again within a round trip
 //! ```
 //!
-//! A crash says nothing: the share is read again after the lease, at most six seconds later. Without the introduction a
-//! newcomer would fight for the partitions of those it has not seen move yet, harmless, but slow.
+//! A crash notifies no process: the others read the member's partitions after the lease, at most six seconds later. Without
+//! the introduction a new member would contend for the partitions of members whose heartbeats it has not seen move yet, which
+//! is harmless but slow. The column of the heartbeat is `beat`.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -22,18 +23,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{
-    roster::Roster,
-    share::{hand_out, share},
-};
+use super::assignment::{Assignment, assign};
 use crate::{
-    store::{Database, Peers, Sql, StoreError, Topic},
+    store::{Database, Notifier, Sql, StoreError, Topic},
     writer::CursorName,
 };
 
 /// A fifth of the lease: four may be late or lost.
-const BEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a newcomer waits for the others to move: some round trips through the database on a busy machine.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a new member waits for the others' heartbeats to move: some round trips through the database on a busy machine.
 const INTRODUCTION: Duration = Duration::from_millis(300);
 /// How often it looks, meanwhile.
 const INTRODUCTION_INTERVAL: Duration = Duration::from_millis(50);
@@ -41,22 +39,23 @@ const INTRODUCTION_INTERVAL: Duration = Duration::from_millis(50);
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A member's row, kept alive by a task of its own.
-pub(super) struct Seat {
+pub(super) struct Member {
     leaving: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Seat {
-    /// Joins the readers who share the cursors of this name; its partitions go to `sender`.
-    pub(super) fn take(database: Database, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Self {
+impl Member {
+    /// Joins the group that shares the cursors of this name; its assignments go to `sender`.
+    pub(super) fn join(database: Database, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Self {
         let leaving = CancellationToken::new();
         let member_id = Uuid::now_v7().to_string();
-        let member = Member { database, cursor, roster: Roster::new(member_id.clone()), member_id, sender };
+        let assignment = Assignment::new(member_id.clone());
+        let member = MemberTask { database, cursor, member_id, assignment, sender };
         let task = tokio::spawn(member.run(leaving.clone()));
         Self { leaving, task }
     }
 
-    /// Deletes the row, and tells the others.
+    /// Deletes the row, and notifies the others.
     pub(super) async fn leave(mut self) {
         self.leaving.cancel();
         // An error is a panic; it was reported by the panic hook.
@@ -64,21 +63,21 @@ impl Seat {
     }
 }
 
-impl Drop for Seat {
+impl Drop for Member {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-struct Member {
+struct MemberTask {
     database: Database,
     cursor: CursorName,
     member_id: String,
-    roster: Roster,
+    assignment: Assignment,
     sender: watch::Sender<BTreeSet<u32>>,
 }
 
-impl Member {
+impl MemberTask {
     async fn run(mut self, leaving: CancellationToken) {
         // Not cut off in the middle of a statement, but between two of them.
         tokio::select! {
@@ -88,55 +87,54 @@ impl Member {
         if !matches!(timeout(LEAVE_TIMEOUT, self.delete(&self.member_id, None)).await, Ok(Ok(()))) {
             tracing::debug!(cursor = &*self.cursor, "could not leave in order; the lease will run out");
         }
-        self.peers().tell(Topic::Members);
+        self.notifier().notify(Topic::Members);
     }
 
     async fn stay(&mut self) {
-        let mut heard = self.peers().heard(Topic::Members);
+        let mut notified = self.notifier().subscribe(Topic::Members);
         self.introduce().await;
-        let mut beat_at = Instant::now();
+        let mut heartbeat_at = Instant::now();
         loop {
-            let due = Instant::now() >= beat_at;
+            let due = Instant::now() >= heartbeat_at;
             if due {
-                beat_at = Instant::now() + BEAT_INTERVAL;
+                heartbeat_at = Instant::now() + HEARTBEAT_INTERVAL;
             }
             self.look(due).await;
-            let (rank, members) = self.roster.rank(Instant::now());
-            hand_out(&self.sender, share(rank, members));
+            assign(&self.sender, self.assignment.partitions(Instant::now()));
             if due {
                 self.forget().await;
             }
-            // Both arms are cancel-safe; whoever wakes looks anew.
+            // Both arms are cancel-safe; after either it looks anew.
             tokio::select! {
-                () = tokio::time::sleep_until(beat_at) => {}
-                heard = heard.changed() => heard.expect("the database is held here"),
+                () = tokio::time::sleep_until(heartbeat_at) => {}
+                changed = notified.changed() => changed.expect("the database is held here"),
             }
         }
     }
 
-    /// Lets the others show that they live, before it takes anything from them.
+    /// Lets the others show that they live, before it takes partitions from them.
     async fn introduce(&mut self) {
         let until = Instant::now() + INTRODUCTION;
         self.look(true).await;
-        self.peers().tell(Topic::Members);
-        while self.roster.has_unknown() && Instant::now() < until {
+        self.notifier().notify(Topic::Members);
+        while self.assignment.has_unknown() && Instant::now() < until {
             tokio::time::sleep(INTRODUCTION_INTERVAL).await;
             self.look(true).await;
         }
         self.look(true).await;
-        self.peers().tell(Topic::Members);
+        self.notifier().notify(Topic::Members);
     }
 
-    /// Reads who is there, with a sign of life if one is due or somebody new looks for it. A failure changes nothing: the
-    /// cursors fence whoever is wrong.
+    /// Reads the members' rows, and sends a heartbeat if it is due or a new member looks for it. A failure changes nothing:
+    /// the cursors fence a member that is wrong.
     async fn look(&mut self, due: bool) {
         let looked = async {
             if due {
-                self.beat().await?;
+                self.heartbeat().await?;
             }
             let rows = self.rows().await?;
-            if self.roster.observe(Instant::now(), rows) && !due {
-                self.beat().await?;
+            if self.assignment.observe(Instant::now(), rows) && !due {
+                self.heartbeat().await?;
             }
             Ok::<_, StoreError>(())
         };
@@ -145,11 +143,11 @@ impl Member {
         }
     }
 
-    async fn beat(&self) -> Result<(), StoreError> {
-        let beat = Sql::new("insert into consumer_member (source, member_id, beat) values ")
-            .rows([[(*self.cursor).into(), self.member_id.as_str().into(), 1.into()]])
+    async fn heartbeat(&self) -> Result<(), StoreError> {
+        let upsert = Sql::new("insert into consumer_member (source, member_id, beat) ")
+            .values([[(*self.cursor).into(), self.member_id.as_str().into(), 1.into()]])
             .push(" on conflict (source, member_id) do update set beat = consumer_member.beat + 1");
-        self.write(beat).await
+        self.write(upsert).await
     }
 
     async fn rows(&self) -> Result<Vec<(String, i64)>, StoreError> {
@@ -159,17 +157,17 @@ impl Member {
     }
 
     async fn forget(&self) {
-        for (member_id, beat) in self.roster.forgotten(Instant::now()) {
-            // Unless it has moved meanwhile. A failure is tried again with the next beat.
-            let _ = self.delete(&member_id, Some(beat)).await;
+        for (member_id, heartbeat) in self.assignment.forgotten(Instant::now()) {
+            // Unless it has moved meanwhile. A failure is tried again with the next heartbeat.
+            let _ = self.delete(&member_id, Some(heartbeat)).await;
         }
     }
 
-    async fn delete(&self, member_id: &str, beat: Option<i64>) -> Result<(), StoreError> {
+    async fn delete(&self, member_id: &str, heartbeat: Option<i64>) -> Result<(), StoreError> {
         let delete = Sql::new("delete from consumer_member where source = ").arg(&*self.cursor);
         let delete = delete.push(" and member_id = ").arg(member_id);
-        self.write(match beat {
-            Some(beat) => delete.push(" and beat = ").arg(beat),
+        self.write(match heartbeat {
+            Some(heartbeat) => delete.push(" and beat = ").arg(heartbeat),
             None => delete,
         })
         .await
@@ -181,7 +179,7 @@ impl Member {
         tx.commit().await
     }
 
-    fn peers(&self) -> &Peers {
-        self.database.peers().expect("only a shared database has rows of members")
+    fn notifier(&self) -> &Notifier {
+        self.database.notifier().expect("only a shared database has rows of members")
     }
 }

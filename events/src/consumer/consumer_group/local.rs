@@ -1,19 +1,20 @@
-//! Members as a list in memory: instances of one process share the [`Outbox`](crate::outbox::Outbox), and see each other join
-//! and leave at once.
+//! Members as a list in memory: the instances of one process share the [`Outbox`](crate::outbox::Outbox), and each join and
+//! leave is assigned at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::share::{hand_out, share};
+use super::assignment::{assign, share};
 use crate::writer::CursorName;
 
 /// The members of every group, in the order in which they joined.
 #[derive(Clone, Default)]
-pub(crate) struct Memberships {
+pub(crate) struct Groups {
     inner: Arc<Mutex<Inner>>,
 }
 
@@ -23,46 +24,46 @@ struct Inner {
     groups: BTreeMap<CursorName, BTreeMap<u64, watch::Sender<BTreeSet<u32>>>>,
 }
 
-impl Memberships {
-    /// Joins the readers of a group; dropping the seat leaves.
-    pub(super) fn join(&self, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Seat {
-        let member = self.with(|inner| {
+impl Groups {
+    /// Joins a group; dropping the member leaves it.
+    pub(super) fn join(&self, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Member {
+        let id = self.with(|inner| {
             inner.next_member += 1;
             inner.groups.entry(cursor.clone()).or_default().insert(inner.next_member, sender);
-            inner.share_out(&cursor);
+            inner.assign_all(&cursor);
             inner.next_member
         });
-        Seat { memberships: self.clone(), cursor, member }
+        Member { groups: self.clone(), cursor, id }
     }
 
     fn with<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
-        change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.inner.lock())
     }
 }
 
 impl Inner {
-    fn share_out(&self, cursor: &CursorName) {
+    fn assign_all(&self, cursor: &CursorName) {
         let Some(members) = self.groups.get(cursor) else { return };
         for (rank, sender) in members.values().enumerate() {
-            hand_out(sender, share(rank, members.len()));
+            assign(sender, share(rank, members.len()));
         }
     }
 }
 
-/// One reader's place among the readers of its group.
-pub(super) struct Seat {
-    memberships: Memberships,
+/// A member of a group, as long as it is held.
+pub(super) struct Member {
+    groups: Groups,
     cursor: CursorName,
-    member: u64,
+    id: u64,
 }
 
-impl Drop for Seat {
+impl Drop for Member {
     fn drop(&mut self) {
-        self.memberships.with(|inner| {
+        self.groups.with(|inner| {
             if let Some(members) = inner.groups.get_mut(&self.cursor) {
-                members.remove(&self.member);
+                members.remove(&self.id);
             }
-            inner.share_out(&self.cursor);
+            inner.assign_all(&self.cursor);
         });
     }
 }
@@ -74,12 +75,12 @@ mod tests {
 
     #[test]
     fn every_partition_has_one_reader_while_members_join_and_leave() {
-        let memberships = Memberships::default();
+        let groups = Groups::default();
         let mut members = Vec::new();
         for joining in [true, true, true, false, true, false, false] {
             if joining {
                 let (sender, partitions) = watch::channel(BTreeSet::new());
-                members.push((memberships.join("order".into(), sender), partitions));
+                members.push((groups.join("order".into(), sender), partitions));
             } else {
                 members.remove(0);
             }
