@@ -24,7 +24,8 @@ pub(crate) fn changes<'a>(before: &'a Endpoints, now: &'a Endpoints) -> impl Ite
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
                 (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) => {
-                    (before.next(), now.next());
+                    before.next();
+                    now.next();
                     continue;
                 }
                 (Some((one, _)), Some((other, _))) => one.cmp(other),
