@@ -53,7 +53,7 @@ impl Drop for Inner {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MeshError {
-    /// A registry's address is none.
+    /// An address is not one.
     #[error("registry address {0:?}: must be host:port or http://host:port")]
     InvalidAddress(String),
     /// No registry was given.

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::{Mutex, RwLock};
@@ -35,6 +36,8 @@ pub(super) const MAX_WAITING: usize = 1024;
 /// The driver rests after a look for this multiple of the time that the look took: of a thousand endpoints that connect one
 /// after the other, not each costs a look at all.
 const REST: u32 = 10;
+/// And for this long at most: a look that was interrupted may seem to have taken seconds.
+const LONGEST_REST: Duration = Duration::from_millis(10);
 
 /// Picks endpoints. Calls pick; the one driver changes the endpoints and serves the calls that wait.
 pub(crate) struct Picker<C: Connection = ConnectionHandle> {
@@ -43,11 +46,18 @@ pub(crate) struct Picker<C: Connection = ConnectionHandle> {
     turn: AtomicU64,
     /// Where calls go whose own zone has less than its share.
     chance: Mutex<SmallRng>,
-    waiting: Mutex<VecDeque<oneshot::Sender<Pick<C>>>>,
+    waiting: Mutex<VecDeque<Waiting<C>>>,
     /// The length of `waiting`, for a look without its lock.
     waiting_count: AtomicUsize,
     closed: AtomicBool,
     driven: Mutex<Driven<C>>,
+}
+
+/// A call that found no endpoint.
+struct Waiting<C: Connection> {
+    /// The endpoint that it gets only if no other is ready.
+    avoid: Option<u64>,
+    pick: oneshot::Sender<Pick<C>>,
 }
 
 /// What only the driver touches, and what changes the endpoints.
@@ -128,12 +138,13 @@ impl<C: Connection> Picker<C> {
         if self.closed.load(Ordering::Acquire) {
             return Err(NoPick::Closed);
         }
+        let avoid = avoid.map(Endpoint::id);
         if self.waiting_count.load(Ordering::Acquire) == 0
-            && let Some(pick) = self.pick_now(avoid.map(Endpoint::id), Last::Avoided)
+            && let Some(pick) = self.pick_now(avoid, Last::Avoided)
         {
             return Ok(Picked::Now(pick));
         }
-        let later = self.wait()?;
+        let later = self.wait(avoid)?;
         // The driver looks when the next endpoint is ready.
         self.service.driver.notify_one();
         Ok(Picked::Later(later))
@@ -172,19 +183,19 @@ impl<C: Connection> Picker<C> {
         })
     }
 
-    fn wait(&self) -> Result<oneshot::Receiver<Pick<C>>, NoPick> {
+    fn wait(&self, avoid: Option<u64>) -> Result<oneshot::Receiver<Pick<C>>, NoPick> {
         let mut waiting = self.waiting.lock();
         if self.closed.load(Ordering::Acquire) {
             return Err(NoPick::Closed);
         }
         if waiting.len() >= MAX_WAITING {
-            waiting.retain(|waiting| !waiting.is_closed());
+            waiting.retain(|waiting| !waiting.pick.is_closed());
             if waiting.len() >= MAX_WAITING {
                 return Err(NoPick::QueueFull);
             }
         }
         let (pick, later) = oneshot::channel();
-        waiting.push_back(pick);
+        waiting.push_back(Waiting { avoid, pick });
         self.waiting_count.store(waiting.len(), Ordering::Release);
         Ok(later)
     }
@@ -212,9 +223,13 @@ impl<C: Connection> Picker<C> {
 
     /// Acts by another policy from now on.
     pub(crate) fn set_policy(&self, policy: Arc<Policy>) {
-        self.service.set_ejection(policy.ejection.clone());
-        self.driven.lock().policy = policy;
-        self.service.changed();
+        let mut driven = self.driven.lock();
+        if !Arc::ptr_eq(&driven.policy, &policy) {
+            self.service.set_ejection(policy.ejection.clone());
+            driven.policy = policy;
+            drop(driven);
+            self.service.changed();
+        }
     }
 
     /// Every endpoint, in the order in which they came.
@@ -251,7 +266,7 @@ impl<C: Connection> Picker<C> {
         self.refresh_median(&driven);
         if self.service.take_changed() || driven.plan_until.is_some_and(|until| until <= now) {
             self.refresh(&mut driven, now);
-            driven.rested = Instant::now() + now.elapsed() * REST;
+            driven.rested = Instant::now() + rest(now.elapsed());
         }
         self.serve_queue();
         driven.alarm = self.next_opening(&driven, now);
@@ -296,16 +311,14 @@ impl<C: Connection> Picker<C> {
         }
         let mut waiting = self.waiting.lock();
         loop {
-            while waiting.front().is_some_and(oneshot::Sender::is_closed) {
+            while waiting.front().is_some_and(|first| first.pick.is_closed()) {
                 waiting.pop_front();
             }
-            if waiting.is_empty() {
-                break;
-            }
-            let Some(pick) = self.pick_now(None, Last::None) else { break };
+            let Some(first) = waiting.front() else { break };
+            let Some(pick) = self.pick_now(first.avoid, Last::Avoided) else { break };
             if let Some(first) = waiting.pop_front() {
                 // A caller that has left in this moment gives the pick back by dropping it.
-                let _ = first.send(pick);
+                let _ = first.pick.send(pick);
             }
         }
         self.waiting_count.store(waiting.len(), Ordering::Release);
@@ -348,9 +361,28 @@ enum Last {
     None,
 }
 
+/// How long the driver rests after a look that has `took` this long.
+fn rest(took: Duration) -> Duration {
+    took.saturating_mul(REST).min(LONGEST_REST)
+}
+
 /// The lower of the two in the middle, if they are two.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     let middle = values.len().checked_sub(1)? / 2;
     let (_, median, _) = values.select_nth_unstable_by(middle, f64::total_cmp);
     Some(*median)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_driver_rests_in_proportion_to_its_look_and_never_for_long() {
+        assert_eq!(rest(Duration::ZERO), Duration::ZERO);
+        assert_eq!(rest(Duration::from_micros(300)), Duration::from_millis(3));
+        for interrupted in [Duration::from_secs(5), Duration::MAX] {
+            assert_eq!(rest(interrupted), LONGEST_REST);
+        }
+    }
 }

@@ -10,7 +10,8 @@
 //!   after a removal (tower #856).
 //! - **Changes come from a plain queue** behind the pool's lock: a tokio channel would obey the coop budget and hold some of
 //!   them back. The driver hands over [`CHANGES_AT_ONCE`] at a time, so that no call meets a thousand of them.
-//! - **Everyone polls with the driver's waker**, since only the last one's is kept. An empty pool is `Pending`, and says `None`.
+//! - **It is polled without a waker**: nothing in it ever waits. An empty pool is `Pending`, which is `None` here.
+//! - **A panic that unwinds through tower's parts is caught**, and the pool is not used again: the driver makes a new one.
 //! - **The response of an entry is the endpoint.** No rpc runs under the lock, and no code of a user.
 //!
 //! # Weights and slow start
@@ -33,6 +34,7 @@ use std::{
     cmp::Ordering,
     collections::VecDeque,
     convert::Infallible,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{
         Arc,
@@ -81,14 +83,13 @@ impl<C: Connection> Clone for Member<C> {
 /// Endpoints that are equally welcome.
 pub(super) struct Pool<C: Connection> {
     service: Arc<ServiceState>,
-    waker: Waker,
     state: Mutex<State<C>>,
 }
 
 struct State<C: Connection> {
     balance: Balance<Changes<C>, ()>,
     changes: Changes<C>,
-    terms: Arc<Terms>,
+    current: Arc<Draw>,
     members: Vec<Member<C>>,
     shares: Shares,
     rng: SmallRng,
@@ -109,9 +110,9 @@ pub(super) struct Shares {
     pub(super) newest: Instant,
 }
 
-/// What is known to all entries of a pool during one draw, under its lock.
+/// The draw that is under way, for the entries of its pool.
 #[derive(Debug)]
-struct Terms {
+struct Draw {
     epoch: Instant,
     /// Nanoseconds since `epoch`.
     now: AtomicU64,
@@ -147,7 +148,7 @@ impl<C: Connection> Stream for Changes<C> {
 /// A member as tower's `Balance` sees it.
 struct Entry<C: Connection> {
     member: Member<C>,
-    terms: Arc<Terms>,
+    current: Arc<Draw>,
     #[cfg(test)]
     alive: Arc<Mutex<std::collections::BTreeSet<u64>>>,
 }
@@ -178,11 +179,11 @@ impl<C: Connection> Load for Entry<C> {
     /// Infinite for an endpoint that is paused, or that the call shall avoid: it is drawn only together with another such one.
     fn load(&self) -> Cost {
         let endpoint = &self.member.endpoint;
-        if self.terms.avoids(endpoint.id()) {
+        if self.current.avoids(endpoint.id()) {
             return Cost(f64::INFINITY);
         }
-        let now = self.terms.now();
-        let share = |since| warmth(now, since, self.terms.oldest());
+        let now = self.current.now();
+        let share = |since| warmth(now, since, self.current.oldest());
         Cost(endpoint.load(now, share).unwrap_or(f64::INFINITY))
     }
 }
@@ -228,7 +229,7 @@ impl<C: Connection> Pool<C> {
         thinning: SmallRng,
     ) -> Self {
         let state = State::new(service.created(), chance, thinning);
-        Self { waker: Waker::from(service.clone()), service, state: Mutex::new(state) }
+        Self { service, state: Mutex::new(state) }
     }
 
     /// Draws an endpoint and takes it for a call. `avoid` is the id of an endpoint that is not taken.
@@ -241,9 +242,17 @@ impl<C: Connection> Pool<C> {
             return None;
         }
         state.busy = true;
-        let pick = state.draw(&mut Context::from_waker(&self.waker), now, avoid);
-        state.busy = false;
-        pick
+        let drawn = catch_unwind(AssertUnwindSafe(|| state.draw(now, avoid)));
+        self.done(&mut state, drawn).flatten()
+    }
+
+    /// What tower's work led to. After a panic, which its hook has told of, the pool stays busy and is not used again.
+    fn done<T>(&self, state: &mut State<C>, work: std::thread::Result<T>) -> Option<T> {
+        state.busy = work.is_err();
+        if state.busy {
+            self.service.changed();
+        }
+        work.ok()
     }
 
     /// Whether a panic has unwound through it.
@@ -277,16 +286,18 @@ impl<C: Connection> Pool<C> {
             return;
         }
         state.busy = true;
-        add(&mut state);
-        // Takes the changes in. What is drawn is given back.
-        let _ = state.next(&mut Context::from_waker(&self.waker));
-        state.busy = false;
+        let changed = catch_unwind(AssertUnwindSafe(|| {
+            add(&mut state);
+            // Takes the changes in. What is drawn is given back.
+            let _ = state.next();
+        }));
+        self.done(&mut state, changed);
     }
 
     /// Thins the draws by these shares from now on.
     pub(super) fn set_shares(&self, shares: Shares) {
         let mut state = self.state.lock();
-        state.terms.oldest.store(state.terms.nanos(shares.oldest), atomic::Ordering::Relaxed);
+        state.current.oldest.store(state.current.nanos(shares.oldest), atomic::Ordering::Relaxed);
         state.shares = shares;
     }
 
@@ -301,11 +312,11 @@ impl<C: Connection> State<C> {
     fn new(epoch: Instant, chance: impl Rng + Send + Sync + 'static, thinning: SmallRng) -> Self {
         let changes = Changes(Arc::default());
         let balance = Balance::from_rng(Changes(changes.0.clone()), chance);
-        let terms = Terms { epoch, now: AtomicU64::new(0), oldest: AtomicU64::new(0), avoid: AtomicU64::new(NONE) };
+        let current = Draw { epoch, now: AtomicU64::new(0), oldest: AtomicU64::new(0), avoid: AtomicU64::new(NONE) };
         Self {
             balance,
             changes,
-            terms: Arc::new(terms),
+            current: Arc::new(current),
             members: Vec::new(),
             shares: Shares { largest: None, oldest: epoch, newest: epoch },
             rng: thinning,
@@ -320,15 +331,15 @@ impl<C: Connection> State<C> {
         self.alive.lock().insert(member.generation);
         Entry {
             member: member.clone(),
-            terms: self.terms.clone(),
+            current: self.current.clone(),
             #[cfg(test)]
             alive: self.alive.clone(),
         }
     }
 
     /// One draw of tower's. `None`: it has no entry.
-    fn next(&mut self, context: &mut Context<'_>) -> Option<Arc<Endpoint<C>>> {
-        match self.balance.poll_ready(context) {
+    fn next(&mut self) -> Option<Arc<Endpoint<C>>> {
+        match self.balance.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => {}
             // The queue of changes has no errors.
             Poll::Pending | Poll::Ready(Err(_)) => return None,
@@ -336,11 +347,11 @@ impl<C: Connection> State<C> {
         self.balance.call(()).now_or_never().expect("an entry answers at once").ok()
     }
 
-    fn draw(&mut self, context: &mut Context<'_>, now: Instant, avoid: Option<u64>) -> Option<Pick<C>> {
-        self.terms.begin(now, avoid);
+    fn draw(&mut self, now: Instant, avoid: Option<u64>) -> Option<Pick<C>> {
+        self.current.begin(now, avoid);
         let (mut thinned, mut unavailable) = (0, 0);
         while unavailable < MAX_UNAVAILABLE {
-            let endpoint = self.next(context)?;
+            let endpoint = self.next()?;
             if avoid == Some(endpoint.id()) {
                 unavailable += 1;
                 continue;
@@ -380,7 +391,7 @@ impl<C: Connection> State<C> {
     }
 }
 
-impl Terms {
+impl Draw {
     fn begin(&self, now: Instant, avoid: Option<u64>) {
         self.now.store(self.nanos(now), atomic::Ordering::Relaxed);
         self.avoid.store(avoid.unwrap_or(NONE), atomic::Ordering::Relaxed);

@@ -69,6 +69,8 @@ impl Driver {
 
     /// Works until `stop`, then ends every connection.
     pub(super) async fn run(mut self, source: Source, stop: CancellationToken) {
+        // However it ends: the calls that wait must not wait for a task that is gone.
+        let _closed = CloseOnDrop(self.picker.clone());
         let mut changes = match source {
             Source::Discovery(mut endpoints) => {
                 endpoints.mark_changed();
@@ -172,6 +174,15 @@ impl Driver {
             self.picker.remove(&live.endpoint);
             live.removed.cancel();
         }
+    }
+}
+
+/// Closes a picker when its driver ends.
+struct CloseOnDrop(Arc<Picker>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 

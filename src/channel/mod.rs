@@ -155,10 +155,11 @@ impl Shared {
         let budget = Arc::new(Budget::new(service.clone()));
         let report =
             Report { service: service.clone(), picker: picker.clone(), config: config.clone(), budget: budget.clone() };
-        let driven = driver.run(source, stop.clone());
+        context.tasks.spawn(driver.run(source, stop.clone()));
+        let stopped = stop.clone();
         context.tasks.spawn(async move {
             tokio::select! {
-                () = driven => {}
+                () = stopped.cancelled() => {}
                 never = report.run() => match never {}
             }
         });

@@ -52,8 +52,9 @@ impl Report {
         now: impl Iterator<Item = (u64, CallStats)>,
     ) -> HashMap<u64, CallStats> {
         let now: HashMap<_, _> = now.collect();
-        let happened =
-            |of: fn(&CallStats) -> u64| now.iter().map(|(id, calls)| of(calls) - told.get(id).map_or(0, of)).sum();
+        let happened = |of: fn(&CallStats) -> u64| {
+            now.iter().map(|(id, calls)| of(calls).saturating_sub(told.get(id).map_or(0, of))).sum()
+        };
         let service = || self.service.clone();
         counter!("meshwork_client_endpoint_calls_total", "service" => service()).increment(happened(|at| at.calls));
         counter!("meshwork_client_endpoint_failures_total", "service" => service())

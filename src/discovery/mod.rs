@@ -70,7 +70,7 @@ pub(crate) enum RegistryState {
 }
 
 impl Discovery {
-    /// Of so many registries, each of which somebody must [watch](run).
+    /// Of this number of registries, each of which must be [watched](run).
     pub(crate) fn new(registries: usize) -> Self {
         Self(Arc::new(Shared {
             sets: Mutex::default(),
@@ -83,8 +83,8 @@ impl Discovery {
         }))
     }
 
-    /// The endpoints of a service, now and as they change. From here on the service is watched, for as long as somebody
-    /// holds a receiver.
+    /// The endpoints of a service, now and as they change. From here on the service is watched, for as long as a
+    /// receiver is held.
     pub(crate) fn endpoints(&self, service: &str) -> latest::Receiver<EndpointSet> {
         let mut sets = self.sets();
         if let Some(set) = sets.get(service) {
@@ -97,7 +97,7 @@ impl Discovery {
         endpoints
     }
 
-    /// What there is to tell somebody who finds no endpoint.
+    /// What there is to say when a call finds no endpoint.
     pub(crate) fn explain(&self, service: &str) -> Option<String> {
         let trouble = self.trouble().clone();
         if let Some(all) = trouble.into_iter().collect::<Option<Vec<_>>>() {
@@ -133,7 +133,7 @@ impl Discovery {
         accepted
     }
 
-    /// The services that somebody wants; the others are forgotten.
+    /// The services of which a receiver is held; the others are forgotten.
     fn wanted(&self) -> Vec<Arc<str>> {
         let mut sets = self.sets();
         sets.retain(|_, set| set.receiver_count() > 0);

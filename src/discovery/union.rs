@@ -36,7 +36,7 @@ struct Registry {
 }
 
 impl Union {
-    /// So many registries, of which none has spoken.
+    /// The given number of registries, of which none has spoken.
     pub(super) fn new(registries: usize) -> Self {
         Self { registries: (0..registries).map(|_| Registry::default()).collect(), earlier: View::default() }
     }

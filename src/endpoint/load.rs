@@ -30,7 +30,7 @@ const PENALTY: f64 = 80.0;
 const LONGEST_SILENCE: f64 = 20.0;
 /// How much one call moves the share of failures: the last ten or so decide.
 const FAILURE_STEP: f64 = 0.1;
-/// So many calls without any answer are a silence of the endpoint. Fewer may just be slow ones.
+/// This many calls without any answer are a silence of the endpoint. Fewer may just be slow ones.
 const SILENT_CALLS: u32 = 3;
 
 /// What is remembered of one endpoint's answers.

@@ -67,8 +67,9 @@ impl OutlierState {
             (Self::Ejected { .. } | Self::Probation { .. }, CallSignal::Answered | CallSignal::Ended) => Self::HEALTHY,
             (ejected @ Self::Ejected { .. }, CallSignal::Failed { .. } | CallSignal::Nothing) => ejected,
             (Self::Probation { backoff, .. }, CallSignal::Failed { jitter }) => Self::ejected(backoff, now, jitter),
-            (Self::Probation { since, backoff, .. }, CallSignal::Nothing) => {
-                Self::Probation { since, probed: None, backoff }
+            // Of the probe itself: another call may be the probe by now.
+            (Self::Probation { since, probed, backoff }, CallSignal::Nothing) => {
+                Self::Probation { since, probed: probed.filter(|probed| *probed != begun), backoff }
             }
         }
     }
@@ -212,6 +213,19 @@ mod tests {
         trial.probe();
         trial.on_now(CallSignal::Nothing);
         assert!(trial.admits() && !trial.state.is_healthy());
+    }
+
+    #[test]
+    fn a_probe_that_ends_late_makes_no_room_beside_the_one_that_followed_it() {
+        let mut trial = Trial::ejected();
+        trial.probe();
+        let first = trial.now;
+        trial.now += PROBE_LIMIT;
+        trial.state.take_probe(trial.now);
+        trial.on(first, CallSignal::Nothing);
+        assert!(!trial.admits(), "one at a time");
+        trial.on_now(CallSignal::Nothing);
+        assert!(trial.admits());
     }
 
     #[test]

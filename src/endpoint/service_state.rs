@@ -1,11 +1,7 @@
 //! What the endpoints of one service share.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    task::Wake,
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     time::Duration,
 };
 
@@ -144,16 +140,5 @@ impl ServiceState {
     /// Whether the driver must look at the endpoints again, which it then does.
     pub(crate) fn take_changed(&self) -> bool {
         self.stale.load(Ordering::Relaxed) && self.stale.swap(false, Ordering::Acquire)
-    }
-}
-
-/// Whoever polls a pool does it in the driver's name: a waker of a call could be gone when it is needed.
-impl Wake for ServiceState {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.driver.notify_one();
     }
 }

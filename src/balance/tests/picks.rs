@@ -10,11 +10,11 @@ async fn an_endpoint_without_a_connection_is_never_picked_and_comes_back_when_it
     assert_eq!(bench.shares(100), BTreeMap::from([("a", 100)]));
 
     bench.endpoint("b").connected(link("b"));
-    assert_eq!(bench.shares(100).len(), 2, "closed is pending, not evicted");
+    assert_eq!(bench.shares(100).len(), 2, "a connection that comes back is a new entry");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_ended_is_not_used_even_before_its_owner_has_closed_the_gate() {
+async fn a_connection_that_ended_is_not_used_even_before_its_owner_has_noticed() {
     let bench = Bench::new(&["a"]);
     let ended = link("b");
     let mut bench = bench;

@@ -57,3 +57,26 @@ async fn a_closed_picker_turns_everybody_away() {
     assert!(later.await.is_err());
     assert_eq!(bench.picker.pick(None).err(), Some(NoPick::Closed));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_waits_still_avoids_the_endpoint_that_has_had_it() {
+    let mut bench = Bench::new(&[]);
+    bench.add("a");
+    bench.add("b");
+    let avoiding = Some(bench.endpoint("a"));
+    let Ok(Picked::Later(later)) = bench.picker.pick(avoiding) else { panic!("none is there") };
+    let Ok(Picked::Later(last)) = bench.picker.pick(avoiding) else { panic!("none is there") };
+    bench.endpoint("a").connected(link("a"));
+    bench.endpoint("b").connected(link("b"));
+    bench.picker.serve_waiters();
+    assert_eq!(later.await.expect("served").connection.name, "b");
+    assert_eq!(last.await.expect("served").connection.name, "b");
+
+    bench.disconnect("b");
+    bench.disconnect("a");
+    bench.picker.serve_waiters();
+    let Ok(Picked::Later(later)) = bench.picker.pick(avoiding) else { panic!("none is there") };
+    bench.endpoint("a").connected(link("a"));
+    bench.picker.serve_waiters();
+    assert_eq!(later.await.expect("served").connection.name, "a", "there is no other");
+}

@@ -76,6 +76,36 @@ async fn while_all_are_new_none_is_held_back() {
     assert!(shares.values().all(|share| near(*share, 1.0 / 3.0)), "{shares:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_of_ten_with_tenfold_weight_gets_its_half() {
+    const LIGHT: [&str; 9] = ["a", "b", "c", "d", "e", "f", "g", "h", "i"];
+    for concurrency in [1, 50] {
+        let mut bench = Bench::within("");
+        LIGHT.into_iter().for_each(|name| bench.add_with(name, weighing(100)).connected(link(name)));
+        bench.add_with("heavy", weighing(1000)).connected(link("heavy"));
+        let shares = shares(&bench, 4000, concurrency).await;
+        assert!(near(shares["heavy"], 10.0 / 19.0), "{concurrency}: {shares:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_heavy_endpoint_that_is_slow_gets_hardly_any_calls() {
+    let mut bench = Bench::within("");
+    bench.add_with("heavy", weighing(1000)).connected(link("heavy"));
+    ["a", "b", "c"].into_iter().for_each(|name| bench.add_with(name, weighing(100)).connected(link(name)));
+    let mut heavy = 0;
+    for round in 0..200 {
+        let mut held: Vec<_> = (0..20).map(|_| bench.pick().expect("ready")).collect();
+        let slow = held.iter().filter(|pick| pick.connection.name == "heavy").count();
+        heavy += if round < 20 { 0 } else { slow };
+        advance(Duration::from_millis(10)).await;
+        held.iter_mut().filter(|pick| pick.connection.name != "heavy").for_each(|pick| pick.call.answered(Blame::None));
+        advance(Duration::from_millis(490)).await;
+        held.iter_mut().filter(|pick| pick.connection.name == "heavy").for_each(|pick| pick.call.answered(Blame::None));
+    }
+    assert!(heavy < 180 * 20 / 10, "ten thirteenths by weight, and it is 50 times slower: {heavy} of 3600");
+}
+
 fn split(weights: &[(&str, u32)]) -> Option<SplitPolicy> {
     Some(SplitPolicy { weights: weights.iter().map(|(version, share)| ((*version).into(), *share)).collect() })
 }

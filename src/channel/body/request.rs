@@ -139,6 +139,11 @@ impl RequestBody {
 pub(crate) struct Upload(Option<(Arc<Mutex<Recording>>, u32)>);
 
 impl Upload {
+    /// Why the caller's own stream broke off, if it did.
+    pub(crate) fn broken(&self) -> Option<Status> {
+        self.0.as_ref().and_then(|(recording, _)| recording.lock().broken.take())
+    }
+
     /// Sends nothing more, and resets the stream with `reason` if it has not ended.
     pub(crate) fn stop(&mut self, reason: Reason) {
         let Some((recording, attempt)) = self.0.take() else { return };

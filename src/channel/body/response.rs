@@ -46,17 +46,23 @@ struct Open {
 }
 
 impl ResponseBody {
-    /// The body of an answer that came on `connection`. Without `incoming` there is nothing to read.
+    /// The body of an answer that came on `connection`.
     pub(crate) fn new(
-        incoming: Option<Incoming>,
+        incoming: Incoming,
         in_flight: InFlight,
         connection: ConnectionHandle,
         upload: Upload,
         timer: Timer,
     ) -> Self {
         let endpoint = in_flight.endpoint().clone();
-        let open = incoming.map(|incoming| Open { incoming, in_flight, connection, upload, timer });
-        Self { first: None, open, endpoint }
+        Self { first: None, open: Some(Open { incoming, in_flight, connection, upload, timer }), endpoint }
+    }
+
+    /// Reads no more of it: its request stream is reset with `reason`, if it has not ended.
+    pub(crate) fn end(&mut self, reason: Reason) {
+        if let Some(mut open) = self.open.take() {
+            open.upload.stop(reason);
+        }
     }
 
     /// The endpoint that it came from.
@@ -102,7 +108,11 @@ impl Open {
                 }
                 Some(Ok(frame))
             }
-            Some(Err(source)) => Some(Err(self.failed(Failure::of(&source), Some(source)))),
+            Some(Err(source)) => Some(Err(match self.upload.broken() {
+                // The endpoint has no part in it.
+                Some(status) => CallError::Request(Box::new(status)),
+                None => self.failed(Failure::of(&source), Some(source)),
+            })),
             // hyper tells of RST_STREAM(NO_ERROR) as of an end.
             None if !self.incoming.is_end_stream() => Some(Err(self.failed(Failure::Reset(Reason::NO_ERROR), None))),
             None => Some(Err(self.failed(Failure::NoStatus, None))),

@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use h2::Reason;
 use http::{
-    HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderName, HeaderValue, Method, Request, Response, Uri, Version,
     uri::{Parts, Scheme},
 };
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, Status};
 
@@ -127,8 +127,9 @@ impl Dispatch {
                     in_flight.endpoint().pause(pause);
                 }
                 let upload = call.body.upload();
-                let body = |incoming| ResponseBody::new(incoming, in_flight, connection, upload, timer);
-                Ok(answer(response, &peer, verdict, body))
+                let response =
+                    response.map(|incoming| ResponseBody::new(incoming, in_flight, connection, upload, timer));
+                Ok(answer(response, &peer, verdict))
             }
             Err(mut error) => {
                 let never_sent = error.take_message().is_some();
@@ -192,29 +193,22 @@ fn request(call: &Call, attempt: Attempt<'_>, peer: &Peer) -> Request<AttemptBod
 
 /// A response as the layers above see it. One that is not gRPC's, such as a proxy's error page, becomes a status: its body would
 /// be read as messages.
-fn answer(
-    response: Response<Incoming>,
-    peer: &Peer,
-    verdict: Verdict,
-    body: impl FnOnce(Option<Incoming>) -> ResponseBody,
-) -> Answer {
-    let (mut head, incoming) = response.into_parts();
-    let mut answer = if is_grpc(&head.headers) {
-        drop_unreadable_details(&mut head.headers);
+fn answer(mut response: Answer, peer: &Peer, verdict: Verdict) -> Answer {
+    if response.headers().contains_key(Status::GRPC_STATUS) {
         // Headers that say the status are the end.
-        let incoming = Some(incoming).filter(|_| !head.headers.contains_key(Status::GRPC_STATUS));
-        Response::from_parts(head, body(incoming))
-    } else {
+        response.body_mut().end(Reason::NO_ERROR);
+        drop_unreadable_details(response.headers_mut());
+    } else if !is_grpc(response.headers()) {
         let code = verdict.code.unwrap_or(Code::Unknown);
-        let why = format!("HTTP {} from {peer}, which is not an answer of gRPC", head.status.as_u16());
-        let mut answer = Response::new(body(None));
-        *answer.status_mut() = StatusCode::OK;
-        Status::new(code, why).add_header(answer.headers_mut()).expect("a message is made a header value");
-        answer
-    };
+        let why = format!("HTTP {} from {peer}, which is not an answer of gRPC", response.status().as_u16());
+        let mut body = response.into_body();
+        body.end(Reason::CANCEL);
+        response = Response::new(body);
+        Status::new(code, why).add_header(response.headers_mut()).expect("a message is made a header value");
+    }
     // A Meshwork server says it itself; of any other we know which one we asked.
     if let Some(instance) = peer.instance() {
-        answer.headers_mut().entry(INSTANCE).or_insert_with(|| HeaderValue::clone(instance));
+        response.headers_mut().entry(INSTANCE).or_insert_with(|| HeaderValue::clone(instance));
     }
-    answer
+    response
 }

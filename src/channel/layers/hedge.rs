@@ -83,9 +83,13 @@ impl<S: Step> Hedge<S> {
                 return first.await;
             }
             // While one is under way the other's failure is not the call's.
-            Either::Left((outcome, second)) if !is_final(&outcome) => {
-                drop(outcome);
-                second.await
+            Either::Left((first, second)) if !is_final(&first) => {
+                let second = second.await;
+                if was_not_sent(&second) {
+                    self.budget.refund();
+                    return first;
+                }
+                second
             }
             Either::Right((outcome, first)) if !is_final(&outcome) => {
                 drop(outcome);

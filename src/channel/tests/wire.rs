@@ -105,6 +105,64 @@ async fn a_stream_whose_server_has_said_its_status_sends_no_more_and_is_no_failu
     assert_eq!(soon(serving).await.expect("no panic"), (1, Some(Reason::NO_ERROR)));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_server_says_its_status_at_once_is_reset_without_an_error() {
+    let bench = Bench::new(&["a"]);
+    let serving = answering(&bench, |mut respond| {
+        let headers = http::Response::builder().header("content-type", "application/grpc").header("grpc-status", "5");
+        respond.send_response(headers.body(()).expect("headers"), true).expect("the call is there");
+    });
+    let (texts, stream) = mpsc::unbounded_channel();
+    texts.send("first".to_owned()).expect("open");
+    let status = bench.stream(net::STREAM, Request::new(UnboundedReceiverStream::new(stream))).await;
+    assert_eq!(status.expect_err("as told").code(), Code::NotFound);
+    assert_eq!(soon(serving).await.expect("no panic"), (1, Some(Reason::NO_ERROR)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_callers_own_stream_that_breaks_off_after_the_answer_has_begun_is_not_held_against_the_endpoint() {
+    let bench = Bench::new(&["a"]);
+    let (hold, _held) = mpsc::unbounded_channel();
+    let serving = answering(&bench, begins(hold));
+    let (texts, stream) = mpsc::unbounded_channel();
+    let mut client = tonic::client::Grpc::new(bench.channel.clone()).max_encoding_message_size(100);
+    client.ready().await.expect("ready");
+    texts.send("first".to_owned()).expect("open");
+    let codec = ProstCodec::<String, String>::default();
+    let request = Request::new(UnboundedReceiverStream::new(stream));
+    let answers = client.streaming(request, PathAndQuery::from_static(net::STREAM), codec).await.expect("opened");
+    let mut answers = answers.into_inner();
+    assert_eq!(soon(answers.next()).await.expect("a message").expect("decodes"), "x");
+    texts.send("too long".repeat(100)).expect("open");
+    let status = soon(answers.next()).await.expect("an end").expect_err("cannot be encoded");
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    assert_eq!(super::ejection::stats(&bench, "a").calls.failures, 0);
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connector_that_panics_is_a_failed_attempt_to_connect() {
+    let mut bench = Bench::new(&[]);
+    let (net, panics) = (bench.net.connector(), Arc::new(std::sync::atomic::AtomicUsize::new(2)));
+    let connector = Connector::new(move |address: Arc<str>| {
+        let (net, panics) = (net.clone(), panics.clone());
+        async move {
+            let left =
+                panics.fetch_update(std::sync::atomic::Ordering::SeqCst, std::sync::atomic::Ordering::SeqCst, |left| {
+                    left.checked_sub(1)
+                });
+            assert!(left.is_err(), "as told");
+            net.connect(address).await
+        }
+    });
+    bench.context = ChannelContext { connector, ..bench.context.clone() };
+    let explain = || None;
+    bench.channel = Channel::internal(Shared::discovered("echo", bench.endpoints.subscribe(), explain, &bench.context));
+    let _a = bench.host("a");
+    bench.set(&["a"]);
+    assert_eq!(bench.who().await, "a");
+}
+
 fn page(respond: &mut Respond, status: u16, content_type: &str) {
     let response = http::Response::builder().status(status).header("content-type", content_type);
     let mut body = respond.send_response(response.body(()).expect("headers"), false).expect("the call is there");

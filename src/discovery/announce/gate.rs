@@ -21,7 +21,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Gates to so many registries, which stand as `states` says.
+    /// Gates to as many registries as `states` has, which stand as it says.
     pub(crate) fn to_all(registries: usize, states: &watch::Receiver<Vec<RegistryState>>) -> Vec<Self> {
         let holders = Arc::default();
         let gate =

@@ -11,8 +11,9 @@
 //! addresses it stays with one for as long as that holds, and goes to the next when it fails: how a list of registries
 //! is used.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     sync::Notify,
     task::JoinSet,
@@ -69,8 +70,9 @@ impl KeepConnected {
         let mut peer = peers.next().expect("an endpoint has an address");
         loop {
             while finishing.try_join_next().is_some() {}
-            let why = match connect(&self.connector, peer).await {
-                Ok((handle, connection)) => {
+            // A connector may be a user's own code.
+            let why = match AssertUnwindSafe(connect(&self.connector, peer)).catch_unwind().await {
+                Ok(Ok((handle, connection))) => {
                     let since = Instant::now();
                     let ended = self.stay(handle, connection, finishing).await;
                     if since.elapsed() >= STABLE {
@@ -79,10 +81,11 @@ impl KeepConnected {
                     tracing::debug!(endpoint = %peer, why = ended, "a connection takes no more calls");
                     ended
                 }
-                Err(error) => {
+                Ok(Err(error)) => {
                     tracing::debug!(endpoint = %peer, %error, "an endpoint cannot be reached");
                     format!("{}: {error}", peer.address())
                 }
+                Err(_) => format!("{}: the connector panicked", peer.address()),
             };
             self.endpoint.disconnected(why);
             peer = peers.next().expect("a cycle has no end");
