@@ -20,7 +20,8 @@ pub struct Config {
     pub version: String,
     /// The failure zone it runs in. Default empty: not said.
     pub zone: String,
-    /// Its share of the load relative to the others, 1-1000. Default 100.
+    /// Its share of the load relative to the others, 1-1000. Default 100. Where weights differ, a client draws several times for a
+    /// call: about the largest weight divided by the mean one. Beyond 32 times the mean an instance gets less than its share.
     pub weight: u32,
     /// Free labels. Default none.
     pub labels: BTreeMap<String, String>,
