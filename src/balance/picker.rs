@@ -336,7 +336,7 @@ impl<C: Connection> Picker<C> {
     #[cfg(test)]
     pub(super) fn audit(&self, now: Instant) -> [BTreeMap<(String, bool), std::collections::BTreeSet<u64>>; 2] {
         let driven = self.driven.lock();
-        let candidates: Vec<_> = driven.endpoints.values().map(|tracked| tracked.endpoint.candidate(now)).collect();
+        let candidates: Vec<_> = driven.endpoints.values().map(|tracked| tracked.endpoint.look(now)).collect();
         let refs: Vec<_> = candidates.iter().collect();
         let plan = Plan::new(&refs, &driven.policy, &driven.zone, driven.panic_since, now);
         let pools = plan.targets.into_iter().flat_map(|target| {

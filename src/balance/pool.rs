@@ -28,7 +28,8 @@
 //! | 50:100:250 | at most 67 for the largest | 62.5 | 62.5 |
 //! | nine of 100, one of 1,000 | 20 for the large one | 52.6 | 52.6 |
 //!
-//! The price: a pick among equal weights costs one draw, one among 32 of which one has tenfold weight about nine.
+//! The price: a pick among equal weights costs one draw, one among 32 of which one has tenfold weight about eight: the
+//! largest weight divided by the mean one, and [`MAX_THINNED`] at most.
 
 use std::{
     cmp::Ordering,

@@ -44,12 +44,12 @@ pub(super) struct Placed {
 impl<C: Connection> Tracked<C> {
     /// An endpoint that is in no pool.
     pub(super) fn new(endpoint: Arc<Endpoint<C>>) -> Self {
-        Self { candidate: endpoint.candidate(Instant::now()), endpoint, placed: None }
+        Self { candidate: endpoint.look(Instant::now()), endpoint, placed: None }
     }
 
     /// Looks at it again.
     pub(super) fn look(&mut self, now: Instant) {
-        self.candidate = self.endpoint.candidate(now);
+        self.candidate = self.endpoint.look(now);
     }
 
     /// Where it is.

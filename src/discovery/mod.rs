@@ -86,13 +86,17 @@ impl Discovery {
     /// The endpoints of a service, now and as they change. From here on the service is watched, for as long as a
     /// receiver is held.
     pub(crate) fn endpoints(&self, service: &str) -> latest::Receiver<EndpointSet> {
+        let union = self.union();
         let mut sets = self.sets();
         if let Some(set) = sets.get(service) {
             return set.subscribe();
         }
-        let (set, endpoints) = latest::channel(EndpointSet::unknown(service));
-        sets.insert(service.into(), set);
-        drop(sets);
+        // It may be watched still for a receiver that has just gone: the next change of it may be far.
+        let service: Arc<str> = service.into();
+        let known = union.set(&service).map_or_else(|| EndpointSet::unknown(&service), |(set, _)| set);
+        let (set, endpoints) = latest::channel(known);
+        sets.insert(service, set);
+        drop((sets, union));
         self.0.asked.send_replace(());
         endpoints
     }

@@ -442,3 +442,18 @@ async fn channels_to_one_service_share_its_connections() {
     }
     assert_eq!(net.attempts(), 2, "one to the registry, one to the instance");
 }
+
+#[test]
+fn a_service_that_is_asked_for_again_is_known_for_as_long_as_it_is_watched() {
+    let (discovery, services) = (Discovery::new(1), [Arc::<str>::from("echo")]);
+    let first = discovery.endpoints("echo");
+    let echo =
+        ServiceInstances { service: "echo".into(), known: true, instances: vec![instance("echo", "a")], policy: None };
+    let snapshot = Snapshot { services: vec![echo], provisional: false };
+    let response = WatchResponse { epoch: "e".into(), revision: 1, event: Some(Event::Snapshot(snapshot)) };
+    discovery.change(&services, |union| union.apply(0, response, &services));
+    assert!(first.borrow().endpoints.contains_key("a"));
+    drop(first);
+    assert!(discovery.wanted().is_empty());
+    assert!(discovery.endpoints("echo").borrow().endpoints.contains_key("a"), "and need not wait for a change");
+}

@@ -7,7 +7,8 @@
 //!                               └──────────────── connected ─────────────┘
 //! ```
 //!
-//! - **Connectivity**, in gRPC's words. READY is real: the server has sent its SETTINGS on that connection.
+//! - **Connectivity**, in gRPC's words, but for IDLE: an endpoint is connected for as long as it is in use. READY is real: the
+//!   server has sent its SETTINGS on that connection.
 //! - **Outlier state** ([`OutlierState`]) and **load** ([`Load`]): two pure rules, fed by the calls of the endpoint.
 //! - **Generation**: names the endpoint in a pool of the balance. It moves with each connection and with each probe that is
 //!   taken, so that an entry of an earlier generation can fail for good and be left behind (see `balance::pool`).
@@ -190,8 +191,8 @@ impl<C: Connection> Endpoint<C> {
         }
     }
 
-    /// How it stands for a plan. An ejection whose time is over becomes probation here.
-    pub(crate) fn candidate(&self, now: Instant) -> Candidate {
+    /// The driver's look at it: how it stands for a plan. An ejection whose time is over becomes probation here.
+    pub(crate) fn look(&self, now: Instant) -> Candidate {
         // First: what changes from here on is looked at once more.
         self.dirty.store(false, Ordering::Release);
         let mut state = self.state();

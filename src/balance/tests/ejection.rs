@@ -34,9 +34,9 @@ async fn after_five_failures_in_a_row_an_endpoint_gets_no_call_for_half_a_second
 #[tokio::test(start_paused = true)]
 async fn an_ejected_endpoint_keeps_its_connection() {
     let bench = Bench::new(&["a", "b"]);
-    let before = bench.endpoint("a").candidate(Instant::now()).ready_since;
+    let before = bench.endpoint("a").look(Instant::now()).ready_since;
     bench.calls("a", ENOUGH);
-    assert!(before.is_some() && bench.endpoint("a").candidate(Instant::now()).ready_since == before);
+    assert!(before.is_some() && bench.endpoint("a").look(Instant::now()).ready_since == before);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,9 @@
 //! Those who wait for an endpoint.
 
+use futures_util::FutureExt as _;
+
 use super::*;
+use crate::endpoint::Acquired;
 
 #[tokio::test(start_paused = true)]
 async fn the_end_of_a_pause_wakes_those_who_wait() {
@@ -79,4 +82,37 @@ async fn a_call_that_waits_still_avoids_the_endpoint_that_has_had_it() {
     bench.endpoint("a").connected(link("a"));
     bench.picker.serve_waiters();
     assert_eq!(later.await.expect("served").connection.name, "a", "there is no other");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_changes_what_may_be_picked_wakes_the_driver() {
+    let bench = Bench::new(&["a", "b", "c"]);
+    // Under a paused clock: with nothing else to do, time passes at once.
+    let wakes = |change: &dyn Fn()| {
+        bench.picker.serve_waiters();
+        while bench.picker.changed().now_or_never().is_some() {
+            bench.picker.serve_waiters();
+        }
+        change();
+        bench.picker.changed().now_or_never().is_some()
+    };
+    assert!(!wakes(&|| {}), "nothing has changed");
+    let fail = || {
+        let Acquired::Taken(mut pick) = bench.endpoints["a"].acquire(Instant::now(), |_, _| true) else {
+            panic!("it takes calls")
+        };
+        pick.call.answered(Blame::Failed);
+    };
+    (0..4).for_each(|_| fail());
+    assert!(wakes(&fail), "an ejection");
+    assert!(wakes(&|| bench.endpoint("b").connected(link("b"))), "a connection");
+    assert!(wakes(&|| bench.disconnect("b")), "its end");
+    assert!(wakes(&|| bench.endpoint("c").pause(Duration::from_secs(1))), "a long pause");
+    assert!(wakes(&|| bench.endpoint("c").set_traits(Traits { weight: 7, ..Traits::default() })), "a weight");
+    assert!(wakes(&|| bench.set_policy(|policy| policy.ejection.max_ejected_percent = 7)), "a policy");
+    assert!(wakes(&|| drop(bench.picker.pick(None))), "a call that waits");
+    assert!(wakes(&|| bench.remove("c")), "a removal");
+    advance(Duration::from_secs(1)).await;
+    bench.set_policy(|policy| policy.ejection.max_ejected_percent = 100);
+    assert!(wakes(&|| drop(bench.pick_at_once().expect("on probation"))), "a probe");
 }

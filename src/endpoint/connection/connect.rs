@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     connector::Connector,
-    drive::{Connection, connect},
+    drive::{ConnectionTask, connect},
     handle::ConnectionHandle,
 };
 use crate::{
@@ -94,7 +94,7 @@ impl KeepConnected {
     }
 
     /// Lets calls through until the connection takes no more, and says why that is.
-    async fn stay(&self, handle: ConnectionHandle, connection: Connection, finishing: &mut JoinSet<()>) -> String {
+    async fn stay(&self, handle: ConnectionHandle, connection: ConnectionTask, finishing: &mut JoinSet<()>) -> String {
         let (ended, end) = tokio::sync::oneshot::channel();
         finishing.spawn(async move {
             let mut connection = connection;

@@ -64,7 +64,7 @@ pub(crate) enum ConnectError {
 pub(crate) async fn connect(
     connector: &Connector,
     peer: &Peer,
-) -> Result<(ConnectionHandle, Connection), ConnectError> {
+) -> Result<(ConnectionHandle, ConnectionTask), ConnectError> {
     let connecting = async {
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
@@ -74,7 +74,7 @@ pub(crate) async fn connect(
         let handle = ConnectionHandle::new(sender, peer.clone(), ended.clone(), stream_limit.clone());
         let running = FuturesUnordered::new();
         let parts = Parts { intake: Some(intake), running, spawned, ended, stream_limit };
-        let mut connection = Connection { parts, wakes: CoalesceWakes::new(), flusher };
+        let mut connection = ConnectionTask { parts, wakes: CoalesceWakes::new(), flusher };
         connection.greeted().await?;
         Ok((handle, connection))
     };
@@ -99,7 +99,7 @@ fn http2(inline: Inline) -> http2::Builder<Inline> {
 type Intake = http2::Connection<TokioIo<WriteBuffer>, AttemptBody, Inline>;
 
 /// A connection. It must be driven; dropping it cuts the connection.
-pub(crate) struct Connection {
+pub(crate) struct ConnectionTask {
     parts: Parts,
     wakes: CoalesceWakes,
     flusher: Flusher,
@@ -117,7 +117,7 @@ struct Parts {
     stream_limit: StreamLimit,
 }
 
-impl Connection {
+impl ConnectionTask {
     /// Waits for the server's SETTINGS.
     async fn greeted(&mut self) -> Result<(), ConnectError> {
         poll_fn(|context| {
