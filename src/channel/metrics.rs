@@ -18,21 +18,19 @@
 //! Instances come and go without end, and a counter stays for ever: so no counter has an instance as label. A gauge of an
 //! instance goes when it is not set any more.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, OnceLock},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use http::Request;
-use metrics::{Histogram, Label, SharedString, counter, histogram};
+use metrics::{Label, SharedString, counter, histogram};
 use parking_lot::RwLock;
-use tokio::time::Instant;
 use tonic::{Code, GrpcMethod};
 use tracing::Span;
 
 use super::{call::AttemptKind, service_config::ServiceConfig};
-use crate::{rpc::code_name, trace};
+use crate::{
+    rpc::{CallDuration, Timed},
+    trace,
+};
 
 pub(super) const RETRIES: &str = "meshwork_client_retries_total";
 pub(super) const TRANSPARENT_RETRIES: &str = "meshwork_client_transparent_retries_total";
@@ -42,80 +40,52 @@ pub(super) const REFUSED_BY_BUDGET: &str = "meshwork_client_retry_budget_refused
 /// An undeclared method, as OpenTelemetry calls it: paths that a caller makes up must not become labels.
 const OTHER: &str = "_OTHER";
 
-/// gRPC has the codes 0 to 16.
-const CODES: usize = 17;
-
-/// The histograms of a channel's calls, each looked up once: a recorder that is installed after the first call of a method does
-/// not see its calls.
+/// The durations of a channel's calls, by method.
 #[derive(Debug)]
 pub(crate) struct CallMetrics {
     service: Arc<str>,
-    methods: RwLock<HashMap<String, Arc<MethodMetrics>>>,
-    other: Arc<MethodMetrics>,
-}
-
-#[derive(Debug)]
-struct MethodMetrics {
-    service: Arc<str>,
-    method: SharedString,
-    by_code: [OnceLock<Histogram>; CODES],
+    methods: RwLock<HashMap<String, Arc<CallDuration>>>,
+    other: Arc<CallDuration>,
 }
 
 impl CallMetrics {
     pub(super) fn new(service: Arc<str>) -> Self {
-        let other = Arc::new(MethodMetrics::new(service.clone(), SharedString::const_str(OTHER)));
+        let other = Arc::new(duration(service.clone(), SharedString::const_str(OTHER)));
         Self { service, methods: RwLock::default(), other }
     }
 
     /// A call that begins, and whose `span` is told how it ends.
-    pub(super) fn begin<B>(&self, request: &Request<B>, config: &ServiceConfig, span: Span) -> Timed {
-        let method = if is_declared(request, config) { self.of(request.uri().path()) } else { self.other.clone() };
-        Timed { method, span, begun: Instant::now(), took: None, code: Code::Cancelled }
+    pub(super) fn begin<B>(&self, request: &Request<B>, config: &ServiceConfig, span: Span) -> Observed {
+        let duration = if is_declared(request, config) { self.of(request.uri().path()) } else { self.other.clone() };
+        Observed { timed: Timed::begin(duration), span, code: Code::Cancelled }
     }
 
-    fn of(&self, path: &str) -> Arc<MethodMetrics> {
+    fn of(&self, path: &str) -> Arc<CallDuration> {
         if let Some(known) = self.methods.read().get(path) {
             return known.clone();
         }
-        let new = || Arc::new(MethodMetrics::new(self.service.clone(), path.to_owned().into()));
+        let new = || Arc::new(duration(self.service.clone(), path.to_owned().into()));
         self.methods.write().entry(path.to_owned()).or_insert_with(new).clone()
     }
 }
 
-impl MethodMetrics {
-    fn new(service: Arc<str>, method: SharedString) -> Self {
-        Self { service, method, by_code: [const { OnceLock::new() }; CODES] }
-    }
-
-    fn record(&self, code: Code, took: Duration) {
-        let index = usize::try_from(i32::from(code)).expect("codes are not negative");
-        let histogram = self.by_code[index].get_or_init(|| {
-            let labels = [
-                Label::new("service", self.service.clone()),
-                Label::new("rpc_method", self.method.clone()),
-                Label::from_static_parts("rpc_response_status_code", code_name(code)),
-            ];
-            histogram!("rpc_client_call_duration_seconds", labels.iter())
-        });
-        histogram.record(took);
-    }
+fn duration(service: Arc<str>, method: SharedString) -> CallDuration {
+    let labels = vec![Label::new("service", service), Label::new("rpc_method", method)];
+    CallDuration::new("rpc_client_call_duration_seconds", labels)
 }
 
-/// A call that is counted when it ends; as CANCELLED, if its caller gives it up before that.
+/// A call that is counted, and whose span is told of its failure, when it ends; as CANCELLED, if its caller gives it up before that.
 #[derive(Debug)]
-pub(crate) struct Timed {
-    method: Arc<MethodMetrics>,
+pub(crate) struct Observed {
+    timed: Timed,
     span: Span,
-    begun: Instant,
-    /// How long its answer took to begin.
-    took: Option<Duration>,
     code: Code,
 }
 
-impl Timed {
+impl Observed {
     /// The answer has begun, or it is known that none will come.
     pub(crate) fn answered(&mut self) {
-        self.took = Some(self.begun.elapsed());
+        self.timed.answered();
     }
 
     /// The call has ended.
@@ -124,9 +94,9 @@ impl Timed {
     }
 }
 
-impl Drop for Timed {
+impl Drop for Observed {
     fn drop(&mut self) {
-        self.method.record(self.code, self.took.unwrap_or_else(|| self.begun.elapsed()));
+        self.timed.ended(self.code);
         if self.code != Code::Ok {
             trace::failed(&self.span, self.code);
         }

@@ -1,5 +1,6 @@
 //! What every rpc handler needs beside its rules: errors with details, pages, durations, and opaque tokens.
 
+mod call_duration;
 mod code;
 mod duration;
 mod page;
@@ -16,5 +17,6 @@ pub use stream_end::{draining_status, not_serving_status};
 pub use token::{InvalidToken, decode_token, encode_token};
 pub use transport::Transport;
 
+pub(crate) use call_duration::{CallDuration, Timed};
 pub(crate) use code::{code_in, code_of};
 pub(crate) use stream_end::SERVER;

@@ -21,7 +21,7 @@ use super::{
     infrastructure::Kind,
     layers::Handler,
     methods::{Flow, Methods},
-    metrics::{self, Timed},
+    metrics,
     request::{CheckedBody, Encoding},
     response::{StreamBody, UnaryBody},
 };
@@ -29,7 +29,7 @@ use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal},
     health::Condition,
-    rpc::{SERVER, code_of},
+    rpc::{SERVER, Timed, code_of},
     trace::{self, TraceContext},
 };
 
@@ -78,7 +78,7 @@ impl Stack {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let path = request.uri().path();
-        let timed = self.methods.unary(path).map(Timed::begin);
+        let timed = self.methods.unary(path).cloned().map(Timed::begin);
         let (mut response, span) = match self.admit(request.headers(), path) {
             Ok(admitted) => {
                 let span = span(path);

@@ -8,7 +8,11 @@ use std::{
 use prost::Message as _;
 use prost_types::{FileDescriptorSet, MethodDescriptorProto, MethodOptions, method_options};
 
-use crate::contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod};
+use super::metrics::duration;
+use crate::{
+    contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod},
+    rpc::CallDuration,
+};
 
 /// How a method's messages flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +25,17 @@ pub(super) enum Flow {
     ClientStreaming,
 }
 
+#[derive(Debug)]
+struct Declared {
+    flow: Flow,
+    duration: Arc<CallDuration>,
+}
+
 /// What is known of the methods that a server serves.
 #[derive(Debug, Default)]
 pub(super) struct Methods {
     /// By request path, as in `/shop.order.v1.OrderService/GetOrder`.
-    flows: HashMap<Arc<str>, Flow>,
+    declared: HashMap<Arc<str>, Declared>,
     /// In the descriptors' order.
     idempotent: Vec<IdempotentMethod>,
 }
@@ -50,18 +60,18 @@ impl Methods {
     /// Those of `services` that no descriptor declares.
     pub(super) fn undeclared<'a>(&self, services: &'a BTreeSet<String>) -> Vec<&'a str> {
         let declared = |path: &str, service: &str| path[1..].strip_prefix(service).is_some_and(|m| m.starts_with('/'));
-        let undeclared = |service: &&str| !self.flows.keys().any(|path| declared(path, service));
+        let undeclared = |service: &&str| !self.declared.keys().any(|path| declared(path, service));
         services.iter().map(String::as_str).filter(undeclared).collect()
     }
 
     /// How the method at that path streams.
     pub(super) fn flow(&self, path: &str) -> Flow {
-        self.flows.get(path).copied().unwrap_or(Flow::ClientStreaming)
+        self.declared.get(path).map_or(Flow::ClientStreaming, |method| method.flow)
     }
 
-    /// The path, if a descriptor declares a unary method there.
-    pub(super) fn unary(&self, path: &str) -> Option<Arc<str>> {
-        self.flows.get_key_value(path).filter(|(_, flow)| **flow == Flow::Unary).map(|(path, _)| path.clone())
+    /// What the calls of the method at that path are recorded in, if a descriptor declares it, and as unary.
+    pub(super) fn unary(&self, path: &str) -> Option<&Arc<CallDuration>> {
+        self.declared.get(path).filter(|method| method.flow == Flow::Unary).map(|method| &method.duration)
     }
 
     /// The methods that a client may send again.
@@ -72,7 +82,9 @@ impl Methods {
     fn add(&mut self, service: &str, method: &MethodDescriptorProto) {
         let name = format!("{service}/{}", method.name());
         let (level, flow) = (level(method), flow(method));
-        let known = self.flows.insert(format!("/{name}").into(), flow);
+        let path: Arc<str> = format!("/{name}").into();
+        let duration = Arc::new(duration(path.clone()));
+        let known = self.declared.insert(path, Declared { flow, duration });
         if known.is_none() && level != IdempotencyLevel::Unspecified {
             let unary = flow == Flow::Unary;
             self.idempotent.push(IdempotentMethod { method: name, idempotency_level: level.into(), unary });

@@ -15,10 +15,10 @@ use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
 use tokio_util::sync::WaitForCancellationFutureOwned;
 use tonic::{Code, Status, body::Body};
 
-use super::{fault, metrics::Timed};
+use super::fault;
 use crate::{
     deadline::{self, Deadline},
-    rpc::{code_in, code_of, draining_status},
+    rpc::{Timed, code_in, code_of, draining_status},
 };
 
 /// The body of a streaming answer.
@@ -112,7 +112,7 @@ impl UnaryBody {
         timed.answered();
         match code_of(response.status(), response.headers(), None) {
             Some(code) => {
-                timed.end(code);
+                timed.ended(code);
                 response
             }
             None => response.map(|inner| Body::new(Self { inner, timed: Some(timed), ended: false })),
@@ -145,9 +145,9 @@ impl http_body::Body for UnaryBody {
             None => Some(Code::Unknown),
         };
         if let Some(code) = code
-            && let Some(timed) = self.timed.take()
+            && let Some(mut timed) = self.timed.take()
         {
-            timed.end(code);
+            timed.ended(code);
         }
         Poll::Ready(frame.map(Ok))
     }

@@ -15,13 +15,13 @@ use crate::{
     channel::{
         call::{Answer, verdict},
         classify::Verdict,
-        metrics::Timed,
+        metrics::Observed,
     },
     headers::{PUSHBACK, REFUSED},
 };
 
 /// Hands an answer to its caller. `keep` is dropped with it.
-pub(crate) fn observe<K: Send + Unpin + 'static>(mut answer: Answer, mut timed: Timed, keep: K) -> Response<Body> {
+pub(crate) fn observe<K: Send + Unpin + 'static>(mut answer: Answer, mut timed: Observed, keep: K) -> Response<Body> {
     timed.answered();
     let open = match verdict(&answer).code {
         Some(code) => {
@@ -45,7 +45,7 @@ fn strip_reserved(headers: &mut HeaderMap) {
 struct ObservedBody<K> {
     body: ResponseBody,
     /// `None`: it is known how the call ends.
-    open: Option<Timed>,
+    open: Option<Observed>,
     /// The channel: the answer may be read for longer than its caller keeps the client.
     _keep: K,
 }
