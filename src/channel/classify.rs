@@ -134,7 +134,7 @@ impl Verdict {
     pub(crate) fn of_headers(http: StatusCode, headers: &HeaderMap) -> Self {
         Self::of(Said {
             http,
-            code: code_of(http, headers, None).or_else(|| (!is_grpc(headers)).then_some(Code::Unknown)),
+            code: code_of(http, headers, None).or_else(|| (!is_grpc(http, headers)).then_some(Code::Unknown)),
             refusal: headers.get(REFUSED).and_then(|name| Refusal::parse(name.as_bytes())),
             pushback: headers.get(PUSHBACK).map(pushback),
         })
@@ -192,13 +192,15 @@ impl Verdict {
     }
 }
 
-/// Whether headers are those of an answer of gRPC: `application/grpc`, also with a format (`+proto`), or a status.
-pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+/// Whether a response is an answer of gRPC: it says a status, or it is a 200 with the content type `application/grpc`, also with a
+/// format (`+proto`), in whatever case. What calls itself gRPC and is an HTTP error has no messages either.
+pub(crate) fn is_grpc(http: StatusCode, headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
     let format = |value: &HeaderValue| {
-        let rest = value.as_bytes().strip_prefix(b"application/grpc");
-        rest.is_some_and(|rest| rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
+        let (kind, rest) = value.as_bytes().split_at_checked(GRPC.len()).unwrap_or_default();
+        kind.eq_ignore_ascii_case(GRPC) && (rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
     };
-    headers.contains_key(Status::GRPC_STATUS) || headers.get(CONTENT_TYPE).is_some_and(format)
+    headers.contains_key(Status::GRPC_STATUS) || http == StatusCode::OK && headers.get(CONTENT_TYPE).is_some_and(format)
 }
 
 /// What a code, or an HTTP status of something that does not speak gRPC, says against the endpoint.
@@ -273,7 +275,8 @@ mod tests {
             let Verdict { code, retry, blame, .. } = Verdict::of_headers(StatusCode::OK, &headers);
             (code, retry, blame)
         };
-        for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+        for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8", "Application/GRPC"]
+        {
             assert_eq!(begun(grpc), (None, Retry::No, Blame::None), "a message is on its way");
         }
         for other in ["text/html", "application/grpcfoo", "application/grpc-web", ""] {
@@ -390,8 +393,8 @@ mod tests {
                 }
             }
             prop_assert!(Verdict::of_failure(failure).code.is_some_and(|code| code != Code::Ok));
-            let is_open = answer.1.get(Status::GRPC_STATUS).is_none() && is_grpc(&answer.1);
-            prop_assert_eq!(of_headers.code.is_none(), is_open && answer.0 == StatusCode::OK);
+            let is_open = answer.1.get(Status::GRPC_STATUS).is_none() && is_grpc(answer.0, &answer.1);
+            prop_assert_eq!(of_headers.code.is_none(), is_open);
         }
     }
 }

@@ -57,7 +57,7 @@ impl CallMetrics {
     /// A call that begins, and whose `span` is told how it ends.
     pub(super) fn begin<B>(&self, request: &Request<B>, config: &ServiceConfig, span: Span) -> Observed {
         let duration = if is_declared(request, config) { self.of(request.uri().path()) } else { self.other.clone() };
-        Observed { timed: Timed::begin(duration), span, code: Code::Cancelled }
+        Observed { timed: Timed::begin(duration), span }
     }
 
     fn of(&self, path: &str) -> Arc<CallDuration> {
@@ -79,7 +79,6 @@ fn duration(service: Arc<str>, method: SharedString) -> CallDuration {
 pub(crate) struct Observed {
     timed: Timed,
     span: Span,
-    code: Code,
 }
 
 impl Observed {
@@ -90,15 +89,15 @@ impl Observed {
 
     /// The call has ended.
     pub(crate) fn end(mut self, code: Code) {
-        self.code = code;
+        self.timed.ended(code);
     }
 }
 
 impl Drop for Observed {
     fn drop(&mut self) {
-        self.timed.ended(self.code);
-        if self.code != Code::Ok {
-            trace::failed(&self.span, self.code);
+        let code = self.timed.code();
+        if code != Code::Ok {
+            trace::failed(&self.span, code);
         }
     }
 }

@@ -61,6 +61,11 @@ impl Timed {
         self.took = Some(self.begun.elapsed());
     }
 
+    /// The code that it ends with, as far as that is known.
+    pub(crate) fn code(&self) -> Code {
+        self.code
+    }
+
     /// The call has ended with this code.
     pub(crate) fn ended(&mut self, code: Code) {
         self.code = code;

@@ -182,12 +182,13 @@ async fn an_http_error_with_a_body_has_the_mapped_code_for_its_caller_and_in_the
         (503, Code::Unavailable, "UNAVAILABLE"),
         (200, Code::Unknown, "UNKNOWN"),
     ] {
-        for streaming in [false, true] {
+        let types = ["text/html", "application/grpc"].into_iter().filter(|kind| status != 200 || *kind == "text/html");
+        for (content_type, streaming) in types.flat_map(|kind| [(kind, false), (kind, true)]) {
             let recorder = PrometheusBuilder::new().build_recorder();
             let _counting = ::metrics::set_default_local_recorder(&recorder);
             let (bench, mut servers) = (Bench::new(&["a"]), Scripted::default());
             servers.serve(&bench, "a", move |respond| {
-                page(respond, status, "text/html");
+                page(respond, status, content_type);
                 GO_ON
             });
             let told = if streaming {
