@@ -261,9 +261,9 @@ impl<C: Connection> Pool<C> {
         self.state.lock().busy
     }
 
-    /// Adds and removes members, a few at a time. After each step `applied` is called, without the lock.
-    pub(super) fn apply(&self, inserted: &[Member<C>], removed: &[u64], mut applied: impl FnMut()) {
-        for members in inserted.chunks(CHANGES_AT_ONCE) {
+    /// Adds members, a few at a time. After each step `applied` is called, without the lock.
+    pub(super) fn insert(&self, members: &[Member<C>], mut applied: impl FnMut()) {
+        for members in members.chunks(CHANGES_AT_ONCE) {
             self.change(|state| {
                 let entries = members.iter().map(|member| state.entry(member));
                 let changes: Vec<_> = entries.map(|entry| Change::Insert(entry.member.generation, entry)).collect();
@@ -272,7 +272,11 @@ impl<C: Connection> Pool<C> {
             });
             applied();
         }
-        for generations in removed.chunks(CHANGES_AT_ONCE) {
+    }
+
+    /// Removes members in the same way.
+    pub(super) fn remove(&self, generations: &[u64], mut applied: impl FnMut()) {
+        for generations in generations.chunks(CHANGES_AT_ONCE) {
             self.change(|state| {
                 state.changes.0.lock().extend(generations.iter().copied().map(Change::Remove));
                 state.members.retain(|member| !generations.contains(&member.generation));

@@ -136,7 +136,7 @@ impl<C: Connection> Pools<C> {
                 new.push(Member { generation, endpoint: tracked.endpoint.clone() });
             }
         }
-        managed.pool.apply(&new, &[], applied);
+        managed.pool.insert(&new, applied);
         if managed.shares != Some(shares) {
             managed.shares = Some(shares);
             managed.pool.set_shares(shares);
@@ -169,7 +169,7 @@ impl<C: Connection> Pools<C> {
         self.pools.retain(|_, managed| managed.planned);
         for managed in self.pools.values() {
             if let Some(generations) = by_pool.get(&managed.id) {
-                managed.pool.apply(&[], generations, &mut applied);
+                managed.pool.remove(generations, &mut applied);
             }
         }
     }

@@ -189,7 +189,7 @@ fn drawn(chance: impl Rng + Send + Sync + 'static) -> Vec<&'static str> {
         Member { generation: endpoint.look(Instant::now()).generation, endpoint }
     };
     let members: Vec<_> = (0..).zip(["a", "b", "c", "d"]).map(member).collect();
-    pool.apply(&members, &[], || {});
+    pool.insert(&members, || {});
     let mut names = Vec::new();
     for _ in 0..20 {
         let pick = pool.draw(Instant::now(), None).expect("all are ready");
@@ -242,7 +242,7 @@ async fn a_pool_through_which_a_panic_has_unwound_is_not_used_again() {
         Member { generation: endpoint.look(Instant::now()).generation, endpoint }
     };
     let members: Vec<_> = (0..).zip(["a", "b", "c"]).map(member).collect();
-    pool.apply(&members, &[], || {});
+    pool.insert(&members, || {});
     service.take_changed();
     let draw = || pool.draw(Instant::now(), None).map(|pick| pick.call.unsent());
     let draws = (0..100).take_while(|_| draw().is_some()).count();
