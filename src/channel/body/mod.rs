@@ -5,3 +5,7 @@ pub(crate) mod request;
 pub(crate) mod response;
 
 pub(crate) mod observed;
+
+pub(crate) mod upload;
+
+mod recording;

@@ -3,31 +3,23 @@
 //! A unary request is one message that is ready at once: it is read ahead and shared, so that repeating it costs nothing
 //! (and its END_STREAM travels with the message, not in a frame of its own). A stream is recorded as it is sent, up to a
 //! bound; beyond that, or once a server has answered, it is no longer recorded and can no longer be repeated.
-//!
-//! When the answer ends, or its reader goes, before the stream has ended, the stream is reset, with CANCEL or, if the server has
-//! said its status, with NO_ERROR (PROTOCOL-HTTP2): nothing more is sent, and the server learns of it. hyper would go on.
-//!
-//! The caller's stream is polled inside of the connection's task, which other calls share: a panic in it is caught here, and
-//! breaks its own call only.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use h2::Reason;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::Mutex;
 use tonic::{Status, body::Body};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use super::{
+    recording::{Recording, poll_caller},
+    upload::{Desk, RequestStream, Turn, Upload},
+};
 
-/// Bytes of a request stream that are kept to be sent again. Most calls fail early, when little of their stream has left; and
-/// as many calls may be under way as there is memory for.
-const MAX_RECORDED: usize = 64 * 1024;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The body of a call.
 #[derive(Debug)]
@@ -35,25 +27,7 @@ pub(crate) enum RequestBody {
     /// All of it.
     Whole(Option<Bytes>),
     /// Some of it is still to come.
-    Stream(Arc<Mutex<Recording>>),
-}
-
-#[derive(Debug)]
-pub(crate) struct Recording {
-    body: Body,
-    /// What has been read, from the start; once `open` is false only what an attempt has yet to send.
-    sent: Vec<Bytes>,
-    size: usize,
-    /// Whether all that was read is in `sent`.
-    open: bool,
-    /// The number of the attempt that may read on.
-    attempt: u32,
-    /// Why no attempt may.
-    stopped: Option<Reason>,
-    /// The connection that waits for more of the stream.
-    reader: Option<Waker>,
-    /// Why the caller's stream broke.
-    broken: Option<Status>,
+    Stream(RequestStream),
 }
 
 impl RequestBody {
@@ -71,36 +45,22 @@ impl RequestBody {
                 return Ok(Self::Whole(sent.pop()));
             }
         }
-        let size = sent.iter().map(Bytes::len).sum();
-        let recording =
-            Recording { body, sent, size, open: true, attempt: 0, stopped: None, reader: None, broken: None };
-        Ok(Self::Stream(Arc::new(Mutex::new(recording))))
+        Ok(Self::Stream(RequestStream::new(Recording::new(body, sent))))
     }
 
     /// The body for one attempt; attempts before it can read no more.
     pub(crate) fn attempt(&self) -> AttemptBody {
         match self {
             Self::Whole(message) => AttemptBody::Whole(message.clone()),
-            Self::Stream(recording) => {
-                let attempt = {
-                    let mut recording = recording.lock();
-                    recording.attempt += 1;
-                    recording.stopped = None;
-                    recording.attempt
-                };
-                AttemptBody::Stream { recording: recording.clone(), attempt, next: 0 }
-            }
+            Self::Stream(stream) => AttemptBody::Stream { turn: Arc::new(stream.next_attempt()), next: 0, desk: None },
         }
     }
 
     /// What the answer to the latest attempt holds of its request.
     pub(crate) fn upload(&self) -> Upload {
         match self {
-            Self::Whole(_) => Upload(None),
-            Self::Stream(recording) => {
-                let attempt = recording.lock().attempt;
-                Upload(Some((recording.clone(), attempt)))
-            }
+            Self::Whole(_) => Upload::whole(),
+            Self::Stream(stream) => stream.upload(),
         }
     }
 
@@ -113,7 +73,7 @@ impl RequestBody {
     pub(crate) fn may_repeat(&self) -> bool {
         match self {
             Self::Whole(_) => true,
-            Self::Stream(recording) => recording.lock().open,
+            Self::Stream(stream) => stream.recording(|recording| recording.is_open()),
         }
     }
 
@@ -121,7 +81,7 @@ impl RequestBody {
     pub(crate) fn settle(&self) {
         match self {
             Self::Whole(_) => {}
-            Self::Stream(recording) => recording.lock().open = false,
+            Self::Stream(stream) => stream.recording(Recording::close),
         }
     }
 
@@ -129,96 +89,7 @@ impl RequestBody {
     pub(crate) fn broken(&self) -> Option<Status> {
         match self {
             Self::Whole(_) => None,
-            Self::Stream(recording) => recording.lock().broken.take(),
-        }
-    }
-}
-
-/// A request stream as its answer sees it: it is stopped when that ends first.
-#[derive(Debug)]
-pub(crate) struct Upload(Option<(Arc<Mutex<Recording>>, u32)>);
-
-impl Upload {
-    /// Why the caller's own stream broke off, if it did.
-    pub(crate) fn broken(&self) -> Option<Status> {
-        self.0.as_ref().and_then(|(recording, _)| recording.lock().broken.take())
-    }
-
-    /// Sends nothing more, and resets the stream with `reason` if it has not ended.
-    pub(crate) fn stop(&mut self, reason: Reason) {
-        let Some((recording, attempt)) = self.0.take() else { return };
-        let mut recording = recording.lock();
-        if recording.attempt == attempt {
-            recording.stopped = Some(reason);
-            let reader = recording.reader.take();
-            drop(recording);
-            // Behind the lock: the connection may look at once.
-            reader.into_iter().for_each(Waker::wake);
-        }
-    }
-}
-
-impl Drop for Upload {
-    fn drop(&mut self) {
-        self.stop(Reason::CANCEL);
-    }
-}
-
-/// Polls the caller's own code. Its panic becomes an error of its stream, which is not polled again.
-fn poll_caller(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-    // Unwind-safe: what the panic left behind is not seen again, since the body is replaced.
-    catch_unwind(AssertUnwindSafe(|| Pin::new(&mut *body).poll_frame(context))).unwrap_or_else(|_| {
-        *body = Body::new(Panicked);
-        Poll::Ready(Some(Err(panicked())))
-    })
-}
-
-/// What the panic said was printed by its hook, and stays here.
-fn panicked() -> Status {
-    Status::internal("the caller's request stream panicked")
-}
-
-/// In place of a body that panicked: must it be polled for another attempt, then it fails in the same way.
-struct Panicked;
-
-impl HttpBody for Panicked {
-    type Data = Bytes;
-    type Error = Status;
-
-    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        Poll::Ready(Some(Err(panicked())))
-    }
-}
-
-impl Recording {
-    fn poll_next(&mut self, next: &mut usize, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        if let Some(frame) = self.sent.get(*next) {
-            *next += 1;
-            // What was read ahead may be more than is kept.
-            self.open &= self.size <= MAX_RECORDED;
-            return Poll::Ready(Some(Ok(Frame::data(frame.clone()))));
-        }
-        if !self.open && !self.sent.is_empty() {
-            self.sent = Vec::new();
-            *next = 0;
-        }
-        let frame = std::task::ready!(poll_caller(&mut self.body, context));
-        match &frame {
-            Some(Ok(frame)) => self.record(frame, next),
-            Some(Err(status)) => self.broken = Some(status.clone()),
-            None => {}
-        }
-        Poll::Ready(frame)
-    }
-
-    fn record(&mut self, frame: &Frame<Bytes>, next: &mut usize) {
-        let Some(message) = frame.data_ref().filter(|_| self.open) else { return };
-        self.size += message.len();
-        if self.size > MAX_RECORDED {
-            self.open = false;
-        } else {
-            self.sent.push(message.clone());
-            *next += 1;
+            Self::Stream(stream) => stream.recording(Recording::broken),
         }
     }
 }
@@ -227,7 +98,16 @@ impl Recording {
 #[derive(Debug)]
 pub(crate) enum AttemptBody {
     Whole(Option<Bytes>),
-    Stream { recording: Arc<Mutex<Recording>>, attempt: u32, next: usize },
+    Stream { turn: Arc<Turn>, next: usize, desk: Option<Desk> },
+}
+
+impl AttemptBody {
+    /// Says where the connection that is to send it looks for its stream.
+    pub(crate) fn sent_by(&mut self, connection: &Desk) {
+        if let Self::Stream { desk, .. } = self {
+            *desk = Some(connection.clone());
+        }
+    }
 }
 
 impl HttpBody for AttemptBody {
@@ -238,17 +118,11 @@ impl HttpBody for AttemptBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(message) => Poll::Ready(message.take().map(|message| Ok(Frame::data(message)))),
-            Self::Stream { recording, attempt, next } => {
-                let mut recording = recording.lock();
-                let moved = (recording.attempt != *attempt).then_some(Reason::CANCEL);
-                if let Some(reason) = moved.or(recording.stopped) {
-                    return Poll::Ready(Some(Err(h2::Error::from(reason).into())));
+            Self::Stream { turn, next, desk } => {
+                if let Some(desk) = desk.take() {
+                    desk.leave(turn);
                 }
-                let frame = recording.poll_next(next, context);
-                if frame.is_pending() {
-                    recording.reader = Some(context.waker().clone());
-                }
-                frame.map_err(BoxError::from)
+                turn.poll_next(next, context)
             }
         }
     }
@@ -271,11 +145,12 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use futures_util::{FutureExt as _, future::poll_fn, task::ArcWake};
+    use h2::Reason;
     use http_body_util::{BodyExt as _, Full, StreamBody};
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
-    use super::*;
+    use super::{super::recording::MAX_RECORDED, *};
 
     async fn read_ahead(body: Body) -> Result<RequestBody, Status> {
         let mut body = Some(body);
@@ -420,7 +295,9 @@ mod tests {
             let mut upload = body.upload();
             let woken = Arc::new(Woken::default());
             let waker = futures_util::task::waker(woken.clone());
-            assert!(attempt.frame().poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+            assert_eq!(sent(&mut attempt), [""; 0]);
+            let AttemptBody::Stream { turn, .. } = &attempt else { panic!("a stream") };
+            assert!(turn.poll_end(&mut Context::from_waker(&waker)).is_pending());
             end.into_iter().for_each(|reason| upload.stop(reason));
             drop(upload);
             assert!(woken.0.load(Ordering::SeqCst), "the connection need not wait for another message");

@@ -14,7 +14,7 @@ use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tonic::Status;
 
-use super::request::Upload;
+use super::upload::Upload;
 use crate::{
     channel::{
         classify::{Failure, Verdict},

@@ -31,15 +31,36 @@ async fn arrived(mut request: RecvStream) -> Arrived {
     }
 }
 
+/// As `arrived`, but of bytes, by a server that takes what its window holds and no more.
+async fn arrived_in_the_window(mut request: RecvStream) -> Arrived {
+    let mut bytes = 0;
+    loop {
+        match request.data().await {
+            Some(Ok(data)) => bytes += data.len(),
+            Some(Err(error)) => return (bytes, error.reason()),
+            None => return (bytes, None),
+        }
+    }
+}
+
 /// The instance `a`, which begins its answer to one call at once, goes on as told, and says how the request stream ended.
 fn answering(bench: &Bench, answer: impl FnOnce(Respond) + Send + 'static) -> JoinHandle<Arrived> {
+    reading(bench, answer, arrived)
+}
+
+/// As `answering`, with the reader of the request stream.
+fn reading<R: Future<Output = Arrived> + Send>(
+    bench: &Bench,
+    answer: impl FnOnce(Respond) + Send + 'static,
+    read: impl FnOnce(RecvStream) -> R + Send + 'static,
+) -> JoinHandle<Arrived> {
     let mut peer = RawPeer::listen(&bench.net, "a:1");
     tokio::spawn(async move {
         let mut connection = peer.accept().await;
         let (request, respond) = connection.accept().await.expect("a call").expect("a call");
         answer(respond);
         tokio::select! {
-            arrived = arrived(request.into_body()) => arrived,
+            arrived = read(request.into_body()) => arrived,
             _ = connection.accept() => panic!("one call"),
         }
     })
@@ -89,6 +110,45 @@ async fn a_stream_whose_deadline_passes_after_its_answer_has_begun_is_cancelled_
     let status = soon(answers.next()).await.expect("an end").expect_err("too late");
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(soon(serving).await.expect("no panic"), (1, Some(Reason::CANCEL)));
+}
+
+/// HTTP/2's own size of a stream's window, and of a connection's.
+const WINDOW: usize = 65_535;
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_flow_control_holds_up_is_cancelled_when_its_answer_is_dropped_or_its_deadline_passes() {
+    for timeout in [None, Some(SECOND)] {
+        let bench = Bench::new(&["a"]);
+        let (hold, _held) = mpsc::unbounded_channel();
+        let serving = reading(&bench, begins(hold), arrived_in_the_window);
+        let (texts, mut answers) = open(&bench, timeout).await;
+        for _ in 0..100 {
+            texts.send("x".repeat(1000)).expect("the call goes on");
+        }
+        if timeout.is_some() {
+            let status = soon(answers.next()).await.expect("an end").expect_err("too late");
+            assert_eq!(status.code(), Code::DeadlineExceeded);
+        } else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            drop(answers);
+        }
+        assert_eq!(soon(serving).await.expect("no panic"), (WINDOW, Some(Reason::CANCEL)));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_flow_control_holds_up_ends_when_its_server_has_said_its_status() {
+    let bench = Bench::new(&["a"]);
+    let (hold, mut held) = mpsc::unbounded_channel();
+    let serving = reading(&bench, begins(hold), arrived_in_the_window);
+    let (texts, mut answers) = open(&bench, None).await;
+    for _ in 0..100 {
+        texts.send("x".repeat(1000)).expect("the call goes on");
+    }
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    end(&mut held.recv().await.expect("answered"), Code::Ok);
+    assert!(soon(answers.next()).await.is_none(), "it ended well");
+    assert_eq!(soon(serving).await.expect("no panic"), (WINDOW, Some(Reason::CANCEL)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,6 +7,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -27,7 +28,13 @@ use super::{
     stream_limit::StreamLimit,
     write_buffer::{Flusher, WriteBuffer},
 };
-use crate::{channel::body::request::AttemptBody, endpoint::peer::Peer};
+use crate::{
+    channel::body::{
+        request::AttemptBody,
+        upload::{Desk, Turn},
+    },
+    endpoint::peer::Peer,
+};
 
 /// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
@@ -69,9 +76,10 @@ pub(crate) async fn connect(
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, flusher) = WriteBuffer::new(io);
-        let (sender, intake) = http2(Inline(inline)).handshake(TokioIo::new(io)).await?;
+        let desk = Desk::default();
+        let (sender, intake) = http2(Inline { parts: inline, desk: desk.clone() }).handshake(TokioIo::new(io)).await?;
         let (stream_limit, ended) = (StreamLimit::default(), DeferredDrop::new());
-        let handle = ConnectionHandle::new(sender, peer.clone(), ended.clone(), stream_limit.clone());
+        let handle = ConnectionHandle::new(sender, peer.clone(), ended.clone(), stream_limit.clone(), desk);
         let running = FuturesUnordered::new();
         let parts = Parts { intake: Some(intake), running, spawned, ended, stream_limit };
         let mut connection = ConnectionTask { parts, wakes: CoalesceWakes::new(), flusher };
@@ -110,9 +118,9 @@ struct Parts {
     /// Takes in calls; `None` once it takes no more.
     intake: Option<Intake>,
     /// The rest: frames in and out, and every call under way.
-    running: FuturesUnordered<BoxFuture<'static, ()>>,
+    running: FuturesUnordered<Part>,
     /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
-    spawned: mpsc::UnboundedReceiver<BoxFuture<'static, ()>>,
+    spawned: mpsc::UnboundedReceiver<Part>,
     ended: DeferredDrop,
     stream_limit: StreamLimit,
 }
@@ -201,9 +209,32 @@ impl Parts {
     }
 }
 
+/// A part of a connection: to hyper, what it would spawn.
+struct Part {
+    work: BoxFuture<'static, ()>,
+    /// The request stream that it sends.
+    sends: Option<Arc<Turn>>,
+}
+
+impl Future for Part {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let ends = self.sends.as_ref().is_some_and(|stream| stream.poll_end(context).is_ready());
+        match self.work.as_mut().poll(context) {
+            // Otherwise it sees that end by itself, unless flow control holds it up.
+            Poll::Pending if !ends => Poll::Pending,
+            Poll::Pending | Poll::Ready(()) => Poll::Ready(()),
+        }
+    }
+}
+
 /// hyper's executor, that hands all work to the connection's own task.
 #[derive(Clone)]
-struct Inline(mpsc::UnboundedSender<BoxFuture<'static, ()>>);
+struct Inline {
+    parts: mpsc::UnboundedSender<Part>,
+    desk: Desk,
+}
 
 impl<F> Executor<F> for Inline
 where
@@ -211,6 +242,6 @@ where
 {
     fn execute(&self, part: F) {
         // Fails only when the connection is gone, and with it the part's purpose.
-        let _ = self.0.send(Box::pin(part));
+        let _ = self.parts.send(Part { work: Box::pin(part), sends: self.desk.take() });
     }
 }

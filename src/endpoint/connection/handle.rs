@@ -9,7 +9,10 @@ use hyper::{
 };
 
 use super::{Connection, DeferredDrop, stream_limit::StreamLimit};
-use crate::{channel::body::request::AttemptBody, endpoint::peer::Peer};
+use crate::{
+    channel::body::{request::AttemptBody, upload::Desk},
+    endpoint::peer::Peer,
+};
 
 /// A handle on an open connection. A cheap clone.
 #[derive(Clone)]
@@ -19,6 +22,7 @@ pub(crate) struct ConnectionHandle {
     peer: Peer,
     ended: DeferredDrop,
     stream_limit: StreamLimit,
+    desk: Desk,
 }
 
 impl ConnectionHandle {
@@ -27,8 +31,9 @@ impl ConnectionHandle {
         peer: Peer,
         ended: DeferredDrop,
         stream_limit: StreamLimit,
+        desk: Desk,
     ) -> Self {
-        Self { sender, peer, ended, stream_limit }
+        Self { sender, peer, ended, stream_limit, desk }
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -43,8 +48,9 @@ impl ConnectionHandle {
     /// Sends a request. One that never left comes back with the error.
     pub(crate) async fn send(
         &mut self,
-        request: Request<AttemptBody>,
+        mut request: Request<AttemptBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<AttemptBody>>> {
+        request.body_mut().sent_by(&self.desk);
         self.sender.try_send_request(request).await
     }
 }
