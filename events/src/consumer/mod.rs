@@ -6,6 +6,7 @@
 mod claims;
 mod consumer_group;
 mod decode;
+mod failing;
 mod failure;
 mod group;
 mod operations;

@@ -21,7 +21,6 @@ use std::{
 
 use futures_util::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use meshwork::{
-    backoff::Backoff,
     contract::meshwork::event::v1::{
         Ack, Batch, Credit, Event, Open, Opened, PartitionHead, Start, Started, Stop as StopPartition,
         SubscribeRequest, SubscribeResponse, event_service_client::EventServiceClient, subscribe_request::Action,
@@ -41,6 +40,7 @@ use tracing::Span;
 use super::{
     EventName, Progress, Source, Stuck, SubscriptionState,
     claims::{self, Part},
+    failing::Failing,
     failure::{self, Failure},
     progress::ReaderProgress,
     reconcile::MARK,
@@ -65,9 +65,6 @@ const MAX_QUEUED_REQUESTS: usize = 1024;
 const SILENCE_LIMIT: Duration = Duration::from_secs(15);
 /// A fenced partition is read by another member at the moment, or its cursor has just moved; look again after this.
 const FENCED_PAUSE: Duration = Duration::from_millis(250);
-/// Between attempts at an event that the store refuses: a table is locked or renamed, rights are taken. Back within 5 s of
-/// the repair.
-const REFUSED_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
 /// Between attempts at an event that needs a person: a new version that understands it may be another instance's already.
 pub(super) const STOPPED_PAUSE: Duration = Duration::from_secs(30);
 /// A source that answers so often without a word on what was started is one of Meshwork 0.1, which has none.
@@ -81,17 +78,9 @@ pub(super) struct Reader<D: Decider, T> {
     pub(super) cursor: CursorName,
     pub(super) progress: Progress,
     pub(super) own: ReaderProgress,
-    /// Partitions of which something was refused, over all connections.
-    pub(super) failing: BTreeMap<u32, Failing>,
+    pub(super) failing: Failing,
     /// Read again from the cursors, at once.
     pub(super) again: Arc<Notify>,
-}
-
-/// A partition of which something was refused.
-pub(super) struct Failing {
-    /// Read event by event up to here.
-    until: u64,
-    backoff: Backoff,
 }
 
 /// What one committed, or failed, claim means for its stream.
@@ -119,7 +108,7 @@ struct Connection<'a, D: Decider> {
     cursor: &'a CursorName,
     progress: &'a Progress,
     own: &'a ReaderProgress,
-    failing: &'a mut BTreeMap<u32, Failing>,
+    failing: &'a mut Failing,
     again: &'a Notify,
     requests: mpsc::Sender<SubscribeRequest>,
     store_id: Arc<str>,
@@ -241,7 +230,7 @@ impl<D: Decider> Connection<'_, D> {
     fn give_up(&mut self, partition: u32) {
         self.reading.remove(&partition);
         self.paused.remove(&partition);
-        self.failing.remove(&partition);
+        self.failing.forget(partition);
         self.own.unstuck(partition);
     }
 
@@ -348,7 +337,7 @@ impl<D: Decider> Connection<'_, D> {
         }
         *next = batch.through;
         self.progress.received(batch);
-        let one_by_one = self.failing.get(&partition).is_some_and(|failing| batch.after < failing.until);
+        let one_by_one = self.failing.is_one_by_one(partition, batch.after);
         let decode = |event: &Event| {
             let span = claims::span(event);
             let trace_parent = TraceContext::of(&span).map_or_else(|| event.trace_parent.clone(), |at| at.to_string());
@@ -404,7 +393,7 @@ impl<D: Decider> Connection<'_, D> {
             // Given to another instance meanwhile, which will see.
             Err(Failure::Refused { .. }) if !self.has(partition) => Ok(()),
             Err(Failure::Refused { .. }) if events > 1 => {
-                self.read_one_by_one(partition, through);
+                self.failing.refused(partition, through);
                 self.pause(partition, Duration::ZERO)
             }
             Err(Failure::Refused { reason, poison }) => {
@@ -419,27 +408,17 @@ impl<D: Decider> Connection<'_, D> {
         self.reading.contains_key(&partition) || self.paused.contains_key(&partition)
     }
 
-    fn read_one_by_one(&mut self, partition: u32, until: u64) -> &mut Failing {
-        let failing = self.failing.entry(partition).or_insert(Failing { until, backoff: REFUSED_BACKOFF });
-        failing.until = failing.until.max(until);
-        failing
-    }
-
     /// A partition has got over what held it up.
     fn recovered(&mut self, partition: u32, through: u64) {
-        if self.failing.get(&partition).is_none_or(|failing| through < failing.until) {
-            return;
-        }
-        self.failing.remove(&partition);
-        if self.own.unstuck(partition).is_some() {
+        if self.failing.applied(partition, through) && self.own.unstuck(partition).is_some() {
             tracing::info!(source = self.source.name, partition, position = through, "a partition has recovered");
         }
     }
 
     /// Pauses a partition because of an event that it does not get over.
     fn stuck(&mut self, partition: u32, stuck: &Stuck) -> Result<(), Stop> {
-        let failing = self.read_one_by_one(partition, stuck.position);
-        let pause = if stuck.poison { STOPPED_PAUSE } else { failing.backoff.next(rand::random()) };
+        let backoff = self.failing.refused(partition, stuck.position);
+        let pause = if stuck.poison { STOPPED_PAUSE } else { backoff.next(rand::random()) };
         if self.own.stuck(partition, stuck) {
             failure::say(self.source.name, &self.source.group, partition, stuck);
         }

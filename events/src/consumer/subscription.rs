@@ -6,12 +6,7 @@
 //! been put right.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    convert::Infallible,
-    future::pending,
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::Duration,
+    collections::BTreeSet, convert::Infallible, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration,
 };
 
 use futures_util::FutureExt as _;
@@ -31,6 +26,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use super::{
     MAX_UNREAD_AGE, Past, Progress, SubscriptionState,
     consumer_group::Member,
+    failing::Failing,
     group,
     progress::ReaderProgress,
     reader::{Reader, STOPPED_PAUSE},
@@ -153,7 +149,7 @@ impl<D: Decider, T: Transport> Reading<D, T> {
         let Some(cursor) = stopping.run_until_cancelled(named).await else { return };
         let mut member = outbox.consumer_groups().join(cursor.clone(), sender);
         let followed = follow(database.clone(), cursor.clone(), progress.clone(), again.clone());
-        let (name, told, failing) = (source.name, progress.clone(), BTreeMap::new());
+        let (name, told, failing) = (source.name, progress.clone(), Failing::default());
         let reported = report::run(database, cursor.clone(), name, &source.group, &told, &conditioner);
         let mut reader =
             Reader { client, outbox, writer, source: source.clone(), cursor, progress, own, failing, again };
