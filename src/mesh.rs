@@ -172,12 +172,15 @@ impl Mesh {
     }
 
     /// A channel to a service. All channels to one service share their connections.
+    ///
+    /// Calls fail with INVALID_ARGUMENT if `service` is not 1-63 characters of `[a-z0-9-]`.
     pub fn channel(&self, service: &str) -> Channel {
         let inner = &self.0;
         let mut channels = inner.channels.lock();
         let open = channels.get(service).and_then(Weak::upgrade).unwrap_or_else(|| {
-            let (discovery, name) = (inner.discovery.clone(), service.to_owned());
-            let explain = move || discovery.explain(&name);
+            let (discovery, registries, name) = (inner.discovery.clone(), inner.registries.clone(), service.to_owned());
+            let explain =
+                move || discovery.explain(&name, registries.iter().flat_map(|registry| registry.describe_endpoints()));
             let open = Shared::discovered(service, inner.discovery.endpoints(service), explain, &inner.context);
             channels.retain(|_, channel| channel.strong_count() > 0);
             channels.insert(service.to_owned(), Arc::downgrade(&open));

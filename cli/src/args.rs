@@ -159,7 +159,8 @@ impl Cli {
 pub enum Command {
     /// Start a whole mesh in this process: a registry, and instances of customer, order and query
     Up(UpArgs),
-    /// Drive customers and orders through a mesh, kill an instance on the way, and check that nothing was lost
+    /// Drive customers and orders through a mesh and check that nothing was lost; without a mesh, through one of its own, of
+    /// which an instance is killed on the way
     Demo(DemoArgs),
     /// List the services that a registry knows
     Services(ServicesArgs),

@@ -10,7 +10,6 @@ mod mount;
 mod policy_service;
 mod request;
 mod service;
-mod service_name;
 mod status;
 mod store_service;
 

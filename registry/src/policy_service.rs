@@ -6,13 +6,13 @@ use meshwork::{
         policy_service_server::PolicyService,
     },
     rpc::Violations,
+    service_name::check_service_name,
 };
 use tonic::{Request, Response, Status};
 
 use crate::{
     Registry, policies, request,
     service::next_page_token,
-    service_name::service_name,
     status::{DOMAIN, status},
 };
 
@@ -31,7 +31,7 @@ impl PolicyService for Registry {
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<Policy>, Status> {
         let GetPolicyRequest { service } = request.into_inner();
         let mut violations = Violations::default();
-        violations.check("service", service_name(&service));
+        violations.check("service", check_service_name(&service));
         violations.into_result(DOMAIN)?;
         let policy = self.backend().policy(&service).await.map_err(status)?;
         Ok(Response::new(policy.map_or_else(|| policies::none(&service), |policy| policy.message().clone())))

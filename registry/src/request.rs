@@ -3,7 +3,7 @@
 //! Of a list the first bad entry is named, not all: the details of an error travel in HTTP/2 trailers, which have limits of
 //! their own.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt::Display, sync::Arc, time::Duration};
 
 use meshwork::{
     address::parse_address,
@@ -13,13 +13,13 @@ use meshwork::{
     },
     discovery::DEFAULT_WEIGHT,
     rpc::{Page, Violations, duration},
+    service_name::check_service_name,
 };
 use tonic::Status;
 
 use crate::{
     limits::{DEFAULT_LEASE_TTL, LEASE_TTL},
     policies::check_policy,
-    service_name::service_name,
     status::DOMAIN,
     table::{Attempt, Interest, LeaseId, Resume},
 };
@@ -91,7 +91,7 @@ pub(crate) fn page(
 /// A service, and the store that it is to adopt.
 pub(crate) fn adoption(request: AdoptStoreRequest) -> Result<(String, String), Status> {
     let mut violations = Violations::default();
-    violations.check("service", service_name(&request.service));
+    violations.check("service", check_service_name(&request.service));
     violations.check("store_id", visible(&request.store_id));
     violations.into_result(DOMAIN)?;
     Ok((request.service, request.store_id))
@@ -100,7 +100,7 @@ pub(crate) fn adoption(request: AdoptStoreRequest) -> Result<(String, String), S
 /// A service's name.
 pub(crate) fn service(name: String) -> Result<String, Status> {
     let mut violations = Violations::default();
-    violations.check("service", service_name(&name));
+    violations.check("service", check_service_name(&name));
     violations.into_result(DOMAIN)?;
     Ok(name)
 }
@@ -122,7 +122,7 @@ pub(crate) fn new_policy(request: SetPolicyRequest) -> Result<Policy, Status> {
 pub(crate) fn watch(request: WatchRequest) -> Result<(Interest, Option<Resume>), Status> {
     let mut violations = Violations::default();
     let services = &request.services;
-    list("services", services, MAX_WATCHED_SERVICES, |name| ("", service_name(name)), &mut violations);
+    list("services", services, MAX_WATCHED_SERVICES, |name| ("", check_service_name(name)), &mut violations);
     violations.into_result(DOMAIN)?;
     let resume = request.resume_from.map(|point| Resume { epoch: point.epoch, revision: point.revision });
     Ok((Interest::of(request.services.into_iter().map(Arc::<str>::from)), resume))
@@ -149,7 +149,7 @@ fn complete(instance: &mut Instance) {
 }
 
 fn check_instance(instance: &Instance, violations: &mut Violations) {
-    violations.check("instance.service", service_name(&instance.service));
+    violations.check("instance.service", check_service_name(&instance.service));
     violations.check("instance.instance_id", visible(&instance.instance_id));
     violations.check("instance.address", address(&instance.address));
     violations.check("instance.version", text(&instance.version));
@@ -177,11 +177,11 @@ fn check_instance(instance: &Instance, violations: &mut Violations) {
 }
 
 /// Checks the length of a list, and its entries up to the first bad one; `check` also says where in the entry it looked.
-fn list<T>(
+fn list<T, E: Display>(
     field: &str,
     entries: &[T],
     limit: usize,
-    check: impl Fn(&T) -> (&'static str, Result<(), &'static str>),
+    check: impl Fn(&T) -> (&'static str, Result<(), E>),
     violations: &mut Violations,
 ) {
     if entries.len() > limit {

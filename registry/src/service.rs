@@ -16,6 +16,7 @@ use meshwork::{
         Service, SetStatusRequest, WatchRequest, WatchResponse, registry_service_server::RegistryService,
     },
     rpc::{Page, Violations, draining_status},
+    service_name::check_service_name,
 };
 use prost::Message as _;
 use tokio::time::timeout;
@@ -27,7 +28,6 @@ use crate::{
     backend::{Backend, BackendError},
     limits::LEASE_TTL,
     request,
-    service_name::service_name,
     status::{DOMAIN, status},
     table::{Granted, NotAdmitted, Registration, Renewal, StoreConflict},
     wire,
@@ -159,7 +159,7 @@ impl RegistryService for Registry {
     ) -> Result<Response<ListInstancesResponse>, Status> {
         let ListInstancesRequest { service, page_size, page_token } = request.into_inner();
         let mut violations = Violations::default();
-        violations.check("service", service_name(&service));
+        violations.check("service", check_service_name(&service));
         let page = request::page(&service, page_size, &page_token, &mut violations);
         violations.into_result(DOMAIN)?;
         let (size, after) = page.expect("no violation was noted");

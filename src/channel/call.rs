@@ -139,6 +139,7 @@ impl Outcome {
             Err(CallError::Endpoint(error)) => Some(&error.endpoint),
             Err(
                 CallError::NotReady(_)
+                | CallError::InvalidService { .. }
                 | CallError::NoOther
                 | CallError::QueueFull { .. }
                 | CallError::Withdrawn { .. }
@@ -161,6 +162,7 @@ impl Outcome {
             Err(CallError::NotReady(_) | CallError::QueueFull { .. } | CallError::Closed { .. }) => {
                 Verdict::of_none(Code::Unavailable, Retry::No)
             }
+            Err(CallError::InvalidService { .. }) => Verdict::of_none(Code::InvalidArgument, Retry::No),
             Err(CallError::DeadlineExceeded { .. }) => Verdict::of_none(Code::DeadlineExceeded, Retry::No),
             Err(CallError::Request(status)) => Verdict::of_none(status.code(), Retry::No),
         }

@@ -8,6 +8,7 @@ use super::classify::{Failure, Verdict};
 use crate::{
     endpoint::{Endpoint, peer::Peer},
     headers::INSTANCE,
+    service_name::InvalidServiceName,
 };
 
 /// A call that got no status from a server.
@@ -17,6 +18,13 @@ pub(crate) enum CallError {
     Endpoint(EndpointError),
     /// No endpoint was ready in time.
     NotReady(Box<NotReady>),
+    /// What was called cannot be the name of a service.
+    InvalidService {
+        /// What was called.
+        service: String,
+        /// What is wrong with it.
+        problem: InvalidServiceName,
+    },
     /// A hedge found no other endpoint ready.
     NoOther,
     /// As many calls wait for an endpoint as may.
@@ -125,6 +133,9 @@ impl From<CallError> for Status {
         match error {
             CallError::Endpoint(error) => error.into_status(),
             CallError::NoOther => Self::unavailable("no other endpoint is ready"),
+            CallError::InvalidService { service, problem } => {
+                Self::invalid_argument(format!("service name {service:?}: {problem}"))
+            }
             CallError::NotReady(not_ready) => Self::unavailable(not_ready.to_string()),
             CallError::QueueFull { service } => {
                 Self::unavailable(format!("too many calls wait for an endpoint of {service}"))

@@ -141,6 +141,11 @@ impl Shared {
         Self::open(service, Source::Fixed(peers), || None, context)
     }
 
+    /// Every endpoint with its last connection error, for people.
+    pub(crate) fn describe_endpoints(&self) -> Vec<String> {
+        self.picker.endpoints().iter().map(ToString::to_string).collect()
+    }
+
     fn open(
         service: &str,
         source: Source,

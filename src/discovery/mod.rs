@@ -27,7 +27,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch as latest;
 
-use crate::contract::meshwork::registry::v1::InstanceStatus;
+use crate::{contract::meshwork::registry::v1::InstanceStatus, service_name::check_service_name};
 use union::Union;
 
 pub use crate::endpoint_set::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
@@ -47,7 +47,7 @@ struct Shared {
     union: Mutex<Union>,
     /// A service was asked for that was not watched.
     asked: latest::Sender<()>,
-    /// Why each registry cannot be reached, while it cannot.
+    /// Why each registry cannot be watched, while it cannot.
     trouble: Mutex<Vec<Option<String>>>,
     /// How each registry stands.
     registries: latest::Sender<Vec<RegistryState>>,
@@ -101,16 +101,19 @@ impl Discovery {
         endpoints
     }
 
-    /// What there is to say when a call finds no endpoint.
-    pub(crate) fn explain(&self, service: &str) -> Option<String> {
+    /// What there is to say when a call finds no endpoint. `registries`: how the connections to them stand.
+    pub(crate) fn explain(&self, service: &str, registries: impl Iterator<Item = String>) -> Option<String> {
         let trouble = self.trouble().clone();
         if let Some(all) = trouble.into_iter().collect::<Option<Vec<_>>>() {
-            return Some(format!("the registry does not answer: {}", all.join("; ")));
+            return Some(all.join("; "));
         }
         let sets = self.sets();
         let set = sets.get(service)?.borrow();
         match (set.is_heard(), set.known) {
-            (false, _) => Some("the registry has not answered yet".to_owned()),
+            (false, _) => {
+                let registries = registries.collect::<Vec<_>>().join("; ");
+                Some(format!("the registry has not answered yet: {registries}"))
+            }
             (true, false) => Some("the registry knows no such service".to_owned()),
             (true, true) => None,
         }
@@ -137,11 +140,12 @@ impl Discovery {
         accepted
     }
 
-    /// The services of which a receiver is held; the others are forgotten.
+    /// The services of which a receiver is held; the others are forgotten. What cannot be a service's name is not asked for: the
+    /// registry would refuse the watch of all of them.
     fn wanted(&self) -> Vec<Arc<str>> {
         let mut sets = self.sets();
         sets.retain(|_, set| set.receiver_count() > 0);
-        sets.keys().cloned().collect()
+        sets.keys().filter(|service| check_service_name(service).is_ok()).cloned().collect()
     }
 
     /// Ends when somebody asks for a service that is not in `watched`.
@@ -213,9 +217,12 @@ impl Discovery {
         }
     }
 
-    /// Why the registry at `index` cannot be reached, or that it can.
-    fn note(&self, index: usize, trouble: Option<String>) {
-        self.trouble()[index] = trouble;
+    /// Why the registry at `index` cannot be watched, or that it can. Returns whether that is news.
+    fn note(&self, index: usize, trouble: Option<String>) -> bool {
+        let known = &mut self.trouble()[index];
+        let news = *known != trouble;
+        *known = trouble;
+        news
     }
 
     fn union(&self) -> MutexGuard<'_, Union> {

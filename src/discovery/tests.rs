@@ -376,7 +376,8 @@ async fn a_call_without_endpoints_tells_what_the_registry_said() {
     let net = Net::default();
     let mesh = mesh(&net);
     let away = ask(&mesh, "echo").await.expect_err("nobody is there").message().to_owned();
-    assert!(away.contains("none is known; the registry has not answered yet"), "{away}");
+    assert!(away.contains("none is known; the registry has not answered yet: registry:1 ("), "{away}");
+    assert!(away.contains("connection refused"), "{away}");
     let away = ask(&mesh, "echo").await.expect_err("nobody is there").message().to_owned();
     assert!(away.contains("the registry does not answer: ") && away.contains("connection refused"), "{away}");
 
@@ -388,6 +389,44 @@ async fn a_call_without_endpoints_tells_what_the_registry_said() {
     soon(endpoints.wait_for(|set| set.has_seen("e", 1))).await.expect("discovery is here");
     let unknown = ask(&mesh, "echo").await.expect_err("nobody is there").message().to_owned();
     assert!(unknown.contains("the registry knows no such service"), "{unknown}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_none_fails_its_own_calls_at_once_and_is_never_asked_for() {
+    let net = Net::default();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = mesh(&net);
+    let before = Instant::now();
+    let _channels = ["Query", "", "or der"].map(|name| mesh.channel(name));
+    for name in ["Query", "", "or der"] {
+        let status = ask(&mesh, name).await.expect_err("no name of a service");
+        assert_eq!(status.code(), tonic::Code::InvalidArgument);
+        assert!(status.message().starts_with(&format!("service name {name:?}: ")), "{status}");
+    }
+    assert_eq!(before.elapsed(), Duration::ZERO);
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = registry.watch().await;
+    assert_eq!(watch.request.services, ["echo"]);
+    watch.snapshot("e", 1, &["a"], false);
+    until(&mut endpoints, &["a"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_refused_is_told_as_such() {
+    let net = Net::default();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = mesh(&net);
+    let mut call = std::pin::pin!(ask(&mesh, "echo"));
+    let refused = loop {
+        tokio::select! {
+            answer = &mut call => break answer.expect_err("nobody is there"),
+            watch = registry.watch() => {
+                watch.responses.send(Err(Status::invalid_argument("services: at most 1024"))).expect("it waits");
+            }
+        }
+    };
+    let message = refused.message();
+    assert!(message.ends_with("; the registry refuses the watch: services: at most 1024"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{Cache, Discovery, EndpointSet, RegistryState};
 use crate::{
@@ -80,8 +80,7 @@ impl Watcher {
                 }
                 Ok(End::Closed) => {}
                 Err(status) => {
-                    tracing::debug!(%status, "the registry's watch failed");
-                    self.discovery.note(self.index, Some(status.message().to_owned()));
+                    self.failed(&status);
                 }
             }
             self.discovery.stands(self.index, RegistryState::Away);
@@ -93,6 +92,18 @@ impl Watcher {
                 // What is asked for now shall not wait for what has failed before.
                 () = self.discovery.asked_beyond(&services) => {}
             }
+        }
+    }
+
+    /// Says why there is no watch: at each attempt what may pass, once what asking again will not change.
+    fn failed(&self, status: &Status) {
+        let refused = is_refusal(status.code());
+        let what = if refused { "refuses the watch" } else { "does not answer" };
+        let news = self.discovery.note(self.index, Some(format!("the registry {what}: {}", status.message())));
+        if refused && news {
+            tracing::warn!(%status, "the registry refuses the watch: no changes of any service are heard of");
+        } else {
+            tracing::debug!(%status, "the registry's watch failed");
         }
     }
 
@@ -186,6 +197,21 @@ impl Watcher {
             }
         }
     }
+}
+
+/// Whether it is the registry's own word on what was asked of it, not a failure on the way.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument
+            | Code::FailedPrecondition
+            | Code::OutOfRange
+            | Code::PermissionDenied
+            | Code::Unauthenticated
+            | Code::ResourceExhausted
+            | Code::Unimplemented
+            | Code::NotFound
+    )
 }
 
 type Opened = (Option<WatchResponse>, Streaming<WatchResponse>);

@@ -24,6 +24,7 @@ use crate::{
     deadline::{GRPC_TIMEOUT, format_timeout},
     endpoint::{Pick, peer::Peer},
     headers::{INSTANCE, drop_unreadable_details},
+    service_name::{InvalidServiceName, check_service_name},
 };
 
 /// How long a call waits for a ready endpoint before it fails: long enough for a reconnect or a restart, short enough that a
@@ -37,6 +38,8 @@ type Explain = dyn Fn() -> Option<String> + Send + Sync;
 /// Picks an endpoint for every attempt and sends it there.
 pub(crate) struct Dispatch {
     service: Arc<str>,
+    /// Whether that can be a service's name.
+    name: Result<(), InvalidServiceName>,
     picker: Arc<Picker>,
     config: Arc<ServiceConfig>,
     /// What there is to say about where the endpoints come from.
@@ -50,10 +53,14 @@ impl Dispatch {
         config: Arc<ServiceConfig>,
         explain: impl Fn() -> Option<String> + Send + Sync + 'static,
     ) -> Self {
-        Self { service, picker, config, explain: Box::new(explain) }
+        let name = check_service_name(&service);
+        Self { service, name, picker, config, explain: Box::new(explain) }
     }
 
     async fn pick(&self, call: &Call, attempt: Attempt<'_>) -> Result<Pick, CallError> {
+        if let Err(problem) = self.name {
+            return Err(CallError::InvalidService { service: self.service.to_string(), problem });
+        }
         let closed = || CallError::Closed { service: self.service.to_string() };
         if let (AttemptKind::Hedge, Some(other)) = (attempt.kind, attempt.avoid) {
             return self.picker.pick_other(other).ok_or(CallError::NoOther);

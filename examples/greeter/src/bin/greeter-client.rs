@@ -1,4 +1,5 @@
-//! A client of your own in the mesh: finds every greeter through the registry, and balances its calls over them.
+//! A client of your own in the mesh: finds every greeter through the registry, and balances its calls over them. One call at a
+//! time, as here, stays with the instance that was measured as the fastest, for some seconds; calls at the same time are spread.
 //!
 //! ```text
 //! cargo run --manifest-path examples/greeter/Cargo.toml --bin greeter-client -- Ada Grace
