@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -273,7 +273,7 @@ pub(crate) struct RawPeer {
     incoming: Incoming,
 }
 
-pub(crate) type RawConnection = h2::server::Connection<DuplexStream, Bytes>;
+pub(crate) type RawConnection = h2::server::Connection<Ears, Bytes>;
 
 impl RawPeer {
     pub(crate) fn listen(net: &Net, address: &str) -> Self {
@@ -282,7 +282,38 @@ impl RawPeer {
 
     /// The next connection, after its handshake.
     pub(crate) async fn accept(&mut self) -> RawConnection {
+        self.accept_deaf(Arc::default()).await
+    }
+
+    /// The same, that hears nothing while `deaf`: what it says is then said before it has heard the client.
+    pub(crate) async fn accept_deaf(&mut self, deaf: Arc<AtomicBool>) -> RawConnection {
         let io = super::soon(self.incoming.recv()).await.expect("the net is here");
-        h2::server::handshake(io).await.expect("an HTTP/2 client")
+        h2::server::handshake(Ears { io, deaf }).await.expect("an HTTP/2 client")
+    }
+}
+
+/// The server's end of a connection.
+pub(crate) struct Ears {
+    io: DuplexStream,
+    deaf: Arc<AtomicBool>,
+}
+
+impl AsyncRead for Ears {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.deaf.load(Ordering::SeqCst) { Poll::Pending } else { Pin::new(&mut self.io).poll_read(cx, buffer) }
+    }
+}
+
+impl AsyncWrite for Ears {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, data)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }

@@ -1,5 +1,7 @@
 //! What the channel says and understands on the wire, against servers that speak HTTP/2 by hand.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -177,6 +179,54 @@ async fn a_stream_whose_server_says_its_status_at_once_is_reset_without_an_error
     let status = bench.stream(net::STREAM, Request::new(UnboundedReceiverStream::new(stream))).await;
     assert_eq!(status.expect_err("as told").code(), Code::NotFound);
     assert_eq!(soon(serving).await.expect("no panic"), (1, Some(Reason::NO_ERROR)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn however_many_answers_come_after_their_calls_were_given_up_the_connection_stays() {
+    const CALLS: usize = 500;
+    const ROUNDS: usize = 10;
+    const MOMENT: Duration = Duration::from_millis(1);
+    let bench = Bench::new(&["a"]);
+    let mut peer = RawPeer::listen(&bench.net, "a:1");
+    let (give_up, mut gives_up) = mpsc::unbounded_channel();
+    let (given_up, mut is_given_up) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(async move {
+        let deaf = Arc::new(AtomicBool::new(false));
+        let mut connection = peer.accept_deaf(deaf.clone()).await;
+        for _ in 0..ROUNDS {
+            let mut calls = Vec::new();
+            while calls.len() < CALLS {
+                calls.push(connection.accept().await.expect("a call").expect("a call").1);
+            }
+            deaf.store(true, Ordering::SeqCst);
+            give_up.send(()).expect("the test is here");
+            is_given_up.recv().await.expect("the test is here");
+            for mut respond in calls {
+                let mut body = begin(&mut respond);
+                message(&mut body);
+                end(&mut body, Code::Ok);
+            }
+            timeout(MOMENT, connection.accept()).await.expect_err("nothing is heard");
+            deaf.store(false, Ordering::SeqCst);
+        }
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            let mut body = begin(&mut respond);
+            message(&mut body);
+            end(&mut body, Code::Ok);
+        }
+    });
+    for _ in 0..ROUNDS {
+        let calls = futures_util::future::join_all((0..CALLS).map(|_| bench.ask(net::WHO)));
+        tokio::select! {
+            _ = calls => panic!("no call is answered"),
+            () = async { gives_up.recv().await.expect("the server is here") } => {}
+        }
+        tokio::time::sleep(MOMENT).await;
+        given_up.send(()).expect("the server is here");
+    }
+    assert_eq!(bench.who().await, "x");
+    assert_eq!(bench.net.attempts(), 1);
+    serving.abort();
 }
 
 #[tokio::test(start_paused = true)]

@@ -50,6 +50,14 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// Bytes of a response's headers: room for a status with details, which grpc-status-details-bin carries.
 const MAX_HEADER_LIST_SIZE: u32 = 64 * 1024;
 
+/// Calls that were given up, in the last second, whose answers are known as late when they come. Of the calls of a slow server a
+/// client may give up thousands at once, and each hedge is one; h2's default of 50 is soon passed.
+const REMEMBERED_RESETS: usize = 4096;
+/// Frames of answers that nobody remembers any more, over the life of the connection, before it is cut: a server must not
+/// make us send resets without end (RUSTSEC-2024-0003). An answer has three, so that hyper's default of 1024 would cut the
+/// connections, with the calls on them, of a client that has only been impatient.
+const LATE_FRAMES: usize = 64 * 1024;
+
 /// Parts of a connection that has little to do: its own two or three, and a call or two.
 const FEW: usize = 4;
 
@@ -99,6 +107,8 @@ fn http2(inline: Inline) -> http2::Builder<Inline> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST_SIZE)
+        .max_concurrent_reset_streams(REMEMBERED_RESETS)
+        .max_local_error_reset_streams(LATE_FRAMES)
         // Raised by the server's SETTINGS: see `greeted`.
         .initial_max_send_streams(0_usize);
     builder
