@@ -15,6 +15,7 @@ use meshwork::{
     rpc::{Page, Violations, duration},
     service_name::check_service_name,
 };
+use prost::Message as _;
 use tonic::Status;
 
 use crate::{
@@ -33,6 +34,8 @@ const MAX_NAME_LEN: usize = 256;
 const MAX_GRPC_SERVICES: usize = 256;
 const MAX_IDEMPOTENT_METHODS: usize = 1024;
 const MAX_WATCHED_SERVICES: usize = 1024;
+/// Every watcher of the service gets it in one message with all the others: of what the fields may hold, none needs all.
+const MAX_INSTANCE_BYTES: usize = 128 << 10;
 
 /// An instance and its lease's time, with defaults filled in.
 pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, Attempt), Status> {
@@ -149,6 +152,9 @@ fn complete(instance: &mut Instance) {
 }
 
 fn check_instance(instance: &Instance, violations: &mut Violations) {
+    if instance.encoded_len() > MAX_INSTANCE_BYTES {
+        violations.add("instance", "must be up to 128 KiB");
+    }
     violations.check("instance.service", check_service_name(&instance.service));
     violations.check("instance.instance_id", visible(&instance.instance_id));
     violations.check("instance.address", address(&instance.address));

@@ -155,7 +155,7 @@ impl Outcome {
         match &self.result {
             Ok(answer) => verdict(answer),
             Err(CallError::Endpoint(error)) => Verdict::of_failure(error.failure),
-            // Of this attempt. Another one is not granted, but one may be under way.
+            // Of this attempt: the call goes on while another one is under way.
             Err(CallError::Withdrawn { .. } | CallError::NoOther) => {
                 Verdict::of_none(Code::Unavailable, Retry::Backoff)
             }

@@ -12,7 +12,7 @@
 //! The backoff is also for FAILED_PRECONDITION: another store is served for the service, and the instance is not well until
 //! it is admitted.
 //!
-//! The task works towards a goal and tells what it has reached; nobody waits for it unless he asks. A lost stream is
+//! The task works towards a goal and tells what it has reached; no call waits for it. A lost stream is
 //! opened again, and the first renewal on it says whether the lease still stands, so that a registration is repeated
 //! exactly if it must be. It never registers again under an id that somebody else has taken.
 

@@ -102,7 +102,9 @@ impl View {
 
     /// Forgets the services that are no longer watched.
     pub(super) fn retain(&mut self, services: &[Arc<str>]) {
+        let before = self.services.len();
         self.services.retain(|service, _| services.contains(service));
+        self.complete &= self.services.len() == before;
     }
 
     /// Whether anything is known of a service.
@@ -110,8 +112,8 @@ impl View {
         self.services.contains_key(service)
     }
 
-    /// Where to go on after a reconnect; nowhere before the first snapshot, or if an instance was forgotten at another's word: it may
-    /// be there again, and only a snapshot would tell.
+    /// Where to go on after a reconnect; nowhere before the first snapshot, or if something was forgotten: it may be there again, or
+    /// be asked for again, and only a snapshot would tell.
     pub(super) fn resume_point(&self) -> Option<ResumePoint> {
         self.complete.then(|| ResumePoint { epoch: self.epoch.to_string(), revision: self.revision })
     }

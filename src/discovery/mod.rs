@@ -33,7 +33,7 @@ use union::Union;
 pub use crate::endpoint_set::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
 
 pub(crate) use cache::Cache;
-pub(crate) use watch::run;
+pub(crate) use watch::{MAX_WATCH_RESPONSE, run};
 
 /// What channels ask, and the watching tasks answer. A cheap handle.
 #[derive(Clone, Debug)]

@@ -297,7 +297,6 @@ async fn a_restarted_registry_removes_nobody_until_it_knows_who_has_come_back() 
     assert!(net.attempts() <= attempts + registry_connections, "the instances keep their connections");
 }
 
-/// A mesh of two registries.
 #[tokio::test(start_paused = true)]
 async fn progress_marks_keep_a_quiet_watch_alive() {
     let net = Net::default();
@@ -412,7 +411,7 @@ async fn a_name_that_is_none_fails_its_own_calls_at_once_and_is_never_asked_for(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_is_refused_is_told_as_such() {
+async fn what_asking_again_does_not_change_is_told_otherwise_than_a_registry_that_does_not_answer() {
     let net = Net::default();
     let mut registry = Registry::start(&net, "registry:1");
     let mesh = mesh(&net);
@@ -426,7 +425,7 @@ async fn a_watch_that_is_refused_is_told_as_such() {
         }
     };
     let message = refused.message();
-    assert!(message.ends_with("; the registry refuses the watch: services: at most 1024"), "{message}");
+    assert!(message.ends_with("; the registry cannot be watched: services: at most 1024"), "{message}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -480,6 +479,62 @@ async fn channels_to_one_service_share_its_connections() {
         ask(&mesh, "echo").await.expect("answered");
     }
     assert_eq!(net.attempts(), 2, "one to the registry, one to the instance");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_forgotten_while_the_registry_was_away_is_heard_of_again() {
+    let net = Net::default();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = mesh(&net);
+    let (mut echo, _other) = (mesh.endpoints("echo"), mesh.endpoints("other"));
+    // Two are asked for one after the other.
+    let mut watch = registry.watch().await;
+    if watch.request.services.len() < 2 {
+        watch = registry.watch().await;
+    }
+    watch.snapshot("e", 7, &["a"], false);
+    until(&mut echo, &["a"]).await;
+    drop((echo, watch));
+    registry.kill().await;
+    // Attempts fail meanwhile.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let mut echo = mesh.endpoints("echo");
+    let mut registry = Registry::start(&net, "registry:1");
+    let watch = registry.watch().await;
+    assert_eq!((watch.request.services.len(), watch.resumes_from()), (2, None), "what is gone would not be told again");
+    watch.snapshot("e", 7, &["a"], false);
+    until(&mut echo, &["a"]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_may_be_as_large_as_all_that_a_registry_admits() {
+    let net = Net::default();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = mesh(&net);
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = registry.watch().await;
+    let labels = [("key".to_owned(), "x".repeat(3000))].into();
+    let large =
+        |id| Instance { labels: std::collections::HashMap::clone(&labels), ..instance("echo", &format!("i{id}")) };
+    let instances = (0..10_000).map(large).collect();
+    let echo = ServiceInstances { service: "echo".into(), known: true, instances, policy: None };
+    watch.send("e", 1, Event::Snapshot(Snapshot { services: vec![echo], provisional: false }));
+    let all = soon(endpoints.wait_for(EndpointSet::is_heard)).await.expect("discovery is here");
+    assert_eq!(all.endpoints.len(), 10_000);
+}
+
+#[test]
+fn what_one_registry_is_no_longer_asked_for_another_has_still_told() {
+    let (discovery, services) = (Discovery::new(2), [Arc::<str>::from("echo")]);
+    let first = discovery.endpoints("echo");
+    let echo =
+        ServiceInstances { service: "echo".into(), known: true, instances: vec![instance("echo", "a")], policy: None };
+    let snapshot = Snapshot { services: vec![echo], provisional: false };
+    let response = WatchResponse { epoch: "e".into(), revision: 1, event: Some(Event::Snapshot(snapshot)) };
+    discovery.change(&services, |union| union.apply(1, response, &services));
+    drop(first);
+    discovery.union().retain(0, &discovery.wanted());
+    assert!(discovery.endpoints("echo").borrow().endpoints.contains_key("a"), "the other's watch stands");
 }
 
 #[test]

@@ -73,10 +73,11 @@ impl Union {
         }
     }
 
-    /// Forgets the services that are no longer watched.
-    pub(super) fn retain(&mut self, services: &[Arc<str>]) {
-        let views = self.registries.iter_mut().map(|registry| &mut registry.view);
-        views.chain([&mut self.earlier]).for_each(|view| view.retain(services));
+    /// Forgets the services that the registry at `index` is no longer watched for. What other registries have told stays: their
+    /// own watches may stand, and would not tell it again.
+    pub(super) fn retain(&mut self, index: usize, services: &[Arc<str>]) {
+        self.registries[index].view.retain(services);
+        self.earlier.retain(services);
     }
 
     /// Whether anything is known of a service.

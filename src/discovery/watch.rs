@@ -13,19 +13,22 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::{Cache, Discovery, EndpointSet, RegistryState};
 use crate::{
     backoff::Backoff,
     channel::Channel,
     contract::meshwork::registry::v1::{WatchRequest, WatchResponse, registry_service_client::RegistryServiceClient},
+    rpc::may_pass,
 };
 
 /// A watch that says nothing for this long is dead: the registry sends a mark of progress every 10 s.
 const SILENCE: Duration = Duration::from_secs(22);
 /// How long the registry may take for its first word before what an earlier run left on disk is used.
 const FIRST_WORD: Duration = Duration::from_secs(1);
+/// Bytes of a response. A snapshot is one, whatever is watched: ten thousand instances, all that a registry admits, of 3 KiB each.
+pub(crate) const MAX_WATCH_RESPONSE: usize = 32 << 20;
 /// Between attempts. Capped low: a restarted registry waits for its clients, and there are few of them.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(2));
 
@@ -37,7 +40,7 @@ pub(crate) async fn run(
     cache: Option<Cache>,
     stop: CancellationToken,
 ) {
-    let client = RegistryServiceClient::new(registry.clone());
+    let client = RegistryServiceClient::new(registry.clone()).max_decoding_message_size(MAX_WATCH_RESPONSE);
     let mut watcher = Watcher { discovery, index, registry, client, cache, complete: Vec::new() };
     stop.run_until_cancelled(watcher.run()).await;
 }
@@ -67,7 +70,7 @@ impl Watcher {
         let mut backoff = BACKOFF;
         loop {
             let services = self.discovery.wanted();
-            self.discovery.union().retain(&services);
+            self.discovery.union().retain(self.index, &services);
             if services.is_empty() {
                 self.discovery.asked_beyond(&services).await;
                 continue;
@@ -97,11 +100,11 @@ impl Watcher {
 
     /// Says why there is no watch: at each attempt what may pass, once what asking again will not change.
     fn failed(&self, status: &Status) {
-        let refused = is_refusal(status.code());
-        let what = if refused { "refuses the watch" } else { "does not answer" };
+        let hopeless = !may_pass(status.code());
+        let what = if hopeless { "cannot be watched" } else { "does not answer" };
         let news = self.discovery.note(self.index, Some(format!("the registry {what}: {}", status.message())));
-        if refused && news {
-            tracing::warn!(%status, "the registry refuses the watch: no changes of any service are heard of");
+        if hopeless && news {
+            tracing::warn!(%status, "the registry cannot be watched: no changes of any service are heard of");
         } else {
             tracing::debug!(%status, "the registry's watch failed");
         }
@@ -197,21 +200,6 @@ impl Watcher {
             }
         }
     }
-}
-
-/// Whether it is the registry's own word on what was asked of it, not a failure on the way.
-fn is_refusal(code: Code) -> bool {
-    matches!(
-        code,
-        Code::InvalidArgument
-            | Code::FailedPrecondition
-            | Code::OutOfRange
-            | Code::PermissionDenied
-            | Code::Unauthenticated
-            | Code::ResourceExhausted
-            | Code::Unimplemented
-            | Code::NotFound
-    )
 }
 
 type Opened = (Option<WatchResponse>, Streaming<WatchResponse>);

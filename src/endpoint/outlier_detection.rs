@@ -1,4 +1,5 @@
-//! Whether an endpoint takes calls, by how its last ones went: ejection, a pure rule after gRFC A50.
+//! Whether an endpoint takes calls, by how its last ones went: ejection after failures in a row, as in Envoy's outlier
+//! detection, for times as in gRFC A50. A pure rule.
 //!
 //! ```text
 //!             failures in a row                   the time is over

@@ -15,7 +15,7 @@ use super::code_name;
 const CODES: usize = 17;
 
 /// The histograms of one method. Each is looked up once: a recorder that is installed after the first call that ends with a code
-/// does not see those calls.
+/// never sees calls that end with it.
 #[derive(Debug)]
 pub(crate) struct CallDuration {
     name: &'static str,

@@ -26,6 +26,30 @@ pub fn code_name(code: Code) -> &'static str {
     }
 }
 
+/// Whether what failed so may succeed when it is asked again: as UNAVAILABLE, and INTERNAL and UNKNOWN, with which streams break off.
+/// Otherwise one of the two is not what the other takes it for, or said so: tonic has OUT_OF_RANGE for messages that are too large.
+pub fn may_pass(code: Code) -> bool {
+    match code {
+        Code::Ok
+        | Code::Cancelled
+        | Code::Unknown
+        | Code::DeadlineExceeded
+        | Code::ResourceExhausted
+        | Code::Aborted
+        | Code::Internal
+        | Code::Unavailable
+        | Code::DataLoss => true,
+        Code::InvalidArgument
+        | Code::NotFound
+        | Code::AlreadyExists
+        | Code::PermissionDenied
+        | Code::FailedPrecondition
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::Unauthenticated => false,
+    }
+}
+
 /// The code of an answer as far as it is known. `None`: its trailers, which have not come, will say it.
 ///
 /// Headers say it if no message follows. An answer of somebody who does not speak gRPC, such as a proxy, has the code that

@@ -9,7 +9,7 @@ mod stream_end;
 mod token;
 mod transport;
 
-pub use code::code_name;
+pub use code::{code_name, may_pass};
 pub use duration::duration;
 pub use page::Page;
 pub use status::{Domain, Violations};

@@ -1,6 +1,9 @@
 //! Names the reasons why a subscription's connection ended, and what each means for the next.
 
-use meshwork::{cause::with_causes, rpc::code_name};
+use meshwork::{
+    cause::with_causes,
+    rpc::{code_name, may_pass},
+};
 use tonic::{Code, Status};
 
 use crate::{outbox::is_expired, store::StoreError};
@@ -32,17 +35,8 @@ impl From<Status> for Stop {
         match status.code() {
             Code::DataLoss => Self::DataLoss(status.message().to_owned()),
             _ if is_expired(&status) => Self::Expired(status.message().to_owned()),
-            // OUT_OF_RANGE: a message that is too large, says tonic.
-            Code::OutOfRange
-            | Code::InvalidArgument
-            | Code::NotFound
-            | Code::AlreadyExists
-            | Code::PermissionDenied
-            | Code::FailedPrecondition
-            | Code::Unimplemented
-            | Code::Unauthenticated => Self::Misfit(said(&status)),
-            // Also INTERNAL and UNKNOWN: streams break off so.
-            _ => Self::Retry(said(&status)),
+            code if may_pass(code) => Self::Retry(said(&status)),
+            _ => Self::Misfit(said(&status)),
         }
     }
 }

@@ -42,7 +42,7 @@ const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// The longest name of a group, as the contract says.
 const MAX_GROUP_LEN: usize = 128;
 /// Bytes of one event, so that a message can carry it: 4 MiB, less what is around it.
-const MAX_EVENT_BYTES: usize = (4 << 20) - (64 << 10);
+const MAX_SENT_EVENT: usize = (4 << 20) - (64 << 10);
 /// How long a partition rests whose next event cannot be sent. A heartbeat wakes the stream for the next look.
 const UNREADABLE_PAUSE: Duration = Duration::from_secs(30);
 /// Shows that the stream lives; subscribers give up after three.
@@ -293,7 +293,7 @@ impl Session {
         }
         // Behind a gap, or an event that no message could carry, nothing is sent.
         let good = |(expected, event): &(u64, &Arc<Event>)| {
-            event.position == *expected && event.encoded_len() <= MAX_EVENT_BYTES
+            event.position == *expected && event.encoded_len() <= MAX_SENT_EVENT
         };
         let count = (sent.position + 1..).zip(&events).take(limit).take_while(good).count();
         if count == 0 {

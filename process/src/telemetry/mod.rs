@@ -65,9 +65,7 @@ fn subscribe(
     filter: &str,
     exported: impl Layer<Registry> + Send + Sync,
 ) -> Result<(), TelemetryError> {
-    // The pool of a server that refuses connections logs each attempt; what comes of it is logged where it is used.
-    let quiet = "sqlx_core::pool=off".parse().expect("a target and a level");
-    let filter = EnvFilter::try_new(filter).map_err(TelemetryError::Filter)?.add_directive(quiet);
+    let filter = filter_of(filter)?;
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = match format {
         LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).boxed(),
@@ -76,9 +74,23 @@ fn subscribe(
     registry().with(exported).with(lines.with_filter(filter)).try_init().map_err(TelemetryError::Twice)
 }
 
+/// What is logged: as `filter` says, and what it does not mention only as far as it helps. sqlx's pool logs each attempt at a server
+/// that refuses connections, and what comes of it is logged where it is used; tower's balance logs each draw.
+fn filter_of(filter: &str) -> Result<EnvFilter, TelemetryError> {
+    EnvFilter::try_new(format!("sqlx_core::pool=off,tower=info,{filter}")).map_err(TelemetryError::Filter)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_logs_too_much_is_quiet_unless_it_is_asked_for() {
+        let quiet = filter_of("debug").expect("a filter").to_string();
+        assert!(quiet.contains("tower=info") && quiet.contains("sqlx_core::pool=off"), "{quiet}");
+        let asked = filter_of("debug,tower=debug").expect("a filter").to_string();
+        assert!(asked.contains("tower=debug") && !asked.contains("tower=info"), "{asked}");
+    }
 
     #[test]
     fn a_filter_that_is_none_is_refused_and_says_what_is_accepted() {

@@ -61,6 +61,7 @@ async fn a_malformed_instance_is_refused_by_the_field_that_is_wrong() {
         ("instance.labels", Box::new(|i| i.labels = HashMap::from([("k".into(), long(257))]))),
         ("instance.labels", Box::new(|i| i.labels = (0..65).map(|n| (n.to_string(), String::new())).collect())),
         ("instance.grpc_services", Box::new(|i| i.grpc_services = vec!["s".into(); 257])),
+        ("instance", { Box::new(|i| i.idempotent_methods = vec![method(&format!("s/{}", "M".repeat(200)), 1); 1024]) }),
         ("instance.grpc_services[1]", Box::new(|i| i.grpc_services = vec!["s".into(), String::new(), String::new()])),
         ("instance.idempotent_methods", Box::new(|i| i.idempotent_methods = vec![method("s/M", 1); 1025])),
         ("instance.idempotent_methods[0].method", Box::new(|i| i.idempotent_methods = vec![method("", 1)])),

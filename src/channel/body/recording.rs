@@ -25,15 +25,13 @@ pub(super) struct Recording {
     size: usize,
     /// Whether all that was read is in `sent`.
     open: bool,
-    /// Why the caller's stream broke.
-    broken: Option<Status>,
 }
 
 impl Recording {
     /// Of a stream whose first messages have been read already.
     pub(super) fn new(body: Body, sent: Vec<Bytes>) -> Self {
         let size = sent.iter().map(Bytes::len).sum();
-        Self { body, sent, size, open: true, broken: None }
+        Self { body, sent, size, open: true }
     }
 
     /// Whether the stream can be sent again from its start.
@@ -44,11 +42,6 @@ impl Recording {
     /// Nothing is recorded from here on.
     pub(super) fn close(&mut self) {
         self.open = false;
-    }
-
-    /// Why the caller's stream broke off, if it did; said once.
-    pub(super) fn broken(&mut self) -> Option<Status> {
-        self.broken.take()
     }
 
     /// The frame at `next`, from what was recorded or from the caller.
@@ -68,10 +61,8 @@ impl Recording {
             *next = 0;
         }
         let frame = std::task::ready!(poll_caller(&mut self.body, context));
-        match &frame {
-            Some(Ok(frame)) => self.record(frame, next),
-            Some(Err(status)) => self.broken = Some(status.clone()),
-            None => {}
+        if let Some(Ok(frame)) = &frame {
+            self.record(frame, next);
         }
         Poll::Ready(frame)
     }

@@ -16,7 +16,7 @@ use tonic::{Status, body::Body};
 
 use super::{
     recording::{Recording, poll_caller},
-    upload::{Desk, RequestStream, Turn, Upload},
+    upload::{AttemptStream, JustBegun, RequestStream, Upload},
 };
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -52,7 +52,9 @@ impl RequestBody {
     pub(crate) fn attempt(&self) -> AttemptBody {
         match self {
             Self::Whole(message) => AttemptBody::Whole(message.clone()),
-            Self::Stream(stream) => AttemptBody::Stream { turn: Arc::new(stream.next_attempt()), next: 0, desk: None },
+            Self::Stream(stream) => {
+                AttemptBody::Stream { sent: Arc::new(stream.next_attempt()), next: 0, just_begun: None }
+            }
         }
     }
 
@@ -73,7 +75,7 @@ impl RequestBody {
     pub(crate) fn may_repeat(&self) -> bool {
         match self {
             Self::Whole(_) => true,
-            Self::Stream(stream) => stream.recording(|recording| recording.is_open()),
+            Self::Stream(stream) => stream.is_open(),
         }
     }
 
@@ -81,7 +83,7 @@ impl RequestBody {
     pub(crate) fn settle(&self) {
         match self {
             Self::Whole(_) => {}
-            Self::Stream(stream) => stream.recording(Recording::close),
+            Self::Stream(stream) => stream.close(),
         }
     }
 
@@ -89,7 +91,7 @@ impl RequestBody {
     pub(crate) fn broken(&self) -> Option<Status> {
         match self {
             Self::Whole(_) => None,
-            Self::Stream(stream) => stream.recording(Recording::broken),
+            Self::Stream(stream) => stream.broken(),
         }
     }
 }
@@ -98,14 +100,14 @@ impl RequestBody {
 #[derive(Debug)]
 pub(crate) enum AttemptBody {
     Whole(Option<Bytes>),
-    Stream { turn: Arc<Turn>, next: usize, desk: Option<Desk> },
+    Stream { sent: Arc<AttemptStream>, next: usize, just_begun: Option<JustBegun> },
 }
 
 impl AttemptBody {
     /// Says where the connection that is to send it looks for its stream.
-    pub(crate) fn sent_by(&mut self, connection: &Desk) {
-        if let Self::Stream { desk, .. } = self {
-            *desk = Some(connection.clone());
+    pub(crate) fn sent_by(&mut self, connection: &JustBegun) {
+        if let Self::Stream { just_begun, .. } = self {
+            *just_begun = Some(connection.clone());
         }
     }
 }
@@ -118,11 +120,9 @@ impl HttpBody for AttemptBody {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match self.get_mut() {
             Self::Whole(message) => Poll::Ready(message.take().map(|message| Ok(Frame::data(message)))),
-            Self::Stream { turn, next, desk } => {
-                if let Some(desk) = desk.take() {
-                    desk.leave(turn);
-                }
-                turn.poll_next(next, context)
+            Self::Stream { sent, next, just_begun } => {
+                just_begun.take().into_iter().for_each(|just_begun| just_begun.set(sent));
+                sent.poll_next(next, context)
             }
         }
     }
@@ -296,13 +296,33 @@ mod tests {
             let woken = Arc::new(Woken::default());
             let waker = futures_util::task::waker(woken.clone());
             assert_eq!(sent(&mut attempt), [""; 0]);
-            let AttemptBody::Stream { turn, .. } = &attempt else { panic!("a stream") };
-            assert!(turn.poll_end(&mut Context::from_waker(&waker)).is_pending());
+            let AttemptBody::Stream { sent: stream, .. } = &attempt else { panic!("a stream") };
+            assert!(stream.poll_end(&mut Context::from_waker(&waker)).is_pending());
             end.into_iter().for_each(|reason| upload.stop(reason));
             drop(upload);
             assert!(woken.0.load(Ordering::SeqCst), "the connection need not wait for another message");
             send(&frames, "late");
             assert_eq!(sent(&mut attempt), [h2::Error::from(reason).to_string()]);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_callers_stream_may_drop_the_answer_of_its_own_call() {
+        for breaks_off in [false, true] {
+            let upload = Arc::new(parking_lot::Mutex::new(None::<Upload>));
+            let held = upload.clone();
+            let stream = futures_util::stream::poll_fn(move |_| match held.lock().take() {
+                Some(upload) => {
+                    assert!(upload.broken().is_none());
+                    drop(upload);
+                    Poll::Ready(breaks_off.then(|| Err(Status::data_loss("mine"))))
+                }
+                None => Poll::Pending,
+            });
+            let body = read_ahead(Body::new(StreamBody::new(stream))).await.expect("encodes");
+            let mut attempt = body.attempt();
+            *upload.lock() = Some(body.upload());
+            assert_eq!(attempt.frame().await.transpose().is_err(), breaks_off);
         }
     }
 

@@ -150,8 +150,9 @@ impl HttpBody for ResponseBody {
             // A call that was cut short is reset by the drop of what is left of it.
             && !matches!(frame, Some(Err(_)))
         {
-            upload.stop(Reason::NO_ERROR);
+            // In this order: a part that flow control holds up is dropped for the second, and must then be the last of its stream.
             connection.ended().keep(incoming);
+            upload.stop(Reason::NO_ERROR);
         }
         if let Some(trailers) = frame.as_mut().and_then(|frame| frame.as_mut().ok()?.trailers_mut()) {
             drop_unreadable_details(trailers);

@@ -24,7 +24,8 @@ async fn arrived(mut request: RecvStream) -> Arrived {
     loop {
         match request.data().await {
             Some(Ok(data)) => {
-                messages += 1;
+                // The end of a stream may come in a frame of its own.
+                messages += usize::from(!data.is_empty());
                 request.flow_control().release_capacity(data.len()).expect("of what was received");
             }
             Some(Err(error)) => return (messages, error.reason()),
@@ -136,6 +137,57 @@ async fn a_stream_that_flow_control_holds_up_is_cancelled_when_its_answer_is_dro
         }
         assert_eq!(soon(serving).await.expect("no panic"), (WINDOW, Some(Reason::CANCEL)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_a_stream_that_flow_control_holds_up_is_felt_by_no_other_call_of_its_connection() {
+    let bench = Bench::new(&["a"]);
+    let mut peer = RawPeer::listen(&bench.net, "a:1");
+    let (arrivals, mut ends) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(async move {
+        let mut connection = peer.accept().await;
+        // One stream that is not read shall not hold up the others.
+        connection.set_target_window_size(1 << 20);
+        let (mut held, mut streams) = (Vec::new(), 0);
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            let is_stream = request.uri().path() == net::STREAM;
+            let mut body = begin(&mut respond);
+            message(&mut body);
+            if !is_stream {
+                end(&mut body, Code::Ok);
+                continue;
+            }
+            held.push(body);
+            streams += 1;
+            let (arrivals, stream, request) = (arrivals.clone(), streams, request.into_body());
+            tokio::spawn(async move {
+                let end = if stream == 2 { arrived_in_the_window(request).await } else { arrived(request).await };
+                arrivals.send((stream, end)).expect("the test is here");
+            });
+        }
+    });
+    let first = open(&bench, None).await;
+    assert_eq!(bench.who().await, "x");
+    let (texts, answers) = open(&bench, None).await;
+    let third = open(&bench, None).await;
+    for _ in 0..100 {
+        texts.send("x".repeat(1000)).expect("the call goes on");
+    }
+    assert_eq!(bench.who().await, "x");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+
+    drop(answers);
+
+    assert_eq!(soon(ends.recv()).await, Some((2, (WINDOW, Some(Reason::CANCEL)))));
+    assert_eq!(bench.who().await, "x");
+    for (stream, (texts, answers)) in [(1, first), (3, third)] {
+        texts.send("more".to_owned()).expect("the call goes on");
+        drop(texts);
+        assert_eq!(soon(ends.recv()).await, Some((stream, (2, None))), "it is sent to its end");
+        drop(answers);
+    }
+    assert_eq!(bench.net.attempts(), 1);
+    serving.abort();
 }
 
 #[tokio::test(start_paused = true)]

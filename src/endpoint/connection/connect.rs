@@ -106,7 +106,8 @@ impl KeepConnected {
         tokio::select! {
             end = end => match end {
                 Ok(Err(error)) => format!("the connection broke: {}", with_causes(&error)),
-                Ok(Ok(())) | Err(_) => "the server closed the connection".to_owned(),
+                Ok(Ok(())) => "the server closed the connection".to_owned(),
+                Err(_) => "the connection's task panicked".to_owned(),
             },
             () = self.reconnect.notified() => "the server was silent".to_owned(),
         }

@@ -31,7 +31,7 @@ use super::{
 use crate::{
     channel::body::{
         request::AttemptBody,
-        upload::{Desk, Turn},
+        upload::{AttemptStream, JustBegun},
     },
     endpoint::peer::Peer,
 };
@@ -84,12 +84,14 @@ pub(crate) async fn connect(
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, flusher) = WriteBuffer::new(io);
-        let desk = Desk::default();
-        let (sender, intake) = http2(Inline { parts: inline, desk: desk.clone() }).handshake(TokioIo::new(io)).await?;
+        let just_begun = JustBegun::default();
+        let (sender, intake) =
+            http2(Inline { parts: inline, just_begun: just_begun.clone() }).handshake(TokioIo::new(io)).await?;
         let (stream_limit, ended) = (StreamLimit::default(), DeferredDrop::new());
-        let handle = ConnectionHandle::new(sender, peer.clone(), ended.clone(), stream_limit.clone(), desk);
+        let handle =
+            ConnectionHandle::new(sender, peer.clone(), ended.clone(), stream_limit.clone(), just_begun.clone());
         let running = FuturesUnordered::new();
-        let parts = Parts { intake: Some(intake), running, spawned, ended, stream_limit };
+        let parts = Parts { intake: Some(intake), running, spawned, ended, stream_limit, just_begun };
         let mut connection = ConnectionTask { parts, wakes: CoalesceWakes::new(), flusher };
         connection.greeted().await?;
         Ok((handle, connection))
@@ -133,6 +135,7 @@ struct Parts {
     spawned: mpsc::UnboundedReceiver<Part>,
     ended: DeferredDrop,
     stream_limit: StreamLimit,
+    just_begun: JustBegun,
 }
 
 impl ConnectionTask {
@@ -188,6 +191,8 @@ impl Parts {
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
         self.poll_spawned(context);
         let Some(intake) = &mut self.intake else { return Poll::Ready(Ok(())) };
+        // Whatever another part has begun with is not what a call is made of now.
+        self.just_begun.take();
         let polled = Pin::new(&mut *intake).poll(context);
         self.stream_limit.set(intake.current_max_send_streams());
         if polled.is_ready() {
@@ -223,7 +228,7 @@ impl Parts {
 struct Part {
     work: BoxFuture<'static, ()>,
     /// The request stream that it sends.
-    sends: Option<Arc<Turn>>,
+    sends: Option<Arc<AttemptStream>>,
 }
 
 impl Future for Part {
@@ -243,7 +248,7 @@ impl Future for Part {
 #[derive(Clone)]
 struct Inline {
     parts: mpsc::UnboundedSender<Part>,
-    desk: Desk,
+    just_begun: JustBegun,
 }
 
 impl<F> Executor<F> for Inline
@@ -252,6 +257,6 @@ where
 {
     fn execute(&self, part: F) {
         // Fails only when the connection is gone, and with it the part's purpose.
-        let _ = self.parts.send(Part { work: Box::pin(part), sends: self.desk.take() });
+        let _ = self.parts.send(Part { work: Box::pin(part), sends: self.just_begun.take() });
     }
 }

@@ -10,7 +10,7 @@ use hyper::{
 
 use super::{Connection, DeferredDrop, stream_limit::StreamLimit};
 use crate::{
-    channel::body::{request::AttemptBody, upload::Desk},
+    channel::body::{request::AttemptBody, upload::JustBegun},
     endpoint::peer::Peer,
 };
 
@@ -22,7 +22,7 @@ pub(crate) struct ConnectionHandle {
     peer: Peer,
     ended: DeferredDrop,
     stream_limit: StreamLimit,
-    desk: Desk,
+    just_begun: JustBegun,
 }
 
 impl ConnectionHandle {
@@ -31,9 +31,9 @@ impl ConnectionHandle {
         peer: Peer,
         ended: DeferredDrop,
         stream_limit: StreamLimit,
-        desk: Desk,
+        just_begun: JustBegun,
     ) -> Self {
-        Self { sender, peer, ended, stream_limit, desk }
+        Self { sender, peer, ended, stream_limit, just_begun }
     }
 
     pub(crate) fn peer(&self) -> &Peer {
@@ -50,7 +50,7 @@ impl ConnectionHandle {
         &mut self,
         mut request: Request<AttemptBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<AttemptBody>>> {
-        request.body_mut().sent_by(&self.desk);
+        request.body_mut().sent_by(&self.just_begun);
         self.sender.try_send_request(request).await
     }
 }
