@@ -33,8 +33,6 @@ const GREETING: usize = 24 + 9;
 
 /// Streams that a peer may make us reset, as by opening more than it may, before it is cut (ENHANCE_YOUR_CALM). hyper's default.
 const RESETS: usize = 1024;
-/// Streams that a peer may reset before we have looked at them, before it is cut: rapid reset, CVE-2023-44487. h2's default.
-const UNACCEPTED_RESETS: usize = 20;
 
 /// Spawns the tasks of calls. They end with their connection, which hyper sees to; the tracker lets the server wait
 /// until they are gone.
@@ -62,7 +60,10 @@ pub(super) fn http2(limits: &Limits, calls: CallTasks) -> Builder<CallTasks> {
         .max_send_buf_size(limits.send_buffer)
         // What hyper does by default, stated because it is a bound: a peer beyond it is cut.
         .max_local_error_reset_streams(RESETS)
-        .max_pending_accept_reset_streams(UNACCEPTED_RESETS)
+        // Rapid reset, CVE-2023-44487: calls that were given up before we have looked at them take no place among those that are
+        // under way. As many as may be under way, because so many may be given up at once: of a busy client that hedges,
+        // h2's default of 20 cut a connection each second.
+        .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout)
         // gRPC has no use for it, and it would be rendered and sent with every answer.
