@@ -34,6 +34,7 @@ use crate::{
 
 type Responses = mpsc::UnboundedSender<Result<WatchResponse, Status>>;
 
+mod asked;
 mod list;
 
 /// A registry that only knows how to be watched.
@@ -391,26 +392,6 @@ async fn a_call_without_endpoints_tells_what_the_registry_said() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_that_is_none_fails_its_own_calls_at_once_and_is_never_asked_for() {
-    let net = Net::default();
-    let mut registry = Registry::start(&net, "registry:1");
-    let mesh = mesh(&net);
-    let before = Instant::now();
-    let _channels = ["Query", "", "or der"].map(|name| mesh.channel(name));
-    for name in ["Query", "", "or der"] {
-        let status = ask(&mesh, name).await.expect_err("no name of a service");
-        assert_eq!(status.code(), tonic::Code::InvalidArgument);
-        assert!(status.message().starts_with(&format!("service name {name:?}: ")), "{status}");
-    }
-    assert_eq!(before.elapsed(), Duration::ZERO);
-    let mut endpoints = mesh.endpoints("echo");
-    let watch = registry.watch().await;
-    assert_eq!(watch.request.services, ["echo"]);
-    watch.snapshot("e", 1, &["a"], false);
-    until(&mut endpoints, &["a"]).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn what_asking_again_does_not_change_is_told_otherwise_than_a_registry_that_does_not_answer() {
     let net = Net::default();
     let mut registry = Registry::start(&net, "registry:1");
@@ -482,31 +463,6 @@ async fn channels_to_one_service_share_its_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_forgotten_while_the_registry_was_away_is_heard_of_again() {
-    let net = Net::default();
-    let mut registry = Registry::start(&net, "registry:1");
-    let mesh = mesh(&net);
-    let (mut echo, _other) = (mesh.endpoints("echo"), mesh.endpoints("other"));
-    // Two are asked for one after the other.
-    let mut watch = registry.watch().await;
-    if watch.request.services.len() < 2 {
-        watch = registry.watch().await;
-    }
-    watch.snapshot("e", 7, &["a"], false);
-    until(&mut echo, &["a"]).await;
-    drop((echo, watch));
-    registry.kill().await;
-    // Attempts fail meanwhile.
-    tokio::time::sleep(Duration::from_secs(60)).await;
-    let mut echo = mesh.endpoints("echo");
-    let mut registry = Registry::start(&net, "registry:1");
-    let watch = registry.watch().await;
-    assert_eq!((watch.request.services.len(), watch.resumes_from()), (2, None), "what is gone would not be told again");
-    watch.snapshot("e", 7, &["a"], false);
-    until(&mut echo, &["a"]).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_snapshot_may_be_as_large_as_all_that_a_registry_admits() {
     let net = Net::default();
     let mut registry = Registry::start(&net, "registry:1");
@@ -521,33 +477,4 @@ async fn a_snapshot_may_be_as_large_as_all_that_a_registry_admits() {
     watch.send("e", 1, Event::Snapshot(Snapshot { services: vec![echo], provisional: false }));
     let all = soon(endpoints.wait_for(EndpointSet::is_heard)).await.expect("discovery is here");
     assert_eq!(all.endpoints.len(), 10_000);
-}
-
-#[test]
-fn what_one_registry_is_no_longer_asked_for_another_has_still_told() {
-    let (discovery, services) = (Discovery::new(2), [Arc::<str>::from("echo")]);
-    let first = discovery.endpoints("echo");
-    let echo =
-        ServiceInstances { service: "echo".into(), known: true, instances: vec![instance("echo", "a")], policy: None };
-    let snapshot = Snapshot { services: vec![echo], provisional: false };
-    let response = WatchResponse { epoch: "e".into(), revision: 1, event: Some(Event::Snapshot(snapshot)) };
-    discovery.change(&services, |union| union.apply(1, response, &services));
-    drop(first);
-    discovery.union().retain(0, &discovery.wanted());
-    assert!(discovery.endpoints("echo").borrow().endpoints.contains_key("a"), "the other's watch stands");
-}
-
-#[test]
-fn a_service_that_is_asked_for_again_is_known_for_as_long_as_it_is_watched() {
-    let (discovery, services) = (Discovery::new(1), [Arc::<str>::from("echo")]);
-    let first = discovery.endpoints("echo");
-    let echo =
-        ServiceInstances { service: "echo".into(), known: true, instances: vec![instance("echo", "a")], policy: None };
-    let snapshot = Snapshot { services: vec![echo], provisional: false };
-    let response = WatchResponse { epoch: "e".into(), revision: 1, event: Some(Event::Snapshot(snapshot)) };
-    discovery.change(&services, |union| union.apply(0, response, &services));
-    assert!(first.borrow().endpoints.contains_key("a"));
-    drop(first);
-    assert!(discovery.wanted().is_empty());
-    assert!(discovery.endpoints("echo").borrow().endpoints.contains_key("a"), "and need not wait for a change");
 }

@@ -191,7 +191,7 @@ impl Parts {
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
         self.poll_spawned(context);
         let Some(intake) = &mut self.intake else { return Poll::Ready(Ok(())) };
-        // Whatever another part has begun with is not what a call is made of now.
+        // What hyper may have begun with elsewhere must not be taken for the stream of a call that is taken in now.
         self.just_begun.take();
         let polled = Pin::new(&mut *intake).poll(context);
         self.stream_limit.set(intake.current_max_send_streams());
