@@ -84,6 +84,9 @@ struct State<C: Connection> {
     /// When it had a connection for the first time.
     first_ready: Option<Instant>,
     paused_until: Option<Instant>,
+    /// The end of a pause that was long when it began. What is left of it does not make it a short one: the plan says when
+    /// such an endpoint is back.
+    long_pause_until: Option<Instant>,
     generation: u64,
     outlier: OutlierState,
     load: Load,
@@ -126,6 +129,7 @@ impl<C: Connection> Endpoint<C> {
             connectivity: Connectivity::Connecting,
             first_ready: None,
             paused_until: None,
+            long_pause_until: None,
             generation: service.next_generation(),
             outlier: OutlierState::HEALTHY,
             load: Load::new(Instant::now()),
@@ -144,7 +148,7 @@ impl<C: Connection> Endpoint<C> {
     pub(crate) fn connected(&self, connection: C) {
         let mut state = self.state();
         state.first_ready = state.first_ready.or_else(|| Some(Instant::now()));
-        state.paused_until = None;
+        (state.paused_until, state.long_pause_until) = (None, None);
         state.connectivity = Connectivity::Ready(connection);
         state.generation = self.service.next_generation();
         drop(state);
@@ -168,8 +172,9 @@ impl<C: Connection> Endpoint<C> {
         let until = Instant::now() + time;
         let mut state = self.state();
         state.paused_until = state.paused_until.max(Some(until));
-        drop(state);
         if time >= LONG_PAUSE {
+            state.long_pause_until = state.long_pause_until.max(Some(until));
+            drop(state);
             self.changed();
         }
     }
@@ -205,7 +210,7 @@ impl<C: Connection> Endpoint<C> {
             traits: state.traits.clone(),
             ready_since: state.connection().and(state.first_ready),
             outlier: state.outlier.clone(),
-            paused_until: state.paused_until.filter(|until| until.saturating_duration_since(now) >= LONG_PAUSE),
+            paused_until: state.long_pause_until.filter(|until| *until > now),
         }
     }
 

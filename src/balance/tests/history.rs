@@ -178,6 +178,21 @@ proptest! {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_long_pause_takes_an_endpoint_out_until_its_end_whenever_the_plan_is_made() {
+    let mut history = History::new();
+    history.connect(0);
+    history.bench.endpoint(NAMES[0]).pause(Duration::from_millis(453));
+    history.settle();
+    for (passed, left) in [(0, 453), (354, 99), (98, 1), (1, 0)] {
+        advance(Duration::from_millis(passed)).await;
+        history.settle();
+        let [held, planned] = history.bench.picker.audit(Instant::now());
+        assert_eq!(held, planned, "{left} ms are left");
+        assert_eq!(held.is_empty(), left > 0, "{left} ms are left");
+    }
+}
+
 /// Four connected endpoints in a pool that draws by `chance`; the names of the first draws.
 fn drawn(chance: impl Rng + Send + Sync + 'static) -> Vec<&'static str> {
     let service = Arc::new(ServiceState::new());
