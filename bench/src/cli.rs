@@ -160,7 +160,7 @@ mod tests {
         let Cli { command: Command::Query(query), .. } = parse(&["query"]) else { panic!("not query") };
         assert_eq!((query.seconds, query.readers, query.rounds), (10, 32, 3));
         let Cli { command: Command::Rpc(rpc), .. } = parse(&["rpc"]) else { panic!("not rpc") };
-        assert_eq!((rpc.slices, rpc.slice_ms, rpc.only_before), (15, 1000, false));
+        assert_eq!((rpc.slices, rpc.slice_ms, rpc.only), (15, 1000, None));
     }
 
     #[test]

@@ -68,8 +68,8 @@ impl Plan {
         panic_since: Option<Instant>,
         now: Instant,
     ) -> Self {
-        let zones = candidates.iter().map(|candidate| &candidate.traits.zone).collect::<BTreeSet<_>>().len();
         let zone = Some(zone).filter(|zone| policy.zones.same_zone_first && !zone.is_empty());
+        let zones = zone.map_or(1, |_| count_zones(candidates));
         let connected = || candidates.iter().enumerate().filter(|(_, candidate)| candidate.ready_since.is_some());
         let panic_since = panic(connected(), policy.ejection.max_ejected_percent, panic_since, now);
         let out_until = |candidate: &Candidate| out_until(candidate, panic_since.is_some(), now);
@@ -83,7 +83,7 @@ impl Plan {
             |split: &&SplitPolicy| usable().any(|(_, c)| share(split, &c.traits).is_some() && bears(c));
         let split = policy.split.as_ref().filter(split_is_usable);
         let mut versions: BTreeMap<&str, Version> = BTreeMap::new();
-        for (index, Candidate { traits, .. }) in usable() {
+        for (index, Candidate { traits, weight, .. }) in usable() {
             let (name, share) = match split {
                 None => ("", 1),
                 Some(split) => match share(split, traits) {
@@ -95,10 +95,17 @@ impl Plan {
             let locality =
                 if zone.is_none_or(|zone| *zone == traits.zone) { &mut version.own } else { &mut version.other };
             locality.0.push(index);
-            locality.1 += traits.relative_weight();
+            locality.1 += weight;
         }
         Self { targets: weighted_targets(versions, zones), panic_since, until }
     }
+}
+
+/// One by one, without a sort of them all: zones are few.
+fn count_zones(candidates: &[&Candidate]) -> usize {
+    let mut zones = BTreeSet::new();
+    zones.extend(candidates.iter().map(|candidate| &candidate.traits.zone));
+    zones.len()
 }
 
 /// Endpoints and their capacity, the sum of their weights.
@@ -227,6 +234,7 @@ mod tests {
     fn candidate(endpoint: &Endpoint, now: Instant) -> Candidate {
         Candidate {
             generation: 0,
+            weight: endpoint.traits.relative_weight(),
             traits: std::sync::Arc::new(endpoint.traits.clone()),
             ready_since: endpoint.connected.then_some(now),
             outlier: outlier(endpoint.ejected, now),

@@ -188,8 +188,7 @@ fn shares<'a>(members: impl Iterator<Item = &'a Candidate>) -> Shares {
     let (mut smallest, mut largest) = (f64::INFINITY, 0.0_f64);
     let (mut oldest, mut newest) = (None, None);
     for candidate in members {
-        let weight = candidate.traits.relative_weight();
-        (smallest, largest) = (smallest.min(weight), largest.max(weight));
+        (smallest, largest) = (smallest.min(candidate.weight), largest.max(candidate.weight));
         oldest = [oldest, candidate.ready_since].into_iter().flatten().min();
         newest = newest.max(candidate.ready_since);
     }

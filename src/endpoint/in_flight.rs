@@ -74,7 +74,7 @@ impl<C: Connection> Endpoint<C> {
         else {
             return Acquired::Unavailable;
         };
-        if !accept(state.traits.relative_weight(), since) {
+        if !accept(state.weight, since) {
             return Acquired::Thinned;
         }
         if let OutlierState::Probation { .. } = state.outlier {

