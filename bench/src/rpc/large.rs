@@ -36,9 +36,8 @@ impl Bench<'_> {
         self.echo.serving(MANY_SERVICE, MANY).await?;
         let mut few = self.meshwork(SERVICE, SERVICE)?;
         let mut many = self.meshwork_to_all(MANY_SERVICE).await?;
-        let [few, many] = self.alternate(self.args.slices, 1, [&mut few, &mut many]).await?;
-        self.found.figures.add("cost_1000_vs_3_endpoints", ratio(&many, &few, time_per_call));
-        self.found.figures.add("client_cpu_1000_vs_3_endpoints", ratio(&many, &few, Slice::cpu_us));
+        let slices = self.alternate(self.args.slices, 1, [&mut few, &mut many]).await?;
+        self.add_figures("1000", &slices);
         self.stop(process, MANY_SERVICE).await
     }
 
@@ -53,15 +52,22 @@ impl Bench<'_> {
         let mut many = self.meshwork_to_all(CHURNING_SERVICE).await?;
         let (changes, from) = (Cell::new(0), Instant::now());
         let counted = churn::count(self.echo.mesh().endpoints(CHURNING_SERVICE), &changes);
-        let [few, many] = tokio::select! {
+        let slices = tokio::select! {
             slices = self.alternate(self.args.slices, 1, [&mut few, &mut many]) => slices?,
             never = counted => match never {},
         };
-        let figures = &mut self.found.figures;
-        figures.add("cost_1000_churning_vs_3_endpoints", ratio(&many, &few, time_per_call));
-        figures.add("client_cpu_1000_churning_vs_3_endpoints", ratio(&many, &few, Slice::cpu_us));
-        figures.add("changes_per_s_churning", changes.get() as f64 / from.elapsed().as_secs_f64());
+        self.found.figures.add("changes_per_s_churning", changes.get() as f64 / from.elapsed().as_secs_f64());
+        self.add_figures("1000_churning", &slices);
         self.stop(process, CHURNING_SERVICE).await
+    }
+
+    /// What the slices with three endpoints and those with the large service say.
+    fn add_figures(&mut self, large: &str, [few, many]: &[Vec<Slice>; 2]) {
+        let figures = &mut self.found.figures;
+        figures.add(format!("cost_{large}_vs_3_endpoints"), ratio(many, few, time_per_call));
+        figures.add(format!("client_cpu_{large}_vs_3_endpoints"), ratio(many, few, Slice::cpu_us));
+        figures.add(format!("p50_{large}_vs_3_endpoints"), ratio(many, few, Slice::p50_us));
+        figures.add(format!("p99_{large}_vs_3_endpoints"), ratio(many, few, Slice::p99_us));
     }
 
     /// The client under measure, to all endpoints of a large service, once it is connected to them.
