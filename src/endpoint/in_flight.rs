@@ -74,7 +74,7 @@ impl<C: Connection> Endpoint<C> {
         else {
             return Acquired::Unavailable;
         };
-        if !accept(state.weight, since) {
+        if !accept(state.traits.relative_weight(), since) {
             return Acquired::Thinned;
         }
         if let OutlierState::Probation { .. } = state.outlier {

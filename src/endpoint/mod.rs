@@ -67,35 +67,29 @@ impl Traits {
 }
 
 /// One endpoint, shared by the task that keeps it connected, the balance, and its calls.
-///
-/// A draw among a thousand looks at two that are in no cache of the processor. So what it reads lies together and first.
-#[repr(C)]
 pub(crate) struct Endpoint<C: Connection = ConnectionHandle> {
     /// Unlike that of any other endpoint of its channel.
     id: u64,
-    state: Mutex<State<C>>,
     /// Which instance it is, and where; the first of several fixed addresses.
     peer: Peer,
     service: Arc<ServiceState>,
     /// It has changed since the driver looked last.
     dirty: AtomicBool,
+    state: Mutex<State<C>>,
 }
 
-#[repr(C)]
 struct State<C: Connection> {
-    load: Load,
-    /// That of `traits`, relative to the usual one.
-    weight: f64,
+    traits: Arc<Traits>,
+    connectivity: Connectivity<C>,
     /// When it had a connection for the first time.
     first_ready: Option<Instant>,
     paused_until: Option<Instant>,
-    generation: u64,
-    connectivity: Connectivity<C>,
-    outlier: OutlierState,
-    traits: Arc<Traits>,
     /// The end of a pause that was long when it began. What is left of it does not make it a short one: the plan says when
     /// such an endpoint is back.
     long_pause_until: Option<Instant>,
+    generation: u64,
+    outlier: OutlierState,
+    load: Load,
     calls: u64,
     failures: u64,
     ejections: u64,
@@ -133,15 +127,14 @@ impl<C: Connection> Endpoint<C> {
     /// An endpoint without a connection.
     pub(crate) fn new(id: u64, peer: Peer, traits: Traits, service: Arc<ServiceState>) -> Self {
         let state = State {
-            load: Load::new(Instant::now()),
-            weight: traits.relative_weight(),
+            traits: Arc::new(traits),
+            connectivity: Connectivity::Connecting,
             first_ready: None,
             paused_until: None,
-            generation: service.next_generation(),
-            connectivity: Connectivity::Connecting,
-            outlier: OutlierState::HEALTHY,
-            traits: Arc::new(traits),
             long_pause_until: None,
+            generation: service.next_generation(),
+            outlier: OutlierState::HEALTHY,
+            load: Load::new(Instant::now()),
             calls: 0,
             failures: 0,
             ejections: 0,
@@ -192,7 +185,6 @@ impl<C: Connection> Endpoint<C> {
     pub(crate) fn set_traits(&self, traits: Traits) {
         let mut state = self.state();
         if *state.traits != traits {
-            state.weight = traits.relative_weight();
             state.traits = Arc::new(traits);
             drop(state);
             self.changed();
@@ -217,7 +209,7 @@ impl<C: Connection> Endpoint<C> {
         }
         Candidate {
             generation: state.generation,
-            weight: state.weight,
+            weight: state.traits.relative_weight(),
             traits: state.traits.clone(),
             ready_since: state.connection().and(state.first_ready),
             outlier: state.outlier.clone(),
@@ -243,7 +235,7 @@ impl<C: Connection> Endpoint<C> {
         if state.is_paused(now) {
             return None;
         }
-        let weight = state.weight * share(state.first_ready?);
+        let weight = state.traits.relative_weight() * share(state.first_ready?);
         Some(state.load.value(now, self.service.typical(), weight))
     }
 
@@ -256,7 +248,7 @@ impl<C: Connection> Endpoint<C> {
     pub(crate) fn stats(&self, now: Instant) -> EndpointStats {
         let state = self.state();
         let calls = CallStats {
-            load: state.load.value(now, self.service.typical(), state.weight),
+            load: state.load.value(now, self.service.typical(), state.traits.relative_weight()),
             latency: state.load.measured().map(Duration::from_secs_f64),
             pending: state.load.pending(),
             calls: state.calls,

@@ -21,8 +21,7 @@ pub(crate) struct ConnectionHandle {
     shared: Arc<Shared>,
 }
 
-/// What the handles of a connection share with its task. In one place: a client of a thousand endpoints finds little of a
-/// connection in the processor's caches, and pays for each place.
+/// What the handles of a connection share with its task.
 pub(super) struct Shared {
     /// Where the connection leads: one of the endpoint's addresses.
     pub(super) peer: Peer,
