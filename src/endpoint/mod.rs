@@ -106,7 +106,7 @@ enum Connectivity<C: Connection> {
 #[derive(Clone, Debug)]
 pub(crate) struct Candidate {
     pub(crate) generation: u64,
-    /// That of `traits`, relative to the usual one.
+    /// That of `traits`, relative to the usual one: every plan reads it of all, and not what is behind that pointer.
     pub(crate) weight: f64,
     pub(crate) traits: Arc<Traits>,
     /// When it had its first connection, if it has one now.

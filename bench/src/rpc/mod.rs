@@ -25,10 +25,11 @@ use meshwork_harness::{
     report::{Failures, Figures, Outcome},
 };
 
-pub(crate) use args::{Args, Part};
+pub(crate) use args::Args;
 pub(crate) use error::Error;
 
 use crate::echo::{Echo, SERVICE};
+use args::Part;
 use callers::Callers;
 use peers::Peer;
 

@@ -11,7 +11,7 @@ fn id(n: u128) -> Uuid {
 }
 
 fn usd(minor: i64) -> Amount {
-    Amount::new(minor, Currency::from_code("USD").unwrap()).unwrap()
+    Amount::new(minor, Currency::from_code("USD").expect("a currency")).expect("an amount")
 }
 
 fn event<M: Message + Name>(payload: &M) -> Event {
@@ -36,7 +36,7 @@ fn created() -> OrderCreated {
 
 #[test]
 fn an_event_becomes_an_input_with_its_place() {
-    let input = input(&event(&created())).unwrap();
+    let input = input(&event(&created())).expect("readable");
     let expected = Input::Order(OrderEvent {
         order_id: id(1),
         customer_id: id(2),

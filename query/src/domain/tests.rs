@@ -16,7 +16,7 @@ fn id(kind: u8, n: u8) -> Uuid {
 }
 
 fn usd(minor: i64) -> Amount {
-    Amount::new(minor, Currency::from_code("USD").unwrap()).unwrap()
+    Amount::new(minor, Currency::from_code("USD").expect("a currency")).expect("an amount")
 }
 
 /// The order service's stream: each order is created, and then goes through `steps`.
@@ -27,7 +27,7 @@ fn order_stream(steps: &[(u8, u8)]) -> Vec<Input> {
         let version = &mut versions[usize::from(*order)];
         *version += 1;
         let position = stream.len() as u64 + 1;
-        let time_ms = 1_000 + i64::try_from(position).unwrap();
+        let time_ms = 1_000 + i64::try_from(position).expect("small");
         let change = match (*version, step) {
             (1, _) => {
                 OrderChange::Created(OrderCreated { total: usd(100 + i64::from(*order)), create_time_ms: time_ms })
@@ -55,7 +55,7 @@ fn customer_stream(steps: &[(u8, u8)]) -> Vec<Input> {
     for (customer, step) in steps {
         let version = &mut versions[usize::from(*customer)];
         *version += 1;
-        let available = usd(i64::from(*step) * 7 + i64::try_from(*version).unwrap());
+        let available = usd(i64::from(*step) * 7 + i64::try_from(*version).expect("small"));
         let created = CustomerCreated { name: format!("customer {customer}"), create_time_ms: 5 };
         let change = match (*version, step) {
             (1, _) => CustomerChange::Created(created, usd(1_000)),

@@ -88,10 +88,13 @@ async fn values_come_back_as_they_went_in() {
 
     let select = Sql::new("select id, name, body, 7 from thing where id ").in_list([i64::MIN, i64::MAX]);
     let rows = database.read(select.push(" order by id")).await.expect("readable");
-    assert_eq!((rows[0].int(0).unwrap(), rows[1].int(0).unwrap()), (i64::MIN, i64::MAX));
-    assert_eq!(rows[0].text(1).unwrap(), "ü, \"{}\" \\ null");
-    assert_eq!((rows[0].bytes_or_null(2).unwrap(), rows[1].bytes(2).unwrap()), (None, [0, 255].as_slice()));
-    assert_eq!(rows[0].int(3).unwrap(), 7, "a number of another width");
+    assert_eq!((rows[0].int(0).expect("its type"), rows[1].int(0).expect("its type")), (i64::MIN, i64::MAX));
+    assert_eq!(rows[0].text(1).expect("its type"), "ü, \"{}\" \\ null");
+    assert_eq!(
+        (rows[0].bytes_or_null(2).expect("its type"), rows[1].bytes(2).expect("its type")),
+        (None, [0, 255].as_slice())
+    );
+    assert_eq!(rows[0].int(3).expect("its type"), 7, "a number of another width");
 }
 
 #[tokio::test]
@@ -118,7 +121,8 @@ async fn two_transactions_that_wait_for_each_other_end_in_a_conflict_of_one() {
     tx.commit().await.expect("committed");
 
     let lock = |id: i64| Sql::new("select id from thing where id = ").arg(id).push(" for update");
-    let (mut one, mut other) = (fixture.database.begin().await.unwrap(), fixture.database.begin().await.unwrap());
+    let (mut one, mut other) =
+        (fixture.database.begin().await.expect("begun"), fixture.database.begin().await.expect("begun"));
     one.fetch(lock(1)).await.expect("locked");
     other.fetch(lock(2)).await.expect("locked");
     let both = tokio::join!(
@@ -175,8 +179,10 @@ async fn connections_that_the_server_ended_cost_neither_reads_nor_transactions()
 async fn other_processes_hear_a_word_and_whoever_tells_does_not() {
     let Some(Fixture { place, database: one }) = Fixture::new().await else { return };
     let other = place.open().await;
-    let (mine, mut others) =
-        (one.notifier().unwrap().subscribe(Topic::Members), other.notifier().unwrap().subscribe(Topic::Members));
+    let (mine, mut others) = (
+        one.notifier().expect("PostgreSQL has one").subscribe(Topic::Members),
+        other.notifier().expect("PostgreSQL has one").subscribe(Topic::Members),
+    );
     // Both have begun to listen once each has received a notification of the other; a first wake-up may be its own, from when
     // it began to listen.
     let mut calls = tokio::time::interval(Duration::from_millis(20));
@@ -186,8 +192,8 @@ async fn other_processes_hear_a_word_and_whoever_tells_does_not() {
         while one_hears < 2 || other_hears < 2 {
             tokio::select! {
                 _ = calls.tick() => {
-                    one.notifier().unwrap().notify(Topic::Members);
-                    other.notifier().unwrap().notify(Topic::Members);
+                    one.notifier().expect("PostgreSQL has one").notify(Topic::Members);
+                    other.notifier().expect("PostgreSQL has one").notify(Topic::Members);
                 }
                 _ = received.changed() => one_hears += 1,
                 _ = others.changed() => other_hears += 1,
