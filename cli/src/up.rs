@@ -5,6 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
+use meshwork_events::store;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -57,11 +58,11 @@ fn databases(url: &str) -> Result<Databases, Error> {
         }
         "postgres" | "postgresql" => match url.parse() {
             Ok(url) => return Ok(Databases::Postgres { url, views: Views::Private }),
-            Err(InvalidPostgresUrl) => InvalidPostgresUrl.to_string(),
+            Err(error) => InvalidPostgresUrl::to_string(&error),
         },
         _ => "must be sqlite:// (a file for each service in --data-dir) or postgres://HOST/DATABASE".into(),
     };
-    Err(Error::flag("--database-url", format_args!("{scheme}:..."), problem))
+    Err(Error::flag("--database-url", store::shown(url), problem))
 }
 
 /// What `--json` prints once the mesh is ready.

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use meshwork_events::store;
+
 /// The longest name that PostgreSQL does not cut, less that of the service with the longest: two that were cut would be one.
 const MAX_DATABASE_NAME: usize = 63 - "_customer".len();
 
@@ -34,32 +36,29 @@ pub enum Views {
 /// `shop_order` and `shop_query`. It need not be there itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresUrl {
-    /// Scheme, user and host.
-    server: String,
+    url: store::PostgresUrl,
     database: String,
-    /// With their question mark.
-    parameters: String,
 }
 
 /// The text is no URL of a PostgreSQL database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be postgres://USER@HOST:PORT/DATABASE, with a name of at most {MAX_DATABASE_NAME} bytes and no dbname=")]
-pub struct InvalidPostgresUrl;
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPostgresUrl {
+    /// It names none.
+    #[error("must be postgres://USER@HOST:PORT/DATABASE, with a name of at most {MAX_DATABASE_NAME} bytes")]
+    NoName,
+    /// Something in it is wrong, or not supported.
+    #[error(transparent)]
+    Url(#[from] store::InvalidPostgresUrl),
+}
 
 impl FromStr for PostgresUrl {
     type Err = InvalidPostgresUrl;
 
     fn from_str(text: &str) -> Result<Self, InvalidPostgresUrl> {
-        let (path, parameters) = text.split_at(text.find('?').unwrap_or(text.len()));
-        let (server, database) = path.rsplit_once('/').ok_or(InvalidPostgresUrl)?;
-        let is_server = ["postgres://", "postgresql://"].iter().any(|scheme| server.starts_with(scheme));
-        let is_name = (1..=MAX_DATABASE_NAME).contains(&database.len()) && !database.contains(['@', ':']);
-        // It would name one database for all.
-        let renamed = parameters.trim_start_matches('?').split('&').any(|parameter| parameter.starts_with("dbname="));
-        if !is_server || !is_name || renamed {
-            return Err(InvalidPostgresUrl);
-        }
-        Ok(Self { server: server.to_owned(), database: database.to_owned(), parameters: parameters.to_owned() })
+        let url: store::PostgresUrl = text.parse()?;
+        let name = url.database().filter(|name| (1..=MAX_DATABASE_NAME).contains(&name.len()));
+        let database = name.ok_or(InvalidPostgresUrl::NoName)?.to_owned();
+        Ok(Self { url, database })
     }
 }
 
@@ -71,9 +70,8 @@ impl PostgresUrl {
 
     /// The name and the URL of a service's database.
     pub(super) fn of_service(&self, service: &str) -> (String, String) {
-        let Self { server, database, parameters } = self;
-        let name = format!("{database}_{service}");
-        let url = format!("{server}/{name}{parameters}");
+        let name = format!("{}_{service}", self.database);
+        let url = self.url.with_database(&name).text();
         (name, url)
     }
 }
@@ -83,19 +81,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_url_that_names_no_database_or_the_same_one_for_all_is_refused() {
+    fn a_url_that_names_no_database_or_has_something_wrong_is_refused() {
         let long = format!("postgres://db/{}", "x".repeat(MAX_DATABASE_NAME + 1));
         for bad in [
             "postgres://db",
             "postgres://db/",
             "postgres://db/?user=me",
             "mysql://db/shop",
-            "postgres://db/shop?user=me&dbname=shop",
+            "postgres://db/shop?sslcrl=x",
             "postgres://me:se/cret@db",
             &long,
         ] {
-            assert_eq!(bad.parse::<PostgresUrl>(), Err(InvalidPostgresUrl), "{bad}");
+            assert!(bad.parse::<PostgresUrl>().is_err(), "{bad}");
         }
-        assert!("postgresql:///shop".parse::<PostgresUrl>().is_ok());
+    }
+
+    #[test]
+    fn each_service_has_a_database_of_its_own_however_the_url_names_the_first() {
+        for (url, expected) in [
+            ("postgresql:///shop", "postgres://?dbname=shop_order"),
+            ("postgres://db/?user=me&dbname=shop", "postgres://?dbname=shop_order&host=db&user=me"),
+            ("postgres://me:a:b@[::1]/shop", "postgres://?dbname=shop_order&host=%3A%3A1&password=a%3Ab&user=me"),
+        ] {
+            let of_service = url.parse::<PostgresUrl>().expect("a database").of_service("order");
+            assert_eq!(of_service, ("shop_order".to_owned(), expected.to_owned()), "{url}");
+        }
     }
 }

@@ -163,7 +163,10 @@ mod tests {
         let mut config = Config::new("/data");
         assert_eq!(shown(&config), ["/data/customer.db", "/data/order.db", "/data/query-2.db"]);
         config.databases = Databases::Postgres { url: url.clone(), views: Views::Private };
-        assert_eq!(order(&config), "postgres://me:secret@db:5432/shop_order?sslmode=require");
+        assert_eq!(
+            order(&config),
+            "postgres://?dbname=shop_order&host=db&password=secret&port=5432&sslmode=require&user=me"
+        );
         assert_eq!(shown(&config), ["postgres:shop_customer", "postgres:shop_order", "/data/shop-query-2.db"]);
         config.databases = Databases::Postgres { url, views: Views::Shared };
         assert_eq!(shown(&config)[2], "postgres:shop_query");

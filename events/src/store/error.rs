@@ -122,6 +122,22 @@ pub enum StoreError {
         /// The URL, as it may be [`shown`].
         url: String,
     },
+    /// The URL is one of a supported database, but something in it is wrong or not supported.
+    #[error("database URL {url:?} cannot be used: {problem}")]
+    InvalidUrl {
+        /// The URL, as it may be [`shown`].
+        url: String,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The database lacks what is relied on.
+    #[error("{path} {problem}")]
+    Unsuitable {
+        /// The database file, or the URL without its password.
+        path: String,
+        /// What it has instead, and what to do.
+        problem: String,
+    },
     /// The database cannot be opened.
     #[error("cannot open {path}")]
     Open {

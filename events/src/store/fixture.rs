@@ -1,6 +1,6 @@
 //! Makes databases for this crate's tests.
 
-pub(crate) use meshwork_fixture::{Cluster, Engine, Place, on_both_stores};
+pub(crate) use meshwork_fixture::{Cluster, Engine, PgBouncer, Place, on_both_stores};
 
 use super::{Database, open};
 

@@ -27,6 +27,8 @@ pub use engine::{Database, Store, Transaction};
 pub use error::{Cause, StoreError, shown};
 pub use migration::Migration;
 pub use notifier::{Notifier, Topic};
+#[cfg(feature = "postgres")]
+pub use postgres::{InvalidPostgresUrl, PostgresUrl};
 pub(crate) use sql::signed;
 pub use sql::{Row, Sql, Value};
 #[cfg(feature = "sqlite")]
@@ -39,16 +41,17 @@ use std::sync::Arc;
 
 /// Opens the database that `url` names; it is made if it is missing.
 ///
-/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE` is shared by several processes. Its further parameters are libpq's
-/// (`?sslmode=verify-full&sslrootcert=FILE` for TLS with a checked certificate), as are the variables (`PGPASSWORD`, ...)
-/// for what the URL leaves out. A server that is not up yet is waited for, ten seconds.
+/// `postgres://USER:PASSWORD@HOST:PORT/DATABASE` is shared by several processes. It is read as psql reads it: its further
+/// parameters are libpq's (`?sslmode=verify-full&sslrootcert=FILE` for TLS with a checked certificate, `?host=/FOLDER` for a
+/// socket), as are the variables (`PGPASSWORD`, ...) for what the URL leaves out; one that is not supported is refused. A
+/// server that is not up yet is waited for, ten seconds. The database's encoding is UTF8, as it is in one that is made here.
 ///
 /// `sqlite://FILE` is an embedded database of this process alone. `sqlite://FILE?synchronous=normal` may lose the last
 /// transactions in a power failure (never in a crash of the process): for views that can be folded again.
 ///
 /// # Errors
 /// [`StoreError::UnsupportedUrl`], also if this program was built without the engine (features `sqlite` and `postgres`);
-/// [`StoreError::Open`], [`StoreError::InUse`].
+/// [`StoreError::InvalidUrl`], [`StoreError::Open`], [`StoreError::Unsuitable`], [`StoreError::InUse`].
 pub async fn open(url: &str) -> Result<Database, StoreError> {
     match url.split_once(':') {
         #[cfg(feature = "postgres")]
@@ -89,7 +92,10 @@ fn sqlite_file(url: &str) -> Result<(PathBuf, sqlite::Synchronous), StoreError> 
         None => (rest, sqlite::Synchronous::Full),
         Some((path, "synchronous=full")) => (path, sqlite::Synchronous::Full),
         Some((path, "synchronous=normal")) => (path, sqlite::Synchronous::Normal),
-        Some(_) => return Err(unsupported()),
+        Some(_) => {
+            let problem = "the only parameter of SQLite is synchronous=full or synchronous=normal".to_owned();
+            return Err(StoreError::InvalidUrl { url: shown(url), problem });
+        }
     };
     if path.is_empty() || path.starts_with(':') {
         return Err(unsupported());

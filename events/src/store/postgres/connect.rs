@@ -1,11 +1,14 @@
-//! Turns a URL into connect options, and makes the database if it is missing.
+//! Reaches a database for the first time: makes it if it is missing, and checks in one place what is relied on.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres::PgConnectOptions};
+use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::error::{has_code, is_starting};
+use super::{
+    error::{has_code, is_starting},
+    url::PostgresUrl,
+};
 use crate::store::{StoreError, shown};
 
 /// A statement that takes longer is wrong, or the server is beyond its capacity.
@@ -18,8 +21,6 @@ const IDLE_IN_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// The server notices a client that is gone after some 25 s: its first probe, and the probes that go unanswered.
 const KEEPALIVES: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
-/// One attempt to connect: a handshake over a slow network, with TLS.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// A server that starts together with its clients, as in a compose file, gets this long to listen.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
 /// One that says that it starts gets this long: after a crash it reads its log and syncs its files first.
@@ -28,52 +29,132 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// The database that every server has.
 const MAINTENANCE_DATABASE: &str = "postgres";
+/// Of which the statements are tried: none is of a later version. As the server counts.
+const MIN_SERVER_VERSION: i32 = 12_00_00;
+/// How often two sessions are compared: between their statements, others may take what a proxy has.
+const COMPARISONS: usize = 3;
 
-/// Reads `url`, and makes its database if it is missing.
-pub(super) async fn open(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let failed =
-        |path: String| move |source: sqlx::Error| StoreError::Open { path, source: std::io::Error::other(source) };
-    let options: PgConnectOptions = url.parse().map_err(failed(shown(url)))?;
-    // A password with an unescaped `/` is read as the end of the host: what looks like a database is then its rest.
-    let database = options.get_database().filter(|name| !name.contains(['@', ':', '/'])).map(str::to_owned);
-    let Some(database) = database else { return Err(StoreError::UnsupportedUrl { url: shown(url) }) };
-    let path = format!("postgres://{}:{}/{database}", options.get_host(), options.get_port());
-    let options = with_timeouts(options);
-    reach(&options, &database).await.map_err(failed(path))?;
-    Ok(options)
+/// How the sessions of a database are made.
+#[derive(Clone)]
+pub(super) struct Target {
+    pub(super) options: PgConnectOptions,
+    /// Set in each session once it stands, because a PgBouncer refuses them in its startup.
+    pub(super) settings: Vec<(String, String)>,
+    /// For one attempt to connect.
+    pub(super) connect_timeout: Duration,
 }
 
-fn with_timeouts(options: PgConnectOptions) -> PgConnectOptions {
-    let ms = |limit: Duration| limit.as_millis().to_string();
-    let named = match options.get_application_name() {
-        Some(_) => options,
-        None => options.application_name("meshwork"),
+/// Reads `url`, makes its database if it is missing, and checks it.
+pub(super) async fn open(url: &str) -> Result<Target, StoreError> {
+    let invalid = |error| StoreError::InvalidUrl { url: shown(url), problem: error };
+    let target = read(url).map_err(|error| invalid(error.to_string()))?;
+    let options = &target.options;
+    let database = options.get_database().unwrap_or(options.get_username()).to_owned();
+    let path = match options.get_socket() {
+        Some(folder) => format!("postgres://{}/{database}", folder.display()),
+        None => format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()),
     };
-    named.options(KEEPALIVES).options([
+    let failed = |source| StoreError::Open { path: path.clone(), source: io::Error::other(source) };
+    let unsuitable = |problem| StoreError::Unsuitable { path: path.clone(), problem };
+    let mut session = reach(&target, &database).await.map_err(failed)?;
+    let suits = suits(&target, &mut session, &database).await.map_err(failed)?;
+    session.close().await.map_err(failed)?;
+    suits.map(|()| target).map_err(unsuitable)
+}
+
+fn read(url: &str) -> Result<Target, super::InvalidPostgresUrl> {
+    let url: PostgresUrl = url.parse()?;
+    let ms = |limit: Duration| limit.as_millis().to_string();
+    let timeouts = [
         ("statement_timeout", ms(STATEMENT_TIMEOUT)),
         ("lock_timeout", ms(LOCK_TIMEOUT)),
         ("idle_in_transaction_session_timeout", ms(IDLE_IN_TRANSACTION_TIMEOUT)),
         // Not that a table is there already.
         ("client_min_messages", "warning".to_owned()),
-    ])
+    ];
+    let keepalives = KEEPALIVES.map(|(name, value)| (name, value.to_owned()));
+    let ours = keepalives.into_iter().chain(timeouts).map(|(name, value)| (name.to_owned(), value));
+    let settings = ours.chain(url.settings()?).collect();
+    Ok(Target { options: url.options()?, settings, connect_timeout: url.connect_timeout()? })
+}
+
+impl Target {
+    /// Makes the settings of a session that was just connected.
+    pub(super) async fn set_up(&self, session: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let mut set = sqlx::QueryBuilder::new("select ");
+        let mut separated = set.separated(", ");
+        for (name, value) in &self.settings {
+            separated.push("set_config(").push_bind_unseparated(name).push_unseparated(", ");
+            separated.push_bind_unseparated(value).push_unseparated(", false)");
+        }
+        session.execute(set.build().persistent(false)).await.map(drop)
+    }
+
+    async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+        let connecting = PgConnection::connect_with(options);
+        timeout(self.connect_timeout, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+/// Whether the server and the database are what is relied on, or why not.
+async fn suits(target: &Target, session: &mut PgConnection, database: &str) -> Result<Result<(), String>, sqlx::Error> {
+    target.set_up(session).await?;
+    let row = session
+        .fetch_one("select current_setting('server_version_num')::int, current_setting('server_encoding')")
+        .await?;
+    let (version, encoding): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
+    if version < MIN_SERVER_VERSION {
+        return Ok(Err(format!("is on a server of version {}; 12 is the oldest that suits", version / 10_000)));
+    }
+    if encoding != "UTF8" {
+        return Ok(Err(format!(
+            "has the encoding {encoding}, which not every text fits into; UTF8 is needed: make a new one (create database \
+             NAME encoding 'UTF8' lc_collate 'C' lc_ctype 'C' template template0) and bring over what is in {database:?} with \
+             pg_dump"
+        )));
+    }
+    shares_no_session(target, session).await
+}
+
+/// A proxy that gives a session of the server to a transaction at a time takes the settings and notifications of one from another.
+/// It is found out by two clients of the same session.
+async fn shares_no_session(target: &Target, session: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
+    const OF_SERVER: &str = "select pg_backend_pid()";
+    let mut other = target.connect(&target.options).await?;
+    for _ in 0..COMPARISONS {
+        let (one, two) = (session.fetch_one(OF_SERVER).await?, other.fetch_one(OF_SERVER).await?);
+        if one.try_get::<i32, _>(0)? == two.try_get::<i32, _>(0)? {
+            return Ok(Err(
+                "is behind a proxy that hands the server's sessions out by transaction or statement; sessions \
+                           are needed: with PgBouncer pool_mode = session"
+                    .to_owned(),
+            ));
+        }
+    }
+    other.close().await?;
+    Ok(Ok(()))
 }
 
 /// Connects once, so that what is wrong is said now.
-async fn reach(options: &PgConnectOptions, database: &str) -> Result<(), sqlx::Error> {
+async fn reach(target: &Target, database: &str) -> Result<PgConnection, sqlx::Error> {
     let begin = Instant::now();
+    let mut made = false;
     loop {
-        let error = match connect(options).await {
-            Ok(connection) => return connection.close().await,
-            Err(error) if has_code(&error, &["3D000"]) => match create(options, database).await {
-                Ok(()) => continue,
+        let error = match target.connect(&target.options).await {
+            Ok(session) => return Ok(session),
+            Err(error) if is_missing(&error) && !made => match create(target, database).await {
+                Ok(()) => {
+                    made = true;
+                    continue;
+                }
                 Err(error) => error,
             },
             Err(error) => error,
         };
         // Two that make databases at once disturb each other: 55006, the template is in use.
-        let worth_trying = is_starting(&error) || has_code(&error, &["55006"]);
-        let says_so = has_code(&error, &["57P03"]);
-        let patience = if says_so { RECOVERY_PATIENCE } else { OPEN_PATIENCE };
+        let (says_so, remembered) = (has_code(&error, &["57P03"]), made && is_missing(&error));
+        let worth_trying = is_starting(&error) || remembered || has_code(&error, &["55006"]);
+        let patience = if says_so || remembered { RECOVERY_PATIENCE } else { OPEN_PATIENCE };
         if !worth_trying || begin.elapsed() > patience {
             return Err(error);
         }
@@ -81,9 +162,20 @@ async fn reach(options: &PgConnectOptions, database: &str) -> Result<(), sqlx::E
     }
 }
 
-async fn create(options: &PgConnectOptions, database: &str) -> Result<(), sqlx::Error> {
-    let mut connection = connect(&options.clone().database(MAINTENANCE_DATABASE)).await?;
-    let create = format!("create database \"{}\"", database.replace('"', "\"\""));
+/// Also as a PgBouncer says it, which then remembers it for 15 s.
+fn is_missing(error: &sqlx::Error) -> bool {
+    let says_so = |error: &dyn sqlx::error::DatabaseError| {
+        error.message().starts_with("database ") && error.message().ends_with(" does not exist")
+    };
+    has_code(error, &["3D000"]) || has_code(error, &["08P01"]) && error.as_database_error().is_some_and(says_so)
+}
+
+/// In UTF8, whatever the server's own databases are in, which the C locale is for on each of them; its order of texts, on which
+/// nothing here relies, is also the one that no update of the system changes under an index.
+async fn create(target: &Target, database: &str) -> Result<(), sqlx::Error> {
+    let mut connection = target.connect(&target.options.clone().database(MAINTENANCE_DATABASE)).await?;
+    let name = database.replace('"', "\"\"");
+    let create = format!("create database \"{name}\" encoding 'UTF8' lc_collate 'C' lc_ctype 'C' template template0");
     let created = connection.execute(AssertSqlSafe(create)).await;
     connection.close().await?;
     match created {
@@ -91,9 +183,4 @@ async fn create(options: &PgConnectOptions, database: &str) -> Result<(), sqlx::
         Err(error) if has_code(&error, &["42P04", "23505"]) => Ok(()),
         created => created.map(drop),
     }
-}
-
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-    let connecting = PgConnection::connect_with(options);
-    timeout(CONNECT_TIMEOUT, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
 }

@@ -11,6 +11,7 @@ mod answer;
 mod connect;
 mod error;
 mod render;
+mod url;
 mod wake;
 
 use std::{
@@ -21,14 +22,13 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use sqlx::{
-    Connection as _, Executor as _, PgConnection, PgPool, Row as _,
-    postgres::{PgConnectOptions, PgPoolOptions},
-};
+use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
 use tokio::task::JoinHandle;
 
+pub use self::url::{InvalidPostgresUrl, PostgresUrl};
 use self::{
     answer::{ANSWER_TIMEOUT, answered},
+    connect::Target,
     error::{classify, classify_commit, is_lost, is_read_only, is_stale},
 };
 use super::{Migration, Notifier, Row, Sql, Store, StoreError, Transaction, migrate};
@@ -61,10 +61,10 @@ pub(super) struct Postgres {
 impl Postgres {
     /// Opens the database of `url`, and makes it if it is missing.
     pub(super) async fn open(url: &str) -> Result<Self, StoreError> {
-        let options = connect::open(url).await?;
+        let target = Arc::new(connect::open(url).await?);
         let notifier = Arc::new(Notifier::default());
         let demoted = Arc::new(Demoted::default());
-        let pool = |max| pool(max, options.clone(), &demoted);
+        let pool = |max| pool(max, &target, &demoted);
         let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS), notifier.clone()));
         Ok(Self { writers: pool(MAX_WRITERS), readers: pool(MAX_READERS), demoted, notifier, wake })
     }
@@ -94,16 +94,22 @@ impl Drop for Postgres {
 }
 
 /// A pool of which every connection was writable when it was made, and is younger than the last that turned out not to be.
-fn pool(max_connections: u32, options: PgConnectOptions, demoted: &Arc<Demoted>) -> PgPool {
+fn pool(max_connections: u32, target: &Arc<Target>, demoted: &Arc<Demoted>) -> PgPool {
     let (connecting, waiting) = (demoted.clone(), demoted.clone());
+    let options = target.options.clone();
+    let acquire_timeout = ACQUIRE_TIMEOUT.max(target.connect_timeout);
+    let target = target.clone();
     PgPoolOptions::new()
         .max_connections(max_connections)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .acquire_timeout(acquire_timeout)
         .max_lifetime(MAX_CONNECTION_LIFE)
         .test_before_acquire(false)
         .after_connect(move |connection, _| {
-            let demoted = connecting.clone();
-            Box::pin(async move { answered(ANSWER_TIMEOUT, expect_writable(connection, &demoted)).await })
+            let (target, demoted) = (target.clone(), connecting.clone());
+            Box::pin(async move {
+                answered(ANSWER_TIMEOUT, target.set_up(connection)).await?;
+                answered(ANSWER_TIMEOUT, expect_writable(connection, &demoted)).await
+            })
         })
         .before_acquire(move |connection, rested| {
             let outdated = waiting.has_seen(rested.age);

@@ -7,8 +7,8 @@ use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, postgres
 use tokio::time::timeout;
 
 use crate::store::{
-    Database, Migration, Sql, StoreError, Topic, Transaction, Value,
-    fixture::{Engine, Open as _, Place},
+    Database, Migration, PostgresUrl, Sql, StoreError, Topic, Transaction, Value,
+    fixture::{Engine, Open as _, PgBouncer, Place},
     open,
 };
 
@@ -287,4 +287,127 @@ async fn sessions_that_became_read_only_while_they_were_open_are_ended() {
     timeout(SOON, written).await.expect("soon").expect("committed");
     assert!(tries <= 2, "the first that is found is the last: {tries}");
     assert_eq!(fixture.names().await, ["first", "written"]);
+}
+
+/// A session of the server itself, as an operator has it.
+async fn operator() -> Option<(PostgresUrl, PgConnection)> {
+    let Engine::Postgres(url) = Engine::postgres()? else { return None };
+    let session = PgConnection::connect(&url).await.expect("connected");
+    Some((url.parse().expect("a URL"), session))
+}
+
+#[tokio::test]
+async fn a_database_that_not_every_text_fits_into_is_refused_with_the_way_to_one() {
+    let (Some(engine), Some((_, mut operator))) = (Engine::postgres(), operator().await) else { return };
+    for encoding in ["LATIN1", "SQL_ASCII", "EUC_JP"] {
+        let place = engine.place();
+        let url: PostgresUrl = place.url.parse().expect("a URL");
+        let name = url.database().expect("its name");
+        let create =
+            format!("create database {name} encoding '{encoding}' lc_collate 'C' lc_ctype 'C' template template0");
+        operator.execute(AssertSqlSafe(create)).await.expect("made");
+
+        let refused = open(&place.url).await.err().expect("not every text fits into it");
+
+        assert!(matches!(&refused, StoreError::Unsuitable { .. }), "{refused:?}");
+        let said = refused.to_string();
+        assert!(said.contains(encoding) && said.contains(name) && said.contains("encoding 'UTF8'"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_database_that_is_made_here_takes_every_text_whatever_the_servers_own_are_in() {
+    let (Some(Fixture { place, database }), Some((_, mut operator))) = (Fixture::new().await, operator().await) else {
+        return;
+    };
+    let url: PostgresUrl = place.url.parse().expect("a URL");
+    let select = "select pg_encoding_to_char(encoding), datcollate from pg_database where datname = $1";
+    let row = sqlx::query(select).bind(url.database()).fetch_one(&mut operator).await.expect("it is there");
+    let found: (String, String) = (sqlx::Row::get(&row, 0), sqlx::Row::get(&row, 1));
+    assert_eq!(found, ("UTF8".to_owned(), "C".to_owned()), "C goes with each encoding of the server");
+    let mut tx = database.begin().await.expect("begun");
+    tx.execute(insert(2, "日本 🦀")).await.expect("inserted");
+    tx.commit().await.expect("committed");
+    assert_eq!(names(&database).await, ["first", "日本 🦀"]);
+}
+
+#[tokio::test]
+async fn what_a_url_asks_for_is_what_its_sessions_have() {
+    let (Some(engine), Some((url, mut operator))) = (Engine::postgres(), operator().await) else { return };
+    let row = operator.fetch_one("show unix_socket_directories").await.expect("shown");
+    let folder: String = sqlx::Row::get(&row, 0);
+    let folder = folder.split(',').next().expect("one").to_owned();
+    let port = url.options().expect("usable").get_port();
+    let name = "socket and settings";
+    let place = engine.place();
+    let database = place.url.parse::<PostgresUrl>().expect("a URL").database().expect("its name").to_owned();
+    for host in [format!("postgresql://postgres@:{port}/{database}?host={folder}&"), format!("{}?", place.url)] {
+        let url = format!(
+            "{host}application_name=socket%20and%20settings&connect_timeout=2&sslmode=disable&target_session_attrs=read-write\
+             &options=-c%20statement_timeout%3D1234%20-csearch_path%3Dpublic%5C%20"
+        );
+        let store = open(&url).await.unwrap_or_else(|error| panic!("{url}: {error:?}"));
+        let select = "select current_setting('application_name'), current_setting('statement_timeout'), \
+                      current_setting('idle_in_transaction_session_timeout'), current_setting('tcp_keepalives_idle')";
+        let rows = store.read(Sql::new(select)).await.expect("readable");
+        let settings: Vec<_> = (0..4).map(|column| rows[0].text(column).expect("a setting").to_owned()).collect();
+        let idle = if host.contains("?host=") { "0" } else { "10" };
+        assert_eq!(settings, [name, "1234ms", "5s", idle], "{url}");
+    }
+    let unknown = open(&format!("{}?options=-c%20no_such%3D1", place.url)).await.err().expect("refused");
+    let said = meshwork::cause::with_causes(&unknown);
+    assert!(said.contains("no_such"), "{said}");
+}
+
+#[tokio::test]
+async fn a_parameter_that_is_not_honoured_is_refused_before_anything_is_connected() {
+    for (url, named) in [
+        ("postgres://127.0.0.1:1/shop?sslcrl=x", "sslcrl"),
+        ("postgres://127.0.0.1:1,127.0.0.1:2/shop", "several hosts"),
+        ("postgresql://[::1/shop", "["),
+    ] {
+        let refused = open(url).await.err().expect("refused");
+        assert!(matches!(&refused, StoreError::InvalidUrl { .. }), "{refused:?}");
+        assert!(refused.to_string().contains(named), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn behind_a_pgbouncer_a_database_is_made_used_and_listened_to_as_if_it_were_not_there() {
+    let Some(proxy) = PgBouncer::start("session") else { return };
+    let place = proxy.engine().place();
+    let (one, other) = (place.open().await, place.open().await);
+    one.migrate("thing", MIGRATIONS).await.expect("the schema");
+    let rows = one.read(Sql::new("select current_setting('lock_timeout')")).await.expect("readable");
+    assert_eq!(rows[0].text(0).expect("a setting"), "8s");
+    let mut others = other.notifier().expect("PostgreSQL has one").subscribe(Topic::Members);
+    for number in 2..50 {
+        let mut tx = one.begin().await.expect("begun");
+        tx.execute(insert(number, "through")).await.expect("inserted");
+        tx.commit().await.expect("committed");
+    }
+    let mut calls = tokio::time::interval(Duration::from_millis(20));
+    let heard = async {
+        // Woken first because it begins to listen.
+        let mut woken = 0;
+        while woken < 2 {
+            tokio::select! {
+                _ = calls.tick() => one.notifier().expect("PostgreSQL has one").notify(Topic::Members),
+                _ = others.changed() => woken += 1,
+            }
+        }
+    };
+    timeout(SOON, heard).await.expect("nothing polls for members");
+    assert_eq!(names(&other).await.len(), 49);
+}
+
+#[tokio::test]
+async fn a_pgbouncer_that_hands_sessions_out_by_transaction_is_refused() {
+    for pool_mode in ["transaction", "statement"] {
+        let Some(proxy) = PgBouncer::start(pool_mode) else { return };
+        let place = proxy.engine().place();
+        let refused = open(&place.url).await.err().expect("its sessions are shared");
+        assert!(matches!(&refused, StoreError::Unsuitable { .. }), "{refused:?}");
+        assert!(refused.to_string().contains("pool_mode = session"), "{refused}");
+    }
 }

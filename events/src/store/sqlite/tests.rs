@@ -345,3 +345,26 @@ async fn a_disk_that_is_full_is_noticed_by_the_write_that_fails_until_one_succee
     let tables = Sql::new("select count(*) from sqlite_master where name like 'meshwork%'");
     assert_eq!(database.read(tables).await.expect("readable")[0].int(0).expect("a count"), 0);
 }
+
+#[tokio::test]
+async fn a_database_takes_every_text_whatever_its_encoding_and_what_is_none_is_refused() {
+    let folder = folder();
+    let file = folder.path().join("things.db");
+    open_file(&file).execute_batch("pragma encoding = 'UTF-16le'; create table other (id bigint)").expect("made");
+    let database = database(&folder).await;
+    let mut tx = database.begin().await.expect("begun");
+    insert(&mut *tx, 1, "日本 🦀").await.expect("inserted");
+    tx.commit().await.expect("committed");
+    assert_eq!(names(&database).await, ["日本 🦀"]);
+    let encoding = database.read(Sql::new("pragma encoding")).await.expect("known");
+    assert_eq!(encoding[0].text(0).expect("a name"), "UTF-16le");
+
+    let text = folder.path().join("text.db");
+    std::fs::write(&text, "a text, and no database".repeat(100)).expect("written");
+    let refused = open(&format!("sqlite://{}", text.display())).await.err().expect("refused");
+    assert!(meshwork::cause::with_causes(&refused).contains("file is not a database"), "{refused:?}");
+    for (parameters, named) in [("?mode=ro", "synchronous="), ("?synchronous=off", "synchronous=")] {
+        let refused = open(&format!("sqlite://{}{parameters}", file.display())).await.err().expect("refused");
+        assert!(matches!(&refused, StoreError::InvalidUrl { .. }) && refused.to_string().contains(named), "{refused}");
+    }
+}
