@@ -21,6 +21,7 @@ use meshwork::{
 use meshwork_registry::ProtobufJson;
 use parking_lot::Mutex;
 use tonic::{Code, Response, Status};
+use tonic_types::StatusExt as _;
 
 use crate::{
     args::ServicesArgs,
@@ -181,10 +182,20 @@ async fn answer<T>(
     let silent = |problem| Error::NoRegistry { registry: registry.to_owned(), problem };
     match tokio::time::timeout(ANSWER_LIMIT, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        Ok(Err(status)) if status.code() == Code::Unavailable => Err(silent(status.message().to_owned())),
+        // A status of the registry's own is an answer.
+        Ok(Err(status)) if status.code() == Code::Unavailable && !is_of_a_registry(&status) => {
+            Err(silent(status.message().to_owned()))
+        }
+        Ok(Err(status)) if status.code() == Code::Unavailable => {
+            Err(Error::Answered { registry: registry.to_owned(), what, status: Box::new(status) })
+        }
         Ok(Err(status)) => Err(Error::call(what)(status)),
         Err(_) => Err(silent(format!("no answer within {:.1} s", ANSWER_LIMIT.as_secs_f64()))),
     }
+}
+
+fn is_of_a_registry(status: &Status) -> bool {
+    status.get_details_error_info().is_some_and(|info| info.domain == meshwork_registry::DOMAIN.name())
 }
 
 async fn services_of(registry: Registry) -> Result<Vec<Service>, Error> {

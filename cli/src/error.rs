@@ -52,6 +52,20 @@ pub(crate) enum Error {
         /// How the call ended.
         status: Box<Status>,
     },
+    /// A registry has answered that it could not.
+    #[error(
+        "cannot {what}: the registry at {registry} answered {}: {}",
+        code_name(status.code()),
+        status.message().replace('\n', " ")
+    )]
+    Answered {
+        /// Which.
+        registry: String,
+        /// What was to be done.
+        what: &'static str,
+        /// How the call ended.
+        status: Box<Status>,
+    },
     /// A server that has no such name in its health.
     #[error("{address} has no health name {name:?}: give one of its gRPC services, events/SOURCE, or no name")]
     UnknownHealthName {
@@ -166,6 +180,7 @@ impl From<Error> for Failure {
             | Error::UnknownService(_)
             | Error::NoInstance { .. }
             | Error::Call { .. }
+            | Error::Answered { .. }
             | Error::UnknownHealthName { .. }
             | Error::NotServing { .. }
             | Error::NoReader(_)

@@ -82,6 +82,12 @@ async fn a_policy_is_effective_in_running_clients_and_outlives_the_registry() {
     until_policy(&mut endpoints, &wanted).await;
     let wrong = failure(order("policy set order --max-attempts 11").await);
     assert_eq!(wrong, "cannot set the policy: INVALID_ARGUMENT: policy.retry.max_attempts: must be 1-10");
+    let in_the_way = folder.path().join("policies.json.draft");
+    std::fs::create_dir(&in_the_way).expect("made");
+    let not_stored = failure(order("policy set order --max-attempts 3").await);
+    let answered = format!("cannot set the policy: the registry at {registry} answered UNAVAILABLE: the policy could");
+    assert!(not_stored.starts_with(&answered), "an answer is not silence: {not_stored}");
+    std::fs::remove_dir(&in_the_way).expect("removed");
 
     let before = endpoints.borrow().revisions.clone();
     fleet.abort_registry().await;

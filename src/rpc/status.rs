@@ -18,6 +18,11 @@ impl Domain {
         Self(domain)
     }
 
+    /// As it stands in an `ErrorInfo`.
+    pub const fn name(self) -> &'static str {
+        self.0
+    }
+
     /// An error with a `reason` in UPPER_SNAKE_CASE, for machines, and a message for people.
     pub fn error(self, code: Code, reason: &str, message: impl Into<String>) -> Status {
         Status::with_error_details(code, message, self.details(reason))

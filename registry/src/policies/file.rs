@@ -1,10 +1,13 @@
 //! The policies on disk: one file, written whole and renamed, so that it is always the old one or the new one.
 //!
 //! It is a `ListPoliciesResponse` as protobuf JSON, as `meshwork policy list --json` prints it. One process has it at a time.
+//! A link stays: the file that it leads to is replaced. Whether it can be replaced is tried at the start, by doing so with what is
+//! in it: a file that is mounted alone cannot (nomad #2560), and one that can only be read would fail an operator later.
 
 use std::{
     fs::{self, File},
     io::{self, Write as _},
+    os::unix::fs::{MetadataExt as _, chown},
     path::{Path, PathBuf},
 };
 
@@ -22,6 +25,26 @@ pub enum PolicyFileError {
     /// The file, or its folder, cannot be read or made.
     #[error("cannot be opened: {0}")]
     Io(io::Error),
+    /// It is a folder, a device or a pipe.
+    #[error("is not a regular file")]
+    NotAFile,
+    /// A link leads in a circle, or into a folder that is not there.
+    #[error("is a link to {}, which cannot be made: {source}", target.display())]
+    Link {
+        /// Where it leads.
+        target: PathBuf,
+        /// Why there can be no file.
+        source: io::Error,
+    },
+    /// The file cannot be replaced by another.
+    #[error("cannot be written: {0}")]
+    Write(io::Error),
+    /// The file is a mount of its own.
+    #[error("is mounted by itself, so that it cannot be replaced as a whole: mount the folder that it is in instead")]
+    Mounted,
+    /// The file has two policies of one service.
+    #[error("has more than one policy of {0:?}: keep one")]
+    Twice(String),
     /// What is in the file is no list of policies.
     #[error("is not a list of policies: {0}")]
     Malformed(serde_json::Error),
@@ -41,6 +64,7 @@ pub enum PolicyFileError {
 /// The file, which nobody else writes.
 #[derive(Debug)]
 pub(super) struct PolicyFile {
+    /// Never a link.
     path: PathBuf,
     /// The file's name is part of it.
     folder: File,
@@ -51,11 +75,15 @@ pub(super) struct PolicyFile {
 impl PolicyFile {
     /// Takes the file, and makes its folder if it is missing.
     pub(super) async fn open(path: &Path) -> Result<Self, PolicyFileError> {
-        fs::create_dir_all(folder(path)).map_err(PolicyFileError::Io)?;
-        let folder = File::open(folder(path)).map_err(PolicyFileError::Io)?;
-        let lock = FileLock::take(&with_suffix(path, "lock")).await.map_err(PolicyFileError::Io)?;
+        let path = if path.is_symlink() { target(path)? } else { path.to_owned() };
+        fs::create_dir_all(folder(&path)).map_err(PolicyFileError::Io)?;
+        if path.exists() && !path.is_file() {
+            return Err(PolicyFileError::NotAFile);
+        }
+        let folder = File::open(folder(&path)).map_err(PolicyFileError::Io)?;
+        let lock = FileLock::take(&with_suffix(&path, "lock")).await.map_err(PolicyFileError::Write)?;
         let lock = lock.ok_or(PolicyFileError::InUse)?;
-        Ok(Self { path: path.to_owned(), folder, json: ProtobufJson::new(), _lock: lock })
+        Ok(Self { path, folder, json: ProtobufJson::new(), _lock: lock })
     }
 
     /// What was last written; nothing, if there is no file yet.
@@ -70,20 +98,74 @@ impl PolicyFile {
         }
     }
 
+    /// Replaces the file by one with the same text, or makes and removes a draft if there is none.
+    pub(super) fn try_out(&self) -> Result<(), PolicyFileError> {
+        let tried = match fs::read(&self.path) {
+            Ok(text) => self.replace(&text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.draft(&[]).and_then(|()| fs::remove_file(self.draft_path()))
+            }
+            Err(error) => Err(error),
+        };
+        tried.map_err(|error| match error.kind() {
+            io::ErrorKind::ResourceBusy => PolicyFileError::Mounted,
+            _ => PolicyFileError::Write(error),
+        })
+    }
+
     /// Replaces what is there, and returns when it would survive a power failure. After an error the old policies are
     /// there.
     pub(super) fn save(&self, policies: Vec<Policy>) -> io::Result<()> {
         let text = self.json.pretty(&ListPoliciesResponse { policies, next_page_token: String::new() });
-        let draft = with_suffix(&self.path, "draft");
-        let mut file = File::create(&draft)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&draft, &self.path)?;
+        self.replace(text.as_bytes())?;
         // The next start loads the new ones from here on, so that it would be wrong to say that they are not in effect.
         if let Err(error) = self.folder.sync_all() {
             tracing::error!(%error, "the policies are written, but a power failure may bring the ones before back");
         }
         Ok(())
+    }
+
+    fn replace(&self, text: &[u8]) -> io::Result<()> {
+        self.draft(text)?;
+        fs::rename(self.draft_path(), &self.path).inspect_err(|_| {
+            // It may be in the way of nothing; the next one is written over it.
+            let _ = fs::remove_file(self.draft_path());
+        })
+    }
+
+    /// Writes a file beside the one that it is to replace, with its permissions.
+    fn draft(&self, text: &[u8]) -> io::Result<()> {
+        let mut file = File::create(self.draft_path())?;
+        if let Ok(before) = fs::metadata(&self.path) {
+            file.set_permissions(before.permissions())?;
+            // Only root may give files away.
+            let _ = chown(self.draft_path(), Some(before.uid()), Some(before.gid()));
+        }
+        file.write_all(text)?;
+        file.sync_all()
+    }
+
+    fn draft_path(&self) -> PathBuf {
+        with_suffix(&self.path, "draft")
+    }
+}
+
+/// The file that a link leads to, which need not be there yet.
+fn target(link: &Path) -> Result<PathBuf, PolicyFileError> {
+    let mut target = link.to_owned();
+    loop {
+        match target.canonicalize() {
+            Ok(found) => return Ok(found),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(PolicyFileError::Link { target, source });
+            }
+            Err(source) => match fs::read_link(&target) {
+                Ok(next) => target = folder(&target).join(next),
+                // The end of the links: a file is made there, and no folder.
+                Err(_) if folder(&target).is_dir() => return Ok(target),
+                Err(_) => return Err(PolicyFileError::Link { target, source }),
+            },
+        }
     }
 }
 

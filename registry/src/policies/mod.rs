@@ -6,7 +6,13 @@
 mod check;
 mod file;
 
-use std::{collections::BTreeMap, hash::Hasher as _, path::Path, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::Hasher as _,
+    path::Path,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use meshwork::contract::meshwork::registry::v1::{EjectionPolicy, Policy, RetryPolicy, ZonePolicy};
 use parking_lot::Mutex;
@@ -51,11 +57,16 @@ impl PolicyStore {
     /// The policies in a file, which is made when the first is set.
     ///
     /// # Errors
-    /// A file that cannot be read, holds something else, or that another registry has.
+    /// A file that cannot be read or replaced, holds something else, or that another registry has.
     pub async fn open(path: &Path) -> Result<Self, PolicyFileError> {
         let file = PolicyFile::open(path).await?;
         let now = SystemTime::now();
         let stored = file.load()?.into_iter().map(|stored| check_stored(stored, now)).collect::<Result<Vec<_>, _>>()?;
+        let mut services = BTreeSet::new();
+        if let Some(twice) = stored.iter().find(|policy| !services.insert(&policy.service)) {
+            return Err(PolicyFileError::Twice(twice.service.clone()));
+        }
+        file.try_out()?;
         let set = stored.into_iter().filter(is_set);
         let latest = set.map(|policy| (policy.service.clone(), policy)).collect();
         Ok(Self(Arc::new(Shared { file: Some(file), latest: Mutex::new(latest), turn: Arc::default() })))

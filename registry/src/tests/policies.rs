@@ -1,6 +1,10 @@
 //! What the policies promise.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    os::unix::fs::{PermissionsExt as _, symlink},
+    path::Path,
+};
 
 use meshwork::contract::meshwork::registry::v1::{
     GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, RetryPolicy, SetPolicyRequest, SplitPolicy,
@@ -249,6 +253,11 @@ async fn a_file_that_somebody_wrote_is_checked_and_completed() {
             "the policy of \"order\" cannot be used: policy.timeout",
         ),
         (r#"{"policies": [{}]}"#, "policy.service: is required"),
+        (
+            r#"{"policies": [{"service": "order", "timeout": "1s"}, {"service": "order", "timeout": "2s"}]}"#,
+            "has more than one policy of \"order\"",
+        ),
+        (r#"{"policies": [{"service": "order"}, {"service": "order"}]}"#, "has more than one policy of \"order\""),
     ] {
         fs::write(&file, text).expect("written");
         let error = PolicyStore::open(&file).await.expect_err(text).to_string();
@@ -262,4 +271,80 @@ async fn a_file_that_somebody_wrote_is_checked_and_completed() {
     let listed = mesh.list(0, "").await.policies;
     assert_eq!(listed.iter().map(|policy| policy.service.as_str()).collect::<Vec<_>>(), ["order"]);
     assert_eq!(mesh.set(timeout_of("order", 2)).await, listed[0], "it has the etag of one that was set");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_link_stays_and_the_file_that_it_leads_to_is_replaced_with_its_permissions() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, there) = (folder.path().join("policies.json"), folder.path().join("there"));
+    fs::create_dir(&there).expect("made");
+    symlink("middle.json", &file).expect("linked");
+    symlink("there/data.json", folder.path().join("middle.json")).expect("linked");
+    let target = there.join("data.json");
+    // First it leads nowhere yet, then to a file.
+    for seconds in [1, 2] {
+        let mut mesh = Mesh::restart(&file).await;
+        mesh.set(timeout_of("order", seconds)).await;
+        mesh.stop().await;
+        assert_eq!(fs::read_link(&file).expect("it is a link"), Path::new("middle.json"));
+        let text = fs::read_to_string(&target).expect("it was made");
+        assert!(target.is_file() && text.contains(&format!("\"{seconds}s\"")), "{text}");
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o600)).expect("set");
+    }
+    let mut mesh = Mesh::restart(&file).await;
+    assert_eq!(mesh.policy("order").await.timeout.map(|timeout| timeout.seconds), Some(2));
+    assert_eq!(fs::metadata(&target).expect("it is there").permissions().mode() & 0o777, 0o600);
+    let mut there: Vec<_> =
+        fs::read_dir(there).expect("a folder").map(|entry| entry.expect("read").file_name()).collect();
+    there.sort();
+    assert_eq!(there, ["data.json", "data.json.lock"], "no draft is left");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_cannot_be_replaced_is_found_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("folder.json")).expect("made");
+    symlink("gone/policies.json", at("gone.json")).expect("linked");
+    symlink("circle.json", at("circle.json")).expect("linked");
+    // In the way of the draft: as of a folder that takes no file, also for root.
+    fs::create_dir(at("blocked.json.draft")).expect("made");
+    fs::write(at("blocked.json"), "{}").expect("written");
+    fs::create_dir(at("new.json.draft")).expect("made");
+    let pipe = std::process::Command::new("mkfifo").arg(at("pipe.json")).status();
+    assert!(pipe.is_ok_and(|status| status.success()));
+    for (name, says) in [
+        ("folder.json", "is not a regular file"),
+        ("pipe.json", "is not a regular file"),
+        ("gone.json", "is a link to"),
+        ("circle.json", "is a link to"),
+        ("blocked.json", "cannot be written"),
+        ("new.json", "cannot be written"),
+    ] {
+        let error = PolicyStore::open(&at(name)).await.expect_err(name).to_string();
+        assert!(error.contains(says), "{name}: {error}");
+    }
+    assert_eq!(fs::read_to_string(at("blocked.json")).expect("it is there"), "{}");
+}
+
+/// Only root may mount, and not in every container.
+#[tokio::test(start_paused = true)]
+async fn a_file_that_is_mounted_alone_is_refused_at_the_start() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, source) = (folder.path().join("policies.json"), folder.path().join("source.json"));
+    for path in [&file, &source] {
+        fs::write(path, "{}").expect("written");
+    }
+    let mount = |arguments: &[&std::ffi::OsStr]| {
+        let done =
+            std::process::Command::new(arguments[0]).args(&arguments[1..]).stderr(std::process::Stdio::null()).status();
+        done.is_ok_and(|status| status.success())
+    };
+    if !mount(&["mount".as_ref(), "--bind".as_ref(), source.as_ref(), file.as_ref()]) {
+        eprintln!("SKIPPED: a file cannot be mounted here");
+        return;
+    }
+    let refused = PolicyStore::open(&file).await;
+    assert!(mount(&["umount".as_ref(), file.as_ref()]), "unmounted");
+    assert!(matches!(refused, Err(PolicyFileError::Mounted)), "{refused:?}");
 }
