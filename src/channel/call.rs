@@ -11,6 +11,7 @@ use super::{
     body::{request::RequestBody, response::ResponseBody},
     classify::{Retry, Verdict},
     error::CallError,
+    metrics::AttemptCounts,
     service_config::{CallConfig, ServiceConfig},
 };
 use crate::{
@@ -38,6 +39,7 @@ pub(crate) struct Call {
     /// When the answer must have begun: at the deadline, or when the policy says so.
     pub(crate) answer_by: Option<Deadline>,
     pub(crate) wait_for_ready: Option<WaitForReady>,
+    attempts: AttemptCounts,
 }
 
 impl Call {
@@ -46,6 +48,7 @@ impl Call {
         request: Request<Body>,
         inbound: Option<Deadline>,
         service_config: &ServiceConfig,
+        attempts: AttemptCounts,
     ) -> Result<Self, CallError> {
         let (parts, body) = request.into_parts();
         let mut headers = parts.headers;
@@ -70,7 +73,18 @@ impl Call {
             deadline,
             answer_by: deadline.into_iter().chain(patience).min(),
             wait_for_ready: parts.extensions.get().copied(),
+            attempts,
         })
+    }
+
+    /// Counts an attempt that is sent.
+    pub(crate) fn count(&self, attempt: Attempt<'_>) {
+        match attempt.kind {
+            _ if attempt.transparent_retries > 0 => self.attempts.transparent_retry(),
+            AttemptKind::First => self.attempts.first(),
+            AttemptKind::Retry => self.attempts.retry(),
+            AttemptKind::Hedge => self.attempts.hedge(),
+        }
     }
 }
 
@@ -80,6 +94,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) kind: AttemptKind,
     /// Attempts that were made before it; transparent ones do not count.
     pub(crate) number: u32,
+    /// Attempts that no server had begun to process, and in whose place it is made.
+    pub(crate) transparent_retries: u32,
     /// An endpoint that has had the call already: it gets it again only if no other is ready.
     pub(crate) avoid: Option<&'a Arc<Endpoint>>,
     /// Whether a server has turned the call away before.
@@ -100,8 +116,14 @@ pub(crate) enum AttemptKind {
 }
 
 impl Attempt<'_> {
-    pub(crate) const FIRST: Self =
-        Self { kind: AttemptKind::First, number: 0, avoid: None, turned_away: false, noted: None };
+    pub(crate) const FIRST: Self = Self {
+        kind: AttemptKind::First,
+        number: 0,
+        transparent_retries: 0,
+        avoid: None,
+        turned_away: false,
+        noted: None,
+    };
 }
 
 /// Which endpoint has an attempt now.

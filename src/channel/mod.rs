@@ -71,7 +71,7 @@ use crate::{
 };
 
 /// Assembles the stack: what every call goes through, outermost first.
-fn stack(service: Arc<str>, config: Arc<ServiceConfig>, budget: Arc<Budget>, dispatch: Dispatch) -> Stack {
+fn stack(config: Arc<ServiceConfig>, budget: Arc<Budget>, dispatch: Dispatch) -> Stack {
     // A failed call of a method that allows it is sent again, within the budget and the deadline.
     Retry::new(
         config.clone(),
@@ -85,7 +85,6 @@ fn stack(service: Arc<str>, config: Arc<ServiceConfig>, budget: Arc<Budget>, dis
                 // A call that no server has begun to process goes to another endpoint, whatever its method: innermost, so
                 // that it costs neither budget nor backoff.
                 Transparent::new(
-                    service,
                     // Each attempt picks anew: the endpoint that refused may not be the best any more. It ends at the
                     // deadline of the call, wherever it is.
                     dispatch,
@@ -169,7 +168,7 @@ impl Shared {
             }
         });
         let dispatch = Dispatch::new(service.clone(), picker.clone(), config.clone(), explain);
-        let stack = stack(service.clone(), config.clone(), budget, dispatch);
+        let stack = stack(config.clone(), budget, dispatch);
         let metrics = CallMetrics::new(service.clone());
         Arc::new(Self { service, config, metrics, stack, picker, reconnect, _stop: stop.drop_guard() })
     }
@@ -234,10 +233,10 @@ impl Service<Request<Body>> for Channel {
         if let Some(trace) = trace {
             trace.write_headers(request.headers_mut());
         }
-        let mut timed = self.shared.metrics.begin(&request, &self.shared.config, span.clone());
+        let (mut timed, attempts) = self.shared.metrics.begin(&request, &self.shared.config, span.clone());
         let answered = async move {
             let answered = async {
-                let call = Call::new(request, inbound, &channel.shared.config).await?;
+                let call = Call::new(request, inbound, &channel.shared.config, attempts).await?;
                 channel.shared.stack.call(&call, Attempt::FIRST).await.result
             };
             match answered.await {

@@ -5,11 +5,7 @@ use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
 use metrics::{Label, SharedString, counter, gauge};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    layers::budget::Budget,
-    metrics::{HEDGES, REFUSED_BY_BUDGET, RETRIES, TRANSPARENT_RETRIES},
-    service_config::ServiceConfig,
-};
+use super::{layers::budget::Budget, metrics::REFUSED_BY_BUDGET, service_config::ServiceConfig};
 use crate::{
     balance::Picker,
     endpoint::stats::{CallStats, EndpointState, EndpointStats},
@@ -28,10 +24,8 @@ pub(super) struct Report {
 impl Report {
     /// Tells it again and again. What an endpoint did in its last [`INTERVAL`] before it left is not told.
     pub(super) async fn run(self) -> Infallible {
-        // So that they are there before anything has happened.
-        for counter in [RETRIES, TRANSPARENT_RETRIES, HEDGES, REFUSED_BY_BUDGET] {
-            counter!(counter, "service" => self.service.clone()).increment(0);
-        }
+        // So that it is there before anything has happened.
+        counter!(REFUSED_BY_BUDGET, "service" => self.service.clone()).increment(0);
         let mut told = HashMap::new();
         loop {
             sleep(INTERVAL).await;
@@ -56,7 +50,6 @@ impl Report {
             now.iter().map(|(id, calls)| of(calls).saturating_sub(told.get(id).map_or(0, of))).sum()
         };
         let service = || self.service.clone();
-        counter!("meshwork_client_endpoint_calls_total", "service" => service()).increment(happened(|at| at.calls));
         counter!("meshwork_client_endpoint_failures_total", "service" => service())
             .increment(happened(|at| at.failures));
         counter!("meshwork_client_endpoint_ejections_total", "service" => service())

@@ -24,8 +24,9 @@ pub(crate) struct CallDuration {
 }
 
 impl CallDuration {
-    /// The metric `name` with these labels, and with `rpc_response_status_code`.
-    pub(crate) fn new(name: &'static str, labels: Vec<Label>) -> Self {
+    /// The metric `name` with these labels, and with `rpc_system_name` and `rpc_response_status_code`.
+    pub(crate) fn new(name: &'static str, mut labels: Vec<Label>) -> Self {
+        labels.insert(0, Label::from_static_parts("rpc_system_name", "grpc"));
         Self { name, labels, by_code: [const { OnceLock::new() }; CODES] }
     }
 

@@ -83,7 +83,7 @@ impl Methods {
         let name = format!("{service}/{}", method.name());
         let (level, flow) = (level(method), flow(method));
         let path: Arc<str> = format!("/{name}").into();
-        let duration = Arc::new(duration(path.clone()));
+        let duration = Arc::new(duration(&path));
         let known = self.declared.insert(path, Declared { flow, duration });
         if known.is_none() && level != IdempotencyLevel::Unspecified {
             let unary = flow == Flow::Unary;

@@ -2,28 +2,24 @@
 //!
 //! | metric | labels | meaning |
 //! |---|---|---|
-//! | `rpc_server_call_duration_seconds` | `rpc_method`, `rpc_response_status_code` | unary calls, from headers to answer |
+//! | `rpc_server_call_duration_seconds` | `rpc_system_name`, `rpc_method`, `rpc_response_status_code` | unary calls, from headers to answer |
 //! | `meshwork_server_refused_total` | `reason` | calls that were turned away before they were started |
 //!
 //! Streams are not timed: how long one lives says nothing about the server. Nor is what no descriptor declares: paths that
 //! callers invent must not become labels.
 
-use std::sync::Arc;
-
 use http::Response;
-use metrics::{Label, SharedString};
+use metrics::Label;
 
 use crate::{
     headers::{REFUSED, Refusal},
     rpc::CallDuration,
 };
 
-/// The durations of a method's calls.
-pub(super) fn duration(method: Arc<str>) -> CallDuration {
-    CallDuration::new(
-        "rpc_server_call_duration_seconds",
-        vec![Label::new("rpc_method", SharedString::from_shared(method))],
-    )
+/// The durations of the calls of the method with this path.
+pub(super) fn duration(path: &str) -> CallDuration {
+    let method = path.trim_start_matches('/').to_owned();
+    CallDuration::new("rpc_server_call_duration_seconds", vec![Label::new("rpc_method", method)])
 }
 
 /// Counts a call that was turned away, if this answer says so.

@@ -83,7 +83,7 @@ async fn tell(database: &Database, cursor: &CursorName, source: &'static str, gr
         Ok(cursors) => {
             let position = |partition: u32| cursors.get(&partition).map_or(0, |cursor| cursor.position);
             let lag = progress::lag(&snapshot.heads, (0..crate::outbox::PARTITIONS).map(position));
-            gauge("meshwork_stream_lag_events", source, group).set(lag as f64);
+            gauge("meshwork_subscription_lag_events", source, group).set(lag as f64);
         }
         Err(error) => tracing::debug!(source, %error, "cursors could not be read; the lag is not told"),
     }

@@ -404,7 +404,7 @@ async fn the_lag_of_a_subscription_that_has_stopped_by_itself_is_told_until_some
         tokio::task::yield_now().await;
     }
     let told = recorder.handle().render();
-    for name in ["meshwork_stream_lag_events", "meshwork_subscription_oldest_unread_seconds"] {
+    for name in ["meshwork_subscription_lag_events", "meshwork_subscription_oldest_unread_seconds"] {
         assert!(told.contains(&format!(r#"{name}{{source="producer",group="consumer"}} "#)), "{name} in {told}");
     }
     assert!(

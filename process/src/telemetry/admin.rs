@@ -27,6 +27,10 @@ const SECONDS: [f64; 17] =
     [0.000_25, 0.000_5, 0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
 /// Bounds of a batch's buckets, inputs: up to what the writer takes.
 const INPUTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0];
+/// Bounds of the buckets of a call's retries and hedges: gRFC A96's advice.
+const RETRIES: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
+/// Bounds of the buckets of a call's transparent retries: gRFC A96's advice.
+const TRANSPARENT_RETRIES: [f64; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 10.0];
 /// A gauge that nobody has set for so long is of something that is gone, such as an endpoint.
 const GONE_AFTER: Duration = Duration::from_secs(60);
 /// Histograms keep what they were told until somebody asks for it, or this passes.
@@ -129,7 +133,10 @@ fn builder() -> Result<PrometheusBuilder, BuildError> {
     let suffix = |name: &str| Matcher::Suffix(name.to_owned());
     let builder = PrometheusBuilder::new()
         .set_buckets_for_metric(suffix("_seconds"), &SECONDS)?
-        .set_buckets_for_metric(suffix("_inputs"), &INPUTS)?;
+        .set_buckets_for_metric(suffix("_inputs"), &INPUTS)?
+        .set_buckets_for_metric(suffix("_call_retries"), &RETRIES)?
+        .set_buckets_for_metric(suffix("_call_hedges"), &RETRIES)?
+        .set_buckets_for_metric(suffix("_call_transparent_retries"), &TRANSPARENT_RETRIES)?;
     Ok(builder.idle_timeout(MetricKindMask::GAUGE, Some(GONE_AFTER)))
 }
 
@@ -152,8 +159,11 @@ mod tests {
         let recorder = builder().expect("good buckets").build_recorder();
         let admin = Admin(recorder.handle());
         metrics::with_local_recorder(&recorder, || {
-            let call = metrics::histogram!("rpc_server_call_duration_seconds", "rpc_method" => "/shop/Get");
+            let call = metrics::histogram!("rpc_server_call_duration_seconds", "rpc_method" => "shop/Get");
             call.record(Duration::from_millis(3));
+            metrics::histogram!("grpc_client_call_retries").record(2);
+            metrics::histogram!("grpc_client_call_hedges").record(2);
+            metrics::histogram!("grpc_client_call_transparent_retries").record(2);
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
@@ -165,8 +175,12 @@ mod tests {
         stream.read_to_string(&mut answer).await.expect("answered");
         serving.abort();
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        let bucket = "rpc_server_call_duration_seconds_bucket{rpc_method=\"/shop/Get\",le=\"0.005\"} 1";
+        let bucket = "rpc_server_call_duration_seconds_bucket{rpc_method=\"shop/Get\",le=\"0.005\"} 1";
         assert!(answer.contains(bucket), "{answer}");
+        for name in ["retries", "hedges", "transparent_retries"] {
+            let bucket = format!("grpc_client_call_{name}_bucket{{le=\"2\"}} 1");
+            assert!(answer.contains(&bucket), "{answer}");
+        }
     }
 
     /// Connections to a listener that answers on `/`.

@@ -107,7 +107,7 @@ impl Dispatch {
             pick.call.unsent();
             return Err(CallError::Withdrawn { service: self.service.to_string() });
         }
-        metrics::sent(&self.service, attempt.kind);
+        call.count(attempt);
         if let Some(noted) = attempt.noted {
             noted.set(pick.call.endpoint());
         }

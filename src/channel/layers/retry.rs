@@ -65,7 +65,7 @@ impl<S: Step> Step for Retry<S> {
         loop {
             // The endpoint that has had the call already is the last to get it again.
             let avoid = failed.as_ref().or(first.avoid);
-            let attempt = Attempt { kind, number, avoid, turned_away, noted: first.noted };
+            let attempt = Attempt { kind, number, avoid, turned_away, ..first };
             let outcome = self.inner.call(call, attempt).await;
             number += 1 + outcome.hedges;
             turned_away |= outcome.turned_away;

@@ -4,52 +4,50 @@
 //! a call that a server turned away, since that server or its connection may have too much to do, and a few of one that
 //! never left or was misdirected. Any other retry needs an idempotent method and a budget, and is not made here (see `retry`).
 
-use std::sync::Arc;
-
 use crate::channel::{
     call::{Attempt, AttemptKind, Call, Outcome, Step},
     classify::Unprocessed,
-    metrics,
 };
 
-/// Attempts at one call that no server processed. Each goes where the balance sends it, which passes over the endpoint that has
+/// Transparent retries in the place of one attempt. Each goes where the balance sends it, which passes over the endpoint that has
 /// just refused; when this many were in vain, the service is not merely restarting. (gRFC A6 sets no bound to calls that
 /// never left.)
-const MAX_ATTEMPTS: u32 = 5;
+const MAX_RETRIES: u32 = 4;
 
 /// Repeats calls that never left, or were refused before processing.
 pub(crate) struct Transparent<S> {
-    service: Arc<str>,
     inner: S,
 }
 
 impl<S> Transparent<S> {
-    pub(crate) fn new(service: Arc<str>, inner: S) -> Self {
-        Self { service, inner }
+    pub(crate) fn new(inner: S) -> Self {
+        Self { inner }
     }
 }
 
 impl<S: Step> Step for Transparent<S> {
     async fn call(&self, call: &Call, first: Attempt<'_>) -> Outcome {
-        let (mut attempts, mut turned_away) = (1, first.turned_away);
+        let (mut transparent_retries, mut turned_away) = (0, first.turned_away);
         let mut refused = None;
         loop {
             let avoid = refused.as_ref().or(first.avoid);
-            let outcome = self.inner.call(call, Attempt { avoid, turned_away, ..first }).await;
+            let attempt = Attempt { avoid, turned_away, transparent_retries, ..first };
+            let outcome = self.inner.call(call, attempt).await;
             let again = match outcome.verdict().unprocessed {
                 // The first attempt has the call still.
                 _ if first.kind == AttemptKind::Hedge => false,
-                Some(Unprocessed::Misdirected) => attempts < MAX_ATTEMPTS,
+                Some(Unprocessed::Misdirected) => transparent_retries < MAX_RETRIES,
                 // gRFC A6: of a call that reached a server there is one transparent retry, also over all other retries.
-                Some(Unprocessed::TurnedAway) => attempts < MAX_ATTEMPTS && !std::mem::replace(&mut turned_away, true),
+                Some(Unprocessed::TurnedAway) => {
+                    transparent_retries < MAX_RETRIES && !std::mem::replace(&mut turned_away, true)
+                }
                 None => false,
             };
             if !again || !call.body.may_repeat() {
                 return Outcome { turned_away, ..outcome };
             }
-            attempts += 1;
+            transparent_retries += 1;
             refused = outcome.endpoint().cloned();
-            metrics::transparent_retry(&self.service);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What a channel tells of itself: metrics, and what is in a call's span.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 use tonic::GrpcMethod;
 use tracing::{
@@ -30,7 +32,9 @@ fn assert_told(recorder: &PrometheusRecorder, expected: &[&str]) {
 }
 
 fn calls(method: &str, code: &str, count: usize) -> String {
-    let labels = format!(r#"service="echo",rpc_method="{method}",rpc_response_status_code="{code}""#);
+    let method = method.trim_start_matches('/');
+    let call = format!(r#"rpc_system_name="grpc",rpc_method="{method}",server_address="echo""#);
+    let labels = format!(r#"{call},rpc_response_status_code="{code}""#);
     format!("rpc_client_call_duration_seconds_count{{{labels}}} {count}")
 }
 
@@ -140,27 +144,52 @@ async fn counters_outlast_the_instances_and_are_no_instances_own() {
     bench.set(&["a"]);
     bench.answers(2).await;
     tokio::time::sleep(TOLD).await;
-    assert_told(&recorder, &[r#"meshwork_client_endpoint_calls_total{service="echo"} 5"#]);
+    assert_told(&recorder, &[r#"grpc_client_attempt_started_total{grpc_method="other",grpc_target="echo"} 5"#]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn further_attempts_are_counted_and_those_that_the_budget_refuses() {
+async fn retries_are_counted_and_those_that_the_budget_refuses() {
     let recorder = recorder();
     let _counting = ::metrics::set_default_local_recorder(&recorder);
     let (bench, mut servers) = (Bench::new(&["a"]), Scripted::default());
     servers.serve(&bench, "a", unavailable);
     until_known(&bench).await;
     bench.ask(net::WRITE).await.expect_err("unavailable");
-    assert_told(&recorder, &[r#"meshwork_client_retries_total{service="echo"} 2"#]);
+    let retried = [
+        r#"grpc_client_attempt_started_total{grpc_method="test.Echo/Write",grpc_target="echo"} 3"#,
+        r#"grpc_client_call_retries_count{grpc_method="test.Echo/Write",grpc_target="echo"} 1"#,
+        r#"grpc_client_call_retries_sum{grpc_method="test.Echo/Write",grpc_target="echo"} 2"#,
+    ];
+    assert_told(&recorder, &retried);
     set_policy(&bench, |retry| (retry.budget_percent, retry.budget_min_per_second) = (0, 0)).await;
     bench.ask(net::WRITE).await.expect_err("unavailable");
-    assert_told(
-        &recorder,
-        &[
-            r#"meshwork_client_retries_total{service="echo"} 2"#,
-            r#"meshwork_client_retry_budget_refused_total{service="echo"} 1"#,
-        ],
-    );
+    assert_told(&recorder, &retried[1..]);
+    assert_told(&recorder, &[r#"meshwork_client_retry_budget_refused_total{service="echo"} 1"#]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_attempt_in_place_of_a_refused_retry_is_a_transparent_retry_and_no_retry() {
+    let recorder = recorder();
+    let _counting = ::metrics::set_default_local_recorder(&recorder);
+    let (bench, mut servers) = (Bench::new(&["a"]), Scripted::default());
+    let asked = AtomicUsize::new(0);
+    servers.serve(&bench, "a", move |respond| {
+        match asked.fetch_add(1, Ordering::Relaxed) {
+            0 => return unavailable(respond),
+            1 => respond.send_reset(h2::Reason::REFUSED_STREAM),
+            _ => end(&mut begin(respond), Code::NotFound),
+        }
+        GO_ON
+    });
+    until_known(&bench).await;
+    assert_eq!(bench.ask(net::WRITE).await.expect_err("as told").code(), Code::NotFound);
+    let labels = r#"{grpc_method="test.Echo/Write",grpc_target="echo"}"#;
+    let expected = [
+        format!("grpc_client_attempt_started_total{labels} 3"),
+        format!("grpc_client_call_retries_sum{labels} 1"),
+        format!("grpc_client_call_transparent_retries_sum{labels} 1"),
+    ];
+    assert_told(&recorder, &expected.each_ref().map(String::as_str));
 }
 
 /// What is recorded in spans after they have begun.

@@ -18,7 +18,8 @@ fn assert_told(recorder: &PrometheusRecorder, expected: &str) {
 }
 
 fn calls(code: &str) -> String {
-    let labels = format!(r#"rpc_method="{UNARY}",rpc_response_status_code="{code}""#);
+    let method = UNARY.trim_start_matches('/');
+    let labels = format!(r#"rpc_system_name="grpc",rpc_method="{method}",rpc_response_status_code="{code}""#);
     format!("rpc_server_call_duration_seconds_count{{{labels}}} 1")
 }
 

@@ -113,7 +113,7 @@ async fn the_lag_of_a_group_is_one_figure_from_its_cursors_however_many_read(eng
         let told = recorder.handle().render();
         told.lines().filter(|told| told.starts_with(line)).map(str::to_owned).collect::<Vec<_>>()
     };
-    let lag = "meshwork_stream_lag_events{source=\"producer\",group=\"consumer\"}";
+    let lag = "meshwork_subscription_lag_events{source=\"producer\",group=\"consumer\"}";
     let patience = Patience::begin();
     while all(lag) != [format!("{lag} 0")] {
         patience.check("it is told").await;
