@@ -22,7 +22,7 @@ use crate::{
     limits::{DEFAULT_LEASE_TTL, LEASE_TTL},
     policies::check_policy,
     status::DOMAIN,
-    table::{Attempt, Interest, LeaseId, Resume},
+    table::{Interest, LeaseId, RegistrationAttempt, Resume},
 };
 
 const MAX_WEIGHT: u32 = 1000;
@@ -38,10 +38,10 @@ const MAX_WATCHED_SERVICES: usize = 1024;
 const MAX_INSTANCE_BYTES: usize = 128 << 10;
 
 /// An instance and its lease's time, with defaults filled in.
-pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, Attempt), Status> {
+pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, RegistrationAttempt), Status> {
     let mut violations = Violations::default();
     let lease_ttl = violations.check("lease_ttl", lease_ttl(request.lease_ttl));
-    let attempt = Attempt { holder: request.holder, number: request.attempt, refused: request.refused };
+    let attempt = RegistrationAttempt { holder: request.holder, number: request.attempt, refused: request.refused };
     if !attempt.holder.is_empty() {
         violations.check("holder", visible(&attempt.holder));
     }
