@@ -1,16 +1,50 @@
 //! What an address is: `host:port`, read in one way by those who announce it, keep it, and call it.
 
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::uri::Authority;
 
 /// Characters of an address: a host name has up to 253.
 const MAX_LEN: usize = 255;
 
-/// A text that is not an address.
+/// What is wrong with a text that is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be host:port, up to 255 characters, the host a name or an IP address, an IPv6 address in brackets")]
-pub struct InvalidAddress;
+#[non_exhaustive]
+pub enum InvalidAddress {
+    /// There is none.
+    #[error("is required, as HOST:PORT")]
+    Empty,
+    /// It has more characters than any address.
+    #[error("must be up to {MAX_LEN} characters")]
+    TooLong,
+    /// It begins with a scheme, such as `http://`.
+    #[error("must be HOST:PORT, without a scheme")]
+    Scheme,
+    /// It has a user, a path or a query.
+    #[error("must be HOST:PORT alone, without a user, a path or a query")]
+    Extra,
+    /// The port is missing.
+    #[error("has no port: must be HOST:PORT, such as 127.0.0.1:7600")]
+    NoPort,
+    /// The port is not one that can be connected to.
+    #[error("must be HOST:PORT, with a port of 1-65535")]
+    Port,
+    /// An IPv6 address, whose end cannot be told from a port.
+    #[error("must be HOST:PORT, with an IPv6 address in brackets, such as [::1]:7600")]
+    Brackets,
+    /// The host is neither a name nor an IP address.
+    #[error("must be HOST:PORT, with a name (letters, digits, '.', '-' and '_') or an IP address as its host")]
+    Host,
+    /// The host is 0.0.0.0 or [::].
+    #[error("names all addresses of a machine: it must be one that others can connect to")]
+    Unspecified,
+    /// It is an address of a registry, which is spoken to without TLS.
+    #[error("must be http://HOST:PORT: https is not supported")]
+    Https,
+    /// It is an address of a registry with another scheme.
+    #[error("must be http://HOST:PORT or HOST:PORT: there is no other scheme")]
+    OtherScheme,
+}
 
 /// Reads `host:port`. The host is a name or an IPv4 address, of letters, digits, `.`, `-` and `_`, or an IPv6 address in
 /// brackets; the port is 1-65535.
@@ -18,20 +52,91 @@ pub struct InvalidAddress;
 /// # Errors
 /// Anything else, such as a scheme, a user or a path.
 pub fn parse_address(text: &str) -> Result<Authority, InvalidAddress> {
-    let (host, port) = text.rsplit_once(':').ok_or(InvalidAddress)?;
-    let digits = port.bytes().all(|c| c.is_ascii_digit());
-    let port_is_usable = digits && port.parse::<u16>().is_ok_and(|port| port > 0);
-    if text.len() > MAX_LEN || !port_is_usable || !is_host(host) {
-        return Err(InvalidAddress);
+    if text.is_empty() {
+        return Err(InvalidAddress::Empty);
     }
-    text.parse().map_err(|_| InvalidAddress)
+    if text.len() > MAX_LEN {
+        return Err(InvalidAddress::TooLong);
+    }
+    let (_, port) = split_address(text)?;
+    if port == 0 { Err(InvalidAddress::Port) } else { text.parse().map_err(|_| InvalidAddress::Host) }
+}
+
+/// Reads `host:port` as [`parse_address`], but the port may also be 0: where a server listens.
+///
+/// # Errors
+/// [`InvalidAddress`].
+pub fn split_address(text: &str) -> Result<(&str, u16), InvalidAddress> {
+    if text.contains("://") {
+        return Err(InvalidAddress::Scheme);
+    }
+    if text.contains(['/', '?', '#', '@']) {
+        return Err(InvalidAddress::Extra);
+    }
+    if text.parse::<Ipv6Addr>().is_ok() {
+        return Err(InvalidAddress::Brackets);
+    }
+    let (host, port) = text.rsplit_once(':').filter(|(_, port)| !port.contains(']')).ok_or(InvalidAddress::NoPort)?;
+    if host.is_empty() {
+        return Err(InvalidAddress::Host);
+    }
+    if host.parse::<Ipv6Addr>().is_ok() {
+        return Err(InvalidAddress::Brackets);
+    }
+    if !is_host(host) {
+        return Err(InvalidAddress::Host);
+    }
+    if port.is_empty() {
+        return Err(InvalidAddress::NoPort);
+    }
+    let digits = port.bytes().all(|c| c.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| digits).ok_or(InvalidAddress::Port)?;
+    Ok((host, port))
+}
+
+/// Reads an address that others are to connect to: [`parse_address`], and not that of all of a machine's addresses.
+///
+/// # Errors
+/// [`InvalidAddress`].
+pub fn parse_advertised(text: &str) -> Result<Authority, InvalidAddress> {
+    let address = parse_address(text)?;
+    if is_unspecified(address.host()) { Err(InvalidAddress::Unspecified) } else { Ok(address) }
+}
+
+/// Reads the address of a registry, `host:port` or `http://host:port`, with or without a `/` at its end; returns `host:port`.
+///
+/// # Errors
+/// [`InvalidAddress`].
+pub fn parse_registry(text: &str) -> Result<&str, InvalidAddress> {
+    let plain = match text.split_once("://") {
+        None => text,
+        Some(("http", plain)) => plain,
+        Some(("https", _)) => return Err(InvalidAddress::Https),
+        Some(_) => return Err(InvalidAddress::OtherScheme),
+    };
+    let plain = plain.strip_suffix('/').unwrap_or(plain);
+    parse_address(plain)?;
+    Ok(plain)
 }
 
 fn is_host(host: &str) -> bool {
     // An IPv6 address is written in brackets, or its end could not be told from a port.
-    match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
-        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c)),
+    if let Some(address) = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        return address.parse::<Ipv6Addr>().is_ok();
+    }
+    // What looks like an IPv4 address is no name (RFC 3696, section 2).
+    if host.contains('.') && host.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
+        return host.parse::<Ipv4Addr>().is_ok();
+    }
+    !host.is_empty() && host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c))
+}
+
+fn is_unspecified(host: &str) -> bool {
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    match bare.parse::<IpAddr>() {
+        Ok(address) => address.to_canonical().is_unspecified(),
+        // The resolver reads such a number as an IPv4 address.
+        Err(_) => bare.bytes().all(|c| c == b'0'),
     }
 }
 
@@ -40,40 +145,72 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_host_and_port_is_an_address() {
+    fn only_host_and_port_is_an_address_and_an_error_says_what_is_wrong() {
         let long = |len: usize| format!("{}:7600", "h".repeat(len - 5));
         for good in
             ["127.0.0.1:7600", "[::1]:7600", "registry.local:1", "my_service-1:65535", "localhost:80", &long(MAX_LEN)]
         {
             assert_eq!(parse_address(good).expect(good).as_str(), good);
         }
-        for bad in [
-            "",
-            "host",
-            "host:",
-            ":7600",
-            "host:0",
-            "host:65536",
-            "host:+1",
-            "host:-1",
-            "host:port",
-            "http://host:1",
-            "user@host:1",
-            "user:secret@host:1",
-            "host:1/path",
-            "host/path:1",
-            "host?query:1",
-            "a b:1",
-            "höst:1",
-            "line\nbreak:1",
-            "::1:7600",
-            "[::1]",
-            "[::1:7600",
-            "[host]:1",
-            "[::1]x:1",
-            &long(MAX_LEN + 1),
+        for (bad, problem) in [
+            ("", InvalidAddress::Empty),
+            ("host", InvalidAddress::NoPort),
+            ("7600", InvalidAddress::NoPort),
+            ("host:", InvalidAddress::NoPort),
+            (":7600", InvalidAddress::Host),
+            ("host:0", InvalidAddress::Port),
+            ("host:65536", InvalidAddress::Port),
+            ("host:+1", InvalidAddress::Port),
+            ("host:-1", InvalidAddress::Port),
+            ("host:port", InvalidAddress::Port),
+            ("http://host:1", InvalidAddress::Scheme),
+            ("user@host:1", InvalidAddress::Extra),
+            ("user:secret@host:1", InvalidAddress::Extra),
+            ("host:1/path", InvalidAddress::Extra),
+            ("host/path:1", InvalidAddress::Extra),
+            ("host?query:1", InvalidAddress::Extra),
+            ("a b:1", InvalidAddress::Host),
+            ("höst:1", InvalidAddress::Host),
+            ("line\nbreak:1", InvalidAddress::Host),
+            ("256.1.1.1:1", InvalidAddress::Host),
+            ("1.2.3:1", InvalidAddress::Host),
+            ("::1:7600", InvalidAddress::Brackets),
+            ("::1", InvalidAddress::Brackets),
+            ("[::1]", InvalidAddress::NoPort),
+            ("[::1:7600", InvalidAddress::Host),
+            ("[host]:1", InvalidAddress::Host),
+            ("[::1]x:1", InvalidAddress::Host),
+            (&long(MAX_LEN + 1), InvalidAddress::TooLong),
         ] {
-            assert_eq!(parse_address(bad), Err(InvalidAddress), "{bad:?}");
+            assert_eq!(parse_address(bad), Err(problem), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_nothing_can_connect_to_is_not_advertised() {
+        for bad in ["0.0.0.0:1", "[::]:1", "[::ffff:0.0.0.0]:1", "0:1", "[0:0:0:0:0:0:0:0]:80"] {
+            assert_eq!(parse_advertised(bad), Err(InvalidAddress::Unspecified), "{bad}");
+        }
+        assert_eq!(parse_advertised("host:0"), Err(InvalidAddress::Port));
+        for good in ["127.0.0.1:1", "[::1]:1", "host:1", "10.0.0.0:80", "host-0:1"] {
+            assert!(parse_advertised(good).is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn a_registrys_address_may_have_its_scheme() {
+        for good in ["host:7600", "http://host:7600", "http://host:7600/"] {
+            assert_eq!(parse_registry(good), Ok("host:7600"));
+        }
+        for (bad, problem) in [
+            ("https://host:7600", InvalidAddress::Https),
+            ("ftp://host:7600", InvalidAddress::OtherScheme),
+            ("http://", InvalidAddress::Empty),
+            ("http://host", InvalidAddress::NoPort),
+            ("http://host:1/path", InvalidAddress::Extra),
+            ("http://user@host:7600", InvalidAddress::Extra),
+        ] {
+            assert_eq!(parse_registry(bad), Err(problem), "{bad}");
         }
     }
 }

@@ -4,9 +4,6 @@ use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
 use crate::{contract::meshwork::registry::v1::Instance, policy::Policy};
 
-/// The weight of an instance that says none, to which those of others are relative.
-pub const DEFAULT_WEIGHT: u32 = 100;
-
 /// The instances of a service, by id. Cheap to clone.
 pub type Endpoints = Arc<BTreeMap<Arc<str>, Arc<Instance>>>;
 

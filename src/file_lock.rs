@@ -3,6 +3,7 @@
 use std::{
     fs::{File, TryLockError},
     io,
+    os::unix::fs::MetadataExt as _,
     path::Path,
     time::Duration,
 };
@@ -25,15 +26,45 @@ impl FileLock {
     /// # Errors
     /// The file cannot be made or locked.
     pub async fn take(path: &Path) -> io::Result<Option<Self>> {
-        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        let open = || File::options().create(true).truncate(false).write(true).open(path);
+        let mut file = open()?;
         let give_up = Instant::now() + PATIENCE;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Some(Self(file))),
+                Ok(()) if is_at(&file, path)? => return Ok(Some(Self(file))),
+                // Whoever held it has removed it: nobody else would meet us there.
+                Ok(()) => file = open()?,
                 Err(TryLockError::WouldBlock) if Instant::now() < give_up => sleep(PAUSE).await,
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
+    }
+}
+
+fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let (held, there) = (file.metadata()?, path.metadata());
+    Ok(there.is_ok_and(|there| (held.dev(), held.ino()) == (there.dev(), there.ino())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_lock_file_that_its_holder_has_removed_is_made_again_by_whoever_waits() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("lock");
+        let first = FileLock::take(&path).await.expect("made").expect("free");
+        let waiting = tokio::spawn({
+            let path = path.clone();
+            async move { FileLock::take(&path).await }
+        });
+        tokio::task::yield_now().await;
+        std::fs::remove_file(&path).expect("there");
+        drop(first);
+        let second = waiting.await.expect("no panic").expect("made").expect("free");
+        assert!(path.exists() && FileLock::take(&path).await.expect("made").is_none());
+        drop(second);
     }
 }

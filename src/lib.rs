@@ -23,7 +23,7 @@
 //! - [`channel`]: THE client stack: retry, hedge, commit, transparent retry, dispatch;
 //! - `balance`: which endpoint a call goes to: split, zone, and tower's `Balance` over our own load;
 //! - `endpoint`: THE endpoint: identity, connectivity, outlier state, load, and its connection;
-//! - [`address`], [`service_name`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what client and server say to each other beside
+//! - [`address`], [`service_name`], [`instance`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what client and server say to each other beside
 //!   the call itself;
 //! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
@@ -54,6 +54,8 @@ mod endpoint;
 pub mod address;
 
 pub mod service_name;
+
+pub mod instance;
 
 pub mod headers;
 

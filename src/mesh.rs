@@ -12,7 +12,8 @@ use tokio::{runtime::Handle, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    channel::{Channel, ChannelContext, Connector, InvalidPeer, Locality, Peer, Shared},
+    address::{InvalidAddress, parse_registry},
+    channel::{Channel, ChannelContext, Connector, Locality, Peer, Shared},
     contract::meshwork::registry::v1::{
         policy_service_client::PolicyServiceClient, registry_service_client::RegistryServiceClient,
     },
@@ -54,8 +55,13 @@ impl Drop for Inner {
 #[non_exhaustive]
 pub enum MeshError {
     /// An address is not one.
-    #[error("registry address {0:?}: must be host:port or http://host:port")]
-    InvalidAddress(String),
+    #[error("registry address {address:?} {source}")]
+    InvalidAddress {
+        /// As it was given.
+        address: String,
+        /// What is wrong with it.
+        source: InvalidAddress,
+    },
     /// No registry was given.
     #[error("no registry address was given")]
     NoRegistry,
@@ -152,9 +158,9 @@ impl MeshBuilder {
 }
 
 fn registry_peer(address: &str) -> Result<Peer, MeshError> {
-    let plain = address.strip_prefix("http://").unwrap_or(address);
-    let plain = plain.strip_suffix('/').unwrap_or(plain);
-    Peer::new(plain, None).map_err(|InvalidPeer { .. }| MeshError::InvalidAddress(address.to_owned()))
+    let plain = parse_registry(address);
+    let plain = plain.map_err(|source| MeshError::InvalidAddress { address: address.to_owned(), source })?;
+    Ok(Peer::new(plain, None).expect("an address that was checked can be called"))
 }
 
 impl Mesh {

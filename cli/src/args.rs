@@ -30,7 +30,7 @@ Examples:
 Exit codes:
   0    done; for up and watch: ended in order by SIGINT or SIGTERM
   1    an operation or a check failed
-  2    a flag, or what it stands for, cannot be used: nothing was started
+  2    a flag or its variable, or what it stands for, cannot be used: nothing was started
   130  ended at once by a second SIGINT (143: SIGTERM)
 
 Errors are one line on stderr. `meshwork COMMAND --help` has examples for each command.";
@@ -44,7 +44,8 @@ Examples:
 
 It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal ends it at once.
 Started again on the same folder (and databases) it finds its data, and finishes the sagas that were under way.
-If the port is taken, or the folder is in use or cannot be written, it exits with code 2 and leaves nothing running.";
+Each instance has the same port at each start, as far as it is free. If the registry's port is taken, or the folder is in use or
+cannot be written, it exits with code 2 and leaves nothing running, and no new files.";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -129,7 +130,7 @@ it goes on where it was as soon as the registry is back. SIGINT (Ctrl-C) ends it
 
 /// A proxyless gRPC service mesh on the command line
 #[derive(Parser, Clone, Debug)]
-#[command(name = "meshwork", after_help = HELP, disable_help_subcommand = true, arg_required_else_help = false)]
+#[command(name = "meshwork", version, after_help = HELP, disable_help_subcommand = true)]
 pub struct Cli {
     /// What is wanted.
     #[command(subcommand)]
@@ -182,12 +183,16 @@ pub enum Command {
 
 /// `meshwork up`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = UP_HELP)]
+#[command(after_help = UP_HELP, mut_arg("log_level", |arg| arg.default_value("warn")))]
 pub struct UpArgs {
     /// Where the registry listens, a loopback address; port 0 takes a free one
     #[arg(long, env = "MESHWORK_REGISTRY_ADDR", default_value = "127.0.0.1:7600", value_name = "IP:PORT")]
     #[arg(value_parser = parse_loopback)]
     pub registry_addr: SocketAddr,
+    /// The port of the first instance, 1-65000; the others have those after it. Where one is taken, a free one is used instead.
+    /// 0: free ones [default: the registry's port and 1; free ones, if that is 0]
+    #[arg(long, env = "MESHWORK_BASE_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(0..=65000))]
+    pub base_port: Option<u16>,
     /// The folder of the SQLite files; made if it is missing
     #[arg(long, env = "MESHWORK_DATA_DIR", default_value = ".meshwork", value_name = "FOLDER")]
     pub data_dir: PathBuf,
@@ -205,6 +210,17 @@ pub struct UpArgs {
     /// What it tells about itself.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
+}
+
+impl UpArgs {
+    /// The port of the first instance. `None`: each has a free one.
+    pub fn base_port(&self) -> Option<u16> {
+        match (self.base_port, self.registry_addr.port()) {
+            (Some(0), _) | (None, 0) => None,
+            (Some(port), _) => Some(port),
+            (None, registry) => registry.checked_add(1),
+        }
+    }
 }
 
 /// `meshwork demo`.

@@ -19,6 +19,7 @@ use crate::{
 /// Runs a mesh until `shutdown`, then drains it.
 pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(), Error> {
     let config = fleet::Config {
+        base_port: args.base_port(),
         registry_addr: args.registry_addr,
         databases: databases(&args.database_url)?,
         replicas: args.replicas,
@@ -27,11 +28,16 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
     // A signal during the start drops what is there already: there are no callers yet to drain for.
     let Some(fleet) = shutdown.run_until_cancelled(Fleet::start(config)).await else { return Ok(()) };
     let fleet = fleet?;
+    for fleet::Moved { service, from, to } in fleet.moved() {
+        eprintln!("port {from} is taken: an instance of {} is on {to} (--base-port)", service.name());
+    }
     let told = tell(&fleet, args.json);
     if told.is_ok() {
         shutdown.cancelled().await;
     }
+    eprintln!("stopping: calls under way may finish; a second signal ends it at once");
     fleet.stop().await;
+    eprintln!("stopped");
     Ok(told?)
 }
 

@@ -4,7 +4,7 @@ use meshwork_events::{
     outbox::Outbox,
     store::{self, Migration},
 };
-use meshwork_fixture::{EarlyService, expect_refused_flags};
+use meshwork_fixture::{EarlyService, Program, expect_refused_flags};
 use meshwork_process::Listener;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_meshwork-order");
@@ -30,6 +30,37 @@ fn a_second_signal_ends_it_at_once() {
 fn a_flag_that_cannot_be_used_is_one_line_and_exit_code_2() {
     expect_refused_flags(PROGRAM, &["--database-url", "mysql://me:secret@host"], "--database-url mysql://...: ");
     expect_refused_flags(PROGRAM, &["--database-url", "sqlite://x.db", "--listen", "x"], "'x' for '--listen");
+}
+
+#[test]
+fn what_no_registry_would_accept_is_refused_with_its_flag_before_any_file_is_made() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = format!("sqlite://{}", folder.path().join("order.db").display());
+    let long = "z".repeat(200);
+    for (flag, value) in [
+        ("--zone", long.as_str()),
+        ("--version", &long),
+        ("--instance-id", "a b"),
+        ("--advertise", "0.0.0.0:7601"),
+        ("--advertise", "host:0"),
+        ("--lease-ttl", "1h"),
+        ("--saga-deadline", "4294967295m"),
+    ] {
+        expect_refused_flags(PROGRAM, &["--database-url", &database, flag, value], flag);
+    }
+    assert_eq!(folder.path().read_dir().expect("a folder").count(), 0);
+}
+
+#[test]
+fn sigterm_while_the_database_is_waited_for_ends_it_at_once_and_in_order() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let refused = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound");
+    for address in [silent.local_addr().expect("bound"), refused] {
+        let mut program = Program::start(PROGRAM, &["--database-url", &format!("postgres://me@{address}/shop")]);
+        program.wait_for("waiting for the database");
+        program.terminate();
+        assert_eq!(program.end(), Some(0), "{address}");
+    }
 }
 
 #[tokio::test]

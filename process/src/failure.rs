@@ -1,8 +1,10 @@
 //! Why a process ends other than in order.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, process::ExitCode};
 
-use meshwork::cause::with_causes;
+use meshwork::{cause::with_causes, server::is_fenced};
+
+use crate::environment::Origins;
 
 /// Why a process ends other than in order.
 #[derive(Debug)]
@@ -16,7 +18,7 @@ pub enum Failure {
         /// What is wrong with it, or what is accepted.
         problem: String,
     },
-    /// Anything else: exit code 1.
+    /// Anything else: exit code 1; 3 if another process has taken the instance's place.
     Run(Box<dyn Error + Send + Sync>),
 }
 
@@ -31,9 +33,26 @@ impl Failure {
         Self::Run(error.into())
     }
 
+    /// Says it on stderr in one line, and returns the code to exit with. A value of the environment is named by its variable.
+    pub(super) fn tell(&self, origins: &Origins) -> ExitCode {
+        eprintln!("error: {}", self.told(origins));
+        ExitCode::from(self.exit_code())
+    }
+
+    fn told(&self, origins: &Origins) -> String {
+        match self {
+            Self::Flag { flag, value, problem } => match origins.get(*flag) {
+                Some(variable) => format!("{variable} (for {flag}) {value}: {problem}"),
+                None => self.to_string(),
+            },
+            Self::Run(_) => self.to_string(),
+        }
+    }
+
     pub(super) fn exit_code(&self) -> u8 {
         match self {
             Self::Flag { .. } => 2,
+            Self::Run(error) if is_fenced(&**error) => 3,
             Self::Run(_) => 1,
         }
     }
@@ -46,5 +65,28 @@ impl fmt::Display for Failure {
             Self::Flag { flag, value, problem } => write!(f, "{flag} {value}: {problem}"),
             Self::Run(error) => f.write_str(&with_causes(&**error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork::server::{self, AnnounceError};
+
+    use super::*;
+
+    #[test]
+    fn a_process_that_another_has_replaced_ends_with_a_code_of_its_own() {
+        let fenced = || AnnounceError::Fenced { service: "order".into(), instance_id: "a".into() };
+        assert_eq!(Failure::run(server::Error::from(fenced())).exit_code(), 3);
+        assert_eq!(Failure::run(fenced()).exit_code(), 3);
+        assert_eq!(Failure::run(std::io::Error::other("the disk is full")).exit_code(), 1);
+    }
+
+    #[test]
+    fn a_value_of_the_environment_is_named_by_its_variable() {
+        let failure = Failure::flag("--listen", "127.0.0.1:1", "the port is taken");
+        assert_eq!(failure.told(&Origins::new()), "--listen 127.0.0.1:1: the port is taken");
+        let origins = Origins::from([("--listen".to_owned(), "MESHWORK_LISTEN".to_owned())]);
+        assert_eq!(failure.told(&origins), "MESHWORK_LISTEN (for --listen) 127.0.0.1:1: the port is taken");
     }
 }

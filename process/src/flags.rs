@@ -1,15 +1,31 @@
 //! The flags that binaries have in common, each with its environment twin, and what they mean.
 
-use std::{env, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, env, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{
     Args,
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 
-use meshwork::{Mesh, discovery::DEFAULT_WEIGHT, server::Config};
+use meshwork::{
+    Mesh,
+    address::{InvalidAddress, parse_registry},
+    instance::{DEFAULT_WEIGHT, InvalidField, LEASE_TTL, WEIGHT, check_id, check_label, check_text},
+    server::Config,
+};
 
-use crate::{failure::Failure, host_port::HostPort, listener::Listener, telemetry::LogFormat};
+use crate::{
+    duration::duration_in,
+    failure::Failure,
+    host_port::HostPort,
+    listener::Listener,
+    telemetry::{LogFormat, parse_filter},
+};
+
+/// What `--drain-limit` may be. Calls that take longer than a day are streams, which end with the drain.
+const DRAIN_LIMIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(24 * 3600);
+/// What `--subset` may be: a registry holds as many instances.
+const MAX_SUBSET: usize = 10_000;
 
 /// What every process logs.
 #[derive(Args, Clone, Debug)]
@@ -17,8 +33,8 @@ pub struct LogArgs {
     /// How log lines look, on stderr
     #[arg(long, env = "MESHWORK_LOG", value_enum, default_value_t)]
     pub log: LogFormat,
-    /// Which lines are logged: a level (error, warn, info, debug, trace), or a list such as info,meshwork=debug
-    #[arg(long, env = "RUST_LOG", default_value = "info")]
+    /// Which lines are logged: a level (off, error, warn, info, debug, trace), or a list such as info,meshwork=debug
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = parse_filter)]
     pub log_level: String,
 }
 
@@ -65,6 +81,7 @@ pub struct StoreArgs {
 pub struct InstanceArgs {
     /// The registries of the mesh, up to 8, which are used together: this instance registers at each, and sees what any knows
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', default_value = "http://127.0.0.1:7600")]
+    #[arg(value_parser = parse_registry_flag)]
     pub registry: Vec<String>,
     /// Where the last known addresses are kept, for a start while the registry is away: a folder of this mesh alone, which
     /// processes may share; empty: nowhere [default: ~/.cache/meshwork/registry-ADDRESS]
@@ -74,31 +91,33 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:0")]
     pub listen: HostPort,
     /// Where others reach this instance, HOST:PORT [default: where it listens]
-    #[arg(long, env = "MESHWORK_ADVERTISE")]
+    #[arg(long, env = "MESHWORK_ADVERTISE", value_parser = HostPort::advertised)]
     pub advertise: Option<HostPort>,
-    /// The instance's id, unique within its service [default: a new one]
-    #[arg(long, env = "MESHWORK_INSTANCE_ID")]
+    /// The instance's id, unique within its service, 1-128 visible ASCII characters. An instance that registers with the id of
+    /// another takes its place, and the other one ends with exit code 3 [default: a new one]
+    #[arg(long, env = "MESHWORK_INSTANCE_ID", value_parser = parse_id)]
     pub instance_id: Option<String>,
     /// The failure zone that the instance runs in; its own calls stay within while there is enough capacity
-    #[arg(long, env = "MESHWORK_ZONE", default_value = "")]
+    #[arg(long, env = "MESHWORK_ZONE", default_value = "", value_parser = parse_text)]
     pub zone: String,
     /// The instance's version, as the team numbers them
-    #[arg(long, env = "MESHWORK_VERSION", default_value = "")]
+    #[arg(long, env = "MESHWORK_VERSION", default_value = "", value_parser = parse_text)]
     pub version: String,
     /// The instance's share of the load relative to the others, 1-1000
-    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT)]
+    #[arg(value_parser = clap::value_parser!(u32).range(i64::from(*WEIGHT.start())..=i64::from(*WEIGHT.end())))]
     pub weight: u32,
-    /// How many instances of a service this one calls at most, each process others; 0: all
-    #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32)]
+    /// How many instances of a service this one calls at most, each process others, 1-10000; 0: all
+    #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32, value_parser = parse_subset)]
     pub subset: usize,
     /// A free label, KEY=VALUE; may be given several times
     #[arg(long = "label", env = "MESHWORK_LABELS", value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE")]
     pub labels: Vec<(String, String)>,
     /// How long the instance stays registered without a sign of life, 1s to 300s
-    #[arg(long, env = "MESHWORK_LEASE_TTL", default_value = "10s", value_parser = parse_lease_ttl)]
+    #[arg(long, env = "MESHWORK_LEASE_TTL", default_value = "10s", value_parser = duration_in(LEASE_TTL))]
     pub lease_ttl: Duration,
-    /// How long calls under way may take to finish at the end
-    #[arg(long, env = "MESHWORK_DRAIN_LIMIT", default_value = "30s", value_parser = parse_duration)]
+    /// How long calls under way may take to finish at the end, 0s to 24h
+    #[arg(long, env = "MESHWORK_DRAIN_LIMIT", default_value = "30s", value_parser = duration_in(DRAIN_LIMIT))]
     pub drain_limit: Duration,
 }
 
@@ -145,16 +164,29 @@ impl InstanceArgs {
             None => listener.address().to_string(),
         };
         let defaults = Config::new(service, advertise);
-        Ok(Config {
+        let labels: BTreeMap<_, _> = self.labels.iter().cloned().collect();
+        if labels.len() < self.labels.len() {
+            let given = self.labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>();
+            return Err(Failure::flag("--label", given.join(","), "gives a label twice"));
+        }
+        let config = Config {
             instance_id: self.instance_id.clone().unwrap_or(defaults.instance_id),
             version: self.version.clone(),
             zone: self.zone.clone(),
             weight: self.weight,
-            labels: self.labels.iter().cloned().collect(),
+            labels,
             lease_ttl: self.lease_ttl,
             drain_limit: self.drain_limit,
             ..defaults
-        })
+        };
+        match config.check() {
+            Ok(()) => Ok(config),
+            // What each label says was checked when it was read, as were the other flags.
+            Err(InvalidField { field, problem }) if field.is_empty() || field == "labels" => {
+                Err(Failure::flag("--label", format_args!("({} of them)", self.labels.len()), problem))
+            }
+            Err(invalid) => Err(Failure::run(invalid)),
+        }
     }
 }
 
@@ -165,29 +197,24 @@ fn user_cache() -> Option<PathBuf> {
     said.or_else(|| env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".cache")))
 }
 
-/// Reads a duration such as `30s`, `500ms` or `2m`.
-pub fn parse_duration(text: &str) -> Result<Duration, &'static str> {
-    let problem = "must be a duration, such as 500ms, 30s or 2m";
-    let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or(problem)?;
-    let number: u32 = text[..digits].parse().map_err(|_| problem)?;
-    let unit = match &text[digits..] {
-        "ms" => Duration::from_millis(1),
-        "s" => Duration::from_secs(1),
-        "m" => Duration::from_secs(60),
-        _ => return Err(problem),
-    };
-    Ok(unit * number)
+fn parse_registry_flag(text: &str) -> Result<String, InvalidAddress> {
+    parse_registry(text).map(|_| text.to_owned())
 }
 
-fn parse_lease_ttl(text: &str) -> Result<Duration, &'static str> {
-    let ttl = parse_duration(text)?;
-    let accepted = Duration::from_secs(1)..=Duration::from_secs(300);
-    if accepted.contains(&ttl) { Ok(ttl) } else { Err("must be 1s to 300s") }
+fn parse_subset(text: &str) -> Result<usize, String> {
+    let size = text.parse().ok().filter(|size| *size <= MAX_SUBSET);
+    size.ok_or_else(|| format!("must be 0-{MAX_SUBSET}"))
+}
+
+fn parse_id(text: &str) -> Result<String, &'static str> {
+    check_id(text).map(|()| text.to_owned())
+}
+
+fn parse_text(text: &str) -> Result<String, &'static str> {
+    check_text(text).map(|()| text.to_owned())
 }
 
 fn parse_label(text: &str) -> Result<(String, String), &'static str> {
-    match text.split_once('=') {
-        Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
-        _ => Err("must be KEY=VALUE"),
-    }
+    let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("must be KEY=VALUE")?;
+    check_label(key, value).map(|()| (key.to_owned(), value.to_owned()))
 }

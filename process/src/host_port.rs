@@ -2,11 +2,18 @@
 
 use std::{fmt, str::FromStr};
 
+use meshwork::address::{InvalidAddress, parse_advertised, split_address};
+
 /// `HOST:PORT`; the host is a name or an address, an IPv6 one in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort(String);
 
 impl HostPort {
+    /// Reads an address that others are to connect to.
+    pub(crate) fn advertised(text: &str) -> Result<Self, InvalidAddress> {
+        parse_advertised(text).map(|_| Self(text.to_owned()))
+    }
+
     pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
@@ -19,13 +26,10 @@ impl fmt::Display for HostPort {
 }
 
 impl FromStr for HostPort {
-    type Err = &'static str;
+    type Err = InvalidAddress;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let problem = "must be HOST:PORT, such as 127.0.0.1:7600 or [::1]:7600";
-        let (host, port) = text.rsplit_once(':').ok_or(problem)?;
-        let bracketed = host.starts_with('[') && host.ends_with(']');
-        let good = !host.is_empty() && (bracketed || !host.contains([':', '/'])) && port.parse::<u16>().is_ok();
-        if good { Ok(Self(text.to_owned())) } else { Err(problem) }
+    /// The port may be 0.
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        split_address(text).map(|_| Self(text.to_owned()))
     }
 }

@@ -5,13 +5,19 @@
 //! |---|---|
 //! | 0 | shut down in order |
 //! | 1 | ended by an error |
-//! | 2 | a flag, or what it points to, cannot be used |
+//! | 2 | a flag or its variable, or what it points to, cannot be used: nothing was served |
+//! | 3 | another process has registered with this instance's id, and serves in its place |
 //! | 130, 143 | ended at once by a second SIGINT or SIGTERM |
 
+mod command_line;
+mod duration;
+mod environment;
 mod failure;
 mod flags;
 mod host_port;
 mod listener;
+mod one_line;
+mod patience;
 #[cfg(feature = "events")]
 mod serve;
 mod signal;
@@ -19,23 +25,28 @@ pub mod telemetry;
 
 use std::process::ExitCode;
 
-use clap::{Arg, ArgAction, error::ErrorKind};
 use tokio_util::sync::CancellationToken;
 
+pub use duration::{InvalidDuration, duration_in, parse_duration};
 pub use failure::Failure;
-pub use flags::{InstanceArgs, LogArgs, StoreArgs, TelemetryArgs, parse_duration};
+pub use flags::{InstanceArgs, LogArgs, StoreArgs, TelemetryArgs};
 pub use host_port::HostPort;
 pub use listener::Listener;
 pub use meshwork::cause::with_causes;
+pub use patience::say_if_slow;
 #[cfg(feature = "events")]
 pub use serve::serve;
 
+use command_line::{Parsed, parse};
 use telemetry::TelemetryError;
 
 /// Runs a process: reads its flags, sets up what it tells about itself, and calls `run` with a token that the first SIGINT or SIGTERM cancels. A
 /// second one ends the process at once.
 ///
-/// `-V` prints the program's version; `--version` is left to [`InstanceArgs`].
+/// Each flag may have an environment twin, clap's `env`: an empty variable is unset, blanks and newlines around its value are
+/// dropped, and one that cannot be used is named. `-V` prints the version that `A` has itself; `--version` does too, unless `A` has
+/// [`InstanceArgs`], where it is the instance's. So say `#[command(version, disable_version_flag = true)]` of `A`; without it there
+/// is no `-V`.
 pub fn main<A>(
     telemetry: impl FnOnce(&A) -> TelemetryArgs,
     run: impl AsyncFnOnce(A, CancellationToken) -> Result<(), Failure>,
@@ -43,24 +54,31 @@ pub fn main<A>(
 where
     A: clap::Parser,
 {
-    let args = match parse::<A>() {
-        Ok(args) => args,
+    let Parsed { matches: args, origins } = match parse::<A>() {
+        Ok(parsed) => parsed,
         Err(code) => return code,
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let result = runtime.map_err(Failure::run).and_then(|runtime| {
-        runtime.block_on(async {
-            let _telemetry = start(&telemetry(&args), A::command().get_name()).await?;
-            let shutdown = signal::shutdown().map_err(Failure::run)?;
-            run(args, shutdown).await
-        })
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::run(error).tell(&origins),
+    };
+    let result = runtime.block_on(async {
+        let shutdown = signal::shutdown().map_err(Failure::run)?;
+        let told = telemetry(&args);
+        let command = A::command();
+        let starting = start(&told, command.get_name());
+        let Some(_telemetry) = shutdown.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
+        let ended = run(args, shutdown.clone()).await;
+        if ended.is_ok() && shutdown.is_cancelled() {
+            tracing::info!("stopped");
+        }
+        ended
     });
+    // A look-up of a name that was given up may go on in a thread; nothing waits for it.
+    runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            ExitCode::from(failure.exit_code())
-        }
+        Err(failure) => failure.tell(&origins),
     }
 }
 
@@ -101,30 +119,6 @@ fn unusable(log: &LogArgs, error: TelemetryError) -> Failure {
         TelemetryError::Filter(_) => Failure::flag("--log-level", &log.log_level, error),
         TelemetryError::Twice(_) => Failure::run(error),
     }
-}
-
-/// The flags, or the code to exit with after all is said.
-fn parse<A: clap::Parser>() -> Result<A, ExitCode> {
-    let version = Arg::new("program-version").short('V').action(ArgAction::Version).help("Print the program's version");
-    let command = A::command().disable_version_flag(true).version(env!("CARGO_PKG_VERSION")).arg(version);
-    let parsed = command.try_get_matches().and_then(|matches| A::from_arg_matches(&matches));
-    parsed.map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A closed stdout is no error of the flags.
-            let _ = error.print();
-            ExitCode::SUCCESS
-        }
-        _ => {
-            eprintln!("{}", one_line(&error.to_string()));
-            ExitCode::from(2)
-        }
-    })
-}
-
-/// clap's error without its advice, in one line.
-fn one_line(error: &str) -> String {
-    let lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more")).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -7,15 +7,17 @@ use std::time::Duration;
 use meshwork::{Mesh, server};
 use meshwork_events::{EventStore, OpenError, store, writer::Decider};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use crate::{Failure, InstanceArgs, Listener, StoreArgs};
+use crate::{Failure, InstanceArgs, Listener, StoreArgs, say_if_slow};
 
 /// How long a service that starts waits for a database that fails meanwhile: one that is restarted, and recovers.
 const OPEN_PATIENCE: Duration = Duration::from_secs(30);
 /// Between two attempts.
 const OPEN_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
-/// Runs one instance of `service` to its end, and closes what was opened for it.
+/// Runs one instance of `service` to its end, and closes what was opened for it. If `shutdown` is cancelled before all is open,
+/// that is the end.
 ///
 /// # Errors
 /// A flag that cannot be used, or whatever `run` ends with.
@@ -23,14 +25,21 @@ pub async fn serve<D: Decider>(
     service: &str,
     instance: &InstanceArgs,
     store: &StoreArgs,
+    shutdown: &CancellationToken,
     open: impl AsyncFn(&str) -> Result<EventStore<D>, OpenError>,
     run: impl AsyncFnOnce(server::Config, Mesh, EventStore<D>, Listener) -> Result<(), server::Error>,
 ) -> Result<(), Failure> {
-    let mesh = instance.mesh()?;
-    let incoming = instance.bind().await?;
-    let server = instance.config(service, &incoming)?;
-    let url = &store.database_url;
-    let events = open_patiently(url, open).await.map_err(|error| unusable(url, &error))?;
+    let starting = async {
+        let incoming = instance.bind().await?;
+        let server = instance.config(service, &incoming)?;
+        let mesh = instance.mesh()?;
+        let url = &store.database_url;
+        // Boxed: what opens a database is large.
+        let opening = Box::pin(say_if_slow(store::shown(url), open_patiently(url, open)));
+        Ok((incoming, server, mesh, opening.await.map_err(|error| unusable(url, &error))?))
+    };
+    let Some(started) = shutdown.run_until_cancelled(starting).await else { return Ok(()) };
+    let (incoming, server, mesh, events) = started?;
     let served = run(server, mesh.clone(), events.clone(), incoming.say_ready(service)).await;
     mesh.close().await;
     events.close().await;

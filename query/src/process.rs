@@ -8,7 +8,7 @@ use crate::{Config, SERVICE, open, run};
 /// Shows orders and customers as one view, folded from the events of both services. Give every instance a database of
 /// its own.
 #[derive(clap::Parser, Debug)]
-#[command(name = "meshwork-query")]
+#[command(name = "meshwork-query", version, disable_version_flag = true)]
 pub struct Args {
     /// Its place in the mesh.
     #[command(flatten)]
@@ -28,8 +28,8 @@ impl Args {
     /// A flag that cannot be used, or a config that cannot be served.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), Failure> {
         let run = async |server, mesh, store, incoming| {
-            run(Config { server, mesh, store }, incoming, shutdown.cancelled_owned()).await
+            run(Config { server, mesh, store }, incoming, shutdown.clone().cancelled_owned()).await
         };
-        serve(SERVICE, &self.instance, &self.store, open, run).await
+        serve(SERVICE, &self.instance, &self.store, &shutdown, open, run).await
     }
 }

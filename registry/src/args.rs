@@ -1,17 +1,20 @@
 //! The flags of `meshwork-registry`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use meshwork_process::{Failure, HostPort, Listener, TelemetryArgs, parse_duration};
+use meshwork_process::{Failure, HostPort, Listener, TelemetryArgs, duration_in};
 
 use crate::{Config, policies::PolicyStore};
+
+/// What `--grace` may be: no lease is longer than some minutes.
+const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
 /// Keeps the instances of every service of one mesh: they join with a lease, clients watch who is there.
 ///
 /// Leases live in memory. After a restart the instances register again by themselves; until --grace has passed, clients
 /// remove no instance. Policies are kept in --policy-file.
 #[derive(clap::Parser, Clone, Debug)]
-#[command(name = "meshwork-registry", after_help = EXAMPLES)]
+#[command(name = "meshwork-registry", version, disable_version_flag = true, after_help = EXAMPLES)]
 pub struct Args {
     /// Where to listen, HOST:PORT; port 0 takes a free one
     #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:7600")]
@@ -19,8 +22,8 @@ pub struct Args {
     /// Allow --listen beyond loopback: anyone who can reach the port can join the mesh and see all of it
     #[arg(long, env = "MESHWORK_INSECURE")]
     pub insecure: bool,
-    /// How long after its start clients remove no instance, such as 15s; 0s if there was no mesh before
-    #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = parse_duration)]
+    /// How long after its start clients remove no instance, 0s to 1h; 0s if there was no mesh before
+    #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = duration_in(GRACE))]
     pub grace: Duration,
     /// The file that keeps the policies over a restart; it is created when the first policy is set. Each registry needs its own:
     /// `meshwork policy` sets a policy at all of them [default: in memory, lost with the process]

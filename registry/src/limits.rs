@@ -1,6 +1,4 @@
-//! What a registry bears, and the bounds of a lease.
-
-use std::{ops::RangeInclusive, time::Duration};
+//! What a registry bears. What an instance may be is in [`meshwork::instance`].
 
 /// How many instances may hold a lease. A mesh of this size costs the registry tens of megabytes; beyond it, something is
 /// registering in a loop.
@@ -23,12 +21,6 @@ pub const MAX_STREAMS: usize = (MAX_WATCHES + MAX_INSTANCES) / 4 * 5;
 /// How many departures a service remembers. A watcher that is further behind gets a snapshot, which is then the smaller
 /// answer for most services anyway.
 pub const MAX_TOMBSTONES: usize = 256;
-
-/// Lease times that are accepted; unset is [`DEFAULT_LEASE_TTL`].
-pub const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-
-/// The lease of an instance that did not ask for a time of its own.
-pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
 
 /// A number as people read it: `10,000`.
 pub(crate) fn grouped(number: usize) -> String {

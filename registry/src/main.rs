@@ -9,7 +9,8 @@ fn main() -> ExitCode {
     meshwork_process::main(
         |args: &Args| args.telemetry.clone(),
         async |args, shutdown| {
-            let (config, listener) = args.listen().await?;
+            let Some(listened) = shutdown.run_until_cancelled(args.listen()).await else { return Ok(()) };
+            let (config, listener) = listened?;
             run(config, listener, shutdown.cancelled_owned()).await.map_err(Failure::run)
         },
     )

@@ -15,6 +15,7 @@ use meshwork::{
         ListInstancesRequest, ListInstancesResponse, ListServicesRequest, ListServicesResponse, RegisterRequest,
         Service, SetStatusRequest, WatchRequest, WatchResponse, registry_service_server::RegistryService,
     },
+    instance::LEASE_TTL,
     rpc::{Page, Violations, draining_status},
     service_name::check_service_name,
 };
@@ -26,7 +27,6 @@ use uuid::Uuid;
 
 use crate::{
     backend::{Backend, BackendError},
-    limits::LEASE_TTL,
     request,
     status::{DOMAIN, status},
     table::{Granted, NotAdmitted, Registration, Renewal, StoreConflict},

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     plan::WeightedTarget,
-    pool::{Chance, Pool, PoolMember, Shares},
+    pool::{Chance, Member, Pool, Shares},
 };
 use crate::endpoint::{Candidate, Connection, Endpoint, ServiceState};
 
@@ -133,7 +133,7 @@ impl<C: Connection> Pools<C> {
             let wanted = Placed { pool: managed.id, generation };
             if tracked.placed != Some(wanted) {
                 gone.extend(tracked.placed.replace(wanted));
-                new.push(PoolMember { generation, endpoint: tracked.endpoint.clone() });
+                new.push(Member { generation, endpoint: tracked.endpoint.clone() });
             }
         }
         managed.pool.insert(&new, applied);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   tonic client ─> Channel ─> retry ─> hedge ─> commit ─> transparent retry ─> dispatch ─> connection ─> server
-//!                      ^         layers: an Attempt goes down, an CallOutcome comes up     │
+//!                      ^         layers: an Attempt goes down, an Outcome comes up     │
 //!                      └ service config ───┐                                          pick: balance, endpoint
 //!   discovery ── endpoint set ──> driver (one task per channel) ───────────────────────┘
 //! ```
@@ -59,7 +59,7 @@ use metrics::CallMetrics;
 use report::Report;
 use service_config::ServiceConfig;
 
-pub(crate) use crate::endpoint::peer::{InvalidPeer, Peer};
+pub(crate) use crate::endpoint::peer::Peer;
 pub(crate) use context::ChannelContext;
 pub(crate) use locality::Locality;
 

@@ -30,7 +30,7 @@ use tokio::sync::watch as latest;
 use crate::{contract::meshwork::registry::v1::InstanceStatus, service_name::check_service_name};
 use union::Union;
 
-pub use crate::endpoint_set::{DEFAULT_WEIGHT, EndpointSet, Endpoints};
+pub use crate::endpoint_set::{EndpointSet, Endpoints};
 
 pub(crate) use cache::Cache;
 pub(crate) use watch::{MAX_WATCH_RESPONSE, run};

@@ -35,7 +35,7 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
-use crate::endpoint_set::DEFAULT_WEIGHT;
+use crate::instance::DEFAULT_WEIGHT;
 use connection::handle::ConnectionHandle;
 use load::Load;
 use outlier_detection::{CallSignal, OutlierState};

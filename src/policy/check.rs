@@ -2,25 +2,20 @@
 
 use std::{collections::BTreeMap, fmt::Debug, ops::RangeInclusive, time::Duration};
 
-use super::{EjectionPolicy, Policy, RetryPolicy, SplitPolicy, ZonePolicy};
+use super::{
+    EjectionPolicy, Policy, RetryPolicy, SplitPolicy, ZonePolicy,
+    limits::{
+        BACKOFF, BUDGET_MIN_PER_SECOND, CONSECUTIVE_FAILURES, EJECTION_TIME, MAX_ATTEMPTS, PERCENT, TIMEOUT,
+        VERSION_WEIGHT,
+    },
+};
 use crate::{
     contract::meshwork::registry::v1 as contract,
     rpc::{Violations, duration},
 };
 
-const MILLISECOND: Duration = Duration::from_millis(1);
-const MINUTE: Duration = Duration::from_secs(60);
-const HOUR: Duration = Duration::from_secs(3600);
-
-const TIMEOUT: RangeInclusive<Duration> = MILLISECOND..=HOUR;
-const MAX_ATTEMPTS: RangeInclusive<u32> = 1..=10;
-const PERCENT: RangeInclusive<u32> = 0..=100;
-const BUDGET_MIN_PER_SECOND: RangeInclusive<u32> = 0..=1000;
-const CONSECUTIVE_FAILURES: RangeInclusive<u32> = 1..=1000;
-const MIN_EJECTION: Duration = Duration::from_millis(100);
 const MAX_VERSIONS: usize = 16;
 const MAX_VERSION_LEN: usize = 128;
-const VERSION_WEIGHT: RangeInclusive<u32> = 0..=1000;
 
 /// All of its fields that are wrong are named, as fields of a request with a `policy`.
 impl TryFrom<&contract::Policy> for Policy {
@@ -29,7 +24,7 @@ impl TryFrom<&contract::Policy> for Policy {
     fn try_from(told: &contract::Policy) -> Result<Self, Violations> {
         let mut check = Check(Violations::default());
         let policy = Self {
-            timeout: told.timeout.map(|timeout| check.duration("timeout", Some(timeout), TIMEOUT, HOUR)),
+            timeout: told.timeout.map(|timeout| check.duration("timeout", Some(timeout), TIMEOUT, *TIMEOUT.end())),
             retry: check.retry(&told.retry.unwrap_or_default()),
             ejection: check.ejection(&told.ejection.unwrap_or_default()),
             split: told.split.as_ref().map(|split| check.split(split)),
@@ -45,13 +40,12 @@ struct Check(Violations);
 impl Check {
     fn retry(&mut self, told: &contract::RetryPolicy) -> RetryPolicy {
         let default = RetryPolicy::default();
-        let backoff_min =
-            self.duration("retry.backoff_min", told.backoff_min, MILLISECOND..=MINUTE, default.backoff_min);
+        let backoff_min = self.duration("retry.backoff_min", told.backoff_min, BACKOFF, default.backoff_min);
         let hedge_after = self.duration(
             "retry.hedging_min_delay",
             told.hedging_min_delay,
-            MILLISECOND..=MINUTE,
-            default.hedge_after.unwrap_or(MINUTE),
+            BACKOFF,
+            default.hedge_after.unwrap_or(*BACKOFF.end()),
         );
         RetryPolicy {
             max_attempts: self.number("retry.max_attempts", told.max_attempts, MAX_ATTEMPTS, default.max_attempts),
@@ -66,7 +60,7 @@ impl Check {
             backoff_max: self.duration(
                 "retry.backoff_max",
                 told.backoff_max,
-                backoff_min..=MINUTE,
+                backoff_min..=*BACKOFF.end(),
                 default.backoff_max.max(backoff_min),
             ),
             hedge_after: told.hedging.unwrap_or(default.hedge_after.is_some()).then_some(hedge_after),
@@ -75,7 +69,7 @@ impl Check {
 
     fn ejection(&mut self, told: &contract::EjectionPolicy) -> EjectionPolicy {
         let default = EjectionPolicy::default();
-        let base_time = self.duration("ejection.base_time", told.base_time, MIN_EJECTION..=HOUR, default.base_time);
+        let base_time = self.duration("ejection.base_time", told.base_time, EJECTION_TIME, default.base_time);
         EjectionPolicy {
             consecutive_failures: self.number(
                 "ejection.consecutive_failures",
@@ -87,7 +81,7 @@ impl Check {
             max_time: self.duration(
                 "ejection.max_time",
                 told.max_time,
-                base_time..=HOUR,
+                base_time..=*EJECTION_TIME.end(),
                 default.max_time.max(base_time),
             ),
             max_ejected_percent: self.number(

@@ -6,6 +6,7 @@
 //! field means is said there in full. Values outside of their limits never get this far: see `check`.
 
 mod check;
+pub mod limits;
 mod message;
 
 use std::{collections::BTreeMap, time::Duration};

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use http::HeaderValue;
 
 use super::{Error, Limits};
-use crate::endpoint_set::DEFAULT_WEIGHT;
+use crate::{
+    contract::meshwork::registry::v1::Instance,
+    instance::{DEFAULT_LEASE_TTL, DEFAULT_WEIGHT, InvalidField, WEIGHT, check_id, check_instance, check_lease_ttl},
+};
 
 /// Who a server is, and how it behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,19 +47,48 @@ impl Config {
             zone: String::new(),
             weight: DEFAULT_WEIGHT,
             labels: BTreeMap::new(),
-            lease_ttl: Duration::from_secs(10),
+            lease_ttl: DEFAULT_LEASE_TTL,
             drain_limit: Duration::from_secs(30),
             limits: Limits::default(),
         }
     }
 
+    /// Whether a registry would accept the instance. [`Server::serve`](super::Server::serve) checks it too, if it is to be
+    /// announced; a process does it before it makes anything.
+    ///
+    /// # Errors
+    /// The first field that cannot be as it is.
+    pub fn check(&self) -> Result<(), InvalidField> {
+        self.check_as(&self.instance())
+    }
+
+    /// As [`check`](Self::check), with all that the instance announces.
+    pub(super) fn check_as(&self, instance: &Instance) -> Result<(), InvalidField> {
+        // In the contract a weight of 0 stands for the default.
+        if !WEIGHT.contains(&self.weight) {
+            return Err(InvalidField::new("weight", "must be 1-1000"));
+        }
+        check_lease_ttl(self.lease_ttl).map_err(|problem| InvalidField::new("lease_ttl", problem))?;
+        check_instance(instance).into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// The instance, without what its services add.
+    pub(super) fn instance(&self) -> Instance {
+        Instance {
+            service: self.service.clone(),
+            instance_id: self.instance_id.clone(),
+            address: self.advertise.clone(),
+            version: self.version.clone(),
+            zone: self.zone.clone(),
+            weight: self.weight,
+            labels: self.labels.clone().into_iter().collect(),
+            ..Instance::default()
+        }
+    }
+
     /// The instance id as a header's value.
     pub(super) fn instance_header(&self) -> Result<HeaderValue, Error> {
-        let id = &self.instance_id;
-        let invalid = || Error::InvalidInstanceId(id.clone());
-        if !(1..=128).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(invalid());
-        }
-        HeaderValue::from_str(id).map_err(|_| invalid())
+        check_id(&self.instance_id).map_err(|problem| InvalidField::new("instance_id", problem))?;
+        Ok(HeaderValue::from_str(&self.instance_id).expect("visible ASCII characters are a header's value"))
     }
 }

@@ -11,14 +11,13 @@ use crate::{
     },
     discovery::announce::{AnnounceError, Announced, Announcer, Announcers, Gate, Seen, Voice},
     health::Condition,
+    instance::MAX_STORE_PLACE_LEN,
     rpc::Transport,
 };
 
 /// For the registry to confirm that we drain, and for our own watch to show it. If the registry is away nobody can be
 /// told, and waiting longer would help nobody.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
-/// Characters of a store's place, as the contract says: of a longer one the end.
-const MAX_PLACE_LEN: usize = 256;
 /// From our own watch's knowing to everybody's: the registry sends a change to all watchers at once.
 const SETTLE: Duration = Duration::from_millis(50);
 
@@ -108,28 +107,22 @@ pub(super) fn instance(
     methods: &Methods,
     store: Option<ServedStore>,
 ) -> Instance {
+    // Of a place that is too long the end tells it from others.
     let (store_id, store_place, scope) = store.map_or_else(Default::default, |store| {
         let scope = match store.scope {
             StoreScope::Service => ContractScope::Service,
             StoreScope::Instance => ContractScope::Instance,
         };
-        let skipped = store.place.chars().count().saturating_sub(MAX_PLACE_LEN);
+        let skipped = store.place.chars().count().saturating_sub(MAX_STORE_PLACE_LEN);
         (store.store_id, store.place.chars().skip(skipped).collect(), scope)
     });
     Instance {
-        service: config.service.clone(),
-        instance_id: config.instance_id.clone(),
-        address: config.advertise.clone(),
-        version: config.version.clone(),
-        zone: config.zone.clone(),
-        weight: config.weight,
-        labels: config.labels.clone().into_iter().collect(),
         grpc_services: services.iter().cloned().collect(),
         idempotent_methods: methods.idempotent(),
         status: InstanceStatus::Serving.into(),
-        create_time: None,
         store_id,
         store_place,
         store_scope: scope.into(),
+        ..config.instance()
     }
 }

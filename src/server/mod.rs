@@ -35,13 +35,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, codegen::StdError, server::NamedService};
 use tower::{Layer, Service};
 
+pub use crate::discovery::announce::AnnounceError;
 pub use config::Config;
-pub use error::Error;
+pub use error::{Error, is_fenced};
 pub use layers::Routed;
 pub use limits::Limits;
 pub use store::{ServedStore, StoreScope};
 
-pub use crate::discovery::announce::AnnounceError;
 use crate::{
     Mesh, contract::meshwork::registry::v1::registry_service_client::RegistryServiceClient, discovery::announce::Gate,
     health::Condition,

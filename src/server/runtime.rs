@@ -57,7 +57,7 @@ where
     let own = services.names();
     let reporter = HealthReporter::new();
     let mut health = Health::new(reporter.clone(), own.iter().cloned(), conditions, &config);
-    services.add_health_and_reflection(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
+    services.add_infrastructure(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
     let methods = Methods::read(&descriptors, &services.names()).map_err(|error| unreadable(error.into()))?;
     for service in methods.undeclared(&own) {
         tracing::warn!(
@@ -68,6 +68,9 @@ where
     }
     let instance = membership::instance(&config, &own, &methods, store);
     let header = config.instance_header()?;
+    if announce.is_some() {
+        config.check_as(&instance)?;
+    }
     let instance = Instance { status: health.begin().await.into(), ..instance };
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());

@@ -1,9 +1,10 @@
 //! The flags of `meshwork policy` and `meshwork split`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
-use meshwork_process::parse_duration;
+use meshwork::policy::limits;
+use meshwork_process::duration_in;
 
 use super::source::SourceArgs;
 
@@ -133,40 +134,40 @@ pub struct PolicyChange {
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// How long a call waits for its answer to begin, over all of its attempts, 1ms-60m
-    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::TIMEOUT)))]
     pub timeout: Option<Setting<Duration>>,
     /// How often a call may be sent altogether, hedges included, 1-10
-    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number))]
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::MAX_ATTEMPTS)))]
     pub max_attempts: Option<Setting<u32>>,
     /// Further attempts of a client, in percent of its calls, 0-100
-    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number))]
+    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number(limits::PERCENT)))]
     pub budget_percent: Option<Setting<u32>>,
     /// Further attempts per second beside that, 0-1000
-    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number))]
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::BUDGET_MIN_PER_SECOND)))]
     pub budget_min_per_second: Option<Setting<u32>>,
     /// The wait before the second attempt, 1ms-60s
-    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::BACKOFF)))]
     pub backoff_min: Option<Setting<Duration>>,
     /// The longest wait before an attempt, up to 60s
-    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::BACKOFF)))]
     pub backoff_max: Option<Setting<Duration>>,
     /// Whether a slow call without side effects is sent to a second instance as well
     #[arg(long, value_name = "on|off", value_parser = Setting::of(switch))]
     pub hedging: Option<Setting<bool>>,
     /// A call is slow after this time at least, 1ms-60s
-    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::BACKOFF)))]
     pub hedging_min_delay: Option<Setting<Duration>>,
     /// Failures in a row after which an instance is ejected, 1-1000
-    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number))]
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::CONSECUTIVE_FAILURES)))]
     pub consecutive_failures: Option<Setting<u32>>,
     /// For how long an instance is ejected at first, 100ms-60m
-    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::EJECTION_TIME)))]
     pub ejection_base_time: Option<Setting<Duration>>,
     /// For how long an instance is ejected at most, up to 60m
-    #[arg(long, value_name = "DURATION", value_parser = Setting::of(parse_duration))]
+    #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::EJECTION_TIME)))]
     pub ejection_max_time: Option<Setting<Duration>>,
     /// How many of the instances may be ejected at a time, 0-100; 0: none ever
-    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number))]
+    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number(limits::PERCENT)))]
     pub max_ejected_percent: Option<Setting<u32>>,
     /// Whether calls stay in the client's zone while it has the capacity
     #[arg(long, value_name = "on|off", value_parser = Setting::of(switch))]
@@ -201,7 +202,7 @@ pub enum Setting<T> {
 }
 
 impl<T> Setting<T> {
-    fn of(parse: fn(&str) -> Result<T, &'static str>) -> impl Fn(&str) -> Result<Self, String> + Clone {
+    fn of<E: Display>(parse: impl Fn(&str) -> Result<T, E> + Clone) -> impl Fn(&str) -> Result<Self, String> + Clone {
         move |text| match text {
             "default" => Ok(Self::Default),
             text => parse(text).map(Self::To).map_err(|problem| format!("{problem}, or the word default")),
@@ -209,8 +210,11 @@ impl<T> Setting<T> {
     }
 }
 
-fn number(text: &str) -> Result<u32, &'static str> {
-    text.parse().map_err(|_| "must be a number")
+fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("must be a number, {}-{}", range.start(), range.end()))
+    }
 }
 
 fn switch(text: &str) -> Result<bool, &'static str> {
@@ -222,8 +226,9 @@ fn switch(text: &str) -> Result<bool, &'static str> {
 }
 
 fn parse_share(text: &str) -> Result<(String, u32), &'static str> {
-    let problem = "must be VERSION=SHARE, such as v1=95";
+    let problem = "must be VERSION=SHARE, such as v1=95, with a share of 0-1000";
     // A version may hold a `=`, a share does not.
     let (version, share) = text.rsplit_once('=').filter(|(version, _)| !version.is_empty()).ok_or(problem)?;
-    Ok((version.to_owned(), share.parse().map_err(|_| problem)?))
+    let share = share.parse().ok().filter(|share| limits::VERSION_WEIGHT.contains(share)).ok_or(problem)?;
+    Ok((version.to_owned(), share))
 }

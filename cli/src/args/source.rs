@@ -1,7 +1,8 @@
 //! The flags of the commands that ask a registry.
 
 use clap::Args;
-use meshwork_process::{HostPort, LogArgs};
+use meshwork::address::{self, InvalidAddress};
+use meshwork_process::LogArgs;
 
 /// Where a registry is, unless told otherwise.
 pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";
@@ -23,10 +24,6 @@ pub struct SourceArgs {
 }
 
 /// Reads the address of a registry: `http://HOST:PORT`, where `http://` may be left out.
-pub(super) fn parse_registry(text: &str) -> Result<String, &'static str> {
-    let problem = "must be http://HOST:PORT, such as http://127.0.0.1:7600";
-    let address = text.strip_prefix("http://").unwrap_or(text);
-    let address = address.strip_suffix('/').unwrap_or(address);
-    let address: HostPort = address.parse().map_err(|_| problem)?;
-    Ok(format!("http://{address}"))
+pub(super) fn parse_registry(text: &str) -> Result<String, InvalidAddress> {
+    address::parse_registry(text).map(|address| format!("http://{address}"))
 }

@@ -15,7 +15,18 @@ fn the_flags_have_the_defaults_of_the_design() {
     assert_eq!(up.registry_addr.to_string(), "127.0.0.1:7600");
     assert_eq!(up.data_dir, PathBuf::from(".meshwork"));
     assert_eq!(up.replicas, Replicas::all(2));
-    assert_eq!(up.telemetry.log.log_level, "info");
+    assert_eq!(up.telemetry.log.log_level, "warn", "its table comes first");
+    assert_eq!(up.base_port(), Some(7601));
+    for (line, port) in [
+        ("up --registry-addr 127.0.0.1:0", None),
+        ("up --registry-addr 127.0.0.1:8000", Some(8001)),
+        ("up --registry-addr 127.0.0.1:65535", None),
+        ("up --base-port 9000", Some(9000)),
+        ("up --base-port 0", None),
+    ] {
+        let Ok(Command::Up(up)) = parse(line) else { panic!("{line}") };
+        assert_eq!(up.base_port(), port, "{line}");
+    }
 
     let Ok(Command::Demo(demo)) = parse("demo") else { panic!("demo needs no flag") };
     assert_eq!((demo.orders, demo.tamper, demo.registry.len()), (1000, false, 0));
@@ -42,6 +53,8 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("up", "--registry-addr", "7600", "IP:PORT"),
         ("up", "--registry-addr", "127.0.0.1:70000", "127.0.0.1:7600"),
         ("up", "--registry-addr", "0.0.0.0:7600", "loopback"),
+        ("up", "--base-port", "65001", "0..=65000"),
+        ("up", "--log-level", "loud", "info,meshwork=debug"),
         ("up", "--replicas", "order=0", "1-16"),
         ("up", "--replicas", "registry=3", "customer, order, query"),
         ("up", "--replicas", "order", "SERVICE=COUNT"),
@@ -49,16 +62,25 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("demo", "--orders", "0", "1..=1000000"),
         ("demo", "--orders", "many", "--orders"),
         ("demo", "--customers", "1001", "1..=1000"),
-        ("demo", "--registry", "https://host:7600", "http://HOST:PORT"),
-        ("services", "--registry", "7600", "http://HOST:PORT"),
-        ("instances order", "--registry", "http://host", "http://HOST:PORT"),
-        ("watch", "--registry", "http://host:1/path", "http://HOST:PORT"),
+        ("demo", "--registry", "https://host:7600", "http://HOST:PORT: https is not supported"),
+        ("services", "--registry", "7600", "no port"),
+        ("instances order", "--registry", "http://host", "no port"),
+        ("watch", "--registry", "http://host:1/path", "without a user, a path"),
         ("health", "", "7602", "<HOST:PORT>"),
-        ("policy set order", "--timeout", "2", "500ms, 30s or 2m, or the word default"),
-        ("policy set order", "--max-attempts", "-", "a number, or the word default"),
+        (
+            "policy set order",
+            "--timeout",
+            "2",
+            "must be 1ms to 1h, as a whole number with its unit: ms, s, m or h, or the word default",
+        ),
+        ("policy set order", "--timeout", "4294967295m", "1ms to 1h"),
+        ("policy set order", "--backoff-max", "61s", "1ms to 1m"),
+        ("policy set order", "--max-attempts", "11", "1-10"),
+        ("policy set order", "--max-attempts", "-", "a number, 1-10, or the word default"),
         ("policy set order", "--hedging", "yes", "on or off, or the word default"),
         ("split order", "v1", "v1", "VERSION=SHARE, such as v1=95"),
         ("split order", "v1=much", "v1=much", "VERSION=SHARE, such as v1=95"),
+        ("split order", "v1=1001", "v1=1001", "0-1000"),
     ] {
         let error = parse(&format!("{command} {flag} {value}")).expect_err(value);
         let first = error.lines().take_while(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ");
@@ -71,7 +93,7 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
 #[test]
 fn what_is_missing_or_unknown_is_named() {
     for (line, named) in [
-        ("", "subcommand"),
+        ("", "Usage: meshwork"),
         ("instances", "<SERVICE>"),
         ("health", "<HOST:PORT>"),
         ("down", "down"),

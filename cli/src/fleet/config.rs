@@ -10,13 +10,19 @@ use std::{
 
 use meshwork::{channel::Connector, file_lock::FileLock};
 
-use super::{Databases, Error, Service};
+use super::{Databases, Error, Service, new_files::NewFiles};
+
+/// The file in the data folder that one process holds at a time.
+const LOCK: &str = "lock";
 
 /// What a fleet is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Where the registry listens. Default: a free port of 127.0.0.1.
     pub registry_addr: SocketAddr,
+    /// The ports of the instances, of 127.0.0.1: this one, and those after it. Where one is taken, a free one is used instead.
+    /// Default `None`: free ones.
+    pub base_port: Option<u16>,
     /// The folder of the SQLite files, the policies and the last endpoint sets; made if it is missing.
     pub data_dir: PathBuf,
     /// Where the data is. Default: in `data_dir`.
@@ -43,6 +49,7 @@ impl Config {
     pub fn new(data_dir: impl Into<PathBuf>) -> Self {
         Self {
             registry_addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            base_port: None,
             data_dir: data_dir.into(),
             databases: Databases::default(),
             replicas: Replicas::default(),
@@ -75,11 +82,14 @@ impl Config {
     }
 
     /// Makes the data folder and keeps other processes out of it.
-    pub(super) async fn lock_data_dir(&self) -> Result<FileLock, Error> {
+    pub(super) async fn lock_data_dir(&self) -> Result<(FileLock, NewFiles), Error> {
         let failed = |source| Error::Folder { path: self.data_dir.clone(), source };
+        let files = NewFiles::before(&self.data_dir, LOCK);
         std::fs::create_dir_all(&self.data_dir).map_err(failed)?;
-        let lock = FileLock::take(&self.data_dir.join("lock")).await.map_err(failed)?;
-        lock.ok_or_else(|| Error::InUse { path: self.data_dir.clone() })
+        let lock = FileLock::take(&self.data_dir.join(LOCK)).await.map_err(failed)?;
+        let lock = lock.ok_or_else(|| Error::InUse { path: self.data_dir.clone() })?;
+        let files = files.since_locked().map_err(failed)?;
+        Ok((lock, files))
     }
 }
 

@@ -8,7 +8,9 @@
 mod config;
 mod databases;
 mod error;
+mod new_files;
 mod parts;
+mod ports;
 mod service;
 mod slot;
 mod store;
@@ -17,14 +19,16 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use meshwork::{Mesh, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, file_lock::FileLock};
 use meshwork_registry::policies::PolicyStore;
-use tokio::{net::TcpListener, time::timeout};
+use tokio::time::timeout;
 
+use ports::{Ports, listen};
 use slot::Slot;
 use store::Stores;
 
 pub use config::{Config, InvalidReplicas, Replicas};
 pub use databases::{Databases, InvalidPostgresUrl, PostgresUrl, Views};
 pub use error::Error;
+pub use ports::Moved;
 pub use service::Service;
 pub use slot::Instance;
 
@@ -37,6 +41,7 @@ pub struct Fleet {
     registry_addr: SocketAddr,
     members: Vec<Slot>,
     stores: Arc<Stores>,
+    moved: Vec<Moved>,
     mesh: Mesh,
     /// Held as long as the mesh runs.
     _lock: FileLock,
@@ -48,7 +53,7 @@ impl Fleet {
     /// # Errors
     /// [`Error`]; then nothing is left running.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let lock = config.lock_data_dir().await?;
+        let (lock, new_files) = config.lock_data_dir().await?;
         let listener = listen(config.registry_addr).await?;
         let registry_addr =
             listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
@@ -61,14 +66,21 @@ impl Fleet {
         let stores = Arc::new(Stores::open(&config).await?);
         let policies = open_policies(config.policy_file()).await?;
 
+        let mut ports = Ports::from(config.base_port);
+        let mut places = Vec::new();
+        for service in Service::ALL {
+            for index in 1..=config.replicas.of(service) {
+                places.push((service, index, ports.next(service).await?));
+            }
+        }
         let config = Arc::new(config);
+        // From now on calls are acknowledged.
+        new_files.keep();
         let registry = Slot::start_registry(&config, policies, listener);
-        let members = Service::ALL
-            .into_iter()
-            .flat_map(|service| (1..=config.replicas.of(service)).map(move |index| (service, index)))
-            .map(|(service, index)| Slot::start(service, index, &config, &mesh, &stores))
-            .collect();
-        let fleet = Self { registry, registry_addr, members, stores, mesh, _lock: lock };
+        let start = |(service, index, listener)| Slot::start(service, index, &config, &mesh, &stores, listener);
+        let members = places.into_iter().map(start).collect();
+        let moved = ports.moved();
+        let fleet = Self { registry, registry_addr, members, stores, moved, mesh, _lock: lock };
         for service in Service::ALL {
             fleet.wait_until_serving(service.name(), config.replicas.of(service)).await?;
         }
@@ -88,6 +100,11 @@ impl Fleet {
     /// Where the registry listens.
     pub fn registry_addr(&self) -> SocketAddr {
         self.registry_addr
+    }
+
+    /// The instances whose ports were taken.
+    pub fn moved(&self) -> &[Moved] {
+        &self.moved
     }
 
     /// The instances that run at the moment, the registry first.
@@ -153,8 +170,4 @@ impl Fleet {
 
 async fn open_policies(path: PathBuf) -> Result<PolicyStore, Error> {
     PolicyStore::open(&path).await.map_err(|source| Error::Policies { path, source })
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, Error> {
-    TcpListener::bind(address).await.map_err(|source| Error::Listen { address, source })
 }

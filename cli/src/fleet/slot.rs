@@ -7,13 +7,17 @@
 
 use std::{
     future::Future,
+    io,
     net::{Ipv4Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     time::Duration,
 };
 
-use meshwork::{Mesh, server};
+use meshwork::{
+    Mesh,
+    server::{self, is_fenced},
+};
 use meshwork_process::Listener;
 use meshwork_registry::policies::PolicyStore;
 use tokio::{
@@ -82,6 +86,7 @@ impl Slot {
         config: &Arc<Config>,
         mesh: &Mesh,
         stores: &Arc<Stores>,
+        listener: TcpListener,
     ) -> Self {
         let parts = Arc::new(Parts {
             service,
@@ -94,7 +99,7 @@ impl Slot {
             let parts = parts.clone();
             Box::pin(async move { parts.run(server, listener, stopping).await })
         });
-        Self::spawn(service.name(), Some(Location::of(service, index, config).shown()), config, None, run)
+        Self::spawn(service.name(), Some(Location::of(service, index, config).shown()), config, listener, run)
     }
 
     pub(super) fn start_registry(config: &Arc<Config>, policies: PolicyStore, listener: TcpListener) -> Self {
@@ -104,7 +109,7 @@ impl Slot {
             let shutdown = stopping.cancelled_owned();
             Box::pin(async move { Ok(meshwork_registry::run(registry, listener, shutdown).await?) })
         });
-        Self::spawn("registry", None, config, Some(listener), run)
+        Self::spawn("registry", None, config, listener, run)
     }
 
     /// The instance that runs at the moment.
@@ -146,7 +151,7 @@ impl Slot {
         service: &'static str,
         store: Option<String>,
         config: &Arc<Config>,
-        listener: Option<TcpListener>,
+        listener: TcpListener,
         run: Run,
     ) -> Self {
         let (sender, running) = watch::channel(None);
@@ -169,17 +174,15 @@ struct Keeper {
 
 impl Keeper {
     /// Keeps an instance running until it is asked to stop.
-    async fn keep(self, first: Option<TcpListener>) {
-        // The registry comes back on its address, everybody else on any.
-        let address = first.as_ref().and_then(|listener| listener.local_addr().ok());
-        let address = address.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
-        let mut listener = first;
+    async fn keep(self, first: TcpListener) {
+        let address = first.local_addr().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let mut listener = Some(first);
         let mut backoff = self.config.restart_after;
         loop {
             let started = Instant::now();
             let result = match listener.take() {
                 Some(listener) => self.run_once(listener).await,
-                None => match TcpListener::bind(address).await {
+                None => match self.listen_again(address).await {
                     Ok(listener) => self.run_once(listener).await,
                     Err(error) => Err(error.into()),
                 },
@@ -187,11 +190,13 @@ impl Keeper {
             if self.stopping.is_cancelled() {
                 return;
             }
+            let fenced = result.as_ref().is_err_and(|error| is_fenced(&**error));
             match result {
                 Ok(()) => tracing::warn!(service = self.service, "an instance ended; it is started again"),
                 Err(error) => tracing::warn!(service = self.service, error, "an instance failed; it is started again"),
             }
-            if started.elapsed() > HEALTHY_AFTER {
+            // What another has replaced would replace it in turn: each time it is left alone for longer.
+            if started.elapsed() > HEALTHY_AFTER && !fenced {
                 backoff = self.config.restart_after;
             }
             tokio::select! {
@@ -199,6 +204,15 @@ impl Keeper {
                 () = self.stopping.cancelled() => return,
             }
         }
+    }
+
+    /// The registry comes back on its address or not at all, an instance on any if its own is taken by now.
+    async fn listen_again(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let listener = TcpListener::bind(address).await;
+        if listener.is_err() && self.store.is_some() {
+            return TcpListener::bind((address.ip(), 0)).await;
+        }
+        listener
     }
 
     async fn run_once(&self, listener: TcpListener) -> RunResult {

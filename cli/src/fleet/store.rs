@@ -7,6 +7,7 @@
 use std::{future::Future, path::PathBuf, pin::Pin};
 
 use meshwork_events::{EventStore, OpenError, writer::Decider};
+use meshwork_process::say_if_slow;
 
 use super::{Config, Databases, Error, Service, Views};
 
@@ -75,16 +76,14 @@ pub(super) struct Stores {
 impl Stores {
     pub(super) async fn open(config: &Config) -> Result<Self, Error> {
         let location = |service, index| Location::of(service, index, config);
+        let customer = location(Service::Customer, 1);
+        let customer = Source::open(customer, |url| Box::pin(meshwork_customer::open(url))).await?;
+        let order = Source::open(location(Service::Order, 1), |url| Box::pin(meshwork_order::open(url))).await?;
         let mut query = Vec::new();
         for index in 1..=config.replicas.query {
             query.push(Source::open(location(Service::Query, index), |url| Box::pin(meshwork_query::open(url))).await?);
         }
-        Ok(Self {
-            customer: Source::open(location(Service::Customer, 1), |url| Box::pin(meshwork_customer::open(url)))
-                .await?,
-            order: Source::open(location(Service::Order, 1), |url| Box::pin(meshwork_order::open(url))).await?,
-            query,
-        })
+        Ok(Self { customer, order, query })
     }
 
     pub(super) async fn close(&self) {
@@ -111,7 +110,7 @@ impl<D: Decider> Source<D> {
     async fn open(location: Location, open: Open<D>) -> Result<Self, Error> {
         let url = location.url.clone();
         // Also where it is not kept: then the database is there, and what is wrong with it is said now.
-        let opened = match open(&url).await {
+        let opened = match say_if_slow(location.shown(), open(&url)).await {
             Ok(opened) => opened,
             Err(error) => return Err(location.failed(error)),
         };

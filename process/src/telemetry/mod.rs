@@ -13,10 +13,16 @@ pub use admin::Admin;
 #[cfg(feature = "otel")]
 pub use spans::{CollectorError, Spans};
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    str::FromStr as _,
+};
 
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry, fmt,
+    EnvFilter, Layer, Registry,
+    filter::Directive,
+    fmt,
     layer::{Identity, SubscriberExt as _},
     registry,
     util::SubscriberInitExt as _,
@@ -32,12 +38,22 @@ pub enum LogFormat {
     Json,
 }
 
+/// A text that does not say which lines are logged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{directive:?} is not a level: must be a level (off, error, warn, info, debug, trace), or a list such as info,meshwork=debug"
+)]
+pub struct InvalidFilter {
+    /// The part of it that cannot be used.
+    directive: String,
+}
+
 /// Logging could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
     /// The filter is not one.
-    #[error("must be a level (error, warn, info, debug, trace), or a list such as info,meshwork=debug")]
-    Filter(#[source] tracing_subscriber::filter::ParseError),
+    #[error(transparent)]
+    Filter(#[from] InvalidFilter),
     /// Something in this process logs already.
     #[error("logging was set up before")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
@@ -74,10 +90,27 @@ fn subscribe(
     registry().with(exported).with(lines.with_filter(filter)).try_init().map_err(TelemetryError::Twice)
 }
 
-/// What is logged: as `filter` says, and what it does not mention only as far as it helps. sqlx's pool logs each attempt at a server
+/// Reads which lines are logged, as [`init`] takes it. A bare word is a level: tracing's own filter takes any other for the name of
+/// a target, so that a misspelt level would silence everything.
+pub(crate) fn parse_filter(text: &str) -> Result<String, InvalidFilter> {
+    filter_of(text).map(|_| text.to_owned())
+}
+
+/// What is logged: errors, and as `filter` says; what it does not mention only as far as it helps. sqlx's pool logs each attempt at a server
 /// that refuses connections, and what comes of it is logged where it is used; tower's balance logs each draw.
-fn filter_of(filter: &str) -> Result<EnvFilter, TelemetryError> {
-    EnvFilter::try_new(format!("sqlx_core::pool=off,tower=info,{filter}")).map_err(TelemetryError::Filter)
+fn filter_of(filter: &str) -> Result<EnvFilter, InvalidFilter> {
+    let mut directives = Vec::new();
+    for directive in filter.split(',').map(str::trim) {
+        let invalid = || InvalidFilter { directive: directive.to_owned() };
+        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
+        // An empty one would be `error`.
+        if level.is_empty() || LevelFilter::from_str(level).is_err() {
+            return Err(invalid());
+        }
+        directives.push(directive.parse::<Directive>().map_err(|_| invalid())?);
+    }
+    let base = EnvFilter::new("error,sqlx_core::pool=off,tower=info");
+    Ok(directives.into_iter().fold(base, EnvFilter::add_directive))
 }
 
 #[cfg(test)]
@@ -94,7 +127,32 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_refused_and_says_what_is_accepted() {
-        let error = init(LogFormat::Json, "info,meshwork=loud").expect_err("loud is no level");
-        assert!(matches!(error, TelemetryError::Filter(_)) && error.to_string().contains("debug"), "{error}");
+        for (filter, named) in [
+            ("foo", "foo"),
+            ("loud", "loud"),
+            ("info,foo=bar", "foo=bar"),
+            ("info,meshwork=loud", "meshwork=loud"),
+            ("info,my_crate", "my_crate"),
+            ("info,,debug", ""),
+            ("info=", "info="),
+            ("", ""),
+        ] {
+            let error = init(LogFormat::Json, filter).expect_err(filter).to_string();
+            assert!(error.starts_with(&format!("{named:?} is not a level")), "{error}");
+            assert!(error.contains("off, error, warn, info, debug, trace"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_filter_of_levels_is_taken_and_errors_are_logged_unless_it_is_off() {
+        let filter = |text| filter_of(text).expect(text).to_string();
+        assert!(filter("info,meshwork=debug").contains("meshwork=debug"));
+        let own = filter("meshwork=debug");
+        assert!(own.contains("error") && own.contains("meshwork=debug"), "{own}");
+        for level in ["off", "ERROR", "warn", " info ", "debug", "trace"] {
+            let text = filter(level);
+            assert!(text.contains(&level.trim().to_lowercase()), "{text}");
+            assert!(level == "ERROR" || !text.split(',').any(|directive| directive == "error"), "{text}");
+        }
     }
 }

@@ -1,12 +1,14 @@
 //! What a lease promises.
 
-use meshwork::contract::meshwork::registry::v1::{ListInstancesRequest, ListServicesRequest};
+use meshwork::{
+    contract::meshwork::registry::v1::{ListInstancesRequest, ListServicesRequest},
+    instance::DEFAULT_LEASE_TTL,
+};
 use tokio::time::sleep;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::*;
-use crate::limits::DEFAULT_LEASE_TTL;
 
 fn reason(status: &Status) -> String {
     let details = status.get_error_details();

@@ -1,5 +1,6 @@
 //! What a watch promises.
 
+use meshwork::instance::DEFAULT_LEASE_TTL;
 use tokio::time::{Instant, sleep};
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -8,7 +9,7 @@ use super::*;
 use crate::{
     DEFAULT_GRACE,
     backend::PROGRESS_INTERVAL,
-    limits::{DEFAULT_LEASE_TTL, MAX_TOMBSTONES, MAX_WATCHES},
+    limits::{MAX_TOMBSTONES, MAX_WATCHES},
 };
 
 #[tokio::test(start_paused = true)]

@@ -22,8 +22,8 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, timeout};
 
 use crate::channel::{
-    call::{Attempt, AttemptKind, Call, CallOutcome, Noted, Step},
-    classify::Retryable,
+    call::{Attempt, AttemptKind, Call, Noted, Outcome, Step},
+    classify::Retry,
     error::CallError,
     layers::budget::Budget,
     service_config::{CallConfig, MethodConfig, ServiceConfig},
@@ -47,7 +47,7 @@ impl<S> Hedge<S> {
 }
 
 impl<S: Step> Step for Hedge<S> {
-    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> CallOutcome {
+    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> Outcome {
         let Some((method, patience)) = hedged(&call.config, call) else { return self.inner.call(call, attempt).await };
         let (begun, noted) = (Instant::now(), Noted::default());
         let attempt = Attempt { noted: Some(&noted), ..attempt };
@@ -65,12 +65,7 @@ impl<S: Step> Step for Hedge<S> {
 }
 
 impl<S: Step> Hedge<S> {
-    async fn race(
-        &self,
-        call: &Call,
-        attempt: Attempt<'_>,
-        first: Pin<&mut impl Future<Output = CallOutcome>>,
-    ) -> CallOutcome {
+    async fn race(&self, call: &Call, attempt: Attempt<'_>, first: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
         // A call that waits for an endpoint would wait twice.
         let Some(asked) = attempt.noted.and_then(Noted::get) else { return first.await };
         // Asked for anew: endpoints that have come since the call began need not agree.
@@ -102,16 +97,16 @@ impl<S: Step> Hedge<S> {
             }
             Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
         };
-        CallOutcome { hedges: outcome.hedges + 1, ..outcome }
+        Outcome { hedges: outcome.hedges + 1, ..outcome }
     }
 }
 
 /// Whether it is an answer, or no further attempt could do better.
-fn is_final(outcome: &CallOutcome) -> bool {
-    outcome.verdict().retry == Retryable::No
+fn is_final(outcome: &Outcome) -> bool {
+    outcome.verdict().retry == Retry::No
 }
 
-fn was_not_sent(outcome: &CallOutcome) -> bool {
+fn was_not_sent(outcome: &Outcome) -> bool {
     matches!(outcome.result, Err(CallError::NoOther | CallError::Withdrawn { .. }))
 }
 

@@ -135,7 +135,7 @@ async fn an_instance_id_that_cannot_be_sent_is_an_error_at_once() {
         let config = Config { instance_id: id.into(), ..config() };
         let server = Server::new(config)
             .serve(futures_util::stream::pending::<io::Result<DuplexStream>>(), std::future::pending());
-        assert!(matches!(soon(server).await, Err(Error::InvalidInstanceId(bad)) if bad == id));
+        assert!(matches!(soon(server).await, Err(Error::InvalidConfig(bad)) if bad.field == "instance_id"), "{id}");
     }
 }
 
@@ -221,6 +221,7 @@ mod in_a_mesh {
         registry.change(|registry| registry.fenced = state.leases.keys().cloned().collect());
         let end = soon(running.server).await.expect("no panic");
         assert!(matches!(end, Err(Error::Announce(AnnounceError::Fenced { .. }))), "{end:?}");
+        assert!(is_fenced(&end.expect_err("fenced")) && !is_fenced(&io::Error::other("the disk is full")));
         assert!(running.draining.is_cancelled());
     }
 

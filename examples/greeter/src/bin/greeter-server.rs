@@ -38,6 +38,7 @@ impl GreeterService for Greeter {
 
 /// A greeter: a gRPC service in the mesh
 #[derive(clap::Parser)]
+#[command(version, disable_version_flag = true)]
 struct Args {
     #[command(flatten)]
     instance: InstanceArgs,

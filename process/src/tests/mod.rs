@@ -1,5 +1,7 @@
 //! Flags as people type them.
 
+mod environment;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
@@ -17,9 +19,11 @@ struct Member {
     log: LogArgs,
 }
 
+const LONG: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
 fn member(flags: &[&str]) -> Result<Member, String> {
     let flags = ["member", "--database-url", "sqlite://x.db"].iter().chain(flags);
-    Member::try_parse_from(flags).map_err(|error| one_line(&error.to_string()))
+    Member::try_parse_from(flags).map_err(|error| one_line::one_line(&error.to_string()))
 }
 
 #[test]
@@ -41,8 +45,22 @@ fn a_bad_value_is_one_line_that_names_flag_value_and_what_is_accepted() {
         ("--listen", "::1:70", "[::1]:7600"),
         ("--advertise", "http://host:1", "HOST:PORT"),
         ("--weight", "0", "1..=1000"),
-        ("--lease-ttl", "301s", "1s to 300s"),
-        ("--drain-limit", "soon", "500ms"),
+        ("--advertise", "0.0.0.0:80", "others can connect to"),
+        ("--advertise", "[::]:80", "others can connect to"),
+        ("--advertise", "host:0", "1-65535"),
+        ("--advertise", "a b:80", "host"),
+        ("--instance-id", "a b", "1-128 visible ASCII"),
+        ("--zone", LONG, "up to 128 characters"),
+        ("--version", LONG, "up to 128 characters"),
+        ("--lease-ttl", "301s", "1s to 5m"),
+        ("--lease-ttl", "999ms", "ms, s, m or h"),
+        ("--drain-limit", "soon", "ms, s, m or h"),
+        ("--drain-limit", "4294967295m", "0ms to 24h"),
+        ("--subset", "10001", "0-10000"),
+        ("--registry", "https://host:1", "https is not supported"),
+        ("--registry", "host", "no port"),
+        ("--log-level", "loud", "off, error, warn, info, debug, trace"),
+        ("--log-level", "info,foo=bar", "info,meshwork=debug"),
         ("--label", "zone", "KEY=VALUE"),
         ("--log", "xml", "human, json"),
     ] {
@@ -63,19 +81,10 @@ fn the_last_endpoint_sets_are_kept_for_each_mesh_apart_unless_a_folder_is_given_
     assert_eq!(folder(&[], Some("/home/me")), there("/home/me/meshwork/registry-127.0.0.1_7600"));
     let several = ["--registry", "http://[::1]:7601/,other:7600"];
     assert_eq!(folder(&several, Some("/home/me")), there("/home/me/meshwork/registry-___1__7601"));
-    assert_eq!(folder(&["--registry", ".."], Some("/home/me")), there("/home/me/meshwork/registry-.."));
+    assert_eq!(folder(&["--registry", "a..:1"], Some("/home/me")), there("/home/me/meshwork/registry-a.._1"));
     assert_eq!(folder(&[], None), None, "no home, no cache");
     assert_eq!(folder(&["--cache-dir", "sets"], Some("/home/me")), there("sets"));
     assert_eq!(folder(&["--cache-dir", ""], Some("/home/me")), None);
-}
-
-#[test]
-fn durations_are_read_with_their_unit() {
-    assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
-    assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-    for bad in ["", "5", "s", "-1s", "1.5s", "1h", "99999999999s"] {
-        assert!(parse_duration(bad).is_err(), "{bad:?}");
-    }
 }
 
 #[tokio::test]
@@ -94,6 +103,26 @@ async fn a_taken_port_is_an_error_of_its_flag_and_all_addresses_need_an_advertis
     let listener = everywhere.bind().await.expect("a free port");
     let failure = everywhere.config("order", &listener).expect_err("not reachable");
     assert!(failure.to_string().contains("--advertise"), "{failure}");
+}
+
+#[tokio::test]
+async fn labels_that_no_registry_would_accept_are_refused_together() {
+    let check = async |labels: &[String]| {
+        let flags: Vec<&str> = labels.iter().flat_map(|label| ["--label", label]).collect();
+        let args = member(&flags).expect("good flags").instance;
+        let listener = args.bind().await.expect("a free port");
+        args.config("order", &listener)
+    };
+    let many: Vec<_> = (0..65).map(|number| format!("key{number}=value")).collect();
+    assert!(check(&many[..64]).await.is_ok());
+    for (labels, says) in [
+        (many, "--label (65 of them): must have up to 64 entries"),
+        (vec!["a=1".into(), "a=2".into()], "gives a label twice"),
+    ] {
+        let failure = check(&labels).await.expect_err(says);
+        assert_eq!(failure.exit_code(), 2);
+        assert!(failure.to_string().contains(says), "{failure}");
+    }
 }
 
 #[test]

@@ -1,0 +1,68 @@
+//! The command as a real process: what it says without flags, and what a start that fails leaves behind.
+
+use std::{fs, path::Path};
+
+use meshwork_fixture::Program;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_meshwork");
+
+fn entries(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("readable").file_name());
+    let mut names: Vec<_> = entries.map(|name| name.to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn up(data: &Path, flags: &[&str]) -> Program {
+    let data = data.to_str().expect("UTF-8");
+    Program::start(PROGRAM, &[&["up", "--registry-addr", "127.0.0.1:0", "--data-dir", data], flags].concat())
+}
+
+#[test]
+fn without_a_command_it_shows_its_help_and_its_version_is_its_own() {
+    let mut program = Program::start(PROGRAM, &[]);
+    program.wait_for("Usage: meshwork");
+    assert_eq!(program.end(), Some(2));
+    for flag in ["--version", "-V"] {
+        let mut program = Program::start(PROGRAM, &[flag]);
+        program.wait_for(&format!("meshwork {}", env!("CARGO_PKG_VERSION")));
+        assert_eq!(program.end(), Some(0));
+    }
+}
+
+#[test]
+fn a_start_that_fails_leaves_no_new_files() {
+    let home = tempfile::tempdir().expect("a folder");
+    let data = home.path().join("data");
+    fs::create_dir(&data).expect("made");
+    fs::write(data.join("order.db"), "this is no database, and it is long enough to be looked at: ".repeat(100))
+        .expect("written");
+    let mut program = up(&data, &[]);
+    program.wait_for("order.db");
+    assert_eq!(program.end(), Some(2));
+    assert_eq!(entries(&data), ["order.db"]);
+}
+
+#[test]
+fn a_stop_while_the_database_is_waited_for_is_in_order_and_leaves_nothing() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("bound");
+    let home = tempfile::tempdir().expect("a folder");
+    let mut program = up(&home.path().join("data"), &["--database-url", &format!("postgres://me@{address}/shop")]);
+    program.wait_for("waiting for the database");
+    program.terminate();
+    assert_eq!(program.end(), Some(0));
+    assert_eq!(entries(home.path()), [""; 0]);
+}
+
+#[test]
+fn a_mesh_says_where_it_is_before_all_else_and_in_the_end_that_it_has_stopped() {
+    let home = tempfile::tempdir().expect("a folder");
+    let mut program = up(&home.path().join("data"), &["--replicas", "customer=1,order=1,query=1"]);
+    program.wait_for("mesh is ready");
+    assert!(program.heard[0].starts_with("SERVICE"), "{:#?}", program.heard);
+    program.terminate();
+    program.wait_for("stopped");
+    assert!(program.heard.iter().skip_while(|line| *line != "mesh is ready").count() <= 4, "{:#?}", program.heard);
+    assert_eq!(program.end(), Some(0));
+}

@@ -1,0 +1,59 @@
+//! A wait that says so.
+
+use std::{fmt::Display, pin::pin, time::Duration};
+
+use tokio::time::timeout;
+
+/// Opening a database that is there takes less.
+const SILENCE: Duration = Duration::from_millis(250);
+
+/// Opens a database, and logs that it is waited for if it is not there at once.
+pub async fn say_if_slow<T>(database: impl Display, opening: impl Future<Output = T>) -> T {
+    let mut opening = pin!(opening);
+    match timeout(SILENCE, &mut opening).await {
+        Ok(opened) => opened,
+        Err(_) => {
+            tracing::warn!(%database, "waiting for the database");
+            opening.await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{future::pending, io, sync::Arc};
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// What is logged.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_is_waited_for_is_named_at_once_and_one_that_is_there_is_not() {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        say_if_slow("order.db", async {}).await;
+        assert!(lines.0.lock().is_empty());
+        let waiting = say_if_slow("postgres://...", pending::<()>());
+        assert!(timeout(Duration::from_secs(1), waiting).await.is_err());
+        let told = String::from_utf8(lines.0.lock().clone()).expect("UTF-8");
+        assert!(told.contains("waiting for the database database=postgres://..."), "{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
