@@ -1,6 +1,6 @@
 //! The command line: which benchmark, how often, and where the report goes.
 //!
-//! A benchmark is a module with its `Args` and a `run` that returns an [`Outcome`]; everything around it is done here, once.
+//! A benchmark is a module with its `Args` and a `run` that returns an [`RunOutcome`]; everything around it is done here, once.
 
 use std::{
     path::{Path, PathBuf},
@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
-use meshwork_harness::{report::Outcome, run::reported};
+use meshwork_harness::{report::RunOutcome, run::reported};
 
 use crate::{deploy, echo, load, query, recover, rpc, saga, tail};
 
@@ -107,7 +107,7 @@ fn served(served: Result<(), meshwork_process::Failure>) -> ExitCode {
     }
 }
 
-async fn measure(command: &Command, scratch: &Path) -> Result<Outcome, Error> {
+async fn measure(command: &Command, scratch: &Path) -> Result<RunOutcome, Error> {
     Ok(match command {
         Command::Saga(args) => saga::run(args, scratch).await?,
         Command::Recover(args) => recover::run(args, scratch).await?,

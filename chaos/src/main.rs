@@ -37,7 +37,7 @@ use clap::Parser;
 use meshwork_cli::fleet::Replicas;
 use meshwork_harness::{
     process,
-    report::{Failures, Figures, Outcome},
+    report::{Failures, Figures, RunOutcome},
     run::reported,
     shop_processes::{self, Config, Programs, ShopProcesses, Store},
 };
@@ -128,7 +128,7 @@ enum Error {
 }
 
 /// Runs the shop, with its data under `scratch`.
-async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
+async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let old = args.old.as_ref().map(|folder| format!(" --old {}", folder.display())).unwrap_or_default();
     let replay = format!(
@@ -172,7 +172,7 @@ struct Run {
 }
 
 impl Run {
-    async fn on(self, shop: ShopProcesses) -> Result<Outcome, Error> {
+    async fn on(self, shop: ShopProcesses) -> Result<RunOutcome, Error> {
         let shop = Arc::new(shop);
         let load = Arc::new(Load::begin(shop.mesh(), &mut StdRng::seed_from_u64(self.seed)).await);
         let faults = faults::carry_out(self.plan, &shop, &load, self.releases);
@@ -215,7 +215,7 @@ impl Run {
         figures.add("left_out", left_out as f64);
         figures.add("failed_calls", calls.failed.values().sum::<u64>() as f64);
         settled.report(quiet, &mut figures, &mut broken);
-        Ok(Outcome { setup: SETUP, rounds: vec![figures.clone()], figures, failures: broken })
+        Ok(RunOutcome { setup: SETUP, rounds: vec![figures.clone()], figures, failures: broken })
     }
 }
 

@@ -26,7 +26,7 @@ fn at(ms: u64, target: Target, fault: Fault) -> Planned {
     Planned { at: Duration::from_millis(ms), target, fault }
 }
 
-async fn run(plan: Vec<Planned>, length: Duration) -> Outcome {
+async fn run(plan: Vec<Planned>, length: Duration) -> RunOutcome {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
     let config = Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true, registries: 2 };
@@ -51,7 +51,7 @@ async fn processes_that_are_killed_stopped_and_cut_off_lose_and_double_nothing()
         at(2_600, CUSTOMER, Fault::Remove(down)),
     ];
     let faults = plan.len() as f64;
-    let Outcome { figures, failures, .. } = run(plan, Duration::from_secs(3)).await;
+    let RunOutcome { figures, failures, .. } = run(plan, Duration::from_secs(3)).await;
     assert!(failures.is_empty(), "{failures:?}");
     assert_eq!(figures.get("faults"), Some(faults));
     assert!(figures.get("orders") > Some(100.0) && figures.get("approved") > Some(0.0), "{figures:?}");

@@ -42,7 +42,7 @@ struct Reader {
 }
 
 /// What became of one store that is read into.
-struct Outcome {
+struct Reconciled {
     service: String,
     store_id: String,
     result: Result<ReconcileSubscriptionResponse, String>,
@@ -69,7 +69,7 @@ pub(crate) async fn run(args: ReconcileArgs) -> Result<(), Error> {
     let mut outcomes = Vec::new();
     for ((service, store_id), readers) in stores {
         let result = reconcile(readers, &request).await;
-        outcomes.push(Outcome { service, store_id, result });
+        outcomes.push(Reconciled { service, store_id, result });
     }
     let mut out = io::stdout().lock();
     if args.source.json {
@@ -144,14 +144,14 @@ async fn reconcile(
 }
 
 /// How many stores, and instances that were `silent`, are not known to be well.
-fn failed(outcomes: &[Outcome], silent: usize) -> usize {
+fn failed(outcomes: &[Reconciled], silent: usize) -> usize {
     silent + outcomes.iter().filter(|outcome| outcome.result.is_err()).count()
 }
 
-fn text(args: &ReconcileArgs, outcomes: &[Outcome], silent: usize) -> String {
+fn text(args: &ReconcileArgs, outcomes: &[Reconciled], silent: usize) -> String {
     let mut text = String::new();
     let mut lost = false;
-    for Outcome { service, store_id, result } in outcomes {
+    for Reconciled { service, store_id, result } in outcomes {
         match result {
             Err(problem) => text += &format!("{service}, store {store_id}: {}\n\n", printable(problem)),
             Ok(told) if told.forks.is_empty() => {}
@@ -217,9 +217,9 @@ fn time(event_id: &str) -> String {
     written.map_or_else(|| "-".to_owned(), |time| time.to_string())
 }
 
-fn json(args: &ReconcileArgs, outcomes: &[Outcome]) -> serde_json::Value {
+fn json(args: &ReconcileArgs, outcomes: &[Reconciled]) -> serde_json::Value {
     let protobuf = ProtobufJson::new();
-    let stores = outcomes.iter().map(|Outcome { service, store_id, result }| match result {
+    let stores = outcomes.iter().map(|Reconciled { service, store_id, result }| match result {
         Ok(told) => {
             let told: serde_json::Value = serde_json::from_str(&protobuf.line(told)).expect("protobuf JSON is JSON");
             serde_json::json!({ "service": service, "storeId": store_id, "reconciled": told })
@@ -240,8 +240,8 @@ mod tests {
         let line = ["meshwork", "reconcile", "order", "--yes"];
         let cli = Cli::try_parse_from(&line[..if yes { 4 } else { 3 }]).expect("a command line");
         let Command::Reconcile(args) = cli.command else { panic!("another command") };
-        let outcome = |result| Outcome { service: "query".into(), store_id: "store".into(), result };
-        let outcomes: Vec<Outcome> = results.into_iter().map(outcome).collect();
+        let outcome = |result| Reconciled { service: "query".into(), store_id: "store".into(), result };
+        let outcomes: Vec<Reconciled> = results.into_iter().map(outcome).collect();
         text(&args, &outcomes, silent)
     }
 

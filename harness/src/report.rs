@@ -94,7 +94,7 @@ impl Failures {
 
 /// What a benchmark hands back.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct RunOutcome {
     /// How it was measured, and what shared the machine, in a few sentences.
     pub setup: &'static str,
     /// Each round.
@@ -123,8 +123,8 @@ pub struct Report {
 
 impl Report {
     /// A report; without figures if something failed.
-    pub fn new(name: &'static str, date: SystemTime, machine: Machine, outcome: Outcome) -> Self {
-        let Outcome { setup, rounds, figures, failures } = outcome;
+    pub fn new(name: &'static str, date: SystemTime, machine: Machine, outcome: RunOutcome) -> Self {
+        let RunOutcome { setup, rounds, figures, failures } = outcome;
         let figures = if failures.is_empty() { figures } else { Figures::default() };
         let date = prost_types::Timestamp::from(date).to_string();
         Self { name, date, command: command(std::env::args().skip(1)), setup, machine, rounds, figures, failures }
@@ -221,7 +221,7 @@ mod tests {
             figures(&[("orders_per_s", 4_000.0), ("p50_ms", 9.0)]),
             figures(&[("orders_per_s", 6_000.0), ("p50_ms", 2.0)]),
         ];
-        let outcome = Outcome { setup: "one process", figures: medians(&rounds), rounds, failures };
+        let outcome = RunOutcome { setup: "one process", figures: medians(&rounds), rounds, failures };
         Report::new("saga", SystemTime::UNIX_EPOCH, Machine::default(), outcome)
     }
 

@@ -21,7 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     machine::Machine,
-    report::{self, Outcome, Report},
+    report::{self, Report, RunOutcome},
 };
 
 /// Exit codes of an interrupted run, as shells have them: 128 + SIGINT, 128 + SIGTERM.
@@ -41,7 +41,7 @@ struct FolderError {
 pub async fn reported<E: Error + 'static>(
     name: &'static str,
     out: &Path,
-    work: impl AsyncFnOnce(&Path) -> Result<Outcome, E>,
+    work: impl AsyncFnOnce(&Path) -> Result<RunOutcome, E>,
 ) -> ExitCode {
     let mut terminated = signal(SignalKind::terminate()).expect("a signal that may be listened to");
     tokio::select! {
@@ -61,7 +61,7 @@ pub async fn reported<E: Error + 'static>(
 async fn in_a_folder<E: Error + 'static>(
     name: &'static str,
     out: &Path,
-    work: impl AsyncFnOnce(&Path) -> Result<Outcome, E>,
+    work: impl AsyncFnOnce(&Path) -> Result<RunOutcome, E>,
 ) -> Result<Report, Box<dyn Error>> {
     let failed = |source| FolderError { path: out.to_owned(), source };
     std::fs::create_dir_all(out).map_err(failed)?;
@@ -81,7 +81,7 @@ async fn measured<E: Error + 'static>(
     name: &'static str,
     out: &Path,
     scratch: &Path,
-    work: impl AsyncFnOnce(&Path) -> Result<Outcome, E>,
+    work: impl AsyncFnOnce(&Path) -> Result<RunOutcome, E>,
 ) -> Result<Report, Box<dyn Error>> {
     let failed = |source| FolderError { path: out.to_owned(), source };
     let (machine, date) = (Machine::read(scratch).map_err(failed)?, SystemTime::now());

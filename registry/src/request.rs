@@ -18,16 +18,16 @@ use tonic::Status;
 use crate::{
     policies::check_policy,
     status::DOMAIN,
-    table::{Attempt, Interest, LeaseId, Resume},
+    table::{Interest, LeaseId, RegistrationAttempt, Resume},
 };
 
 const MAX_WATCHED_SERVICES: usize = 1024;
 
 /// An instance and its lease's time, with defaults filled in.
-pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, Attempt), Status> {
+pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, RegistrationAttempt), Status> {
     let mut violations = Violations::default();
     let lease_ttl = violations.check("lease_ttl", lease_ttl(request.lease_ttl));
-    let attempt = Attempt { holder: request.holder, number: request.attempt, refused: request.refused };
+    let attempt = RegistrationAttempt { holder: request.holder, number: request.attempt, refused: request.refused };
     if !attempt.holder.is_empty() {
         violations.check("holder", check_id(&attempt.holder));
     }

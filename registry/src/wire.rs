@@ -10,7 +10,7 @@ use prost::Message;
 
 use crate::{
     backend::{Event as BackendEvent, Update},
-    table::{Delta, Record, ServiceState},
+    table::{Delta, Record, ServiceSnapshot},
 };
 
 /// `meshwork.registry.v1.WatchResponse`.
@@ -78,7 +78,7 @@ impl WatchResponse {
     }
 }
 
-fn service(state: &ServiceState) -> ServiceInstances {
+fn service(state: &ServiceSnapshot) -> ServiceInstances {
     ServiceInstances {
         service: state.service.to_string(),
         known: state.known,
@@ -129,8 +129,12 @@ mod tests {
     #[test]
     fn a_snapshot_is_the_contract_s_on_the_wire() {
         let instances = vec![Record::new(instance()), Record::new(contract::Instance::default())];
-        let services =
-            vec![ServiceState { service: "order".into(), known: true, instances, policy: Some(Record::new(policy())) }];
+        let services = vec![ServiceSnapshot {
+            service: "order".into(),
+            known: true,
+            instances,
+            policy: Some(Record::new(policy())),
+        }];
         let sent = BackendEvent::Snapshot { services, provisional: true };
         let instances = vec![instance(), contract::Instance::default()];
         let service =

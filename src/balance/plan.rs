@@ -92,10 +92,9 @@ impl Plan {
                 },
             };
             let version = versions.entry(name).or_insert_with(|| Version::new(share));
-            let locality =
-                if zone.is_none_or(|zone| *zone == traits.zone) { &mut version.own } else { &mut version.other };
-            locality.0.push(index);
-            locality.1 += weight;
+            let side = if zone.is_none_or(|zone| *zone == traits.zone) { &mut version.own } else { &mut version.other };
+            side.0.push(index);
+            side.1 += weight;
         }
         Self { targets: weighted_targets(versions, zones), panic_since, until }
     }
@@ -109,12 +108,12 @@ fn count_zones(candidates: &[&Candidate]) -> usize {
 }
 
 /// Endpoints and their capacity, the sum of their weights.
-type Locality = (Vec<usize>, f64);
+type WeightedEndpoints = (Vec<usize>, f64);
 
 struct Version {
     share: u32,
-    own: Locality,
-    other: Locality,
+    own: WeightedEndpoints,
+    other: WeightedEndpoints,
 }
 
 impl Version {

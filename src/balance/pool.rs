@@ -70,12 +70,12 @@ const CHANGES_AT_ONCE: usize = 64;
 
 /// An endpoint as a member of a pool, with the generation that names it there.
 #[derive(Debug)]
-pub(super) struct Member<C: Connection> {
+pub(super) struct PoolMember<C: Connection> {
     pub(super) generation: u64,
     pub(super) endpoint: Arc<Endpoint<C>>,
 }
 
-impl<C: Connection> Clone for Member<C> {
+impl<C: Connection> Clone for PoolMember<C> {
     fn clone(&self) -> Self {
         Self { generation: self.generation, endpoint: self.endpoint.clone() }
     }
@@ -91,7 +91,7 @@ struct State<C: Connection> {
     balance: Balance<Changes<C>, ()>,
     changes: Changes<C>,
     current: Arc<Draw>,
-    members: Vec<Member<C>>,
+    members: Vec<PoolMember<C>>,
     shares: Shares,
     rng: SmallRng,
     /// tower works on it. A draw that finds it so comes after a panic.
@@ -148,7 +148,7 @@ impl<C: Connection> Stream for Changes<C> {
 
 /// A member as tower's `Balance` sees it.
 struct Entry<C: Connection> {
-    member: Member<C>,
+    member: PoolMember<C>,
     current: Arc<Draw>,
     #[cfg(test)]
     alive: Arc<Mutex<std::collections::BTreeSet<u64>>>,
@@ -262,7 +262,7 @@ impl<C: Connection> Pool<C> {
     }
 
     /// Adds members, a few at a time. After each step `applied` is called, without the lock.
-    pub(super) fn insert(&self, members: &[Member<C>], mut applied: impl FnMut()) {
+    pub(super) fn insert(&self, members: &[PoolMember<C>], mut applied: impl FnMut()) {
         for members in members.chunks(CHANGES_AT_ONCE) {
             self.change(|state| {
                 let entries = members.iter().map(|member| state.entry(member));
@@ -331,7 +331,7 @@ impl<C: Connection> State<C> {
         }
     }
 
-    fn entry(&self, member: &Member<C>) -> Entry<C> {
+    fn entry(&self, member: &PoolMember<C>) -> Entry<C> {
         #[cfg(test)]
         self.alive.lock().insert(member.generation);
         Entry {

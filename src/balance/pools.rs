@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::{
     plan::WeightedTarget,
-    pool::{Chance, Member, Pool, Shares},
+    pool::{Chance, Pool, PoolMember, Shares},
 };
 use crate::endpoint::{Candidate, Connection, Endpoint, ServiceState};
 
@@ -133,7 +133,7 @@ impl<C: Connection> Pools<C> {
             let wanted = Placed { pool: managed.id, generation };
             if tracked.placed != Some(wanted) {
                 gone.extend(tracked.placed.replace(wanted));
-                new.push(Member { generation, endpoint: tracked.endpoint.clone() });
+                new.push(PoolMember { generation, endpoint: tracked.endpoint.clone() });
             }
         }
         managed.pool.insert(&new, applied);

@@ -9,7 +9,7 @@ use tonic::{Code, Status, body::Body};
 
 use super::{
     body::{request::RequestBody, response::ResponseBody},
-    classify::{Retry, Verdict},
+    classify::{Retryable, Verdict},
     error::CallError,
     metrics::AttemptCounts,
     service_config::{CallConfig, ServiceConfig},
@@ -145,7 +145,7 @@ pub(crate) type Answer = Response<ResponseBody>;
 
 /// What came of an attempt, or of several.
 #[derive(Debug)]
-pub(crate) struct Outcome {
+pub(crate) struct CallOutcome {
     pub(crate) result: Result<Answer, CallError>,
     /// Hedges that were made in it.
     pub(crate) hedges: u32,
@@ -153,7 +153,7 @@ pub(crate) struct Outcome {
     pub(crate) turned_away: bool,
 }
 
-impl Outcome {
+impl CallOutcome {
     /// The endpoint that it came from.
     pub(crate) fn endpoint(&self) -> Option<&Arc<Endpoint>> {
         match &self.result {
@@ -179,14 +179,14 @@ impl Outcome {
             Err(CallError::Endpoint(error)) => Verdict::of_failure(error.failure),
             // Of this attempt: the call goes on while another one is under way.
             Err(CallError::Withdrawn { .. } | CallError::NoOther) => {
-                Verdict::of_none(Code::Unavailable, Retry::Backoff)
+                Verdict::of_none(Code::Unavailable, Retryable::Backoff)
             }
             Err(CallError::NotReady(_) | CallError::QueueFull { .. } | CallError::Closed { .. }) => {
-                Verdict::of_none(Code::Unavailable, Retry::No)
+                Verdict::of_none(Code::Unavailable, Retryable::No)
             }
-            Err(CallError::InvalidService { .. }) => Verdict::of_none(Code::InvalidArgument, Retry::No),
-            Err(CallError::DeadlineExceeded { .. }) => Verdict::of_none(Code::DeadlineExceeded, Retry::No),
-            Err(CallError::Request(status)) => Verdict::of_none(status.code(), Retry::No),
+            Err(CallError::InvalidService { .. }) => Verdict::of_none(Code::InvalidArgument, Retryable::No),
+            Err(CallError::DeadlineExceeded { .. }) => Verdict::of_none(Code::DeadlineExceeded, Retryable::No),
+            Err(CallError::Request(status)) => Verdict::of_none(status.code(), Retryable::No),
         }
     }
 }
@@ -196,7 +196,7 @@ pub(crate) fn verdict(answer: &Answer) -> Verdict {
     Verdict::of_headers(answer.status(), answer.body().trailers_only().unwrap_or(answer.headers()))
 }
 
-impl From<Result<Answer, CallError>> for Outcome {
+impl From<Result<Answer, CallError>> for CallOutcome {
     fn from(result: Result<Answer, CallError>) -> Self {
         Self { result, hedges: 0, turned_away: false }
     }
@@ -206,5 +206,5 @@ impl From<Result<Answer, CallError>> for Outcome {
 /// need no box.
 pub(crate) trait Step: Send + Sync {
     /// Makes an attempt at the call.
-    fn call(&self, call: &Call, attempt: Attempt<'_>) -> impl Future<Output = Outcome> + Send;
+    fn call(&self, call: &Call, attempt: Attempt<'_>) -> impl Future<Output = CallOutcome> + Send;
 }

@@ -4,8 +4,8 @@
 //!   HTTP status, gRPC code, refusal, pushback │ failure ──> code for the caller, blame, retry, unprocessed, pause
 //! ```
 //!
-//! - **Retry**: worth it is what says that this server cannot, now: UNAVAILABLE (gRFC A6's example, and what a proxy's 502, 503,
-//!   504 and 429 mean), and an attempt that broke off. Everything else is an answer: another attempt would be told the same
+//! - **Retryable**: what says that this server cannot, now: UNAVAILABLE (gRFC A6's example, and what a proxy's 502, 503, 504 and
+//!   429 mean), and an attempt that broke off. Everything else is an answer: another attempt would be told the same
 //!   (INTERNAL, UNKNOWN, ABORTED: a step higher up knows better), or comes too late (DEADLINE_EXCEEDED). A server that says
 //!   RESOURCE_EXHAUSTED must say when to come again as well. Whether the method and the budget allow it is not decided here.
 //! - **Blame**: an answer that speaks of the server counts against it, one that speaks of the call does not.
@@ -44,7 +44,7 @@ pub(crate) struct Verdict {
     /// What it says against the endpoint.
     pub(crate) blame: Blame,
     /// Whether another attempt may do better.
-    pub(crate) retry: Retry,
+    pub(crate) retry: Retryable,
     /// Why it is certain that no server has begun with the call, if it is.
     pub(crate) unprocessed: Option<Unprocessed>,
     /// For how long the endpoint should get no calls.
@@ -53,7 +53,7 @@ pub(crate) struct Verdict {
 
 /// Whether another attempt may do better, if the method allows one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Retry {
+pub(crate) enum Retryable {
     /// It is the call's outcome.
     No,
     /// After a backoff.
@@ -146,23 +146,25 @@ impl Verdict {
     }
 
     /// Of a call that no endpoint had any part in.
-    pub(crate) fn of_none(code: Code, retry: Retry) -> Self {
+    pub(crate) fn of_none(code: Code, retry: Retryable) -> Self {
         Self { code: Some(code), blame: Blame::None, retry, unprocessed: None, pause: None }
     }
 
     /// Of a call without an answer, or of an answer that broke off.
     pub(crate) fn of_failure(failure: Failure) -> Self {
         let (blame, retry, unprocessed, pause) = match failure {
-            Failure::NeverSent => (Blame::Refused, Retry::Backoff, Some(Unprocessed::Misdirected), None),
-            Failure::NotProcessed => (Blame::Refused, Retry::Backoff, Some(Unprocessed::TurnedAway), Some(BUSY_PAUSE)),
-            Failure::ConnectionLost => (Blame::Failed, Retry::Backoff, None, None),
+            Failure::NeverSent => (Blame::Refused, Retryable::Backoff, Some(Unprocessed::Misdirected), None),
+            Failure::NotProcessed => {
+                (Blame::Refused, Retryable::Backoff, Some(Unprocessed::TurnedAway), Some(BUSY_PAUSE))
+            }
+            Failure::ConnectionLost => (Blame::Failed, Retryable::Backoff, None, None),
             // Asked to go easy: the server has no room, which is no failure.
-            Failure::Reset(Reason::ENHANCE_YOUR_CALM) => (Blame::Refused, Retry::No, None, None),
+            Failure::Reset(Reason::ENHANCE_YOUR_CALM) => (Blame::Refused, Retryable::No, None, None),
             // Asked to come by a safer way.
-            Failure::Reset(Reason::INADEQUATE_SECURITY) => (Blame::Failed, Retry::No, None, None),
-            Failure::Reset(_) => (Blame::Failed, Retry::Backoff, None, None),
+            Failure::Reset(Reason::INADEQUATE_SECURITY) => (Blame::Failed, Retryable::No, None, None),
+            Failure::Reset(_) => (Blame::Failed, Retryable::Backoff, None, None),
             // It may have done all of its work.
-            Failure::NoStatus => (Blame::Failed, Retry::No, None, None),
+            Failure::NoStatus => (Blame::Failed, Retryable::No, None, None),
         };
         Self { code: Some(code_of_failure(failure)), blame, retry, unprocessed, pause }
     }
@@ -184,9 +186,9 @@ impl Verdict {
             None => blame(said.http, said.code),
         };
         let retry = match (said.code, said.pushback) {
-            (Some(Code::Unavailable), None) => Retry::Backoff,
-            (Some(Code::Unavailable | Code::ResourceExhausted), Some(Pushback::After(wait))) => Retry::After(wait),
-            _ => Retry::No,
+            (Some(Code::Unavailable), None) => Retryable::Backoff,
+            (Some(Code::Unavailable | Code::ResourceExhausted), Some(Pushback::After(wait))) => Retryable::After(wait),
+            _ => Retryable::No,
         };
         Self { code: said.code, blame, retry, unprocessed, pause }
     }
@@ -260,14 +262,14 @@ mod tests {
         headers
     }
 
-    fn told(code: Code, pushback: Option<&str>) -> Retry {
+    fn told(code: Code, pushback: Option<&str>) -> Retryable {
         Verdict::of_headers(StatusCode::OK, &headers(Some(code), None, pushback)).retry
     }
 
     #[test]
     fn only_unavailable_is_worth_another_attempt() {
         for code in (0..17).map(Code::from_i32) {
-            let expected = if code == Code::Unavailable { Retry::Backoff } else { Retry::No };
+            let expected = if code == Code::Unavailable { Retryable::Backoff } else { Retryable::No };
             assert_eq!(told(code, None), expected, "{code:?}");
         }
         let begun = |content_type| {
@@ -277,26 +279,26 @@ mod tests {
         };
         for grpc in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8", "Application/GRPC"]
         {
-            assert_eq!(begun(grpc), (None, Retry::No, Blame::None), "a message is on its way");
+            assert_eq!(begun(grpc), (None, Retryable::No, Blame::None), "a message is on its way");
         }
         for other in ["text/html", "application/grpcfoo", "application/grpc-web", ""] {
-            assert_eq!(begun(other), (Some(Code::Unknown), Retry::No, Blame::Failed), "{other}");
+            assert_eq!(begun(other), (Some(Code::Unknown), Retryable::No, Blame::Failed), "{other}");
         }
     }
 
     #[test]
     fn an_http_error_has_the_mapped_code_for_caller_retry_and_endpoint() {
         for (status, code, retry, blame) in [
-            (400, Code::Internal, Retry::No, Blame::Failed),
-            (401, Code::Unauthenticated, Retry::No, Blame::None),
-            (403, Code::PermissionDenied, Retry::No, Blame::None),
-            (404, Code::Unimplemented, Retry::No, Blame::Failed),
-            (429, Code::Unavailable, Retry::Backoff, Blame::Failed),
-            (431, Code::Internal, Retry::No, Blame::None),
-            (500, Code::Unknown, Retry::No, Blame::Failed),
-            (502, Code::Unavailable, Retry::Backoff, Blame::Failed),
-            (503, Code::Unavailable, Retry::Backoff, Blame::Failed),
-            (504, Code::Unavailable, Retry::Backoff, Blame::Failed),
+            (400, Code::Internal, Retryable::No, Blame::Failed),
+            (401, Code::Unauthenticated, Retryable::No, Blame::None),
+            (403, Code::PermissionDenied, Retryable::No, Blame::None),
+            (404, Code::Unimplemented, Retryable::No, Blame::Failed),
+            (429, Code::Unavailable, Retryable::Backoff, Blame::Failed),
+            (431, Code::Internal, Retryable::No, Blame::None),
+            (500, Code::Unknown, Retryable::No, Blame::Failed),
+            (502, Code::Unavailable, Retryable::Backoff, Blame::Failed),
+            (503, Code::Unavailable, Retryable::Backoff, Blame::Failed),
+            (504, Code::Unavailable, Retryable::Backoff, Blame::Failed),
         ] {
             let http = StatusCode::from_u16(status).expect("a status");
             let verdict = Verdict::of_headers(http, &HeaderMap::new());
@@ -306,16 +308,16 @@ mod tests {
 
     #[test]
     fn a_server_says_when_the_call_may_come_again_or_that_it_may_not() {
-        let after = |ms| Retry::After(Duration::from_millis(ms));
+        let after = |ms| Retryable::After(Duration::from_millis(ms));
         for code in [Code::Unavailable, Code::ResourceExhausted] {
             for (pushback, expected) in [("0", after(0)), ("40", after(40)), ("60000", after(60_000))] {
                 assert_eq!(told(code, Some(pushback)), expected, "{code:?} {pushback}");
             }
             for refused in ["-1", "+1", "", "soon", "1.5", " 1", "60001", "99999999999999999999999"] {
-                assert_eq!(told(code, Some(refused)), Retry::No, "{code:?} {refused:?}");
+                assert_eq!(told(code, Some(refused)), Retryable::No, "{code:?} {refused:?}");
             }
         }
-        assert_eq!(told(Code::Internal, Some("40")), Retry::No);
+        assert_eq!(told(Code::Internal, Some("40")), Retryable::No);
     }
 
     #[test]
@@ -323,10 +325,10 @@ mod tests {
         for failure in
             [Failure::NeverSent, Failure::NotProcessed, Failure::ConnectionLost, Failure::Reset(Reason::CANCEL)]
         {
-            assert_eq!(Verdict::of_failure(failure).retry, Retry::Backoff, "{failure}");
+            assert_eq!(Verdict::of_failure(failure).retry, Retryable::Backoff, "{failure}");
         }
         for reason in [Reason::ENHANCE_YOUR_CALM, Reason::INADEQUATE_SECURITY] {
-            assert_eq!(Verdict::of_failure(Failure::Reset(reason)).retry, Retry::No, "{reason}");
+            assert_eq!(Verdict::of_failure(Failure::Reset(reason)).retry, Retryable::No, "{reason}");
         }
     }
 
@@ -385,11 +387,11 @@ mod tests {
                     prop_assert_eq!(verdict.blame, Blame::Refused, "it did not fail, others are to be preferred");
                 }
                 prop_assert!(verdict.pause.is_none() || verdict.unprocessed.is_some(), "only a refusal pauses");
-                if let Retry::After(wait) = verdict.retry {
+                if let Retryable::After(wait) = verdict.retry {
                     prop_assert!(wait <= LONGEST_PUSHBACK);
                 }
                 if verdict.code == Some(Code::Ok) && verdict.unprocessed.is_none() && answer.0.is_success() {
-                    prop_assert_eq!((verdict.blame, verdict.retry), (Blame::None, Retry::No));
+                    prop_assert_eq!((verdict.blame, verdict.retry), (Blame::None, Retryable::No));
                 }
             }
             prop_assert!(Verdict::of_failure(failure).code.is_some_and(|code| code != Code::Ok));

@@ -53,7 +53,7 @@ impl Services {
 
     /// Adds health, as `reporter` is told of it, and reflection in the version that clients ask for first and in the one that
     /// older ones know. `descriptors` are those of all services, these included.
-    pub(super) fn add_infrastructure(
+    pub(super) fn add_health_and_reflection(
         &mut self,
         descriptors: &[&'static [u8]],
         reporter: HealthReporter,

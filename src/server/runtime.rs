@@ -57,7 +57,7 @@ where
     let own = services.names();
     let reporter = HealthReporter::new();
     let mut health = Health::new(reporter.clone(), own.iter().cloned(), conditions, &config);
-    services.add_infrastructure(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
+    services.add_health_and_reflection(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
     let methods = Methods::read(&descriptors, &services.names()).map_err(|error| unreadable(error.into()))?;
     for service in methods.undeclared(&own) {
         tracing::warn!(

@@ -15,7 +15,7 @@ use std::{
 use futures_util::future::{join_all, try_join_all};
 use meshwork_harness::{
     process::{self, Process},
-    report::{Failures, Figures, Outcome, quantile_ms},
+    report::{Failures, Figures, RunOutcome, quantile_ms},
 };
 use tokio::{task::spawn_blocking, time::Instant};
 use uuid::Uuid;
@@ -69,7 +69,7 @@ pub(crate) enum Error {
 }
 
 /// Replaces processes under load.
-pub(crate) async fn run(args: &Args) -> Result<Outcome, Error> {
+pub(crate) async fn run(args: &Args) -> Result<RunOutcome, Error> {
     let echo = Echo::start().await?;
     let traffic = Traffic::new(&echo);
     let time = Duration::from_secs(args.seconds);
@@ -97,7 +97,7 @@ pub(crate) async fn run(args: &Args) -> Result<Outcome, Error> {
     figures.add("p99_ms", quantile_ms(ended.iter().map(|ended| ended.took), 0.99));
     join_all(left.into_iter().flatten().map(stop)).await.into_iter().collect::<Result<Vec<()>, _>>()?;
     echo.stop().await;
-    Ok(Outcome { setup: SETUP, rounds: vec![figures.clone()], figures, failures })
+    Ok(RunOutcome { setup: SETUP, rounds: vec![figures.clone()], figures, failures })
 }
 
 /// Replaces the processes of one lane in turn; returns those that are left.

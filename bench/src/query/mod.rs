@@ -10,7 +10,7 @@ use std::{path::Path, time::Duration};
 
 use meshwork_cli::fleet::Replicas;
 use meshwork_harness::{
-    report::{Failures, Figures, Outcome, medians},
+    report::{Failures, Figures, RunOutcome, medians},
     shop_processes::{self, Config, Programs, ShopProcesses, Store},
 };
 use tokio::time::{Instant, sleep_until};
@@ -58,7 +58,7 @@ pub(crate) struct Args {
 }
 
 /// Measures the read side, with databases under `scratch`.
-pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
+pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
     let programs = Programs::build(env!("CARGO_PKG_NAME")).await.map_err(shop_processes::Error::from)?;
     let (mut rounds, mut failures) = (Vec::new(), Failures::default());
     for round in 1..=args.rounds {
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
         }
         rounds.push(figures(&stages));
     }
-    Ok(Outcome { setup: SETUP, figures: medians(&rounds), rounds, failures })
+    Ok(RunOutcome { setup: SETUP, figures: medians(&rounds), rounds, failures })
 }
 
 /// What was found at one number of instances.

@@ -12,7 +12,7 @@ use std::{path::Path, time::Duration};
 use meshwork_cli::fleet::Replicas;
 use meshwork_fixture::ServerError;
 use meshwork_harness::{
-    report::{Failures, Figures, Outcome, medians, worst},
+    report::{Failures, Figures, RunOutcome, medians, worst},
     shop_processes::{self, Config, Instance, Programs, ShopProcesses, Store},
 };
 use tokio::time::{Instant, sleep};
@@ -53,7 +53,7 @@ pub(crate) struct Args {
 }
 
 /// Measures the recovery, with databases under `scratch`.
-pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
+pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
     let programs = Programs::build(env!("CARGO_PKG_NAME")).await.map_err(shop_processes::Error::from)?;
     let (mut rounds, mut failures) = (Vec::new(), Failures::default());
     for round in 1..=args.rounds {
@@ -93,7 +93,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
     }
     let mut figures = medians(&rounds);
     figures.set("lost", worst(&rounds, "lost"));
-    Ok(Outcome { setup: SETUP, figures, rounds, failures })
+    Ok(RunOutcome { setup: SETUP, figures, rounds, failures })
 }
 
 /// A shop with its buyers, of which a customer process will be killed.

@@ -22,7 +22,7 @@ use meshwork::contract::meshwork::registry::v1::Instance;
 use meshwork_caller::{Load, Slice};
 use meshwork_harness::{
     process,
-    report::{Failures, Figures, Outcome},
+    report::{Failures, Figures, RunOutcome},
 };
 
 pub(crate) use args::Args;
@@ -50,7 +50,7 @@ const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; each client 
     between a plain tonic channel and the same three endpoints.";
 
 /// Measures, with the proxies' configurations under `scratch`.
-pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
+pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
     let callers = Callers::find(args).await?;
     let echo = Echo::start().await?;
     let few = echo.spawn(&["--endpoints", &ENDPOINTS.to_string()])?;
@@ -78,7 +78,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
     let Found { figures, failures, rounds } = bench.found;
     drop(few);
     echo.stop().await;
-    Ok(Outcome { setup: SETUP, rounds, figures, failures })
+    Ok(RunOutcome { setup: SETUP, rounds, figures, failures })
 }
 
 struct Bench<'a> {

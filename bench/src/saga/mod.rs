@@ -21,7 +21,7 @@ use std::{
 
 use meshwork_cli::fleet::{Databases, Replicas, Views};
 use meshwork_fixture::Server;
-use meshwork_harness::report::{Failures, Figures, Outcome, medians};
+use meshwork_harness::report::{Failures, Figures, RunOutcome, medians};
 
 use crate::{
     load::{Closed, Open},
@@ -90,7 +90,7 @@ impl Args {
 }
 
 /// Measures the saga, with databases under `scratch`.
-pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
+pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
     let meshwork = startup::binary().await?;
     let folder = scratch.join("postgres");
     std::fs::create_dir(&folder).map_err(Error::Folder)?;
@@ -109,7 +109,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<Outcome, Error> {
         failures.merge(round.failures);
         rounds.push(round.figures);
     }
-    Ok(Outcome { setup: SETUP, figures: medians(&rounds), rounds, failures })
+    Ok(RunOutcome { setup: SETUP, figures: medians(&rounds), rounds, failures })
 }
 
 /// One round, and what it has found.

@@ -14,7 +14,7 @@ use futures_util::future::try_join_all;
 use meshwork::contract::meshwork::registry::v1::Instance;
 use meshwork_harness::{
     process::Process,
-    report::{Failures, Figures, Outcome, quantile_ms},
+    report::{Failures, Figures, RunOutcome, quantile_ms},
 };
 use rustix::process::Signal;
 use tokio::time::sleep;
@@ -96,7 +96,7 @@ const RUNS: [(&str, Strategy, Fault); 10] = [
 ];
 
 /// Makes the experiment.
-pub(crate) async fn run(args: &Args) -> Result<Outcome, Error> {
+pub(crate) async fn run(args: &Args) -> Result<RunOutcome, Error> {
     let service = Service::start().await?;
     let time = Duration::from_secs(args.seconds);
     let (mut figures, mut failures, mut curves) = (Figures::default(), Failures::default(), Vec::new());
@@ -121,7 +121,7 @@ pub(crate) async fn run(args: &Args) -> Result<Outcome, Error> {
         written.map_err(|source| Error::Plot { path: args.plot.clone(), source })?;
     }
     service.echo.stop().await;
-    Ok(Outcome { setup: SETUP, rounds: vec![figures.clone()], figures, failures })
+    Ok(RunOutcome { setup: SETUP, rounds: vec![figures.clone()], figures, failures })
 }
 
 /// Failures of a run by their kind: they are what the experiment is about, so they do not void it.

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use super::{
     clients::{Clients, request, retry},
-    story::Outcome,
+    story::Played,
 };
 use crate::{
     audit::{CreditLine, Promise, Remembered, audit},
@@ -32,7 +32,7 @@ const SETTLE_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Every customer of the story with its orders, once no promise is broken any more, or else as it is when time is up.
-pub(super) async fn gather_settled(clients: &Clients, outcome: &Outcome) -> Result<Vec<CreditLine>, Error> {
+pub(super) async fn gather_settled(clients: &Clients, outcome: &Played) -> Result<Vec<CreditLine>, Error> {
     let end = Instant::now() + SETTLE_LIMIT;
     loop {
         let mut credit_lines = Vec::new();

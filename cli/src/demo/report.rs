@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use meshwork_shop::contract::shop::order::v1::OrderState;
 use serde::Serialize;
 
-use super::story::Outcome;
+use super::story::Played;
 use crate::{
     audit::{CreditLine, audit},
     fleet,
@@ -35,7 +35,7 @@ pub(super) struct Report {
 
 impl Report {
     /// Checks what the mesh remembers against what it has promised.
-    pub(super) fn new(outcome: &Outcome, credit_lines: &[CreditLine], killed: Option<fleet::Instance>) -> Self {
+    pub(super) fn new(outcome: &Played, credit_lines: &[CreditLine], killed: Option<fleet::Instance>) -> Self {
         let count =
             |state| credit_lines.iter().flat_map(|line| &line.orders).filter(|order| order.state == state).count();
         let milliseconds = |quantile| outcome.latency_us.value_at_quantile(quantile) as f64 / 1000.0;

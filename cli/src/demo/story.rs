@@ -45,7 +45,7 @@ pub(super) struct Story {
 }
 
 /// How it went.
-pub(super) struct Outcome {
+pub(super) struct Played {
     /// The ids of the customers.
     pub(super) customers: Vec<String>,
     /// The orders that were acknowledged.
@@ -82,7 +82,7 @@ impl Story {
     }
 
     /// Places every order and sees how it ends.
-    pub(super) async fn play(self) -> Result<Outcome, Error> {
+    pub(super) async fn play(self) -> Result<Played, Error> {
         let bar = progress_bar(self.orders.len());
         let begin = Instant::now();
         let ends: Vec<End> = stream::iter(self.orders.clone())
@@ -99,7 +99,7 @@ impl Story {
             latency_us.saturating_record(u64::try_from(latency.as_micros()).unwrap_or(LONGEST_US));
         }
         let promises = ends.into_iter().map(|end| end.promise).collect();
-        Ok(Outcome { customers: self.customers, promises, latency_us, elapsed })
+        Ok(Played { customers: self.customers, promises, latency_us, elapsed })
     }
 
     async fn follow_through(&self, order: PlannedOrder) -> Result<End, Error> {

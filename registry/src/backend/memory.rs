@@ -110,7 +110,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::table::Attempt;
+    use crate::table::RegistrationAttempt;
 
     #[tokio::test]
     async fn an_instance_that_joins_wakes_the_watchers_of_its_service_and_no_others() {
@@ -122,7 +122,7 @@ mod tests {
         let registration = Registration {
             instance,
             lease_ttl: Duration::from_secs(10),
-            attempt: Attempt::default(),
+            attempt: RegistrationAttempt::default(),
             nonce: Uuid::new_v4(),
         };
         memory.register(registration).await.expect("there is room");

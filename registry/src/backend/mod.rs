@@ -20,7 +20,7 @@ use crate::{
     policies::PolicyError,
     table::{
         Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume,
-        ServiceState,
+        ServiceSnapshot,
     },
 };
 
@@ -89,7 +89,7 @@ pub enum Event {
     /// The whole state.
     Snapshot {
         /// The watched services.
-        services: Vec<ServiceState>,
+        services: Vec<ServiceSnapshot>,
         /// Whether instances may still be coming back.
         provisional: bool,
     },

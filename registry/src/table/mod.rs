@@ -37,10 +37,10 @@ use meshwork::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance},
     discovery::stores::shared_store,
 };
-pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceState, StatusNotSet, Touched};
+pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceSnapshot, StatusNotSet, Touched};
 use policy::PolicyIndex;
 pub use record::Record;
-pub use registration::{Attempt, InstanceKey, Registration};
+pub use registration::{InstanceKey, Registration, RegistrationAttempt};
 use service::{Lease, ServiceIndex};
 pub use stores::StoreConflict;
 use stores::{Adopted, Refused};
@@ -214,7 +214,7 @@ impl Table {
     }
 
     /// Whether an instance that was refused may be looked at anew: not as long as those with the right store may yet come back.
-    fn check_refused(&mut self, instance: &Instance, attempt: &Attempt) -> Result<(), StoreConflict> {
+    fn check_refused(&mut self, instance: &Instance, attempt: &RegistrationAttempt) -> Result<(), StoreConflict> {
         if attempt.refused && self.provisional() && shared_store(instance).is_some() && !self.adopted.is_of(instance) {
             return Err(self.refused.note(self.clock.now(), instance, stores::not_known_yet(instance)));
         }
@@ -291,8 +291,8 @@ impl Table {
     }
 
     /// The whole state of the watched services.
-    pub fn snapshot(&self, interest: &Interest) -> Vec<ServiceState> {
-        let state = |name: &Arc<str>, service: Option<&ServiceIndex>| ServiceState {
+    pub fn snapshot(&self, interest: &Interest) -> Vec<ServiceSnapshot> {
+        let state = |name: &Arc<str>, service: Option<&ServiceIndex>| ServiceSnapshot {
             service: name.clone(),
             known: service.is_some(),
             instances: service.map(|service| service.records_after(None).collect()).unwrap_or_default(),

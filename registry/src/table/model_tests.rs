@@ -115,7 +115,7 @@ impl Watcher {
         assert!(again.is_empty(), "no change is repeated");
     }
 
-    fn replace(&mut self, states: &[ServiceState], provisional: bool) {
+    fn replace(&mut self, states: &[ServiceSnapshot], provisional: bool) {
         if !provisional {
             self.view.clear();
         }
@@ -229,7 +229,7 @@ impl World {
         };
         let nonce = uuid::Uuid::from_u128(self.serial);
         let registration =
-            Registration { instance: instance.clone(), lease_ttl: ttl, attempt: Attempt::default(), nonce };
+            Registration { instance: instance.clone(), lease_ttl: ttl, attempt: RegistrationAttempt::default(), nonce };
         let lease = self.table.register(self.now, registration).expect("there is room").lease_id;
         self.given.push(lease.clone());
         self.model.known.insert(service);

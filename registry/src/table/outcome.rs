@@ -66,7 +66,7 @@ pub enum StatusNotSet {
 
 /// One watched service, whole.
 #[derive(Clone, Debug)]
-pub struct ServiceState {
+pub struct ServiceSnapshot {
     /// Its name.
     pub service: Arc<str>,
     /// Whether anybody ever registered it.

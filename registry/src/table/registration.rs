@@ -10,7 +10,7 @@ pub type InstanceKey = (Arc<str>, Arc<str>);
 
 /// A process's call for a lease.
 #[derive(Clone, Debug, Default)]
-pub struct Attempt {
+pub struct RegistrationAttempt {
     /// The process. Empty: not said.
     pub holder: String,
     /// Counts its calls.
@@ -19,9 +19,9 @@ pub struct Attempt {
     pub refused: bool,
 }
 
-impl Attempt {
+impl RegistrationAttempt {
     /// Whether the same process has been answered as late as this, or later.
-    pub(super) fn is_late(&self, answered: &Attempt) -> bool {
+    pub(super) fn is_late(&self, answered: &RegistrationAttempt) -> bool {
         !self.holder.is_empty() && self.holder == answered.holder && self.number <= answered.number
     }
 }
@@ -34,7 +34,7 @@ pub struct Registration {
     /// How long it stays without a renewal.
     pub lease_ttl: Duration,
     /// Which of its calls this is.
-    pub attempt: Attempt,
+    pub attempt: RegistrationAttempt,
     /// Makes its lease id unlike any other.
     pub nonce: Uuid,
 }

@@ -12,7 +12,7 @@ use meshwork::{
     discovery::stores::{Store, are_other, shared_store, some_differ},
 };
 
-use super::{Attempt, Delta, Granted, LeaseId, Record};
+use super::{Delta, Granted, LeaseId, Record, RegistrationAttempt};
 use crate::limits::MAX_TOMBSTONES;
 
 /// A lease as the table keeps it.
@@ -22,7 +22,7 @@ pub(super) struct Lease {
     pub(super) ttl: Duration,
     pub(super) deadline: Duration,
     /// The call that it was given for.
-    pub(super) attempt: Attempt,
+    pub(super) attempt: RegistrationAttempt,
     /// When its instance last changed.
     pub(super) revision: u64,
     pub(super) record: Record,

@@ -18,7 +18,7 @@ fn registration(service: &str, id: &str) -> Registration {
     Registration {
         instance: instance(service, id),
         lease_ttl: TTL,
-        attempt: Attempt::default(),
+        attempt: RegistrationAttempt::default(),
         nonce: uuid::Uuid::new_v4(),
     }
 }
@@ -110,7 +110,7 @@ fn a_second_registration_fences_the_first() {
 fn a_registration_that_arrives_late_does_not_fence_a_later_one_of_the_same_process() {
     let mut running = Running::new(Duration::ZERO);
     let mut attempt = |number, status: InstanceStatus| {
-        let attempt = Attempt { holder: "process".into(), number, ..Attempt::default() };
+        let attempt = RegistrationAttempt { holder: "process".into(), number, ..RegistrationAttempt::default() };
         let mut registration = Registration { attempt, ..registration("order", "a") };
         registration.instance.set_status(status);
         running.table.register(Duration::ZERO, registration).expect("there is room")

@@ -8,7 +8,7 @@ use tower::util::rng::Rng;
 
 use super::*;
 use crate::{
-    balance::pool::{Chance, Member, Pool},
+    balance::pool::{Chance, Pool, PoolMember},
     endpoint::ServiceState,
     policy::SplitPolicy,
 };
@@ -201,7 +201,7 @@ fn drawn(chance: impl Rng + Send + Sync + 'static) -> Vec<&'static str> {
         let peer = Peer::new("host:1", Some(name)).expect("a peer");
         let endpoint = Arc::new(Endpoint::new(id, peer, Traits::default(), service.clone()));
         endpoint.connected(link(name));
-        Member { generation: endpoint.look(Instant::now()).generation, endpoint }
+        PoolMember { generation: endpoint.look(Instant::now()).generation, endpoint }
     };
     let members: Vec<_> = (0..).zip(["a", "b", "c", "d"]).map(member).collect();
     pool.insert(&members, || {});
@@ -254,7 +254,7 @@ async fn a_pool_through_which_a_panic_has_unwound_is_not_used_again() {
             service.clone(),
         ));
         endpoint.connected(link(name));
-        Member { generation: endpoint.look(Instant::now()).generation, endpoint }
+        PoolMember { generation: endpoint.look(Instant::now()).generation, endpoint }
     };
     let members: Vec<_> = (0..).zip(["a", "b", "c"]).map(member).collect();
     pool.insert(&members, || {});

@@ -5,7 +5,7 @@
 //! use to a caller, so that waiting for the first frame delays nothing; a stream's headers go to its caller at once, because
 //! its first message may be hours away.
 
-use crate::channel::call::{Attempt, Call, Outcome, Step};
+use crate::channel::call::{Attempt, Call, CallOutcome, Step};
 
 /// Reads the first frame of unary answers ahead, as part of the attempt: an answer that breaks off before is a failed attempt.
 pub(crate) struct Commit<S> {
@@ -19,18 +19,18 @@ impl<S> Commit<S> {
 }
 
 impl<S: Step> Step for Commit<S> {
-    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> Outcome {
-        let Outcome { result, hedges, turned_away } = self.inner.call(call, attempt).await;
+    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> CallOutcome {
+        let CallOutcome { result, hedges, turned_away } = self.inner.call(call, attempt).await;
         let mut answer = match result {
             Ok(answer) => answer,
-            Err(error) => return Outcome { result: Err(error), hedges, turned_away },
+            Err(error) => return CallOutcome { result: Err(error), hedges, turned_away },
         };
         if call.config.is_unary()
             && let Err(error) = answer.body_mut().read_ahead().await
         {
-            return Outcome { result: Err(error), hedges, turned_away };
+            return CallOutcome { result: Err(error), hedges, turned_away };
         }
         answer.body_mut().commit(call.deadline);
-        Outcome { result: Ok(answer), hedges, turned_away }
+        CallOutcome { result: Ok(answer), hedges, turned_away }
     }
 }

@@ -15,7 +15,7 @@ use crate::{
     balance::{NoPick, Picked, Picker},
     channel::{
         body::{request::AttemptBody, response::ResponseBody},
-        call::{Answer, Attempt, AttemptKind, Call, Outcome, Step},
+        call::{Answer, Attempt, AttemptKind, Call, CallOutcome, Step},
         classify::{Failure, Verdict, is_grpc},
         error::{CallError, EndpointError, NotReady},
         metrics,
@@ -160,7 +160,7 @@ impl Dispatch {
 }
 
 impl Step for Dispatch {
-    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> Outcome {
+    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> CallOutcome {
         self.attempt(call, attempt).await.into()
     }
 }

@@ -22,8 +22,8 @@ use futures_util::future::{Either, select};
 use tokio::time::{Instant, timeout};
 
 use crate::channel::{
-    call::{Attempt, AttemptKind, Call, Noted, Outcome, Step},
-    classify::Retry,
+    call::{Attempt, AttemptKind, Call, CallOutcome, Noted, Step},
+    classify::Retryable,
     error::CallError,
     layers::budget::Budget,
     service_config::{CallConfig, MethodConfig, ServiceConfig},
@@ -47,7 +47,7 @@ impl<S> Hedge<S> {
 }
 
 impl<S: Step> Step for Hedge<S> {
-    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> Outcome {
+    async fn call(&self, call: &Call, attempt: Attempt<'_>) -> CallOutcome {
         let Some((method, patience)) = hedged(&call.config, call) else { return self.inner.call(call, attempt).await };
         let (begun, noted) = (Instant::now(), Noted::default());
         let attempt = Attempt { noted: Some(&noted), ..attempt };
@@ -65,7 +65,12 @@ impl<S: Step> Step for Hedge<S> {
 }
 
 impl<S: Step> Hedge<S> {
-    async fn race(&self, call: &Call, attempt: Attempt<'_>, first: Pin<&mut impl Future<Output = Outcome>>) -> Outcome {
+    async fn race(
+        &self,
+        call: &Call,
+        attempt: Attempt<'_>,
+        first: Pin<&mut impl Future<Output = CallOutcome>>,
+    ) -> CallOutcome {
         // A call that waits for an endpoint would wait twice.
         let Some(asked) = attempt.noted.and_then(Noted::get) else { return first.await };
         // Asked for anew: endpoints that have come since the call began need not agree.
@@ -97,16 +102,16 @@ impl<S: Step> Hedge<S> {
             }
             Either::Left((outcome, _)) | Either::Right((outcome, _)) => outcome,
         };
-        Outcome { hedges: outcome.hedges + 1, ..outcome }
+        CallOutcome { hedges: outcome.hedges + 1, ..outcome }
     }
 }
 
 /// Whether it is an answer, or no further attempt could do better.
-fn is_final(outcome: &Outcome) -> bool {
-    outcome.verdict().retry == Retry::No
+fn is_final(outcome: &CallOutcome) -> bool {
+    outcome.verdict().retry == Retryable::No
 }
 
-fn was_not_sent(outcome: &Outcome) -> bool {
+fn was_not_sent(outcome: &CallOutcome) -> bool {
     matches!(outcome.result, Err(CallError::NoOther | CallError::Withdrawn { .. }))
 }
 

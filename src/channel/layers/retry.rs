@@ -19,8 +19,8 @@ use tokio::time::sleep;
 use crate::{
     backoff::Backoff,
     channel::{
-        call::{Attempt, AttemptKind, Call, Outcome, Step},
-        classify,
+        call::{Attempt, AttemptKind, Call, CallOutcome, Step},
+        classify::Retryable,
         layers::budget::Budget,
         service_config::ServiceConfig,
     },
@@ -39,11 +39,11 @@ impl<S> Retry<S> {
     }
 
     /// How long to wait for another attempt after `made` ones. `None`: there is none.
-    fn wait(&self, call: &Call, made: u32, outcome: &Outcome, backoff: &mut Backoff) -> Option<Duration> {
+    fn wait(&self, call: &Call, made: u32, outcome: &CallOutcome, backoff: &mut Backoff) -> Option<Duration> {
         let wait = match outcome.verdict().retry {
-            classify::Retry::No => return None,
-            classify::Retry::Backoff => backoff.next(rand::random()),
-            classify::Retry::After(wait) => {
+            Retryable::No => return None,
+            Retryable::Backoff => backoff.next(rand::random()),
+            Retryable::After(wait) => {
                 backoff.reset();
                 wait
             }
@@ -56,7 +56,7 @@ impl<S> Retry<S> {
 }
 
 impl<S: Step> Step for Retry<S> {
-    async fn call(&self, call: &Call, first: Attempt<'_>) -> Outcome {
+    async fn call(&self, call: &Call, first: Attempt<'_>) -> CallOutcome {
         let policy = &call.config.policy.retry;
         self.budget.earn(policy);
         let mut backoff = Backoff::new(policy.backoff_min, policy.backoff_max);

@@ -5,7 +5,7 @@
 //! never left or was misdirected. Any other retry needs an idempotent method and a budget, and is not made here (see `retry`).
 
 use crate::channel::{
-    call::{Attempt, AttemptKind, Call, Outcome, Step},
+    call::{Attempt, AttemptKind, Call, CallOutcome, Step},
     classify::Unprocessed,
 };
 
@@ -26,7 +26,7 @@ impl<S> Transparent<S> {
 }
 
 impl<S: Step> Step for Transparent<S> {
-    async fn call(&self, call: &Call, first: Attempt<'_>) -> Outcome {
+    async fn call(&self, call: &Call, first: Attempt<'_>) -> CallOutcome {
         let (mut transparent_retries, mut turned_away) = (0, first.turned_away);
         let mut refused = None;
         loop {
@@ -44,7 +44,7 @@ impl<S: Step> Step for Transparent<S> {
                 None => false,
             };
             if !again || !call.body.may_repeat() {
-                return Outcome { turned_away, ..outcome };
+                return CallOutcome { turned_away, ..outcome };
             }
             transparent_retries += 1;
             refused = outcome.endpoint().cloned();
