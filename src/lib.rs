@@ -51,6 +51,8 @@ mod balance;
 
 mod endpoint;
 
+mod request_body;
+
 pub mod address;
 
 pub mod service_name;

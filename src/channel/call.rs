@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status, body::Body};
 
 use super::{
-    body::{request::RequestBody, response::ResponseBody},
+    body::response::ResponseBody,
     classify::{Retryable, Verdict},
     error::CallError,
     metrics::AttemptCounts,
@@ -17,6 +17,7 @@ use super::{
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     endpoint::Endpoint,
+    request_body::RequestBody,
 };
 
 /// What a call says of its client, in the form of gRPC's protocol.

@@ -1,11 +1,5 @@
-//! Bodies: of a request that may be sent again, of an answer, and of an answer as its caller reads it.
-
-pub(crate) mod request;
+//! Bodies of an answer: as the channel reads it, and as its caller does.
 
 pub(crate) mod response;
 
 pub(crate) mod observed;
-
-pub(crate) mod upload;
-
-mod recording;

@@ -14,7 +14,6 @@ use http_body::{Body as HttpBody, Frame};
 use hyper::body::Incoming;
 use tonic::Status;
 
-use super::upload::Upload;
 use crate::{
     channel::{
         classify::{Failure, Verdict},
@@ -24,6 +23,7 @@ use crate::{
     deadline::Deadline,
     endpoint::{Blame, Endpoint, InFlight, connection::handle::ConnectionHandle},
     headers::drop_unreadable_details,
+    request_body::upload::Upload,
 };
 
 /// The body of an answer. Its end, its error or its drop ends the call.

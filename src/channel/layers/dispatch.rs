@@ -14,7 +14,7 @@ use super::timeout::{Expired, Timer};
 use crate::{
     balance::{NoPick, Picked, Picker},
     channel::{
-        body::{request::AttemptBody, response::ResponseBody},
+        body::response::ResponseBody,
         call::{Answer, Attempt, AttemptKind, Call, CallOutcome, Step},
         classify::{Failure, Verdict, is_grpc},
         error::{CallError, EndpointError, NotReady},
@@ -24,6 +24,7 @@ use crate::{
     deadline::{GRPC_TIMEOUT, format_timeout},
     endpoint::{Pick, peer::Peer},
     headers::{INSTANCE, drop_unreadable_details},
+    request_body::AttemptBody,
     service_name::{InvalidServiceName, check_service_name},
 };
 

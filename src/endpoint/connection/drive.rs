@@ -29,11 +29,11 @@ use super::{
     write_buffer::{Flusher, WriteBuffer},
 };
 use crate::{
-    channel::body::{
-        request::AttemptBody,
+    endpoint::peer::Peer,
+    request_body::{
+        AttemptBody,
         upload::{AttemptStream, JustBegun},
     },
-    endpoint::peer::Peer,
 };
 
 /// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.

@@ -10,8 +10,8 @@ use hyper::{
 
 use super::{Connection, DeferredDrop, stream_limit::StreamLimit};
 use crate::{
-    channel::body::{request::AttemptBody, upload::JustBegun},
     endpoint::peer::Peer,
+    request_body::{AttemptBody, upload::JustBegun},
 };
 
 /// A handle on an open connection. A cheap clone.

@@ -4,6 +4,10 @@
 //! (and its END_STREAM travels with the message, not in a frame of its own). A stream is recorded as it is sent, up to a
 //! bound; beyond that, or once a server has answered, it is no longer recorded and can no longer be repeated.
 
+mod recording;
+
+pub(crate) mod upload;
+
 use std::{
     pin::Pin,
     sync::Arc,
@@ -14,7 +18,7 @@ use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tonic::{Status, body::Body};
 
-use super::{
+use self::{
     recording::{Recording, poll_caller},
     upload::{AttemptStream, JustBegun, RequestStream, Upload},
 };
@@ -150,7 +154,7 @@ mod tests {
     use tokio::sync::mpsc;
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
-    use super::{super::recording::MAX_RECORDED, *};
+    use super::{recording::MAX_RECORDED, *};
 
     async fn read_ahead(body: Body) -> Result<RequestBody, Status> {
         let mut body = Some(body);
