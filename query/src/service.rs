@@ -153,11 +153,8 @@ impl Service {
     async fn page(&self, filter: OrderFilter, page: OrderPage) -> Result<(Vec<Order>, String), Status> {
         let rows = store::orders(&*self.database, filter, page.after, page.size + 1).await;
         let mut rows = rows.map_err(|error| store_status(DOMAIN, &error))?;
-        let more = rows.len() > page.size;
-        rows.truncate(page.size);
-        let token =
-            rows.last().filter(|_| more).map(|last| Page::token_after(&filter_key(filter), last.order_id.as_bytes()));
-        Ok((rows.iter().map(Order::from).collect(), token.unwrap_or_default()))
+        let token = Page::cut(&filter_key(filter), page.size, &mut rows, |row| row.order_id.as_bytes());
+        Ok((rows.iter().map(Order::from).collect(), token))
     }
 }
 

@@ -5,14 +5,13 @@ use meshwork::{
         GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest,
         policy_service_server::PolicyService,
     },
-    rpc::Violations,
+    rpc::{Page, Violations},
     service_name::check_service_name,
 };
 use tonic::{Request, Response, Status};
 
 use crate::{
     Registry, policies, request,
-    service::next_page_token,
     status::{DOMAIN, status},
 };
 
@@ -47,7 +46,8 @@ impl PolicyService for Registry {
         violations.into_result(DOMAIN)?;
         let (size, after) = page.expect("no violation was noted");
         let mut policies = self.backend().policies(after.as_deref(), size + 1).await.map_err(status)?;
-        let next_page_token = next_page_token(POLICIES, &mut policies, size, |policy| &policy.message().service);
+        let next_page_token =
+            Page::cut(POLICIES.as_bytes(), size, &mut policies, |policy| policy.message().service.as_bytes());
         let policies = policies.iter().map(|policy| policy.message().clone()).collect();
         Ok(Response::new(ListPoliciesResponse { policies, next_page_token }))
     }

@@ -145,7 +145,7 @@ impl RegistryService for Registry {
         violations.into_result(DOMAIN)?;
         let (size, after) = page.expect("no violation was noted");
         let mut services = self.backend.services(after.as_deref(), size + 1).await.map_err(status)?;
-        let next_page_token = next_page_token(SERVICES, &mut services, size, |(name, _)| name);
+        let next_page_token = Page::cut(SERVICES.as_bytes(), size, &mut services, |(name, _)| name.as_bytes());
         let services = services.into_iter().map(|(name, count)| Service {
             name: name.to_string(),
             instance_count: u32::try_from(count).expect("the number of instances is bounded"),
@@ -164,7 +164,8 @@ impl RegistryService for Registry {
         violations.into_result(DOMAIN)?;
         let (size, after) = page.expect("no violation was noted");
         let mut records = self.backend.instances(&service, after.as_deref(), size + 1).await.map_err(status)?;
-        let next_page_token = next_page_token(&service, &mut records, size, |record| &record.instance().instance_id);
+        let next_page_token =
+            Page::cut(service.as_bytes(), size, &mut records, |record| record.instance().instance_id.as_bytes());
         let instances = records.iter().map(|record| record.instance().clone()).collect();
         Ok(Response::new(ListInstancesResponse { instances, next_page_token }))
     }
@@ -244,14 +245,4 @@ fn until_drained<T: Send + 'static>(
         }
     })
     .boxed()
-}
-
-/// Cuts the entry that was asked for beyond the page, and says with the token that it is there.
-pub(crate) fn next_page_token<T>(filter: &str, entries: &mut Vec<T>, size: usize, key: impl Fn(&T) -> &str) -> String {
-    if entries.len() <= size {
-        return String::new();
-    }
-    entries.truncate(size);
-    let last = entries.last().expect("a page has at least one entry");
-    Page::token_after(filter.as_bytes(), key(last).as_bytes())
 }

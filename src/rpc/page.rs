@@ -45,6 +45,17 @@ impl Page {
         Some(Self { size, after: after? })
     }
 
+    /// Cuts the row that was asked for beyond a page of `size` rows, which tells that there is a next page. Returns the
+    /// `next_page_token`, which is empty after the last page.
+    pub fn cut<T>(filter: &[u8], size: usize, rows: &mut Vec<T>, key: impl Fn(&T) -> &[u8]) -> String {
+        let more = rows.len() > size;
+        rows.truncate(size);
+        match rows.last() {
+            Some(last) if more => Self::token_after(filter, key(last)),
+            Some(_) | None => String::new(),
+        }
+    }
+
     /// The `next_page_token` that leads to the rows after `last_key`.
     pub fn token_after(filter: &[u8], last_key: &[u8]) -> String {
         token::encode_token(&TokenBody { filter: hash(filter), last_key: last_key.to_vec() })
@@ -78,6 +89,18 @@ mod tests {
         for bad in ["!", "AAAA", &"A".repeat(5000)] {
             assert_eq!(decode(b"customer=1", bad), Err(InvalidToken), "{bad:.20}");
         }
+    }
+
+    #[test]
+    fn a_page_is_cut_to_its_size_and_its_token_leads_on_only_if_there_is_more() {
+        let cut = |size| {
+            let mut rows = vec!["a", "b", "c"];
+            let token = Page::cut(b"all", size, &mut rows, |row| row.as_bytes());
+            (rows, decode(b"all", &token))
+        };
+        assert_eq!(cut(2), (vec!["a", "b"], Ok(Some(b"b".to_vec()))));
+        assert_eq!(cut(3), (vec!["a", "b", "c"], Ok(None)));
+        assert_eq!(Page::cut(b"all", 1, &mut Vec::new(), |row: &String| row.as_bytes()), "");
     }
 
     #[test]

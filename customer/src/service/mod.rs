@@ -92,12 +92,7 @@ impl CustomerService for Rpcs {
         // One more than asked for tells whether there is a next page.
         let found = store::list(self.store.database(), after, size + 1).await;
         let mut found = found.map_err(|error| store_status(DOMAIN, &error))?;
-        let more = found.len() > size;
-        found.truncate(size);
-        let next_page_token = match found.last() {
-            Some((last, _)) if more => Page::token_after(LIST_FILTER, last.id.as_bytes()),
-            Some(_) | None => String::new(),
-        };
+        let next_page_token = Page::cut(LIST_FILTER, size, &mut found, |(customer, _)| customer.id.as_bytes());
         let customers = found.into_iter().map(|(customer, point)| self.message(customer, point)).collect();
         Ok(Response::new(ListCustomersResponse { customers, next_page_token }))
     }
