@@ -33,7 +33,10 @@
 //! # Beside this package
 //!
 //! - `meshwork-events`: what a service keeps: its store, its log of events, and the reading of others' logs;
-//! - `meshwork-process`: the `main` of a service: flags, logs, signals, spans, metrics.
+//! - `meshwork-process`: the `main` of a service: flags, logs, signals, spans, metrics;
+//! - `meshwork-testing`: a registry and a mesh in process, for the tests of a service.
+//!
+//! `meshwork new NAME` writes the package of a service that uses them.
 
 pub mod contract;
 

@@ -1,5 +1,6 @@
 //! The command line: what can be asked for, its defaults, and its help.
 
+mod new;
 mod policy;
 mod source;
 
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use meshwork_process::{HostPort, LogArgs, TelemetryArgs};
 use prost_types::Timestamp;
 
+pub use new::NewArgs;
 pub use policy::{
     PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
     SplitArgs,
@@ -26,6 +28,7 @@ Examples:
   meshwork split order v1=95 v2=5   a canary: version v2 gets 5 % of the calls, at once
   meshwork watch --json | jq .      what changes, as it changes
   meshwork reconcile order          after a restore of `order`: what its readers have to undo
+  meshwork new inventory            the package of a service of your own
 
 Exit codes:
   0    done; for up and watch: ended in order by SIGINT or SIGTERM
@@ -151,6 +154,7 @@ impl Cli {
             Command::Health(args) => (&args.log).into(),
             Command::Store(args) => (&args.command.log()).into(),
             Command::Reconcile(args) => (&args.source.log).into(),
+            Command::New(args) => (&args.log).into(),
         }
     }
 }
@@ -179,6 +183,8 @@ pub enum Command {
     Store(StoreArgs),
     /// After a restore: undo what its readers did with events that the service has lost
     Reconcile(ReconcileArgs),
+    /// Write the package of a new service, with a client and tests, which is built and run as it is
+    New(NewArgs),
 }
 
 /// `meshwork up`.

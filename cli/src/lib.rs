@@ -17,6 +17,7 @@ pub mod direct;
 mod directory;
 mod health;
 mod instances;
+mod new;
 mod policy;
 mod reconcile;
 mod stats;
@@ -51,6 +52,7 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
         Command::Health(args) => health::run(args).await,
         Command::Store(args) => store::run(args.command).await,
         Command::Reconcile(args) => reconcile::run(args).await,
+        Command::New(args) => new::run(&args),
     };
     match result {
         // Whoever reads has had enough, as in `meshwork watch | head`.

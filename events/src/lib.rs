@@ -7,6 +7,16 @@
 //! - [`consumer`]: other services' events, folded into this store, each with its effects once;
 //! - [`EventStore`]: the three of one service, opened once and shared by all its instances in a process;
 //! - [`write_status`], [`store_status`]: what callers see of a store that failed.
+//!
+//! # How SQLite is compiled
+//!
+//! Flags for SQLite's C do not travel with a dependency. A package of your own with the feature `sqlite` works without them,
+//! and commits faster with these lines in its `.cargo/config.toml`, which Meshwork's own build has:
+//!
+//! ```toml
+//! [env]
+//! LIBSQLITE3_FLAGS = "-DHAVE_FDATASYNC=1 -DSQLITE_DEFAULT_MEMSTATUS=0 -USQLITE_ENABLE_MEMORY_MANAGEMENT"
+//! ```
 
 #[cfg(not(any(feature = "sqlite", feature = "postgres")))]
 compile_error!("an engine is needed: the feature `sqlite`, or `postgres`, or both");

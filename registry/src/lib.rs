@@ -4,6 +4,7 @@
 //! Modules are listed in the order in which a request passes through them: [`RegistryServer`] takes it from the network,
 //! `request` checks it, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
 
+#[cfg(feature = "program")]
 mod args;
 mod json;
 mod mount;
@@ -35,6 +36,7 @@ use meshwork::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+#[cfg(feature = "program")]
 pub use args::Args;
 pub use json::ProtobufJson;
 pub use mount::RegistryServer;

@@ -1,39 +1,40 @@
-//! A client of your own in the mesh: finds every greeter through the registry, and balances its calls over them. One call at a
-//! time, as here, stays with the instance that was measured as the fastest, for some seconds; calls at the same time are spread.
-//!
-//! ```text
-//! cargo run --manifest-path examples/greeter/Cargo.toml --bin greeter-client -- Ada Grace
-//! ```
+//! Calls the service through the mesh, once for each name, and prints which instance has answered:
+//! `cargo run --bin greeter-client -- Ada Grace`
 
-use std::time::Duration;
+use std::{env, error::Error, process::ExitCode, time::Duration};
 
 use meshwork::{Mesh, headers};
 use tonic::Request;
 
-/// Made from `greeter.proto` by build.rs, as your own build script would.
-#[allow(unreachable_pub)]
-mod contract {
-    tonic::include_proto!("greeter.v1");
-}
-use contract::{GreetRequest, greeter_service_client::GreeterServiceClient};
+use greeter::{
+    SERVICE,
+    contract::{GreetRequest, greeter_service_client::GreeterServiceClient},
+};
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mesh = Mesh::connect("http://127.0.0.1:7600")?;
-    let mut greeter = GreeterServiceClient::new(mesh.channel("greeter"));
-    for name in std::env::args().skip(1) {
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let registry = env::var("MESHWORK_REGISTRY");
+    let mesh = Mesh::connect(registry.unwrap_or_else(|_| "http://127.0.0.1:7600".to_owned()))?;
+    let mut client = GreeterServiceClient::new(mesh.channel(SERVICE));
+    let mut code = ExitCode::SUCCESS;
+    for name in env::args().skip(1) {
         let mut request = Request::new(GreetRequest { name });
+        // The deadline of the whole call, retries included.
         request.set_timeout(Duration::from_secs(5));
-        let response = match greeter.greet(request).await {
-            Ok(response) => response,
-            Err(status) => {
-                eprintln!("{:?}: {}", status.code(), status.message());
-                continue;
+        match client.greet(request).await {
+            Ok(response) => {
+                let instance = response.metadata().get(headers::INSTANCE.as_str());
+                let instance = instance
+                    .and_then(|id| id.to_str().ok())
+                    .unwrap_or("unknown");
+                println!("{} (from {instance})", response.get_ref().greeting);
             }
-        };
-        let instance = response.metadata().get(headers::INSTANCE.as_str()).and_then(|id| id.to_str().ok());
-        println!("{} (from {})", response.get_ref().greeting, instance.unwrap_or("somebody"));
+            Err(status) => {
+                eprintln!("error: {}: {}", status.code(), status.message());
+                code = ExitCode::FAILURE;
+            }
+        }
     }
     mesh.close().await;
-    Ok(())
+    Ok(code)
 }

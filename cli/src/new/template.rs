@@ -1,0 +1,111 @@
+//! The files of a new package. They are in `cli/templates/service`, with these words to be replaced:
+//!
+//! | word | for `order-history` |
+//! |---|---|
+//! | `{{name}}` | `order-history` |
+//! | `{{snake}}` | `order_history` |
+//! | `{{Service}}` | `OrderHistoryService` |
+//! | `{{module}}` | `order_history_service` |
+//! | `{{meshwork}}` | the folder with Meshwork's sources |
+
+use super::name::PackageName;
+
+const MANIFEST: &str = include_str!("../../templates/service/Cargo.toml");
+
+/// Each file: where it is in a package, and its text, with words to be replaced in both.
+const FILES: [(&str, &str); 9] = [
+    ("Cargo.toml", MANIFEST),
+    (".gitignore", include_str!("../../templates/service/gitignore")),
+    ("rustfmt.toml", include_str!("../../templates/service/rustfmt.toml")),
+    ("build.rs", include_str!("../../templates/service/build.rs")),
+    ("proto/{{snake}}/v1/{{snake}}.proto", include_str!("../../templates/service/proto/service.proto")),
+    ("src/lib.rs", include_str!("../../templates/service/src/lib.rs")),
+    ("src/bin/{{name}}-server.rs", include_str!("../../templates/service/src/bin/server.rs")),
+    ("src/bin/{{name}}-client.rs", include_str!("../../templates/service/src/bin/client.rs")),
+    ("tests/service.rs", include_str!("../../templates/service/tests/service.rs")),
+];
+
+/// The files of a package: path and text. Its dependencies on Meshwork are paths below `meshwork`, a text that can stand within
+/// the quotes of a TOML string.
+pub(super) fn files(name: &PackageName, meshwork: &str) -> Vec<(String, String)> {
+    let words = [
+        ("{{name}}", name.as_str()),
+        ("{{snake}}", &name.snake()),
+        ("{{Service}}", &name.service()),
+        ("{{module}}", &name.module()),
+        // The last: a path may contain anything.
+        ("{{meshwork}}", meshwork),
+    ];
+    let fill = |text: &str| words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, value));
+    FILES.iter().map(|(path, text)| (fill(path), fill(text))).collect()
+}
+
+/// The crates that a package depends on.
+pub(super) fn dependencies() -> impl Iterator<Item = &'static str> {
+    let mut section = "";
+    MANIFEST.lines().filter_map(move |line| {
+        if line.starts_with('[') {
+            section = line;
+        }
+        let (name, _) = line.split_once(" = ")?;
+        section.ends_with("dependencies]").then_some(name)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, env, fs, path::Path};
+
+    use super::*;
+
+    /// Versions by crate; those without one, which are paths, are left out.
+    fn versions(manifest: &str) -> BTreeMap<&str, &str> {
+        manifest
+            .lines()
+            .filter_map(|line| {
+                let (name, value) = line.split_once(" = ")?;
+                let version = match value.strip_prefix('{') {
+                    Some(table) => table.split_once("version = ")?.1,
+                    None => value,
+                };
+                Some((name, version.strip_prefix('"')?.split_once('"')?.0))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_package_has_the_versions_of_the_workspace() {
+        let workspace = versions(include_str!("../../../Cargo.toml"));
+        let package = versions(MANIFEST);
+        let mut compared = 0;
+        for name in dependencies().filter(|name| !name.starts_with("meshwork")) {
+            assert_eq!(package.get(name), workspace.get(name), "{name}");
+            compared += 1;
+        }
+        assert_eq!((compared, package["edition"]), (7, workspace["edition"]));
+    }
+
+    #[test]
+    fn no_word_is_left_and_none_within_the_path_of_meshwork_is_replaced() {
+        let name = "order-history".parse().expect("a name");
+        for (path, text) in files(&name, "/src/meshwork") {
+            assert!(!path.contains("{{") && !text.contains("{{"), "{path}: {text}");
+        }
+        let (_, manifest) = files(&name, "/{{name}}").swap_remove(0);
+        assert!(manifest.contains(r#"path = "/{{name}}/process""#), "{manifest}");
+    }
+
+    /// It is not edited by hand: `MESHWORK_WRITE_GREETER=1 cargo test -p meshwork-cli the_greeter` writes it.
+    #[test]
+    fn the_greeter_is_what_meshwork_new_writes() {
+        let greeter = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/greeter");
+        for (path, text) in files(&"greeter".parse().expect("a name"), "../..") {
+            let path = greeter.join(path);
+            if env::var_os("MESHWORK_WRITE_GREETER").is_some() {
+                path.parent().map_or(Ok(()), fs::create_dir_all).expect("a folder");
+                fs::write(&path, &text).expect("written");
+            }
+            assert_eq!(fs::read_to_string(&path).unwrap_or_default(), text, "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,40 @@
+//! Calls the service through the mesh, once for each name, and prints which instance has answered:
+//! `cargo run --bin {{name}}-client -- Ada Grace`
+
+use std::{env, error::Error, process::ExitCode, time::Duration};
+
+use meshwork::{Mesh, headers};
+use tonic::Request;
+
+use {{snake}}::{
+    SERVICE,
+    contract::{GreetRequest, {{module}}_client::{{Service}}Client},
+};
+
+#[tokio::main]
+async fn main() -> Result<ExitCode, Box<dyn Error>> {
+    let registry = env::var("MESHWORK_REGISTRY");
+    let mesh = Mesh::connect(registry.unwrap_or_else(|_| "http://127.0.0.1:7600".to_owned()))?;
+    let mut client = {{Service}}Client::new(mesh.channel(SERVICE));
+    let mut code = ExitCode::SUCCESS;
+    for name in env::args().skip(1) {
+        let mut request = Request::new(GreetRequest { name });
+        // The deadline of the whole call, retries included.
+        request.set_timeout(Duration::from_secs(5));
+        match client.greet(request).await {
+            Ok(response) => {
+                let instance = response.metadata().get(headers::INSTANCE.as_str());
+                let instance = instance
+                    .and_then(|id| id.to_str().ok())
+                    .unwrap_or("unknown");
+                println!("{} (from {instance})", response.get_ref().greeting);
+            }
+            Err(status) => {
+                eprintln!("error: {}: {}", status.code(), status.message());
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    mesh.close().await;
+    Ok(code)
+}
