@@ -17,6 +17,8 @@ pub use policy::{
 };
 pub use source::{DEFAULT_REGISTRY, SourceArgs};
 
+pub use crate::new::{InvalidPackageName, PackageName};
+
 use crate::fleet::Replicas;
 use source::parse_registry;
 

@@ -1,6 +1,7 @@
 //! `meshwork new`: writes the package of a new service. It is written beside its place and moved there when it is whole, so that
 //! an error leaves nothing.
 
+mod manifest;
 mod name;
 mod template;
 
@@ -37,9 +38,9 @@ pub(crate) fn run(args: &NewArgs) -> Result<(), Error> {
 
 Try it:
   cd {target}
-  cargo test                                  against a mesh of its own
-  cargo run                                   joins the mesh that `cargo mesh up` runs in {meshwork}
-  cargo run --bin {name}-client -- Ada        in another terminal: calls it
+  cargo test    # in a mesh of its own
+  cargo run     # joins the mesh that `cargo mesh up` runs in {meshwork}
+  cargo run --bin {name}-client -- Ada    # in another terminal
 
 Then make it yours: proto/{snake}/v1/{snake}.proto, src/lib.rs, tests/service.rs."
     )?;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use heck::ToUpperCamelCase as _;
 use meshwork::service_name::{InvalidServiceName, check_service_name};
 
-use super::template;
+use super::manifest;
 
 /// What no package can be called: Rust's keywords (strict and reserved), the crates that come with Rust, the folders of Cargo's
 /// builds, and the mesh's own service.
@@ -46,7 +46,7 @@ impl FromStr for PackageName {
         if RESERVED.split(' ').any(|reserved| reserved == name) {
             return Err(InvalidPackageName::Reserved);
         }
-        if name.starts_with("meshwork") || template::dependencies().any(|dependency| dependency == name) {
+        if name.starts_with("meshwork") || manifest::dependencies().any(|dependency| dependency == name) {
             return Err(InvalidPackageName::Dependency);
         }
         Ok(Self(name.to_owned()))

@@ -8,9 +8,7 @@
 //! | `{{module}}` | `order_history_service` |
 //! | `{{meshwork}}` | the folder with Meshwork's sources |
 
-use super::name::PackageName;
-
-const MANIFEST: &str = include_str!("../../templates/service/Cargo.toml");
+use super::{manifest::MANIFEST, name::PackageName};
 
 /// Each file: where it is in a package, and its text, with words to be replaced in both.
 const FILES: [(&str, &str); 9] = [
@@ -40,50 +38,11 @@ pub(super) fn files(name: &PackageName, meshwork: &str) -> Vec<(String, String)>
     FILES.iter().map(|(path, text)| (fill(path), fill(text))).collect()
 }
 
-/// The crates that a package depends on.
-pub(super) fn dependencies() -> impl Iterator<Item = &'static str> {
-    let mut section = "";
-    MANIFEST.lines().filter_map(move |line| {
-        if line.starts_with('[') {
-            section = line;
-        }
-        let (name, _) = line.split_once(" = ")?;
-        section.ends_with("dependencies]").then_some(name)
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, env, fs, path::Path};
+    use std::{env, fs, path::Path};
 
     use super::*;
-
-    /// Versions by crate; those without one, which are paths, are left out.
-    fn versions(manifest: &str) -> BTreeMap<&str, &str> {
-        manifest
-            .lines()
-            .filter_map(|line| {
-                let (name, value) = line.split_once(" = ")?;
-                let version = match value.strip_prefix('{') {
-                    Some(table) => table.split_once("version = ")?.1,
-                    None => value,
-                };
-                Some((name, version.strip_prefix('"')?.split_once('"')?.0))
-            })
-            .collect()
-    }
-
-    #[test]
-    fn a_package_has_the_versions_of_the_workspace() {
-        let workspace = versions(include_str!("../../../Cargo.toml"));
-        let package = versions(MANIFEST);
-        let mut compared = 0;
-        for name in dependencies().filter(|name| !name.starts_with("meshwork")) {
-            assert_eq!(package.get(name), workspace.get(name), "{name}");
-            compared += 1;
-        }
-        assert_eq!((compared, package["edition"]), (7, workspace["edition"]));
-    }
 
     #[test]
     fn no_word_is_left_and_none_within_the_path_of_meshwork_is_replaced() {
