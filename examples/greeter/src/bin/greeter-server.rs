@@ -9,11 +9,7 @@ use greeter::{SERVICE, server};
 
 /// An instance of the service in the mesh
 #[derive(clap::Parser)]
-<<<<<<< HEAD
-#[command(version, disable_version_flag = true)]
-=======
-#[command(name = "greeter-server")]
->>>>>>> 4975bbd (meshwork new writes the package of a service; meshwork-testing is a mesh in process for its tests)
+#[command(name = "greeter-server", version, disable_version_flag = true)]
 struct Args {
     #[command(flatten)]
     instance: InstanceArgs,

@@ -9,7 +9,7 @@ use {{snake}}::{SERVICE, server};
 
 /// An instance of the service in the mesh
 #[derive(clap::Parser)]
-#[command(name = "{{name}}-server")]
+#[command(name = "{{name}}-server", version, disable_version_flag = true)]
 struct Args {
     #[command(flatten)]
     instance: InstanceArgs,
