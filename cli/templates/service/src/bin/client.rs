@@ -3,7 +3,7 @@
 
 use std::{env, error::Error, process::ExitCode, time::Duration};
 
-use meshwork::{Mesh, headers};
+use meshwork::{Mesh, headers, rpc::code_name};
 use tonic::Request;
 
 use {{snake}}::{
@@ -30,7 +30,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
                 println!("{} (from {instance})", response.get_ref().greeting);
             }
             Err(status) => {
-                eprintln!("error: {}: {}", status.code(), status.message());
+                eprintln!("error: {}: {}", code_name(status.code()), status.message());
                 code = ExitCode::FAILURE;
             }
         }
