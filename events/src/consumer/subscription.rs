@@ -107,7 +107,7 @@ impl Subscription {
         format!("events/{}", self.source)
     }
 
-    /// The partitions that this instance reads at the moment; its siblings read the others.
+    /// The partitions that this instance reads at the moment; the other members of its group read the rest.
     pub fn partitions(&self) -> BTreeSet<u32> {
         self.partitions.borrow().clone()
     }
