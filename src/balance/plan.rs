@@ -277,8 +277,8 @@ mod tests {
             };
             let well: Vec<_> = connected.into_iter().filter(is_well).collect();
             let shared: Vec<_> = well.iter().copied().filter(has_share).collect();
-            let is_borne = shared.iter().any(|index| panic || endpoints[*index].ejected.is_none());
-            let mut expected = if is_borne { shared } else { well };
+            let split_is_usable = shared.iter().any(|index| panic || endpoints[*index].ejected.is_none());
+            let mut expected = if split_is_usable { shared } else { well };
 
             members.sort_unstable();
             expected.sort_unstable();
