@@ -36,7 +36,7 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
         }
         StoreError::CommitUnknown(_) => {
             tracing::warn!(error = error as &dyn Error, "the database failed");
-            let message = "the database did not answer: the change was made or not; repeat it with its request_id";
+            let message = "the database did not answer, so the change may or may not have been made: repeat it with its request_id";
             domain.retry_later("OUTCOME_UNKNOWN", message, RETRY_DELAY)
         }
         _ => defect(domain, error),

@@ -38,7 +38,7 @@ pub(crate) async fn run(store: &Store) {
             }
             Err(error) => {
                 said = Some(Instant::now());
-                tracing::warn!(error = &error as &dyn Error, "overdue orders could not be rejected; it is tried again");
+                tracing::warn!(error = &error as &dyn Error, "overdue orders could not be rejected; retrying");
             }
         }
     }
@@ -74,6 +74,6 @@ pub(crate) enum SweepError {
     Read(#[from] StoreError),
     #[error("cannot reject an order")]
     Write(#[from] WriteError<Refusal>),
-    #[error("the store rejects {count} orders, of which the first is {first}; the others are done")]
+    #[error("the store refused {count} orders, the first of them {first}; the others are done")]
     Some { count: usize, first: Uuid, source: Arc<StoreError> },
 }

@@ -156,7 +156,7 @@ struct Entry<C: Connection> {
 
 /// An entry is used up.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the endpoint has no such generation any more")]
+#[error("the endpoint no longer has this generation")]
 struct UsedUp;
 
 impl<C: Connection> Service<()> for Entry<C> {

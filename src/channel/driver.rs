@@ -146,7 +146,7 @@ impl Driver {
     fn join(&mut self, id: &Arc<str>, instance: &Arc<Instance>) {
         let peer = match Peer::new(&instance.address, Some(id)) {
             Ok(peer) => peer,
-            Err(error) => return tracing::warn!(%error, service = instance.service, "an instance is left out"),
+            Err(error) => return tracing::warn!(%error, service = instance.service, "an instance was ignored"),
         };
         if let Some(live) = self.add(vec![peer], traits(instance)) {
             self.live.insert(id.clone(), Live { instance: Some(instance.clone()), ..live });

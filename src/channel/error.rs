@@ -113,7 +113,7 @@ impl fmt::Display for NotReady {
 /// The status of a call whose deadline has passed.
 pub(crate) fn deadline_exceeded(service: &str, peer: Option<&Peer>) -> Status {
     match peer {
-        Some(peer) => at_peer(Status::deadline_exceeded(format!("no answer of {peer} before the deadline")), peer),
+        Some(peer) => at_peer(Status::deadline_exceeded(format!("no answer from {peer} before the deadline")), peer),
         None => Status::deadline_exceeded(format!("no endpoint of {service} was ready before the deadline")),
     }
 }

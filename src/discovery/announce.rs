@@ -157,7 +157,7 @@ impl Announcer {
     pub(crate) async fn leave(self) {
         self.goal.send_replace(Goal::Absent);
         if timeout(LEAVE_LIMIT, self.task).await.is_err() {
-            tracing::warn!("the registry did not confirm that this instance left; its lease will run out");
+            tracing::warn!("the registry did not confirm that this instance left; its lease will expire");
         }
     }
 }

@@ -62,7 +62,7 @@ impl Cache {
         };
         let policy = set.policy.as_ref().map_or_else(|| Ok(Policy::default()), Policy::try_from);
         let policy = policy.unwrap_or_else(|problem| {
-            tracing::warn!(path = %path.display(), %problem, "the last policy is left out");
+            tracing::warn!(path = %path.display(), %problem, "the last policy was ignored");
             Policy::default()
         });
         let named = |instance| Instance { service: service.to_owned(), ..instance };

@@ -194,7 +194,7 @@ impl Service {
                 }
             }
             Err(violations) => {
-                tracing::warn!(service = policy.service, %violations, "a policy is left out: the one before stays");
+                tracing::warn!(service = policy.service, %violations, "a policy was ignored; the previous one stays in effect");
             }
         }
     }

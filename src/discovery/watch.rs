@@ -104,7 +104,7 @@ impl Watcher {
         let what = if hopeless { "cannot be watched" } else { "does not answer" };
         let news = self.discovery.note(self.index, Some(format!("the registry {what}: {}", status.message())));
         if hopeless && news {
-            tracing::warn!(%status, "the registry cannot be watched: no changes of any service are heard of");
+            tracing::warn!(%status, "the registry cannot be watched: no changes of any service arrive");
         } else {
             tracing::debug!(%status, "the registry's watch failed");
         }
@@ -194,7 +194,7 @@ impl Watcher {
                 continue;
             }
             if let Some((endpoints, policy)) = cache.load(service).await {
-                tracing::info!(%service, endpoints = endpoints.len(), "the registry is away: using the last endpoint set");
+                tracing::info!(%service, endpoints = endpoints.len(), "the registry is unreachable: using the last endpoint set");
                 let service = std::slice::from_ref(service);
                 self.discovery.change(service, |union| union.recall(&service[0], endpoints, policy));
             }

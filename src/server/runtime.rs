@@ -104,7 +104,7 @@ where
         Ok(()) => Some(connections.accept_until(&mut incoming, membership.drain()).await),
         // Whoever has taken our place is the one to be found; nobody is to be told anything by us.
         Err(error) => {
-            tracing::error!(%error, "this instance has to stop");
+            tracing::error!(%error, "this instance must stop");
             None
         }
     };
@@ -196,7 +196,7 @@ impl Connections {
                 let (http2, stack, own) = (self.http2.clone(), self.stack.clone(), self.own.clone());
                 self.open.spawn(connection::serve(io, http2, stack, own, self.goaway.child_token(), permit));
             }
-            Err(_) => tracing::warn!(limit = self.stack.limits.connections, "a connection too many was closed"),
+            Err(_) => tracing::warn!(limit = self.stack.limits.connections, "a connection above the limit was closed"),
         }
     }
 

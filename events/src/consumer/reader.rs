@@ -472,7 +472,7 @@ fn send(requests: &mpsc::Sender<SubscribeRequest>, action: Action) -> Result<(),
 }
 
 fn silent() -> Stop {
-    Stop::Retry(format!("the source has said nothing for {} s", SILENCE_LIMIT.as_secs()))
+    Stop::Retry(format!("the source has been silent for {} s", SILENCE_LIMIT.as_secs()))
 }
 
 fn head(head: &PartitionHead) -> Position {

@@ -136,7 +136,7 @@ pub(super) enum ReconcileError {
     #[error("the source is served from two stores, {0} and {1}")]
     TwoStores(String, String),
     /// The last event that both know was pruned.
-    #[error("what both know of partition {partition} was pruned from the source's log")]
+    #[error("the last shared event of partition {partition} was pruned from the source's log")]
     Expired {
         /// The partition.
         partition: u32,

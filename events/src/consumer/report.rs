@@ -85,7 +85,7 @@ async fn tell(database: &Database, cursor: &CursorName, source: &'static str, gr
             let lag = progress::lag(&snapshot.heads, (0..crate::outbox::PARTITIONS).map(position));
             gauge("meshwork_subscription_lag_events", source, group).set(lag as f64);
         }
-        Err(error) => tracing::debug!(source, %error, "cursors could not be read; the lag is not told"),
+        Err(error) => tracing::debug!(source, %error, "cursors could not be read; the lag is not reported"),
     }
 }
 

@@ -199,7 +199,7 @@ async fn cursor_name(
         };
         let problem = format!("the group's cursors cannot be found: {error}");
         if !matches!(own.state(), SubscriptionState::Retrying(_)) {
-            tracing::warn!(source, group, error, "the group's cursors cannot be found; it is tried again");
+            tracing::warn!(source, group, error, "the group's cursors cannot be found; retrying");
         }
         own.set_state(SubscriptionState::Retrying(problem.clone()));
         if begun.elapsed() > MAX_UNREAD_AGE {
@@ -230,15 +230,15 @@ where
             Stop::Retry(error) => {
                 // That the registry is not there yet is said by whoever registers, once for the whole process.
                 if matches!(was, SubscriptionState::Connecting(_)) {
-                    tracing::debug!(source, error, "the subscription could not be opened; it is tried again");
+                    tracing::debug!(source, error, "the subscription could not be opened; retrying");
                 } else {
-                    tracing::info!(source, error, "the subscription is interrupted; it is opened again");
+                    tracing::info!(source, error, "the subscription was interrupted; reopening it");
                 }
                 reader.own.set_state(SubscriptionState::Connecting(Some(error)));
             }
             Stop::Store(error) => {
                 if !matches!(was, SubscriptionState::Retrying(_)) {
-                    tracing::warn!(source, error, "events could not be stored; it is tried again");
+                    tracing::warn!(source, error, "events could not be stored; retrying");
                 }
                 reader.own.set_state(SubscriptionState::Retrying(error));
             }
@@ -299,7 +299,7 @@ async fn follow(database: Database, cursor: CursorName, progress: Progress, agai
                     again.notify_one();
                 }
             }
-            Err(error) => tracing::debug!(cursor = &*cursor, %error, "cursors could not be read; it is tried again"),
+            Err(error) => tracing::debug!(cursor = &*cursor, %error, "cursors could not be read; retrying"),
         }
     }
 }

@@ -268,7 +268,7 @@ impl Session {
                         partition,
                         position,
                         problem,
-                        "an event of the log cannot be sent: its partition is sent to nobody, and tried again every 30 s"
+                        "an event of the log cannot be sent: its partition is withheld from all subscribers and retried every 30 s"
                     );
                     self.unreadable.insert(partition, now + UNREADABLE_PAUSE);
                 }

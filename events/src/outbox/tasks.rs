@@ -81,7 +81,7 @@ pub(super) async fn catch_up(log: Weak<Log>, mut notified: Option<watch::Receive
         // That the store is away, whoever looks at it sees by itself.
         *log.unread() = read.as_ref().err().filter(|error| !error.is_about_the_store()).map(|error| with_causes(error));
         if let Err(error) = read {
-            tracing::debug!(%error, "the log could not be read; it is tried again");
+            tracing::debug!(%error, "the log could not be read; retrying");
             let ended = log.check_not_set_back().is_err();
             drop(log);
             if ended {

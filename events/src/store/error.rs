@@ -93,7 +93,7 @@ pub enum StoreError {
     #[error("a defect: the code that decides or stores has panicked")]
     Panicked,
     /// The event is too large for any subscriber: a message has 4 MiB at most.
-    #[error("an event {event_type} has {bytes} bytes, of which it may have {limit}")]
+    #[error("event {event_type} has {bytes} bytes; the limit is {limit}")]
     EventTooLarge {
         /// Its type.
         event_type: String,

@@ -72,7 +72,7 @@ async fn suits(tx: &mut dyn Transaction, component: &str, found: i64, known: i64
         found,
         known,
         program,
-        "a newer program has changed these tables; they still suit this one"
+        "a newer program has changed these tables; this one can still use them"
     );
     Ok(())
 }

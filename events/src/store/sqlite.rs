@@ -339,7 +339,7 @@ fn open_error(path: &Path, source: std::io::Error) -> StoreError {
 fn checkpoint(connection: &Connection, writer: &Mutex<Connection>, path: &Path, stopped: &mpsc::Receiver<()>) {
     while stopped.recv_timeout(CHECKPOINT_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
         if let Err(error) = copy_back(connection, writer) {
-            tracing::warn!(%error, database = %path.display(), "checkpoint failed; it will be tried again");
+            tracing::warn!(%error, database = %path.display(), "checkpoint failed; retrying later");
         }
     }
 }

@@ -50,7 +50,7 @@ pub(super) async fn run<D: Decider>(
         // Not as if the batch had failed: its jobs would be done once more.
         let told = catch_unwind(AssertUnwindSafe(|| decider.committed(&changed)));
         if told.is_err() {
-            tracing::error!("a decider panicked when it was told of a commit, which stands");
+            tracing::error!("a decider panicked after a commit; the commit stands");
         }
     }
     Ok(decisions.into_iter().map(|decision| decision.outcome(&points)).collect())

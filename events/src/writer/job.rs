@@ -23,7 +23,7 @@ pub enum WriteError<R: std::error::Error> {
     #[error("refused")]
     Refused(#[source] R),
     /// Its batch of consumed events was already folded, or is not the next one.
-    #[error("the cursor stands elsewhere")]
+    #[error("the cursor is at another position")]
     Fenced,
     /// The database failed; nothing has changed, and the same input may succeed later. The exception is
     /// [`StoreError::CommitUnknown`].

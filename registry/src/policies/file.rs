@@ -40,7 +40,7 @@ pub enum PolicyFileError {
     #[error("cannot be written: {0}")]
     Write(io::Error),
     /// The file is a mount of its own.
-    #[error("is mounted by itself, so that it cannot be replaced as a whole: mount the folder that it is in instead")]
+    #[error("is mounted as a single file and cannot be replaced as a whole: mount its folder instead")]
     Mounted,
     /// The file has two policies of one service.
     #[error("has more than one policy of {0:?}: keep one")]
@@ -120,7 +120,7 @@ impl PolicyFile {
         self.replace(text.as_bytes())?;
         // The next start loads the new ones from here on, so that it would be wrong to say that they are not in effect.
         if let Err(error) = self.folder.sync_all() {
-            tracing::error!(%error, "the policies are written, but a power failure may bring the ones before back");
+            tracing::error!(%error, "the policies are written, but a power failure may bring back the previous ones");
         }
         Ok(())
     }

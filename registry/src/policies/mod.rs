@@ -106,7 +106,7 @@ impl Turn {
                 tracing::error!(%error, "the policies cannot be written");
                 PolicyError::NotStored
             })?,
-            None => tracing::warn!("policies are kept in memory alone, and lost with this process: see --policy-file"),
+            None => tracing::warn!("policies are kept in memory only and lost when this process ends: see --policy-file"),
         }
         *self.store.0.latest.lock() = policies;
         Ok((after, true))

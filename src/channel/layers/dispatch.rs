@@ -208,7 +208,7 @@ fn answer(mut response: Answer, peer: &Peer, verdict: Verdict) -> Answer {
         drop_unreadable_details(response.headers_mut());
     } else if !is_grpc(response.status(), response.headers()) {
         let code = verdict.code.unwrap_or(Code::Unknown);
-        let why = format!("HTTP {} from {peer}, which is not an answer of gRPC", response.status().as_u16());
+        let why = format!("HTTP {} from {peer}, which is not a gRPC response", response.status().as_u16());
         let mut body = response.into_body();
         body.end(Reason::CANCEL);
         response = Response::new(body);

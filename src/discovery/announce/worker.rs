@@ -87,7 +87,7 @@ impl<T: Transport> Worker<T> {
             match self.hold(lease).await? {
                 Held::Lost => {
                     self.announced.send_replace(None);
-                    tracing::warn!("the registry does not know this instance any more: registering again");
+                    tracing::warn!("the registry no longer knows this instance: registering again");
                     // Two registries without a common state behind one address would lose every lease at once.
                     let wait = self.lost.next(rand::random());
                     self.pause(wait).await;
@@ -131,12 +131,12 @@ impl<T: Transport> Worker<T> {
                     warned = true;
                     let (code, error) = (code_name(status.code()), status.message());
                     if matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded) {
-                        tracing::warn!(error, "the registry is away: serving without it, and trying again");
+                        tracing::warn!(error, "the registry is unreachable: serving without it and retrying");
                     } else {
                         tracing::error!(
                             code,
                             error,
-                            "the registry does not take this instance, which nobody finds: trying again"
+                            "the registry refuses this instance, so clients cannot find it: retrying"
                         );
                     }
                 }

@@ -85,7 +85,7 @@ impl MemberTask {
             () = self.stay() => {}
         }
         if !matches!(timeout(LEAVE_TIMEOUT, self.delete(&self.member_id, None)).await, Ok(Ok(()))) {
-            tracing::debug!(cursor = &*self.cursor, "could not leave in order; the lease will run out");
+            tracing::debug!(cursor = &*self.cursor, "could not leave cleanly; the lease will expire");
         }
         self.notifier().notify(Topic::Members);
     }
@@ -139,7 +139,7 @@ impl MemberTask {
             Ok::<_, StoreError>(())
         };
         if let Err(error) = looked.await {
-            tracing::debug!(cursor = &*self.cursor, %error, "members could not be read; it is tried again");
+            tracing::debug!(cursor = &*self.cursor, %error, "members could not be read; retrying");
         }
     }
 

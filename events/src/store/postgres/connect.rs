@@ -104,7 +104,7 @@ async fn suits(target: &Target, session: &mut PgConnection, database: &str) -> R
         .await?;
     let (version, encoding): (i32, String) = (row.try_get(0)?, row.try_get(1)?);
     if version < MIN_SERVER_VERSION {
-        return Ok(Err(format!("is on a server of version {}; 12 is the oldest that suits", version / 10_000)));
+        return Ok(Err(format!("is on a server of version {}; version 12 or later is required", version / 10_000)));
     }
     if encoding != "UTF8" {
         return Ok(Err(format!(

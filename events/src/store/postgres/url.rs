@@ -173,7 +173,7 @@ impl PostgresUrl {
         }
         let ssl_mode = self.get("sslmode");
         if ssl_mode.is_some_and(|mode| !SSL_MODES.contains(&mode)) {
-            return invalid(format!("sslmode is none of {}", SSL_MODES.join(", ")));
+            return invalid(format!("sslmode must be one of {}", SSL_MODES.join(", ")));
         }
         let system = self.get("sslrootcert") == Some("system");
         if system && ssl_mode.is_some_and(|mode| mode != "verify-full") {
