@@ -1,4 +1,4 @@
-//! Compiles the mesh's own contracts in `proto/meshwork` to Rust with protox, so that nobody has to install protoc.
+//! Compiles the mesh's own contracts in `proto/meshwork` to Rust with protox, so that protoc need not be installed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

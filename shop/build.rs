@@ -1,4 +1,4 @@
-//! Compiles the shop's contract in `proto/shop` to Rust with protox, so that nobody has to install protoc.
+//! Compiles the shop's contract in `proto/shop` to Rust with protox, so that protoc need not be installed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

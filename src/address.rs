@@ -1,4 +1,4 @@
-//! What an address is: `host:port`, read in one way by those who announce it, keep it, and call it.
+//! An address, `host:port`: announcing, keeping and calling it all parse it in the same way.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -1,4 +1,4 @@
-//! Errors in one line, for people who must find out why.
+//! Errors with their causes in one line.
 
 use std::error::Error;
 

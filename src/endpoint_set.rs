@@ -10,7 +10,7 @@ pub type Endpoints = Arc<BTreeMap<Arc<str>, Arc<Instance>>>;
 /// An instance before and after a change, with its id.
 pub(crate) type InstanceChange<'a> = (&'a Arc<str>, Option<&'a Arc<Instance>>, Option<&'a Arc<Instance>>);
 
-/// What differs between two sets. Both are walked once, and what they share is told by its pointer: most of a large set is what
+/// What differs between two sets. Both are walked once, and what they share is recognised by its pointer: most of a large set is what
 /// it was before.
 pub(crate) fn changes<'a>(before: &'a Endpoints, now: &'a Endpoints) -> impl Iterator<Item = InstanceChange<'a>> {
     let (mut before, mut now) = (before.iter().peekable(), now.iter().peekable());
@@ -47,7 +47,7 @@ pub struct EndpointSet {
     pub known: bool,
     /// All instances, whatever their status.
     pub endpoints: Endpoints,
-    /// How clients are to treat them. The default while nobody has set one, or none is known yet.
+    /// How clients treat them. The default while none was set or is known yet.
     pub policy: Arc<Policy>,
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::time::{Instant, sleep};
 
-/// A process that was just killed holds its locks until the kernel has taken it down; whoever starts it again at once waits
+/// A process that was just killed holds its locks until the kernel has taken it down; a restart right after it waits
 /// this long for that.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Between two looks.
@@ -32,7 +32,7 @@ impl FileLock {
         loop {
             match file.try_lock() {
                 Ok(()) if is_at(&file, path)? => return Ok(Some(Self(file))),
-                // Whoever held it has removed it: nobody else would meet us there.
+                // Its holder has removed it: a lock on it would exclude no other process.
                 Ok(()) => file = open()?,
                 Err(TryLockError::WouldBlock) if Instant::now() < give_up => sleep(PAUSE).await,
                 Err(TryLockError::WouldBlock) => return Ok(None),

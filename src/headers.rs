@@ -1,6 +1,6 @@
 //! The headers that Meshwork's clients and servers exchange beside gRPC's own.
 //!
-//! A peer that knows none of them is served all the same: they only add safety and say who answered.
+//! A peer that knows none of them is served all the same: they only add safety and name the instance that answered.
 
 use base64::{
     Engine as _,
@@ -26,7 +26,7 @@ const DETAILS: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// Takes a status's details out of headers or trailers if they cannot be read: tonic would panic, in the task of whoever
+/// Takes a status's details out of headers or trailers if they cannot be read: tonic would panic, in the task that
 /// reads the status. What is left is a status without details.
 pub(crate) fn drop_unreadable_details(headers: &mut HeaderMap) {
     let unreadable = |details: &[u8]| DETAILS.decode(details).is_err();

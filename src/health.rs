@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// What is wrong once whoever watched over a condition has ended: nobody knows how it is.
+/// The problem of a condition whose conditioner has ended: its state is unknown.
 const UNWATCHED: &str = "a defect: what watched over it has ended";
 
 /// A condition, now and as it changes: well, or what is wrong in a few words. Clones see the same. The default is well, for good.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     told: Option<watch::Receiver<Result<(), Arc<str>>>>,
-    /// It was seen that nobody tells any more.
+    /// It was seen that nothing reports it any more.
     ended: bool,
 }
 
@@ -44,7 +44,7 @@ impl Condition {
     }
 }
 
-/// Says whether something is well, for as long as it lives: what is the condition of nobody any more is not well.
+/// Reports whether something is healthy. Once it is dropped, the condition is unhealthy.
 #[derive(Debug)]
 pub struct Conditioner(watch::Sender<Result<(), Arc<str>>>);
 

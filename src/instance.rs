@@ -17,7 +17,7 @@ pub const WEIGHT: RangeInclusive<u32> = 1..=1000;
 pub const DEFAULT_WEIGHT: u32 = 100;
 /// How long an instance may stay registered without a sign of life.
 pub const LEASE_TTL: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(300);
-/// The lease of an instance that asks for no time of its own.
+/// The lease of an instance that asks for no particular time.
 pub const DEFAULT_LEASE_TTL: Duration = Duration::from_secs(10);
 /// Characters of a store's place.
 pub(crate) const MAX_STORE_PLACE_LEN: usize = 256;

@@ -18,7 +18,7 @@
 //! The modules, in the order in which a call passes through them:
 //!
 //! - [`contract`]: the generated clients, servers and messages, where every call begins and ends;
-//! - [`discovery`]: who serves what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
+//! - [`discovery`]: which instances serve what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
 //! - [`channel`]: THE client stack: retry, hedge, commit, transparent retry, dispatch;
 //! - `balance`: which endpoint a call goes to: split, zone, and tower's `Balance` over our own load;

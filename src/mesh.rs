@@ -29,7 +29,7 @@ const REGISTRY: &str = "registry";
 /// A process's handle on the mesh: finds services, and makes channels to them. A cheap clone.
 ///
 /// Nothing here waits for the registry: a mesh may be connected before its registry has started, and goes on with what it
-/// knows while the registry is away. Its tasks end with [`Mesh::close`], or with its last handle, channel and response.
+/// knows while the registry is unreachable. Its tasks end with [`Mesh::close`], or with its last handle, channel and response.
 #[derive(Clone)]
 pub struct Mesh(Arc<Inner>);
 
@@ -39,7 +39,7 @@ struct Inner {
     registries: Vec<Arc<Shared>>,
     /// The first of the list that answers, for what one can answer.
     registry: Arc<Shared>,
-    /// The channels that somebody holds.
+    /// The channels that are still held.
     channels: Mutex<HashMap<String, Weak<Shared>>>,
     context: ChannelContext,
 }
@@ -99,7 +99,7 @@ impl MeshBuilder {
         self
     }
 
-    /// A folder for the last endpoint sets, which are used when the registry is away at the start. Default: none are kept.
+    /// A folder for the last endpoint sets, used if the registry is unreachable at the start. Default: none are kept.
     #[must_use]
     pub fn cache_dir(mut self, folder: impl Into<PathBuf>) -> Self {
         self.cache_dir = Some(folder.into());

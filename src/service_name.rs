@@ -1,4 +1,4 @@
-//! What the name of a service in the mesh is, for those who register one, keep it, and call it.
+//! The name of a service in the mesh: registering, keeping and calling it all check it in the same way.
 
 /// Characters of a name, as of a DNS label (RFC 1123).
 const MAX_LEN: usize = 63;

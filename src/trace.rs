@@ -105,7 +105,7 @@ impl TraceContext {
     }
 }
 
-/// Knows which place of a trace a span of `tracing` has: whoever exports spans.
+/// Knows which place of a trace a span of `tracing` has: the exporter of spans.
 pub trait Exporter: Send + Sync {
     /// Makes `span` part of the trace, below `parent`.
     fn adopt(&self, span: &Span, parent: &TraceContext);

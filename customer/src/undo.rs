@@ -74,7 +74,7 @@ impl<T: Transport> Undo for LostOrders<T> {
         let mut asked = self.begin(forks, validate_only);
         let mut turn = Turn { cut_off: &self.cut_off, asked: Some(asked.clone()) };
         loop {
-            // Whoever has taken over does the same.
+            // The instance that has taken over does the same.
             let mut tx = self.store.database().begin().await.map_err(|error| store_status(DOMAIN, &error))?;
             lost.lock(&mut *tx).await?;
             drop(tx);

@@ -100,7 +100,7 @@ impl OpenError {
             Self::Store(error) => Some(error),
             Self::Outbox(error) => error.source().and_then(|source| source.downcast_ref()),
         };
-        // Migrations whose commit was not answered were made or not; whoever opens the database again will see.
+        // Migrations whose commit was not answered may or may not have been made; the next open finds out.
         error.is_some_and(|error| matches!(error, StoreError::Unavailable(_) | StoreError::CommitUnknown(_)))
     }
 

@@ -1,4 +1,4 @@
-//! The service as a process of its own: its flags, and what they start.
+//! The service as a process: its flags, and what they start.
 
 use std::{ops::RangeInclusive, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{Config, SERVICE, open, run};
 
-/// What `--saga-deadline` may be, up to 30 days: nobody waits longer for an order's end.
+/// The range of `--saga-deadline`: up to 30 days, longer than anyone waits for an order.
 const SAGA_DEADLINES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(720 * 3600);
 
 /// Takes orders, and approves each once its customer's credit is reserved.

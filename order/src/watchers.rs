@@ -1,7 +1,7 @@
 //! Who waits for which order to change: a change wakes its own watchers, however many orders there are.
 //!
-//! They are told by the log, which shows every change here, also one that another process on the same database has made.
-//! Only that it changed is told: whoever wakes reads the order anew, so nothing can queue up.
+//! The log wakes them. It shows every change, including those that another process on the same database has made.
+//! They learn only that the order changed and read it anew, so nothing can queue up.
 
 use std::{collections::HashMap, sync::Arc};
 

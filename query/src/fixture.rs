@@ -1,4 +1,4 @@
-//! What tests need: a view on a file of its own, and producers whose events it folds over real streams, without a network.
+//! What tests need: a view on its own file, and producers whose events it folds over real streams, without a network.
 
 use std::{convert::Infallible, sync::Arc};
 
@@ -33,7 +33,7 @@ pub(crate) async fn view() -> (TempDir, Store) {
     (dir, store)
 }
 
-/// A service that emits whatever it is told to.
+/// A service that emits the events it is given.
 pub(crate) struct Producer {
     name: &'static str,
     outbox: Outbox,

@@ -14,7 +14,7 @@ pub const SERVICE: &str = "query";
 /// The durable half of the service: the view, and how far it has come.
 pub type Store = EventStore<View>;
 
-/// Opens the view in the database of `url`; it is made if it is missing. By default every instance has a view of its own,
+/// Opens the view in the database of `url`; it is made if it is missing. By default every instance has its own view,
 /// so reads scale by adding instances; `?synchronous=normal` is enough for it. A PostgreSQL view may be shared by several
 /// processes: they divide the folding, and all show the same.
 ///

@@ -1,4 +1,4 @@
-//! The service as a process of its own: its flags, and what they start.
+//! The service as a process: its flags, and what they start.
 
 use meshwork_process::{Failure, InstanceArgs, StoreArgs, TelemetryArgs, serve};
 use tokio_util::sync::CancellationToken;

@@ -13,7 +13,7 @@ use crate::{
     watch::Hub,
 };
 
-/// Folds consumed events; there are no commands, no events of its own, and nothing is ever refused.
+/// Folds consumed events; it takes no commands, emits no events and never refuses one.
 #[derive(Debug, Default)]
 pub struct View {
     hub: Arc<Hub>,

@@ -9,9 +9,9 @@ use crate::{Config, policies::PolicyStore};
 /// What `--grace` may be: no lease is longer than some minutes.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
-/// Keeps the instances of every service of one mesh: they join with a lease, clients watch who is there.
+/// Keeps the instances of every service of one mesh: they join with a lease, clients watch them.
 ///
-/// Leases live in memory. After a restart the instances register again by themselves; until --grace has passed, clients
+/// Leases live in memory. After a restart the instances register again automatically; until --grace has passed, clients
 /// remove no instance. Policies are kept in --policy-file.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "meshwork-registry", version, disable_version_flag = true, after_help = EXAMPLES)]

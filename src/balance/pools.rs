@@ -88,7 +88,7 @@ impl<C: Connection> Pools<C> {
     }
 
     /// Makes the pools those of a plan, whose endpoints are named by their place in `endpoints`. What is `departed` belongs to no
-    /// endpoint any more. `publish` is told the routes; `applied` is called between steps, without a lock.
+    /// endpoint any more. `publish` receives the routes; `applied` is called between steps, without a lock.
     pub(super) fn apply(
         &mut self,
         targets: Vec<WeightedTarget>,

@@ -39,7 +39,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 /// What an answer means, or the failure to get one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// The code that the caller is told; `None`: the trailers, which have not come, will say it.
+    /// The code that the caller gets; `None`: the trailers, which have not come yet, will say it.
     pub(crate) code: Option<Code>,
     /// What it says against the endpoint.
     pub(crate) blame: Blame,
@@ -92,7 +92,7 @@ impl Failure {
         let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
         match cause.and_then(|cause| cause.reason().map(|reason| (cause, reason))) {
             Some((_, Reason::REFUSED_STREAM)) => Self::NotProcessed,
-            // h2 gives a peer's GOAWAY to exactly the streams that it does not cover; the others end by themselves.
+            // h2 gives a peer's GOAWAY to exactly the streams that it does not cover; the others end on their own.
             Some((cause, _)) if cause.is_go_away() && cause.is_remote() => Self::NotProcessed,
             Some((cause, reason)) if cause.is_reset() => Self::Reset(reason),
             // Sockets, keepalive, protocol errors of the whole connection, and our own end of it.
@@ -213,7 +213,7 @@ fn blame(http: StatusCode, code: Option<Code>) -> Blame {
         Some(Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => Blame::Failed,
         // A quota, or a server without room: another may do better, but it is no failure of this one.
         Some(Code::ResourceExhausted) => Blame::Refused,
-        // The caller's credentials, whoever says so.
+        // It is about the caller's credentials, whatever the source of the answer.
         Some(Code::Unauthenticated | Code::PermissionDenied) => Blame::None,
         // Something else than the service answers there.
         _ if !http.is_success() => Blame::Failed,

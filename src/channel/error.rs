@@ -1,4 +1,4 @@
-//! Why a call failed before a server's own status could come, and what its caller is told.
+//! Why a call failed before a server's own status could come, and the status that its caller gets.
 
 use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
@@ -79,7 +79,7 @@ impl EndpointError {
     }
 }
 
-/// What the caller of a service without a ready endpoint is told.
+/// The status for the caller of a service without a ready endpoint.
 #[derive(Debug)]
 pub(crate) struct NotReady {
     pub(crate) service: String,

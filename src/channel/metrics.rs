@@ -66,7 +66,7 @@ impl CallMetrics {
         Self { service, methods: RwLock::default(), other }
     }
 
-    /// A call that begins, and whose `span` is told how it ends; and the count of its attempts.
+    /// A call that begins, whose end is recorded in `span`; and the count of its attempts.
     pub(super) fn begin<B>(
         &self,
         request: &Request<B>,
@@ -168,7 +168,7 @@ impl Drop for AttemptCounts {
     }
 }
 
-/// A call that is counted, and whose span is told of its failure, when it ends; as CANCELLED, if its caller gives it up before that.
+/// A call that is counted when it ends, with its failure recorded in its span; as CANCELLED if its caller gives up before that.
 #[derive(Debug)]
 pub(crate) struct Observed {
     timed: Timed,

@@ -39,7 +39,7 @@ impl Report {
         }
     }
 
-    /// Counts what has happened since it was `told`, and returns what is told now.
+    /// Counts what has happened since the values in `told`, and returns the values now.
     fn count(
         &self,
         told: &HashMap<u64, CallStats>,

@@ -5,7 +5,7 @@
 //!            v                                                                      │
 //!   join ── Lease ──> hold: renew at ttl/3 on one stream, SetStatus when asked ─────┤
 //!    │ ^                                                                            ├── FENCED ──> fails
-//!    │ └── backoff, for as long as the registry is away                             └── leave ──> Deregister, ends
+//!    │ └── backoff, while the registry is unreachable                                └── leave ──> Deregister, ends
 //!    └── INVALID_ARGUMENT ──> fails
 //! ```
 //!
@@ -14,7 +14,7 @@
 //!
 //! The task works towards a goal and tells what it has reached; no call waits for it. A lost stream is
 //! opened again, and the first renewal on it says whether the lease still stands, so that a registration is repeated
-//! exactly if it must be. It never registers again under an id that somebody else has taken.
+//! exactly if it must be. It never registers again under an id that another process has taken.
 
 mod gate;
 mod goal;
@@ -54,13 +54,13 @@ impl Announcers {
         Voice(self.0.iter().map(|announcer| announcer.goal.clone()).collect())
     }
 
-    /// Whether each registry admits the instance, or is away: none has refused it.
+    /// Whether each registry admits the instance or is unreachable: none has refused it.
     pub(crate) fn admissions(&self) -> impl Iterator<Item = Condition> {
         self.0.iter().map(|announcer| announcer.admission.clone())
     }
 
     /// Changes the status, and hands what each registry has confirmed to `seen`, until that has ended for all; of several only
-    /// for those that hold a lease, if there are some: the others have nobody to tell.
+    /// for those that hold a lease, if there are any: the others have nothing to report.
     pub(crate) async fn set_status(&mut self, status: InstanceStatus, seen: &Seen) {
         let some_hold = self.0.iter().any(Announcer::holds);
         let mut told = Vec::new();

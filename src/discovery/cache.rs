@@ -1,8 +1,8 @@
-//! The last endpoint sets on disk, each with its policy, so that a client that starts while the registry is away finds its services.
+//! The last endpoint sets on disk, each with its policy, so that a client that starts while the registry is unreachable finds its services.
 //!
 //! One file per service, replaced whole: a `ServiceInstances` of the contract, with its length before it. Written by a task of
 //! its own, off every hot path; the newest set wins, and sets in between may be skipped. A file that cannot be read, or is of
-//! somebody else, is as good as none. Whoever may write to the folder may write anything: what is read is bounded, a policy is
+//! another process, is ignored. A user who may write to the folder may write anything: what is read is bounded, a policy is
 //! checked as if the registry had said it, and one that does not pass is left out.
 
 use std::{

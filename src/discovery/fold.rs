@@ -42,7 +42,7 @@ pub(super) struct Service {
 }
 
 impl View {
-    /// Takes in a response. A revision that goes backwards within an epoch is no news of ours.
+    /// Takes in a response. A revision that goes backwards within an epoch is ignored.
     pub(super) fn apply(&mut self, response: WatchResponse) {
         if *self.epoch == *response.epoch && response.revision < self.revision {
             return;
@@ -140,7 +140,7 @@ impl View {
             }
             match told.policy {
                 Some(policy) => service.take_on(&policy),
-                // A registry that kept its policies in memory has lost them: somebody may be about to set them again, and
+                // A registry that kept its policies in memory has lost them: an operator may be about to set them again, and
                 // a canary must not get its full share until then.
                 None if snapshot.provisional => {}
                 None => service.take_on(&contract::Policy::default()),

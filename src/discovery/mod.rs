@@ -6,8 +6,8 @@
 //!                           cache: the last sets on disk, for a cold start ────────────┘           service ─> channels
 //! ```
 //!
-//! A set is only ever replaced by what registries say: while one is away its last word stays, and nothing is removed on
-//! the word of a registry that has just started and does not know yet who is coming back.
+//! A set is only ever replaced by what registries say: while one is unreachable its last word stays, and nothing is removed on
+//! the word of a registry that has just started and does not know yet which instances are coming back.
 
 pub(crate) mod announce;
 mod cache;
@@ -41,7 +41,7 @@ pub(crate) struct Discovery(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// The latest set of every service that somebody asked for.
+    /// The latest set of every service that was asked for.
     sets: Mutex<BTreeMap<Arc<str>, latest::Sender<EndpointSet>>>,
     /// What the registries have told. Locked before `sets` where both are.
     union: Mutex<Union>,
@@ -148,16 +148,16 @@ impl Discovery {
         sets.keys().filter(|service| check_service_name(service).is_ok()).cloned().collect()
     }
 
-    /// Ends when somebody asks for a service that is not in `watched`.
+    /// Ends when a service is asked for that is not in `watched`.
     async fn asked_beyond(&self, watched: &[Arc<str>]) {
-        // Before the look, so that nobody asks in between.
+        // Subscribe before looking, so that no request falls in between.
         let mut asked = self.0.asked.subscribe();
         while self.wanted().iter().all(|service| watched.contains(service)) {
             asked.changed().await.expect("the sender is here");
         }
     }
 
-    /// Takes in what a registry has told, or that it is away, and publishes what follows for these services. Returns the sets
+    /// Takes in what a registry has sent, or that it is unreachable, and publishes what follows for these services. Returns the sets
     /// whose endpoints or policy are news.
     fn change(&self, services: &[Arc<str>], change: impl FnOnce(&mut Union)) -> Vec<EndpointSet> {
         let mut union = self.union();

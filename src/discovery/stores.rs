@@ -5,7 +5,7 @@ use crate::contract::meshwork::registry::v1::{Instance, StoreScope};
 /// A store's id, and where it is.
 pub type Store<'a> = (&'a str, &'a str);
 
-/// The store that an instance's siblings must serve as well. `None`: it has one of its own, or none, or does not say.
+/// The store that an instance's siblings must serve as well. `None`: its store is private, it has none, or does not say.
 pub fn shared_store(instance: &Instance) -> Option<Store<'_>> {
     let is_shared = instance.store_scope() != StoreScope::Instance && !instance.store_id.is_empty();
     is_shared.then_some((&instance.store_id, &instance.store_place))

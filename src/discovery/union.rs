@@ -3,11 +3,11 @@
 //! Registries of one epoch are one store behind several addresses, and tell the same. Those of different epochs know nothing of
 //! each other: an instance registers at each that it reaches, and is there while one of them says so. Pure.
 //!
-//! - A registry that is away keeps its last word, but not against one that is there: an instance that another says has left,
+//! - The last word of an unreachable registry counts, but not against a reachable one: an instance that another says has left,
 //!   has left.
 //! - What a registry has not confirmed since its restart (it is provisional, or says nothing yet) counts like the word of one
 //!   that is away.
-//! - Of the policies the one that was set last holds; that they differ is told.
+//! - Of differing policies the one that was set last holds, and the difference is logged.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -113,7 +113,7 @@ impl Union {
         Some((set, differ))
     }
 
-    /// What another registry of the same store has told, and is away, is an earlier word of the one at `index`.
+    /// What an unreachable registry of the same store has sent counts as an earlier word of the one at `index`.
     fn succeed(&mut self, index: usize) {
         let epoch = self.registries[index].view.at().map(|(epoch, _)| epoch.clone());
         let is_same = |registry: &Registry| registry.view.at().map(|(epoch, _)| epoch) == epoch.as_ref();

@@ -66,7 +66,7 @@ enum Stage {
 }
 
 impl<C: Connection> Endpoint<C> {
-    /// Takes it for a call. `accept` is told the weight and when it had its first connection, and may give it back.
+    /// Takes it for a call. `accept` gets the weight and the time of the first connection, and may give it back.
     pub(crate) fn acquire(self: &Arc<Self>, now: Instant, accept: impl FnOnce(f64, Instant) -> bool) -> Acquired<C> {
         let mut state = self.state();
         let (Some(connection), Some(since), false) =

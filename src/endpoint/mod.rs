@@ -228,7 +228,7 @@ impl<C: Connection> Endpoint<C> {
         state.generation == generation && state.connection().is_some()
     }
 
-    /// The load that a call would meet here, if it takes calls. `share` is told when it had its first connection, and says
+    /// The load that a call would meet here, if it takes calls. `share` gets the time of the first connection, and says
     /// which part of the weight counts.
     pub(crate) fn load(&self, now: Instant, share: impl FnOnce(Instant) -> f64) -> Option<f64> {
         let state = self.state();
@@ -286,7 +286,7 @@ impl<C: Connection> State<C> {
         self.paused_until.is_some_and(|until| until > now)
     }
 
-    /// Takes in what a call says about the endpoint, and tells whether that changes who may be picked.
+    /// Takes in what a call says about the endpoint. Returns whether that changes which endpoints may be picked.
     fn signal(&mut self, signal: CallSignal, begun: Instant, now: Instant, service: &ServiceState) -> bool {
         if let CallSignal::Failed { .. } = signal {
             self.failures += 1;
@@ -304,7 +304,7 @@ impl<C: Connection> State<C> {
         was_healthy != self.outlier.is_healthy() || was_ejected != is_ejected || was_open != self.outlier.admits(now)
     }
 
-    /// The state that people are told: without a connection, the outlier state does not matter.
+    /// The state to show to people: without a connection, the outlier state does not matter.
     fn told(&self, now: Instant) -> EndpointState {
         match (&self.connectivity, &self.outlier) {
             (Connectivity::Connecting, _) => EndpointState::Connecting,

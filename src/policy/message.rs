@@ -1,4 +1,4 @@
-//! A policy as the contract's message, with every field said: for those who keep it or show it.
+//! A policy as the contract's message, with every field set: to be stored or shown.
 
 use std::time::Duration;
 

@@ -1,8 +1,8 @@
-//! How a client treats the instances of a service: a plain value, for those who act by it.
+//! How a client treats the instances of a service, as a plain value.
 //!
 //! It comes from the registry with the endpoints ([`EndpointSet::policy`](crate::discovery::EndpointSet::policy)), and may
-//! be another one at any time: whoever acts by it reads it from the latest set. What the contract
-//! (`meshwork.registry.v1.Policy`) leaves unset has its default here, so that nobody else knows the defaults; what a
+//! change at any time: code that acts on it reads it from the latest set. What the contract
+//! (`meshwork.registry.v1.Policy`) leaves unset has its default here, so that the defaults stand in one place; what a
 //! field means is said there in full. Values outside of their limits never get this far: see `check`.
 
 mod check;
@@ -11,7 +11,7 @@ mod message;
 
 use std::{collections::BTreeMap, time::Duration};
 
-/// How clients treat the instances of one service. The default is what holds while nobody has set a policy.
+/// How clients treat the instances of one service. The default holds until a policy is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
     /// How long a call waits for its answer to begin, over all of its attempts. `None`: only its own deadline holds.

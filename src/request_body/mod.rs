@@ -1,7 +1,7 @@
 //! A request's body, that can be sent more than once: for as long as no server has answered, and it is not too long.
 //!
 //! A unary request is one message that is ready at once: it is read ahead and shared, so that repeating it costs nothing
-//! (and its END_STREAM travels with the message, not in a frame of its own). A stream is recorded as it is sent, up to a
+//! (and its END_STREAM travels with the message, not in a separate frame). A stream is recorded as it is sent, up to a
 //! bound; beyond that, or once a server has answered, it is no longer recorded and can no longer be repeated.
 
 mod recording;

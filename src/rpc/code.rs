@@ -52,7 +52,7 @@ pub fn may_pass(code: Code) -> bool {
 
 /// The code of an answer as far as it is known. `None`: its trailers, which have not come, will say it.
 ///
-/// Headers say it if no message follows. An answer of somebody who does not speak gRPC, such as a proxy, has the code that
+/// Headers say it if no message follows. An answer of a server that does not speak gRPC, such as a proxy, has the code that
 /// gRPC gives its HTTP status (<https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md>).
 pub(crate) fn code_of(http: StatusCode, headers: &HeaderMap, trailers: Option<&HeaderMap>) -> Option<Code> {
     let said = [Some(headers), trailers].into_iter().flatten().find_map(code_in);

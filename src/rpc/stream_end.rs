@@ -5,7 +5,7 @@ use tonic::{Code, Status};
 use super::Domain;
 use crate::headers::Refusal;
 
-/// The domain of the errors that the server answers by itself, beside those of its handlers.
+/// The domain of the server's own errors, beside those of its handlers.
 pub(crate) const SERVER: Domain = Domain::new("server.meshwork");
 
 /// Ends a long stream whose server leaves: the client moves to another instance.

@@ -93,7 +93,7 @@ pub(super) async fn serve<IO>(
     tokio::select! {
         end = &mut connection => return ended(end),
         () = handshake => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
-        // An error means that the connection dropped its transport, and then it ends by itself.
+        // An error means that the connection dropped its transport, and then it ends anyway.
         _ = greeted => {}
     }
     tokio::select! {
@@ -136,7 +136,7 @@ impl<IO> Watched<IO> {
         let patience = self.patience;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(patience)));
         ready!(stalled.as_mut().poll(context));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing of what is sent to it")))
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read what is sent to it")))
     }
 }
 
@@ -151,7 +151,7 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         if self.missing > 0 {
             self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
             if self.missing == 0 {
-                // Nobody listens any more once the server has gone on.
+                // There is no receiver any more once the server has gone on.
                 let _ = self.greeted.take().map(|greeted| greeted.send(()));
             }
         }

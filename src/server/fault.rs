@@ -1,4 +1,4 @@
-//! The errors that the server answers by itself, beside those of its handlers.
+//! The server's own errors, beside those of its handlers.
 
 use std::{any::Any, error::Error};
 
@@ -44,7 +44,7 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     SERVER.error(Code::Internal, "PANIC", "the handler failed")
 }
 
-/// What a call ends with if a layer fails: with a status that it fails with; of anything else nothing is told to the caller.
+/// What a call ends with if a layer fails: the layer's status if it is one; other errors are hidden from the caller.
 pub(super) fn of_layer(error: StdError) -> Status {
     Status::try_from_error(error).unwrap_or_else(|error| {
         tracing::error!(error = &*error as &dyn Error, "a layer failed");

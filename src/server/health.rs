@@ -28,13 +28,13 @@ use crate::{
 pub(super) struct Conditions {
     /// What calls depend on.
     pub(super) essential: Vec<Condition>,
-    /// What is only reported, each under a name of its own.
+    /// Conditions that are only reported, each under its own name.
     pub(super) reported: Vec<(String, Condition)>,
     /// The essential ones as one, for as long as the server does not leave.
     pub(super) together: Conditioner,
 }
 
-/// The health of a server, and whoever wants to know of it.
+/// The health of a server, and its watchers.
 pub(super) struct Health {
     reporter: HealthReporter,
     /// The empty name, and those of all services.

@@ -51,7 +51,7 @@ impl Services {
         self.kinds.keys().cloned().collect()
     }
 
-    /// Adds health, as `reporter` is told of it, and reflection in the version that clients ask for first and in the one that
+    /// Adds health, as `reporter` reports it, and reflection in the version that clients ask for first and in the one that
     /// older ones know. `descriptors` are those of all services, these included.
     pub(super) fn add_health_and_reflection(
         &mut self,

@@ -1,7 +1,7 @@
 //! A user's own tower layers, around the user's own services.
 //!
 //! They are where tonic's `Server::builder().layer(..)` has them: outside of the routes, and inside of everything that the
-//! server does itself. Health, reflection and the mesh's own services are routed past them: whoever asks for those has no
+//! server does itself. Health, reflection and the mesh's own services are routed past them: their callers have no
 //! credentials of the user's callers.
 
 use std::convert::Infallible;

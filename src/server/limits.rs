@@ -68,9 +68,9 @@ impl Default for Limits {
     }
 }
 
-/// As many permits as `limit` says: whoever gets none is turned away, nobody waits.
+/// As many permits as `limit` says: a caller that gets none is turned away at once.
 pub(super) fn permits(limit: usize) -> Arc<Semaphore> {
-    // A semaphore refuses to have more, and nobody can need them.
+    // A semaphore refuses to have more, and no server can need them.
     Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))
 }
 

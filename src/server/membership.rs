@@ -15,8 +15,8 @@ use crate::{
     rpc::Transport,
 };
 
-/// For the registry to confirm that we drain, and for our own watch to show it. If the registry is away nobody can be
-/// told, and waiting longer would help nobody.
+/// For the registry to confirm that we drain, and for our own watch to show it. If the registry is unreachable,
+/// waiting longer would not help.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
 /// From our own watch's knowing to everybody's: the registry sends a change to all watchers at once.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -72,12 +72,12 @@ impl Membership {
         self.0.iter().flat_map(|member| member.announcers.admissions())
     }
 
-    /// What tells the mesh how the server is; in no mesh, nobody.
+    /// What reports the server's state to the mesh; `None` outside of a mesh.
     pub(super) fn voice(&self) -> Option<Voice> {
         self.0.as_ref().map(|member| member.announcers.voice())
     }
 
-    /// Says that the server drains, until all who watch know, and returns what is left to do: to leave.
+    /// Reports that the server drains, until all watchers know, and returns what is left to do: to leave.
     pub(super) async fn drain(self) -> Leaving {
         let Some(Member { mut announcers, seen }) = self.0 else { return Leaving(None) };
         let told = announcers.set_status(InstanceStatus::Draining, &seen);

@@ -5,7 +5,7 @@
 //! ```
 //!
 //! The loop and every connection are owned here, because tonic's own server closes its listener at the first sign of a
-//! shutdown and then waits without end. How it leaves is told in [`Server::serve`]. TLS is not its matter: `incoming` is
+//! shutdown and then waits without end. [`Server::serve`] says how it leaves. TLS is left to the caller: `incoming` is
 //! any stream of connections.
 
 mod call;
@@ -197,7 +197,7 @@ impl Server {
         self
     }
 
-    /// Reports a condition under a health name of its own, such as `events/order`. It takes no calls away.
+    /// Reports a condition under its own health name, such as `events/order`. It does not affect calls.
     #[must_use]
     pub fn reports(mut self, name: impl Into<String>, condition: Condition) -> Self {
         self.0.conditions.reported.push((name.into(), condition));
@@ -205,7 +205,7 @@ impl Server {
     }
 
     /// Says in the registry which store the server serves: a second store for the service is refused there while this one is
-    /// served, unless every instance has one of its own.
+    /// served, unless every instance has its own.
     #[must_use]
     pub fn serves_store(mut self, store: ServedStore) -> Self {
         self.0.store = Some(store);

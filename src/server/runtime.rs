@@ -102,7 +102,7 @@ where
     health.end().await;
     let leaving = match &end {
         Ok(()) => Some(connections.accept_until(&mut incoming, membership.drain()).await),
-        // Whoever has taken our place is the one to be found; nobody is to be told anything by us.
+        // The process that has taken our place is registered now; this one must not report anything.
         Err(error) => {
             tracing::error!(%error, "this instance must stop");
             None
@@ -172,7 +172,7 @@ impl Connections {
     }
 
     /// Accepts what waits already. Closing the listener would reset those peers, and a call that they have sent may then
-    /// not be sent again by itself.
+    /// not be sent again automatically.
     fn accept_waiting<IO, I>(&mut self, incoming: &mut I)
     where
         I: Stream<Item = io::Result<IO>> + Unpin,

@@ -5,7 +5,7 @@
 pub struct ServedStore {
     /// Its id.
     pub store_id: String,
-    /// Where it is, by which a copy of it is told apart: another text for each database. Empty: not said.
+    /// Where it is, which distinguishes it from a copy: another text for each database. Empty: not said.
     pub place: String,
     /// Whose it is.
     pub scope: StoreScope,

@@ -31,7 +31,7 @@ pub enum Key {
     Customer(Uuid),
     /// What an order has reserved, by the order's id.
     Reservation(Uuid),
-    /// The customer that a `request_id` created. It is a column of the customer, and never written by itself.
+    /// The customer that a `request_id` created. It is a column of the customer, and never written alone.
     Request(Uuid),
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Cursors are rows by name and partition. Programs of 0.1 know one name for each source, the source's own; so the first
 //! group that reads a source keeps its cursors under that name, and takes over what 0.1 has left there. Every other group of
-//! the same database has a name of its own, and with it its own cursors: it reads every event, whatever other groups read.
+//! the same database has its own name and cursors: it reads every event, whatever other groups read.
 
 use crate::{
     store::{Database, Sql, StoreError, Transaction},

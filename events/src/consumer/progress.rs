@@ -444,7 +444,7 @@ mod tests {
         other.set_state(Connecting(Some("away".into())));
         other.stuck(5, &stuck(true));
         drop(other);
-        assert_eq!(progress.snapshot().state, Running, "who has left says nothing");
+        assert_eq!(progress.snapshot().state, Running, "a reader that has left reports nothing");
         assert!(progress.snapshot().stuck.is_empty(), "and holds nothing up");
     }
 

@@ -248,7 +248,7 @@ impl<D: Decider> Connection<'_, D> {
         if partitions.is_empty() {
             return Ok(());
         }
-        // Before the look at the cursors: what was applied by then, they cannot stand before by themselves.
+        // Before the cursors are read: they cannot be behind what was applied by then.
         let applied = self.progress.snapshot().applied;
         let mut cursors = cursor::load(self.outbox.database(), self.cursor).await?;
         if cursors.values().any(|cursor| cursor.store_id.starts_with(MARK)) {
@@ -432,7 +432,7 @@ impl<D: Decider> Connection<'_, D> {
             self.paused.insert(partition, until);
             return self.stop(partition);
         }
-        // Claims behind a refused one are fenced, and whichever is told first: the longer pause is the reason's.
+        // Claims behind a refused one are fenced, and either may be reported first: the longer pause belongs to the reason.
         if let Some(paused) = self.paused.get_mut(&partition) {
             *paused = until.max(*paused);
         }

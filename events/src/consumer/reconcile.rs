@@ -7,7 +7,7 @@
 //!
 //! Between the two no reader may read on: the undo would take back what was just folded anew. So the cursors are given to a
 //! mark, a store id that belongs to no store, which fences every reader. A later reconcile, after a crash or beside this one,
-//! takes them over with a mark of its own, and the earlier one fails.
+//! takes them over with its own mark, and the earlier one fails.
 
 use std::{sync::Arc, time::Duration};
 
@@ -226,7 +226,7 @@ impl Forks {
         Lost::to_count(self.forks.iter().map(|(_, fork)| *fork).collect())
     }
 
-    /// Takes the cursors out of their readers' hands, and of those who reconcile as well, until they are
+    /// Takes the cursors from their readers, and from other reconciliations, until they are
     /// [moved](Self::move_cursors).
     async fn hold(&mut self, database: &Database) -> Result<Lost, ReconcileError> {
         let mark: Arc<str> = format!("{MARK}{}", Uuid::new_v4()).into();

@@ -35,7 +35,7 @@ pub(super) async fn run(
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     }
     loop {
-        // All are cancel-safe; whoever wakes looks anew.
+        // All arms are cancel-safe; after each wake-up everything is read anew.
         tokio::select! {
             _ = conditions.tick() => {}
             changed = changes.changed() => changed.expect("the progress is held here"),
@@ -56,7 +56,7 @@ pub(super) async fn run(
     }
 }
 
-/// Whether a subscription is well. A source that is away is no fault of its reader, however old what it had is.
+/// Whether a subscription is healthy. An unreachable source is not its reader's fault, however old its last event is.
 fn condition(snapshot: &Snapshot, oldest: Option<Duration>) -> Result<(), String> {
     let late = |why: &str| match oldest {
         Some(age) if age > MAX_UNREAD_AGE => Err(format!("an event has been unread for {} s{why}", age.as_secs())),
@@ -70,7 +70,7 @@ fn condition(snapshot: &Snapshot, oldest: Option<Duration>) -> Result<(), String
     }
 }
 
-/// The lag is read from the cursors, so that every process of a group reports the same figure: also while the source is away,
+/// The lag is read from the cursors, so that every process of a group reports the same figure: also while the source is unreachable,
 /// which is when an operator looks. Nothing is reported until the source was reached, because its heads are not known before.
 async fn tell(database: &Database, cursor: &CursorName, source: &'static str, group: &str, progress: &Progress) {
     let snapshot = progress.snapshot();

@@ -1,6 +1,6 @@
 //! The consumer side reads a source's log and submits it to the write side, batch by batch.
 //!
-//! The subscription holds no state of its own that matters: whatever happens, it starts again from the cursors in the
+//! The subscription has no state that matters: whatever happens, it starts again from the cursors in the
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
 //! lost data stops the whole subscription, both loudly; both are tried again now and then, since what was wrong may have
 //! been put right.
@@ -170,7 +170,7 @@ impl<D: Decider, T: Transport> Reading<D, T> {
                 reader.own.set_state(SubscriptionState::Stopped(problem.to_owned()));
             }
             member.leave().await;
-            // If it has ended by itself, how it stands is told until somebody stops it.
+            // If it has ended, its state is reported until it is stopped.
             stopping.cancelled().await;
         };
         tokio::select! {
@@ -228,7 +228,7 @@ where
         match stop {
             Stop::Moved => reader.own.set_state(SubscriptionState::Connecting(None)),
             Stop::Retry(error) => {
-                // That the registry is not there yet is said by whoever registers, once for the whole process.
+                // The registration logs that the registry is not there yet, once for the whole process.
                 if matches!(was, SubscriptionState::Connecting(_)) {
                     tracing::debug!(source, error, "the subscription could not be opened; retrying");
                 } else {

@@ -45,7 +45,7 @@ pub(super) struct Log {
     pub(super) behind: Arc<Notify>,
     pub(super) catching_up: JoinHandle<()>,
     pub(super) consumer_groups: ConsumerGroups,
-    /// Of those who read into this store: by source and group.
+    /// The subscriptions that read into this store, by source and group.
     pub(super) progress: Mutex<BTreeMap<(String, String), Progress>>,
     pub(super) condition: Condition,
     pub(super) watching: JoinHandle<()>,

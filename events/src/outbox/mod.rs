@@ -231,7 +231,7 @@ impl Outbox {
             .push(" order by partition")
             .push(tx.for_update());
         let locked = tx.fetch(lock).await?;
-        // Now nobody commits behind these heads, so that what was published ends at them or before.
+        // From here no commit can land behind these heads, so what was published ends at or before them.
         let published = self.inner.tail().heads().to_vec();
         for row in locked {
             let (partition, next, event_id) = (row.int(0)?, row.count(1)?, row.text(3)?);

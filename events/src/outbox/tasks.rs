@@ -52,7 +52,7 @@ pub(super) async fn watch_over(log: Weak<Log>, conditioner: Conditioner, behind:
                 Some(problem) => tracing::error!(problem, "the store is unhealthy: this instance is NOT_SERVING"),
                 None => {
                     tracing::info!("the store is healthy again");
-                    // Of a commit whose answer was lost nobody has told.
+                    // A commit whose answer was lost has not been announced.
                     behind.notify_one();
                 }
             }
@@ -78,7 +78,7 @@ pub(super) async fn catch_up(log: Weak<Log>, mut notified: Option<watch::Receive
         }
         let Some(log) = log.upgrade() else { return };
         let read = log.catch_up().await;
-        // That the store is away, whoever looks at it sees by itself.
+        // The store's health check reports an unreachable store.
         *log.unread() = read.as_ref().err().filter(|error| !error.is_about_the_store()).map(|error| with_causes(error));
         if let Err(error) = read {
             tracing::debug!(%error, "the log could not be read; retrying");

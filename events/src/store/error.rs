@@ -51,7 +51,7 @@ pub enum StoreError {
         published: u64,
     },
     /// The database belongs to another service.
-    #[error("the database belongs to the service {owner:?}: give {by:?} a database of its own")]
+    #[error("the database belongs to the service {owner:?}: give {by:?} its own database")]
     Owned {
         /// The service that owns it.
         owner: String,

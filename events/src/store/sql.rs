@@ -179,7 +179,7 @@ impl Sql {
         args
     }
 
-    /// The parts, for an engine that writes them in a form of its own.
+    /// The parts, for an engine that renders them in its own way.
     #[cfg(feature = "postgres")]
     pub(super) fn into_parts(self) -> Vec<Part> {
         self.parts

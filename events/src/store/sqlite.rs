@@ -6,7 +6,7 @@
 //! beside it.
 //!
 //! A transaction's statements run on the thread that awaits them: a hop to another thread and back costs more than most
-//! statements (it was half of the CPU of an order). So a loop that writes for a living belongs on a thread of its own, as
+//! statements (it was half of the CPU of an order). So a loop that mainly writes belongs on its own thread, as
 //! the [writer](crate::writer::Writer)'s; reads go to Tokio's blocking threads.
 
 use std::{
@@ -182,7 +182,7 @@ impl Store for Sqlite {
     async fn check(&self) -> Result<(), StoreError> {
         let (writer, files) = (self.writer.clone().lock_owned().await, self.files.clone());
         let unwritable = self.unwritable.clone();
-        // Somebody with `sqlite3` may hold the lock: not a thread to wait for that on.
+        // A person with `sqlite3` may hold the lock: do not block a thread on that.
         let check = move || {
             files.check()?;
             writer.execute_batch("begin immediate; rollback").map_err(classify)?;
@@ -246,7 +246,7 @@ impl Transaction for SqliteTransaction {
     async fn commit(self: Box<Self>) -> Result<(), StoreError> {
         self.files.check()?;
         self.noted(self.writer.execute_batch("commit"))?;
-        // Into files that somebody else may not find: not to be acknowledged.
+        // It may have gone into files that were replaced: not to be acknowledged.
         self.files.check().map_err(|error| StoreError::CommitUnknown(error.into()))
     }
 }

@@ -198,7 +198,7 @@ fn rows(rows: &[Row]) -> Result<Vec<(u32, Cursor)>, StoreError> {
             let partition =
                 u32::try_from(row.int(0)?).map_err(|_| StoreError::Decode { column: 0, expected: "a partition" })?;
             let position = row.count(2)?;
-            // Whoever moves the position alone leaves the event of another one behind.
+            // Moving the position alone would leave another position's event beside it.
             let event_id = if row.count(4)? == position { row.text(3)? } else { "" };
             Ok((partition, Cursor { store_id: row.text(1)?.into(), position, event_id: event_id.to_owned() }))
         })

@@ -55,7 +55,7 @@ impl<D: Decider> Writer<D> {
         let (handle, closed) = (Handle::current(), closing.clone());
         let embedded = outbox.database().notifier().is_none();
         let run = run(outbox, decider, queue, closed);
-        // On a thread of its own, if the store is embedded: its statements run on the thread that awaits them. To a server's
+        // On its own thread if the store is embedded: its statements run on the thread that awaits them. To a server's
         // answers the way there is only longer.
         let task = if embedded { tokio::task::spawn_blocking(move || handle.block_on(run)) } else { tokio::spawn(run) };
         Self { jobs, closing, task: Arc::new(Mutex::new(Some(task))) }
@@ -159,7 +159,7 @@ async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
     }
 }
 
-/// Runs a batch, and repeats it while it conflicts with others, or while the database is away. Never after a commit whose
+/// Runs a batch, and repeats it while it conflicts with others or the database is unreachable. Never after a commit whose
 /// answer was lost: commands in it would take effect twice.
 async fn attempt<D: Decider>(outbox: &Outbox, decider: &D, jobs: &[Job<D>]) -> Result<Vec<JobOutcome<D>>, StoreError> {
     let give_up = Instant::now() + UNAVAILABLE_PATIENCE;

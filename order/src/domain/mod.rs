@@ -48,7 +48,7 @@ impl Orders {
 pub enum Key {
     /// An order, by id.
     Order(Uuid),
-    /// The order that a `request_id` created. It is a column of the order, and never written by itself.
+    /// The order that a `request_id` created. It is a column of the order, and never written alone.
     Request(Uuid),
 }
 

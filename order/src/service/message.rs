@@ -11,7 +11,7 @@ use crate::{
     domain::{Order, State},
 };
 
-/// The message of an order that whoever has seen all up to `point` has seen.
+/// The message of an order that a reader up to `point` has seen.
 pub(super) fn message(store: &Store, order: &Order, point: LogPoint) -> OrderMessage {
     let (state, reason) = match order.state {
         State::Pending => (OrderState::Pending, RejectionReason::Unspecified),

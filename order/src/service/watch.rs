@@ -53,7 +53,7 @@ impl Watcher {
     /// The next state; `None` after a terminal one.
     async fn next(&mut self) -> Result<Option<OrderMessage>, Status> {
         while self.last.is_none_or(|order| !order.state.is_terminal()) {
-            // All arms are cancel-safe; whoever wakes reads anew.
+            // All arms are cancel-safe; after each wake-up the order is read anew.
             tokio::select! {
                 () = self.draining.cancelled() => return Err(draining_status()),
                 problem = self.serving.until_problem() => return Err(not_serving_status(&problem)),

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{ORDER_COLUMNS, ORDER_WIDTH, order};
 use crate::domain::Order;
 
-/// An order, if there is one, with the head of its partition: whoever has seen all up to there has seen the order as it
+/// An order, if there is one, with the head of its partition: a reader that has seen all up to there has seen the order as it
 /// is here.
 pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, LogPoint)>, StoreError> {
     let sql = Sql::new(format!(

@@ -4,7 +4,7 @@
 //! join them. So the two streams commute, in whatever relative order they arrive. All events of
 //! a row are in one partition, so their positions are its versions: every field keeps the value of the highest position that
 //! set it. Repeats and late events change nothing, and an event that arrives before its row's creation leaves a partial row,
-//! which no read shows, instead of being lost. (An aggregate version would not do: reservations are aggregates of their own.)
+//! which no read shows, instead of being lost. (An aggregate version would not do: reservations are separate aggregates.)
 
 mod customer;
 mod order;

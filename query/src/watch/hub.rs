@@ -1,6 +1,6 @@
-//! Where committed changes of orders meet those who watch them.
+//! Connects committed changes of orders with their watchers.
 //!
-//! One bounded ring serves all watchers, so that a slow one costs nobody memory: it falls out of the ring, and reads from
+//! One bounded ring serves all watchers, so that a slow one costs no memory: it falls out of the ring, and reads from
 //! the view what it missed. For that, every set of changes says up to which positions of the order service's log the
 //! watcher has seen everything.
 //!
@@ -85,13 +85,13 @@ impl Default for Hub {
 }
 
 impl Hub {
-    /// The view is shared, and stands at `folded`, which is no news.
+    /// The view is shared and stands at `folded`, which watchers need not hear of.
     pub(crate) fn share(&self, folded: Positions) {
         let mut published = self.published.lock();
         *published = Published { first: folded, last: folded, shared: true, ..*published };
     }
 
-    /// The view begins anew: all watches end. A shared one stands at `folded`, which is no news.
+    /// The view begins anew: all watches end. A shared one stands at `folded`, which watchers need not hear of.
     pub(super) fn begin_anew(&self, folded: Option<&[u64]>) {
         let mut published = self.published.lock();
         let folded: Positions = folded.and_then(|folded| folded.try_into().ok()).unwrap_or_default();

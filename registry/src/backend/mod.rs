@@ -111,7 +111,7 @@ pub enum BackendError {
     /// The lease has expired, was fenced, or never given.
     #[error("the lease has ended, or was never granted: register again")]
     UnknownLease,
-    /// Nobody ever registered the service.
+    /// No instance of the service was ever registered.
     #[error("no instance of this service was ever registered")]
     UnknownService,
     /// No instance has the store that is to be adopted.

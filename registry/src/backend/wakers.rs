@@ -1,4 +1,4 @@
-//! Who wants to be woken for which service: a change wakes its own watchers, and nobody else.
+//! Which watchers to wake for which service: a change wakes only its own watchers.
 
 use std::{collections::HashMap, sync::Arc};
 

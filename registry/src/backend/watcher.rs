@@ -80,7 +80,7 @@ impl Drop for Watcher {
     }
 }
 
-/// A client that resumes is told at once what it has missed, even if that is nothing.
+/// A client that resumes gets what it has missed at once, even if that is nothing.
 fn first(update: Update) -> Update {
     match update.event {
         Event::Progress => Update { event: Event::Change(Delta::default()), ..update },

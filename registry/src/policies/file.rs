@@ -39,7 +39,7 @@ pub enum PolicyFileError {
     /// The file cannot be replaced by another.
     #[error("cannot be written: {0}")]
     Write(io::Error),
-    /// The file is a mount of its own.
+    /// The file is mounted as a single file.
     #[error("is mounted as a single file and cannot be replaced as a whole: mount its folder instead")]
     Mounted,
     /// The file has two policies of one service.
@@ -61,7 +61,7 @@ pub enum PolicyFileError {
     InUse,
 }
 
-/// The file, which nobody else writes.
+/// The file; no other process writes it.
 #[derive(Debug)]
 pub(super) struct PolicyFile {
     /// Never a link.

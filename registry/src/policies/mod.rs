@@ -34,7 +34,7 @@ struct Shared {
     /// `None`: the policies are lost with this process.
     file: Option<PolicyFile>,
     /// Held from the look at what is there to the end of the write: one change at a time. Those
-    /// who wait for it are calls, of which the server admits a bounded number.
+/// that wait for it are calls, of which the server admits a bounded number.
     turn: Arc<tokio::sync::Mutex<()>>,
     latest: Mutex<BTreeMap<String, Policy>>,
 }
@@ -119,7 +119,7 @@ pub(crate) fn none(service: &str) -> Policy {
     Policy { etag: etag(&policy), ..policy }
 }
 
-/// Whether somebody set it.
+/// Whether it was ever set.
 pub(crate) fn is_set(policy: &Policy) -> bool {
     policy.update_time.is_some()
 }

@@ -1,13 +1,13 @@
 //! A lease's id: a secret nonce, and the instance that it was given for.
 //!
 //! Because the id says which instance it is about, "fenced" (another lease holds the instance) and "unknown" (none does)
-//! are told apart without remembering old leases, even those that an earlier life of the registry gave.
+//! can be distinguished without remembering old leases, even those that the registry granted before a restart.
 
 use std::fmt;
 
 use uuid::Uuid;
 
-/// Opaque to clients; whoever has it may renew, change and end the lease.
+/// Opaque to clients; its holder may renew, change and end the lease.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LeaseId(String);
 

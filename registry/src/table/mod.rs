@@ -1,7 +1,7 @@
-//! The registry's table: who holds a lease, which policies hold, and what has changed since when.
+//! The registry's table: which instances hold a lease, which policies are in effect, and what has changed since when.
 //!
 //! Pure: time, lease ids and wall-clock times come with the calls, and nothing here does I/O. Invariants:
-//! - every change has a revision of its own; revisions only grow, and there is one sequence for all services;
+//! - every change has its own revision; revisions only grow, and there is one sequence for all services;
 //! - a service's index holds each live instance once, at its last change, and each remembered departure once, so that
 //!   "what changed since" costs what changed, and never looks at other services;
 //! - an instance is gone `lease_ttl` after its last renewal, by a clock that stands still while the registry itself does
@@ -93,7 +93,7 @@ impl Table {
         }
     }
 
-    /// Gives an instance a lease; whoever held this instance before is fenced. A process that is late gets what it has. Where its
+    /// Gives an instance a lease and fences its previous holder. A process that is late gets what it has. Where its
     /// store was adopted, those of another store leave.
     pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, NotAdmitted> {
         self.expire(now);
@@ -166,7 +166,7 @@ impl Table {
     }
 
     /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not: none
-    /// while nobody serves it yet. `None`: no instance has this store, and none was refused lately that has.
+    /// while no instance serves it yet. `None`: no instance has this store, nor was one with it refused lately.
     pub fn adopt(
         &mut self,
         now: Duration,
@@ -334,7 +334,7 @@ impl Table {
         page.map(|(name, service)| (name.clone(), service.len())).collect()
     }
 
-    /// Up to `size` instances of a service after the id `after`. `None`: nobody ever registered the service.
+    /// Up to `size` instances of a service after the id `after`. `None`: no instance of it was ever registered.
     pub fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Option<Vec<Record>> {
         Some(self.services.get(service)?.records_after(after).take(size).collect())
     }

@@ -25,7 +25,7 @@ pub struct Granted {
 pub enum Renewal {
     /// It lasts for another `lease_ttl` from now.
     Renewed,
-    /// Nobody holds this instance now.
+    /// This instance has no holder now.
     Unknown,
     /// Another registration holds this instance.
     Fenced,

@@ -34,7 +34,7 @@ impl Lease {
     }
 }
 
-/// A service's leases by instance_id, and who changed when.
+/// A service's leases by instance_id, and when each changed.
 #[derive(Debug, Default)]
 pub(super) struct ServiceIndex {
     leases: BTreeMap<Arc<str>, Lease>,

@@ -1,7 +1,7 @@
 //! Which store a service serves. Pure, as the table that it belongs to.
 //!
-//! Two stores of one service halve its data: clients see either, readers of the log lose their place. So whoever serves another
-//! store than those that serve is refused, while that is certain: not in the grace period, when nobody knows yet who was first.
+//! Two stores of one service split its data: clients see either, and readers of the log lose their place. So an instance of another
+//! store than the one served is refused as soon as that is certain: not in the grace period, when it is unknown which came first.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ pub struct StoreConflict {
     pub served: String,
     /// By which instance, or because an operator says so.
     pub by: String,
-    /// The store of whoever was refused.
+    /// The store of the refused instance.
     pub refused: String,
     /// It was refused before, and tries again.
     pub again: bool,

@@ -1,4 +1,4 @@
-//! Where an instance of a list of registries may register: at each that is a store of its own, and only once at each store.
+//! Where an instance of a list of registries may register: at each registry with its own store, and only once at each store.
 //!
 //! Registries of one epoch are one store behind several addresses. To register at a second of them would fence the lease that
 //! the first has given, because it is the same instance of the same store.

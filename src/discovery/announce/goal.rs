@@ -6,7 +6,7 @@ use tonic::Status;
 
 use crate::contract::meshwork::registry::v1::InstanceStatus;
 
-/// For the task to give back its lease and end: a lease that is not given back in time runs out by itself.
+/// For the task to give back its lease and end: a lease that is not given back in time expires.
 pub(super) const LEAVE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Why an instance cannot be in the registry.

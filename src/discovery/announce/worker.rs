@@ -26,7 +26,7 @@ use crate::{
 
 /// For one answer of the registry. A third of the lease where that is less, so that a silent registry is noticed in time.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
-/// Between attempts while the registry is away: it is found within 5 s of its return. And, counted apart, before another
+/// Between attempts while the registry is unreachable: it is found within 5 s of its return. And, counted apart, before another
 /// registration when a lease is lost: the first comes after 100 ms at most, however long the registry was away. Only a
 /// renewal shows that a lease stands, so that only a renewal begins either series again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -74,7 +74,7 @@ struct Worker<T> {
     admission: Conditioner,
     /// It does not, as far as is known.
     refused: bool,
-    /// The waits while the registry is away.
+    /// The waits while the registry is unreachable.
     away: Backoff,
     /// The waits between leases that are lost.
     lost: Backoff,
@@ -278,7 +278,7 @@ impl<T: Transport> Worker<T> {
         self.announced.send_replace(Some(announced));
     }
 
-    /// Waits before the next attempt at a registry that is away.
+    /// Waits before the next attempt at an unreachable registry.
     async fn pause_away(&mut self) {
         let wait = self.away.next(rand::random());
         self.pause(wait).await;
@@ -313,7 +313,7 @@ struct Hold {
     every: Duration,
     /// The status that the registry has.
     told: InstanceStatus,
-    /// What it has confirmed, while it is away.
+    /// What it has confirmed, while it is unreachable.
     confirmed: Option<Announced>,
 }
 

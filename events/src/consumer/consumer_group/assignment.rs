@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(assignment.rank(after(4040)), (1, 3), "c lives too");
         assert_eq!(assignment.rank(after(4060)), (0, 2), "a has been silent for its lease");
         assignment.observe(after(4100), rows(&[("b", 4)]));
-        assert_eq!(assignment.rank(after(4100)), (0, 1), "who has left is gone at once");
+        assert_eq!(assignment.rank(after(4100)), (0, 1), "a member that has left is gone at once");
     }
 
     #[test]

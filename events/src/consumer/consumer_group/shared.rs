@@ -38,7 +38,7 @@ const INTRODUCTION_INTERVAL: Duration = Duration::from_millis(50);
 /// A database that does not answer must not hold up a shutdown: then the lease runs out.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A member's row, kept alive by a task of its own.
+/// A member's row, kept alive by its own task.
 pub(super) struct Member {
     leaving: CancellationToken,
     task: JoinHandle<()>,

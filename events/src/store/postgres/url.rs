@@ -130,7 +130,7 @@ impl PostgresUrl {
         }
         let read = text(passed_on).parse::<PgConnectOptions>();
         let Ok(options) = read else { return invalid("it cannot be used to connect") };
-        // What a PgBouncer refuses, and without floating-point numbers nobody needs.
+        // PgBouncer refuses it, and without floating-point numbers it is not needed.
         let options = options.extra_float_digits(None);
         let options = match (options.get_application_name(), self.get("fallback_application_name")) {
             (Some(_), _) => options,

@@ -1,7 +1,7 @@
-//! Notifications between processes: NOTIFY and LISTEN on connections of their own, and a poll behind them.
+//! Notifications between processes: NOTIFY and LISTEN on dedicated connections, with polling as the fallback.
 //!
 //! NOTIFY never runs in a business transaction: it takes a lock of the whole server until its transaction has committed, so
-//! that all commits would queue up behind each other (recall.ai, 2025). Here it is a transaction of its own, after the commit,
+//! that all commits would queue up behind each other (recall.ai, 2025). Here it is a separate transaction, after the commit,
 //! and the topics that change while one is under way share the next.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};

@@ -53,7 +53,7 @@ impl Part {
         let mut name = target.as_os_str().to_owned();
         name.push(".part");
         let part = PathBuf::from(name);
-        // An empty file is what SQLite takes for none; whoever makes it first has the name.
+        // SQLite treats an empty file as a new database; the process that creates it first has the name.
         OpenOptions::new().write(true).create_new(true).open(&part)?;
         Ok(Self(part))
     }

@@ -2,7 +2,7 @@
 //!
 //! A process keeps its files when they are removed, moved or replaced, and would go on acknowledging what cannot be found again
 //! (better-sqlite3 #1237). So they are compared, by device and inode, before a transaction begins and before its
-//! commit is answered; a database or log that became shorter was written over, because SQLite never shrinks the one by itself, and
+//! commit is answered; a database or log that became shorter was written over, because SQLite never shrinks the database unasked, and
 //! we keep the other as long as it was.
 
 use std::{
