@@ -1,4 +1,4 @@
-//! How long to wait before the next attempt: doubling, capped, and jittered, so that many clients do not come at once.
+//! How long to wait before the next attempt: doubling, capped, and jittered, so that many clients do not return at once.
 
 use std::time::Duration;
 

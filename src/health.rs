@@ -1,6 +1,6 @@
-//! Whether something is well that calls, or events, depend on: what a server's gRPC health is made of.
+//! Conditions that calls or events depend on: a server's gRPC health is made of them.
 //!
-//! docs/health.md says what each name of a server's health means.
+//! docs/health.md explains each health name of a server.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! What an instance may say of itself: the one place of these limits. The flags of a process are checked against them before
-//! anything is made, a server before it serves, and the registry checks what it is sent. The contract states them too.
+//! The limits on what an instance may register, in one place. The flags of a process are checked against them before
+//! anything is made, a server checks them before it serves, and the registry on every request. The contract states them too.
 
 use std::{collections::HashMap, fmt::Display, ops::RangeInclusive, time::Duration};
 

@@ -1,8 +1,8 @@
-//! Trace context: which trace a call belongs to, passed on to every call and event that comes of it.
+//! Trace context: the trace that a call belongs to, passed on to every call and event that it causes.
 //!
 //! On the wire it is W3C's `traceparent` and `tracestate` (<https://www.w3.org/TR/trace-context/>); inside of a process it is
-//! what [`current`] says, for the task that works for a call. It is passed on whether or not this process exports spans. If it
-//! does ([`install`]), the context is that of the span at hand, and a call without one begins a trace.
+//! what [`current`] returns in a task that works for a call. It is passed on whether or not this process exports spans. If it
+//! does ([`install`]), the context is that of the current span, and a call without one begins a trace.
 
 use std::{fmt, future::Future, str::FromStr, sync::OnceLock};
 

@@ -1,4 +1,4 @@
-//! What this service hears of orders: which events it reads, and what each means here.
+//! The events of orders that this service reads, and what each means here.
 
 use meshwork::contract::meshwork::event::v1::{Event, GroupLifetime};
 use meshwork_events::consumer::{MalformedEvent, Source, decode_event, event_id};

@@ -1,4 +1,4 @@
-//! What this service does about orders that it has heard of, and that the order service has lost: their credit is released, as
+//! Undoes orders whose events this service has read and the order service has lost: their credit is released, as
 //! if each had been cancelled.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};

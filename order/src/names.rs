@@ -1,4 +1,4 @@
-//! What the service calls itself.
+//! The service's names.
 
 use meshwork::rpc::Domain;
 

@@ -1,4 +1,4 @@
-//! The rpcs about policies, in the way of those about instances.
+//! The rpcs for policies, built like those for instances.
 
 use meshwork::{
     contract::meshwork::registry::v1::{

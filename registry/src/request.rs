@@ -1,7 +1,7 @@
 //! Requests from the wire, checked field by field against the limits that the contract states.
 //!
-//! Of a list the first bad entry is named, not all: the details of an error travel in HTTP/2 trailers, which have limits of
-//! their own.
+//! Only the first bad entry of a list is named: the details of an error travel in HTTP/2 trailers, which are limited
+//! in size.
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 

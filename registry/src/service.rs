@@ -1,4 +1,4 @@
-//! The rpcs: requests checked, handed to the backend, and its answers and refusals as the contract has them.
+//! The rpcs: check requests, pass them to the backend, and return its results and errors in the contract's form.
 
 use std::{
     sync::Arc,

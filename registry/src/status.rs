@@ -1,4 +1,4 @@
-//! Why the registry did not do what it was asked, as callers see it: the one mapping to statuses.
+//! The registry's errors as callers see them: the one mapping to statuses.
 
 use meshwork::rpc::Domain;
 use tonic::{Code, Status};

@@ -1,6 +1,6 @@
 //! Currencies and their minor units: the active codes of ISO 4217 (List One of 2026-01-01).
 //!
-//! Precious metals, units of account without a minor unit (XDR, XSU, XUA) and the testing codes are no money here.
+//! Precious metals, units of account without a minor unit (XDR, XSU, XUA) and the testing codes are not accepted.
 
 /// Codes by exponent: how many decimal digits the minor unit has.
 const CODES: [(u8, &str); 4] = [

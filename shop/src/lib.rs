@@ -1,4 +1,4 @@
-//! What the shop's services share: their contract, money, ids, times and idempotent requests, as they are inside and on the
+//! What the shop's services share: their contract, money, ids, times and idempotent requests, in memory and on the
 //! wire.
 //!
 //! Only what two of them would otherwise write twice; what an order or a customer *is* belongs to its own service.

@@ -1,6 +1,6 @@
-//! Amounts of money: inside as minor units (cents), on the wire as `shop.type.v1.Money`.
+//! Amounts of money: in memory as minor units (cents), on the wire as `shop.type.v1.Money`.
 //!
-//! An [`Amount`] is never negative and never rounded: what does not fit is an error.
+//! An [`Amount`] is never negative and never rounded: a value that does not fit is an error.
 
 use crate::{Currency, CurrencyError, contract::shop::r#type::v1::Money};
 

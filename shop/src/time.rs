@@ -1,4 +1,4 @@
-//! Times: inside as milliseconds since the Unix epoch, on the wire as `google.protobuf.Timestamp`.
+//! Times: in memory as milliseconds since the Unix epoch, on the wire as `google.protobuf.Timestamp`.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

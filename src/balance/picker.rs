@@ -1,8 +1,8 @@
-//! Picks endpoints for calls, and keeps those calls waiting that find none.
+//! Picks endpoints for calls, and queues the calls that find none.
 //!
 //! A pick is one draw from a pool, in a short critical section; only a call that finds no endpoint goes to a bounded queue. One
 //! driver task makes the plan, applies it to the pools and serves the queue, woken by an endpoint that connects or fails, by
-//! the end of a pause or an ejection, or by a change of the set. So changes are taken in even if no call flows.
+//! the end of a pause or an ejection, or by a change of the set. So changes are applied even while there are no calls.
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -6,14 +6,14 @@
 //! ```
 //!
 //! The driver makes the plan anew when an endpoint connects, fails, is ejected or comes back, and when the set or the policy
-//! changes. So it has only endpoints that may be picked, and what is lost by a version or a zone without any goes to the
-//! others in proportion. Where no endpoint of a pool takes the call after all, the call goes to the next pool.
+//! changes. So it has only endpoints that may be picked; the share of a version or a zone without any goes to the
+//! others in proportion. If no endpoint of a pool takes a call after all, the call goes to the next pool.
 //!
-//! - **Ejection**: of the endpoints with a connection no more may be out than the policy says. If more would be, it is not
+//! - **Ejection**: the policy limits how many of the connected endpoints may be out. If more would be, either it is not
 //!   the endpoints that are at fault, or there is no choice: panic (Envoy's panic threshold), all are used. A panic lasts a moment at
 //!   least, so that a service at the threshold does not change its pools with every call.
-//! - **Zones**: each zone is taken to make an equal share of all calls. While our zone's part of the healthy capacity is
-//!   that share, its calls stay within; what it lacks spills over to the others.
+//! - **Zones**: each zone is assumed to make an equal share of all calls. While our zone's part of the healthy capacity is at least
+//!   that share, its calls stay in it; the excess spills over to the others.
 //! - **Split**: versions take turns, so that the shares are exact, not by chance. It is observed while one of its endpoints
 //!   is healthy.
 

@@ -1,6 +1,6 @@
-//! Endpoints that are equally welcome, and tower's `Balance` that draws from them.
+//! Endpoints of equal preference, and tower's `Balance` that draws from them.
 //!
-//! # What keeps tower's `Balance` honest
+//! # What keeps tower's `Balance` correct
 //!
 //! - **An entry is ready or fails at once, it is never pending.** A failed one is dropped by tower, which draws again in the
 //!   same `poll_ready`. So no wake-up can be lost inside of `ReadyCache`. An entry fails only for what cannot become true again
@@ -20,7 +20,7 @@
 //! idle pair would get 0:100, and one of ten with tenfold weight 20 % instead of 53 %. Several entries for one endpoint would
 //! compare it with itself. So draws are *thinned*: one is accepted with the chance weight x warmth / the pool's largest, else
 //! it is given back and tower draws again. The pending calls in the load are divided by weight x warmth as well, so that the
-//! shares hold when the endpoints are busy. What that gives, as `tests/shares.rs` holds it:
+//! shares hold when the endpoints are busy. The results, which `tests/shares.rs` checks:
 //!
 //! | weights | P2C alone, idle | thinned, idle | due |
 //! |---|---|---|---|
@@ -28,7 +28,7 @@
 //! | 50:100:250 | at most 67 for the largest | 62.5 | 62.5 |
 //! | nine of 100, one of 1,000 | 20 for the large one | 52.6 | 52.6 |
 //!
-//! The price: a pick among equal weights costs one draw, one among 32 of which one has tenfold weight about eight: the
+//! The cost: a pick among equal weights takes one draw, one among 32 with one of tenfold weight about eight: the
 //! largest weight divided by the mean one, and [`MAX_THINNED`] at most.
 
 use std::{

@@ -1,6 +1,6 @@
-//! Which endpoints of a large set a client uses: the first ones by rendezvous hashing, as gRFC A68 has it.
+//! Which endpoints of a large set a client uses: the first ones by rendezvous hashing, as in gRFC A68.
 //!
-//! Each client ranks all endpoints by a hash of its own id and theirs. So its choice is stable, an endpoint that comes or
+//! Each client ranks all endpoints by a hash of its own id and theirs. So its choice is stable: an endpoint that comes or
 //! goes changes one place per group at most, and many clients use all endpoints alike. Without it, each of m clients holds a
 //! connection to each of n endpoints, and every change of the set is m new ones.
 //!

@@ -1,4 +1,4 @@
-//! What channels are made in.
+//! The context in which channels are made.
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 

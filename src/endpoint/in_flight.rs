@@ -1,7 +1,7 @@
-//! A call that an endpoint has: its begin, its answer, and its end.
+//! A call at an endpoint: its start, its answer, and its end.
 //!
-//! A call is charged to its endpoint from the pick to its last byte. What it tells goes to two pure rules: the load, which
-//! makes an endpoint dearer or cheaper, and outlier detection, which closes it. What an answer says against its endpoint is
+//! A call is charged to its endpoint from the pick to its last byte. Its results feed two pure rules: the load, which
+//! makes an endpoint dearer or cheaper, and outlier detection, which closes it. Whether an answer counts against its endpoint is
 //! decided in `channel::classify` ([`Blame`]); a call that ends without an answer was given up by its caller, or timed out.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! What the next call would cost at an endpoint: a pure rule; the clock is passed in.
+//! The expected cost of the next call at an endpoint: a pure rule; the clock is passed in.
 //!
 //! ```text
 //!   load = latency x (1 + pending calls / weight) x failure penalty
@@ -10,7 +10,7 @@
 //!   Weight, relative to the usual one, divides them alone: between idle endpoints it is the draw that follows the weights.
 //! - **failure penalty**: a failing endpoint answers fast, and must not look good for it. Failures give no latency.
 //!
-//! An endpoint of which nothing is known, or nothing recent, stands at the median of its set: a guess that is too low
+//! An endpoint about which nothing recent is known has the median of its set: a guess that is too low
 //! floods it, one that is too high starves it. tower's `PeakEwma` can do none of this: its `Cost` is private, it takes
 //! failures as fast and a stream's life as its latency.
 

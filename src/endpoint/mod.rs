@@ -7,7 +7,7 @@
 //!                               └──────────────── connected ─────────────┘
 //! ```
 //!
-//! - **Connectivity**, in gRPC's words, but for IDLE: an endpoint is connected for as long as it is in use. READY is real: the
+//! - **Connectivity**, in gRPC's terms without IDLE: an endpoint is connected for as long as it is in use. READY is real: the
 //!   server has sent its SETTINGS on that connection.
 //! - **Outlier state** ([`OutlierState`]) and **load** ([`Load`]): two pure rules, fed by the calls of the endpoint.
 //! - **Generation**: names the endpoint in a pool of the balance. It moves with each connection and with each probe that is

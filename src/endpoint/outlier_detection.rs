@@ -9,8 +9,8 @@
 //!      └───────────────────────────────── it was answered ────────────────────────┘
 //! ```
 //!
-//! What began before an endpoint was ejected says nothing about how it is now. Whether an ejection is heeded is the set's
-//! matter: see `plan`. The clock and the jitter are passed in.
+//! A call that began before an ejection says nothing about the endpoint's state now. Whether an ejection takes effect depends on the
+//! set: see `plan`. The clock and the jitter are passed in.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What a client can tell of the endpoints of its channel.
+//! A client's statistics of its channel's endpoints.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the values of a policy may be, as the contract states it.
+//! The limits of a policy's values, as in the contract.
 
 use std::{ops::RangeInclusive, time::Duration};
 

@@ -1,4 +1,4 @@
-//! A request's body, that can be sent more than once: for as long as no server has answered, and it is not too long.
+//! A request's body that can be sent more than once, while no server has answered and it is not too long.
 //!
 //! A unary request is one message that is ready at once: it is read ahead and shared, so that repeating it costs nothing
 //! (and its END_STREAM travels with the message, not in a separate frame). A stream is recorded as it is sent, up to a

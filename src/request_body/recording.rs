@@ -1,4 +1,4 @@
-//! The caller's request stream, recorded as it is sent, up to a bound: so far it can be sent again.
+//! The caller's request stream, recorded as it is sent, up to a bound: within it, it can be sent again.
 //!
 //! It is polled inside of the connection's task, which other calls share: a panic in it is caught here, and breaks its own
 //! call only.

@@ -1,4 +1,4 @@
-//! A request stream under way: which attempt sends it, and its end before its time.
+//! A request stream under way: which attempt sends it, and its premature end.
 //!
 //! When the answer ends, or its reader goes, before the stream has ended, the stream is reset, with CANCEL or, if the server has
 //! said its status, with NO_ERROR (PROTOCOL-HTTP2): nothing more is sent, and the server learns of it. hyper would go on.

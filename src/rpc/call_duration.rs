@@ -1,4 +1,4 @@
-//! How long the calls of a method take, by the code that they end with.
+//! The durations of a method's calls, by their final code.
 
 use std::{
     sync::{Arc, OnceLock},

@@ -1,4 +1,4 @@
-//! gRPC's codes: their names, and how an answer says its own.
+//! gRPC's codes: their names, and how an answer carries its code.
 
 use http::{HeaderMap, StatusCode};
 use tonic::{Code, Status};

@@ -1,4 +1,4 @@
-//! Durations as messages carry them.
+//! Durations in messages.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Errors as callers see them: a code, `google.rpc.ErrorInfo`, and what is wrong with which field (AIP-193).
+//! Errors as callers see them: a code, `google.rpc.ErrorInfo`, and the problem of each field (AIP-193).
 
 use std::{
     fmt::{self, Display},

@@ -1,4 +1,4 @@
-//! What a long stream ends with when its client should go on with another instance. Servers and handlers both say it.
+//! The status that ends a long stream when its client should continue on another instance, for servers and handlers.
 
 use tonic::{Code, Status};
 

@@ -1,4 +1,4 @@
-//! Opaque tokens: a small message as URL-safe text, that clients hand back unread.
+//! Opaque tokens: a small message as URL-safe text that clients return unread.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use prost::Message;

@@ -1,4 +1,4 @@
-//! What a generated client stands on.
+//! The transport of a generated client.
 
 use bytes::Bytes;
 use tonic::{body::Body, client::GrpcService};

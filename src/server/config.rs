@@ -1,4 +1,4 @@
-//! Who a server is: its name, address and place in the mesh.
+//! A server's identity: its name, address and place in the mesh.
 
 use std::{collections::BTreeMap, time::Duration};
 

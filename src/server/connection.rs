@@ -1,11 +1,11 @@
-//! One connection: it must say hello in time, serves calls, and leaves when told.
+//! One connection: it must send its preface in time, serves calls, and closes on shutdown.
 //!
 //! ```text
 //!   accepted ── preface and settings ──> serving ── GOAWAY ──> finishing ── last call ends ──> closed
 //!       └─ handshake_time passes ──> cut
 //! ```
 //!
-//! A peer that takes none of our bytes is cut as well: hyper's own keepalive would wait until it has taken the GOAWAY.
+//! A peer that reads nothing is cut as well: hyper's own keepalive would wait until the peer has read the GOAWAY.
 
 use std::{
     convert::Infallible,

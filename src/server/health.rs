@@ -1,11 +1,11 @@
-//! What a server says of itself when it is asked for its health (grpc.health.v1), and what it tells the registry of it.
+//! A server's health as it answers grpc.health.v1, and as it reports it to the registry.
 //!
 //! | name | SERVING while |
 //! |---|---|
-//! | empty, and each gRPC service | the server accepts calls, no registry refuses it, and what they depend on is well: see [`Server::depends_on`] |
-//! | what [`Server::reports`] adds, such as `events/order` | that condition is well |
+//! | empty, and each gRPC service | the server accepts calls, no registry refuses it, and all dependencies are healthy: see [`Server::depends_on`] |
+//! | what [`Server::reports`] adds, such as `events/order` | that condition is healthy |
 //!
-//! What is only reported takes no calls away: a service whose events are late answers as before. docs/health.md is the page for
+//! A condition that is only reported does not affect calls: a service whose events are late answers as before. docs/health.md is for
 //! operators.
 //!
 //! [`Server::depends_on`]: super::Server::depends_on

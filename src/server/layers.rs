@@ -1,6 +1,6 @@
-//! A user's own tower layers, around the user's own services.
+//! The user's tower layers, around the user's services.
 //!
-//! They are where tonic's `Server::builder().layer(..)` has them: outside of the routes, and inside of everything that the
+//! They run where tonic's `Server::builder().layer(..)` runs them: outside of the routes, and inside of everything that the
 //! server does itself. Health, reflection and the mesh's own services are routed past them: their callers have no
 //! credentials of the user's callers.
 

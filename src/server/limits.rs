@@ -1,4 +1,4 @@
-//! What a server bears: every bound that a peer can meet, with its reason.
+//! A server's limits: every bound that a peer can reach, with its reason.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! How a server is part of the mesh: announced while it serves, and gone from every client's picks before it closes.
+//! A server's membership of the mesh: announced while it serves, and no client picks it any more when it closes.
 
 use std::{collections::BTreeSet, time::Duration};
 

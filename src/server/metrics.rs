@@ -1,11 +1,11 @@
-//! What is counted of calls, by OpenTelemetry's conventions for RPC where there are some.
+//! Metrics of calls, by OpenTelemetry's conventions for RPC where they exist.
 //!
 //! | metric | labels | meaning |
 //! |---|---|---|
 //! | `rpc_server_call_duration_seconds` | `rpc_system_name`, `rpc_method`, `rpc_response_status_code` | unary calls, from headers to answer |
-//! | `meshwork_server_refused_total` | `reason` | calls that were turned away before they were started |
+//! | `meshwork_server_refused_total` | `reason` | calls that were refused before they were started |
 //!
-//! Streams are not timed: how long one lives says nothing about the server. Nor is what no descriptor declares: paths that
+//! Streams are not timed: their duration says nothing about the server. Nor are undeclared methods: paths that
 //! callers invent must not become labels.
 
 use http::Response;

@@ -1,6 +1,6 @@
 //! A request's body, checked for gRPC's framing while it flows.
 //!
-//! What a caller got wrong is answered as the caller's error: too large is RESOURCE_EXHAUSTED (gRPC's own table), broken
+//! A caller's mistakes get errors that blame the caller: too large is RESOURCE_EXHAUSTED (gRPC's own table), broken
 //! framing is INVALID_ARGUMENT. tonic would answer the same bytes with OUT_OF_RANGE and INTERNAL.
 
 use std::{

@@ -1,4 +1,4 @@
-//! The accept loop, and how it ends: the owner of every connection.
+//! The accept loop, which owns every connection, and how it ends.
 
 use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 

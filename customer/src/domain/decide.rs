@@ -1,4 +1,4 @@
-//! What the writer needs: one input against the rows that it touches, and these rows from and to the store.
+//! The interface to the writer: decides one input against the rows that it touches, and loads and saves these rows.
 
 use meshwork_events::{
     store::{StoreError, Transaction},

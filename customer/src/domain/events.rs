@@ -1,4 +1,4 @@
-//! What happens to credit lines, as events. All are keyed by the customer, so that a credit line's events are in one order.
+//! The events of credit lines. All are keyed by the customer, so that a credit line's events are in one order.
 
 use meshwork_events::outbox::NewEvent;
 use meshwork_shop::{

@@ -1,4 +1,4 @@
-//! What callers see: resources, pages, and the exact error of every bad request.
+//! Callers get resources, pages, and the exact error of every bad request.
 
 use meshwork_events::{outbox::PositionToken, writer::Decider as _};
 use meshwork_shop::{

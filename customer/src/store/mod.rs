@@ -1,4 +1,4 @@
-//! The durable half of the service: customers and reservations as rows: what the writer loads and saves, and what the rpcs read.
+//! The durable half of the service: customers and reservations as rows, which the writer loads and saves and the rpcs read.
 
 mod read;
 mod schema;

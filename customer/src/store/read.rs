@@ -1,4 +1,4 @@
-//! What the rpcs read, beside the writer. Each customer comes with the head of its partition: a reader that has seen all up
+//! The reads of the rpcs, beside the writer. Each customer comes with the head of its partition: a reader that has seen all up
 //! to there has seen the customer as it is here.
 
 use meshwork_events::{

@@ -1,4 +1,4 @@
-//! What the writer loads before it decides, and saves afterwards: one statement for each table, or a few if
+//! The rows that the writer loads before it decides and saves afterwards: one statement for each table, or a few if
 //! the rows are many.
 
 use meshwork_events::{

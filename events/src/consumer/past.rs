@@ -1,7 +1,7 @@
 //! Checks whether a position token belongs to the past that a subscription has read.
 //!
-//! A token names a position and the event that stood there. After the source was set back to a backup another event may stand
-//! there: then what the token's holder has seen is lost, and an answer from that position on would say "not found" of what was
+//! A token names a position and the event that stood there. After the source was restored from a backup, another event may be
+//! there: then what the token's holder has seen is lost, and an answer from that position on would be "not found" for what was
 //! acknowledged. Recent events are remembered; about older ones this asks the source.
 
 use std::{sync::Arc, time::Duration};

@@ -1,8 +1,8 @@
-//! Reconciles a subscription with a source that was set back to a backup.
+//! Reconciles a subscription with a source that was restored from a backup.
 //!
-//! Events that were read are then missing from the log, and others stand at their positions. The last event that both know is
+//! Events that were read are then missing from the log, and others are at their positions. The last shared event is
 //! found by time: the source gives ids in ascending order (UUIDv7), so an event in the log that is not younger than the
-//! event at the cursor was there before, and a younger one has come since. What the lost events have done is undone by
+//! event at the cursor was there before, and a younger one was added since. The effects of the lost events are undone by
 //! the service that has folded them ([`Undo`]); then the cursors go back to the fork, and the subscription reads on.
 //!
 //! Between the two no reader may read on: the undo would take back what was just folded anew. So the cursors are given to a

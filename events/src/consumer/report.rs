@@ -1,4 +1,4 @@
-//! Reports a running subscription: its metrics, and whether it is well.
+//! Reports a running subscription: its metrics and its health.
 
 use std::{convert::Infallible, time::Duration};
 

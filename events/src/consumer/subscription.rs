@@ -2,8 +2,8 @@
 //!
 //! The subscription has no state that matters: whatever happens, it starts again from the cursors in the
 //! database. It refuses to skip anything: an event that cannot be processed stops its partition, and a source that has
-//! lost data stops the whole subscription, both loudly; both are tried again now and then, since what was wrong may have
-//! been put right.
+//! lost data stops the whole subscription, both with an ERROR; both are retried now and then, since the problem may have
+//! been fixed.
 
 use std::{
     collections::BTreeSet, convert::Infallible, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration,

@@ -1,4 +1,4 @@
-//! Tracks since when there are unread events: how far a reader is behind in time, and not only in numbers.
+//! Tracks since when there are unread events: how far a reader is behind in time, not only in events.
 //!
 //! The age of an event counts from when it was decided, if the reader has it in hand, and else from when the reader learnt
 //! that it is there. Pure: times come with the calls.

@@ -34,7 +34,7 @@ struct Shared {
     /// `None`: the policies are lost with this process.
     file: Option<PolicyFile>,
     /// Held from the look at what is there to the end of the write: one change at a time. Those
-/// that wait for it are calls, of which the server admits a bounded number.
+    /// that wait for it are calls, of which the server admits a bounded number.
     turn: Arc<tokio::sync::Mutex<()>>,
     latest: Mutex<BTreeMap<String, Policy>>,
 }
@@ -106,7 +106,9 @@ impl Turn {
                 tracing::error!(%error, "the policies cannot be written");
                 PolicyError::NotStored
             })?,
-            None => tracing::warn!("policies are kept in memory only and lost when this process ends: see --policy-file"),
+            None => {
+                tracing::warn!("policies are kept in memory only and lost when this process ends: see --policy-file")
+            }
         }
         *self.store.0.latest.lock() = policies;
         Ok((after, true))

@@ -1,9 +1,9 @@
-//! The clock that leases run by: it stands still while the registry's own process does.
+//! The clock of the leases: it stops while the registry's process is stopped.
 //!
 //! A registry that was suspended (SIGSTOP, a frozen virtual machine, a starved host) wakes to a table full of leases that
 //! no instance could renew, because none could reach it. Removing them would empty the mesh because the registry was absent.
 //! So the expiry task calls at least every [`PULSE`]; if the calls stop for longer, the time without them does not count.
-//! This is all the self-preservation there is: instances that die while the registry runs are removed on time, however
+//! There is no other self-preservation: instances that die while the registry runs are removed on time, however
 //! many they are.
 
 use std::time::Duration;

@@ -4,10 +4,10 @@
 //! - every change has its own revision; revisions only grow, and there is one sequence for all services;
 //! - a service's index holds each live instance once, at its last change, and each remembered departure once, so that
 //!   "what changed since" costs what changed, and never looks at other services;
-//! - an instance is gone `lease_ttl` after its last renewal, by a clock that stands still while the registry itself does
+//! - an instance is removed `lease_ttl` after its last renewal, by a clock that stops while the registry is stopped
 //!   (see [`Clock`]).
 //!
-//! It refuses to wake anybody: [`Table::take_touched`] says whose watchers want to know.
+//! It wakes no watcher itself: [`Table::take_touched`] returns the services whose watchers must be woken.
 
 mod clock;
 mod interest;

@@ -1,4 +1,4 @@
-//! What the table answers.
+//! The table's results.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

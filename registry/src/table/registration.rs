@@ -1,4 +1,4 @@
-//! What asks for a lease.
+//! Requests for a lease.
 
 use std::{sync::Arc, time::Duration};
 

@@ -1,4 +1,4 @@
-//! What the table promises, case by case.
+//! The table's promises, case by case.
 
 use super::*;
 use crate::limits::MAX_TOMBSTONES;

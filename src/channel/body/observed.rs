@@ -1,4 +1,4 @@
-//! An answer as its caller reads it: what was meant for the channel is taken out, and its end is counted.
+//! An answer as its caller reads it: fields meant for the channel are removed, and its end is counted.
 
 use std::{
     pin::Pin,

@@ -1,4 +1,4 @@
-//! A response's body: holds what the call holds until it has been read, and gives its errors their gRPC code.
+//! A response's body: keeps the call's resources until it has been read, and gives its errors their gRPC code.
 
 use std::{
     pin::Pin,

@@ -1,8 +1,8 @@
-//! How many retries and hedges a channel may make: a share of its calls, and a few per second beside that.
+//! How many retries and hedges a channel may make: a share of its calls, plus a few per second.
 //!
 //! Retries help while some attempts fail, and multiply the load when all do. So every call earns a part of an attempt, and
-//! every retry or hedge spends a whole one: if all fail, a server gets 20 % more than it was asked, not
-//! three times as much. What is earned is soon forgotten, or a good hour would pay for a storm.
+//! every retry or hedge spends a whole one: if all fail, a server gets 20 % more calls, not
+//! three times as many. Earned credit expires soon, or a good hour would pay for a storm.
 //!
 //! The rule ([`Credit`]) is pure: the clock is passed in.
 

@@ -1,7 +1,7 @@
 //! Commits a call to an answer (gRFC A6): from there on no other attempt is made.
 //!
 //! The answer of a server that fails has its status in the headers, and needs no waiting. But a server may also end between
-//! headers and message, or send headers before it knows how the call goes. Of a method with one response headers alone are of no
+//! headers and message, or send headers before it knows the outcome. For a method with one response, headers alone are of no
 //! use to a caller, so that waiting for the first frame delays nothing; a stream's headers go to its caller at once, because
 //! its first message may be hours away.
 
