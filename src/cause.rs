@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-/// An error with all its causes. Some say their cause themselves, which is then not said twice.
+/// An error with all its causes. A cause that an error already contains in its text is not repeated.
 pub fn with_causes(error: &dyn Error) -> String {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     causes.fold(error.to_string(), |told, cause| {

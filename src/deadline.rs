@@ -57,7 +57,7 @@ pub fn current() -> Option<Deadline> {
     CURRENT.try_get().ok()
 }
 
-/// Runs `work` as part of a call with that deadline: [`current`] says it, and outgoing calls are clamped to it. Nothing is
+/// Runs `work` as part of a call with that deadline: [`current`] returns it, and outgoing calls are clamped to it. Nothing is
 /// cut here.
 pub fn scope<F: Future>(deadline: Deadline, work: F) -> impl Future<Output = F::Output> {
     CURRENT.scope(deadline, work)

@@ -35,7 +35,7 @@ pub(crate) fn changes<'a>(before: &'a Endpoints, now: &'a Endpoints) -> impl Ite
     })
 }
 
-/// The instances of one service, and its policy, as the registries of a mesh have told of them.
+/// The instances of one service, and its policy, as known from the registries of a mesh.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSet {
     /// The service's name.
@@ -63,7 +63,7 @@ impl EndpointSet {
         }
     }
 
-    /// Whether both have the same endpoints and policy; told cheaply, because what is unchanged is shared.
+    /// Whether both have the same endpoints and policy; cheap, because unchanged parts are shared.
     pub(crate) fn has_same_content(&self, other: &Self) -> bool {
         let same_endpoints = changes(&self.endpoints, &other.endpoints).all(|(_, one, other)| one == other);
         same_endpoints && self.policy == other.policy

@@ -17,7 +17,7 @@ pub const INSTANCE: HeaderName = HeaderName::from_static("meshwork-instance");
 /// In a response: why the call was refused before any of it was processed, a [`Refusal`] by name.
 pub const REFUSED: HeaderName = HeaderName::from_static("meshwork-refused");
 
-/// gRPC A6's pushback: after how many milliseconds the call may be sent again; anything but a number says that it may not.
+/// gRPC A6's pushback: the milliseconds after which the call may be sent again; anything but a number means that it may not.
 pub(crate) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 
 /// How tonic reads a status's details.

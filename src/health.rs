@@ -33,7 +33,7 @@ impl Condition {
         }
     }
 
-    /// Waits until something is wrong, and says what. Cancel-safe.
+    /// Waits for a problem and returns it. Cancel-safe.
     pub async fn until_problem(&mut self) -> Arc<str> {
         loop {
             if let Some(problem) = self.problem() {
@@ -49,7 +49,7 @@ impl Condition {
 pub struct Conditioner(watch::Sender<Result<(), Arc<str>>>);
 
 impl Default for Conditioner {
-    /// Well, until something else is said.
+    /// Healthy, until a problem is reported.
     fn default() -> Self {
         Self(watch::Sender::new(Ok(())))
     }

@@ -88,7 +88,7 @@ pub fn check_id(id: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Whether this can be a version or a zone; empty: not said.
+/// Whether this can be a version or a zone; empty: unknown.
 ///
 /// # Errors
 /// What is accepted.

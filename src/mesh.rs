@@ -35,7 +35,7 @@ pub struct Mesh(Arc<Inner>);
 
 struct Inner {
     discovery: Discovery,
-    /// Each of the list, for what has to be told to all.
+    /// Each registry of the list, for requests that go to all.
     registries: Vec<Arc<Shared>>,
     /// The first of the list that answers, for what one can answer.
     registry: Arc<Shared>,

@@ -44,7 +44,7 @@ pub(crate) struct Picker<C: Connection = ConnectionHandle> {
     service: Arc<ServiceState>,
     routes: RwLock<Vec<Route<C>>>,
     turn: AtomicU64,
-    /// Where calls go whose own zone has less than its share.
+    /// Receives the calls for which their own zone lacks capacity.
     chance: Mutex<SmallRng>,
     waiting: Mutex<VecDeque<Waiting<C>>>,
     /// The length of `waiting`, for a look without its lock.
@@ -71,9 +71,9 @@ struct Driven<C: Connection> {
     zone: Arc<str>,
     pools: Pools<C>,
     panic_since: Option<Instant>,
-    /// When the plan must be made anew although nothing happens.
+    /// When the plan must be made anew without any event.
     plan_until: Option<Instant>,
-    /// When the driver must look again although nothing happens.
+    /// When the driver must look again without any event.
     alarm: Option<Instant>,
     /// When it may.
     rested: Instant,

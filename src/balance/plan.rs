@@ -42,7 +42,7 @@ pub(super) struct Plan {
     pub(super) targets: Vec<WeightedTarget>,
     /// Too many endpoints are ejected since then: all with a connection are used.
     pub(super) panic_since: Option<Instant>,
-    /// When it must be made anew although nothing happens.
+    /// When it must be made anew without any event.
     pub(super) until: Option<Instant>,
 }
 

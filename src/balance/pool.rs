@@ -247,7 +247,7 @@ impl<C: Connection> Pool<C> {
         self.done(&mut state, drawn).flatten()
     }
 
-    /// What tower's work led to. After a panic, which its hook has told of, the pool stays busy and is not used again.
+    /// The result of tower's work. After a panic, which its hook has reported, the pool stays busy and is not used again.
     fn done<T>(&self, state: &mut State<C>, work: std::thread::Result<T>) -> Option<T> {
         state.busy = work.is_err();
         if state.busy {
@@ -371,7 +371,7 @@ impl<C: Connection> State<C> {
         self.look_through(now, avoid)
     }
 
-    /// Whether a draw of an endpoint is accepted, so that each is as often as its share says.
+    /// Whether a draw of an endpoint is accepted, so that each is used in proportion to its share.
     fn accepts(&mut self, now: Instant, weight: f64, since: Instant) -> bool {
         let Shares { largest, oldest, newest } = self.shares;
         let all_warm = oldest == newest || now.saturating_duration_since(newest) >= SLOW_START;

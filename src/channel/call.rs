@@ -20,7 +20,7 @@ use crate::{
     request_body::RequestBody,
 };
 
-/// What a call says of its client, in the form of gRPC's protocol.
+/// The `user-agent` of a call, in the form of gRPC's protocol.
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-meshwork/", env!("CARGO_PKG_VERSION")));
 
@@ -37,7 +37,7 @@ pub(crate) struct Call {
     pub(crate) body: RequestBody,
     pub(crate) config: CallConfig,
     pub(crate) deadline: Option<Deadline>,
-    /// When the answer must have begun: at the deadline, or when the policy says so.
+    /// When the answer must have begun: at the deadline, or after the policy's timeout.
     pub(crate) answer_by: Option<Deadline>,
     pub(crate) wait_for_ready: Option<WaitForReady>,
     attempts: AttemptCounts,

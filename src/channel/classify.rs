@@ -41,7 +41,7 @@ const BUSY_PAUSE: Duration = Duration::from_millis(20);
 pub(crate) struct Verdict {
     /// The code that the caller gets; `None`: the trailers, which have not come yet, will say it.
     pub(crate) code: Option<Code>,
-    /// What it says against the endpoint.
+    /// Whether it counts against the endpoint.
     pub(crate) blame: Blame,
     /// Whether another attempt may do better.
     pub(crate) retry: Retryable,
@@ -58,14 +58,14 @@ pub(crate) enum Retryable {
     No,
     /// After a backoff.
     Backoff,
-    /// When the server says.
+    /// When the server asks for it.
     After(Duration),
 }
 
 /// Why it is certain that no server has begun with a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unprocessed {
-    /// It never left, or came to a server that does not serve it (any more): that says nothing about the load.
+    /// It never left, or reached a server that does not serve it (any more): that says nothing about the load.
     Misdirected,
     /// It came to a server that takes no more: to go on asking would multiply the load where there is too much.
     TurnedAway,
@@ -113,14 +113,14 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What a server says about when a call may come again.
+/// A server's pushback: when a call may be retried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pushback {
     After(Duration),
     Never,
 }
 
-/// What a server has said.
+/// A server's answer.
 #[derive(Clone, Copy, Debug, Default)]
 struct Said {
     http: StatusCode,
@@ -194,8 +194,8 @@ impl Verdict {
     }
 }
 
-/// Whether a response is an answer of gRPC: it says a status, or it is a 200 with the content type `application/grpc`, also with a
-/// format (`+proto`), in whatever case. What calls itself gRPC and is an HTTP error has no messages either.
+/// Whether a response is a gRPC response: it has a status, or it is a 200 with the content type `application/grpc`, also with a
+/// format (`+proto`), in any case. A gRPC content type with an HTTP error has no messages either.
 pub(crate) fn is_grpc(http: StatusCode, headers: &HeaderMap) -> bool {
     const GRPC: &[u8] = b"application/grpc";
     let format = |value: &HeaderValue| {
@@ -205,7 +205,7 @@ pub(crate) fn is_grpc(http: StatusCode, headers: &HeaderMap) -> bool {
     headers.contains_key(Status::GRPC_STATUS) || http == StatusCode::OK && headers.get(CONTENT_TYPE).is_some_and(format)
 }
 
-/// What a code, or an HTTP status of something that does not speak gRPC, says against the endpoint.
+/// Whether a code, or an HTTP status of something that does not speak gRPC, counts against the endpoint.
 fn blame(http: StatusCode, code: Option<Code>) -> Blame {
     match code {
         // The caller's headers are too large for any server.

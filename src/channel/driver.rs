@@ -191,7 +191,7 @@ impl Live {
         self.instance.as_ref().is_some_and(|instance| instance.address == address)
     }
 
-    /// Takes over what a set says of it. Most instances of a set are those of the set before.
+    /// Applies a set's view of it. Most instances of a set are unchanged from the set before.
     fn follow(&mut self, instance: &Arc<Instance>) {
         if !self.instance.as_ref().is_some_and(|known| Arc::ptr_eq(known, instance)) {
             self.endpoint.set_traits(traits(instance));

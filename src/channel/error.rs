@@ -60,7 +60,7 @@ pub(crate) struct EndpointError {
     /// At which of its addresses.
     pub(crate) peer: Peer,
     pub(crate) failure: Failure,
-    /// `None`: the server said nothing more.
+    /// `None`: the server gave no more detail.
     pub(crate) source: Option<hyper::Error>,
 }
 

@@ -196,7 +196,7 @@ impl Drop for Observed {
     }
 }
 
-/// Whether the method is one of a contract: a generated client says so, and so do the endpoints of those that may be sent
+/// Whether the method is one of a contract: a generated client says so, as do the endpoints for those that may be sent
 /// again.
 fn is_declared<B>(request: &Request<B>, config: &ServiceConfig) -> bool {
     let path = request.uri().path();

@@ -103,7 +103,7 @@ type Stack = Retry<Hedge<Commit<Transparent<Dispatch>>>>;
 /// says why, unless its request carries [`WaitForReady`]. The deadline of a call is the earlier of its own (`set_timeout`)
 /// and that of the inbound call which its task works for.
 ///
-/// Every answer and error says in the metadata `meshwork-instance` which instance it came from.
+/// Every answer and error names the instance that it came from in the metadata `meshwork-instance`.
 ///
 /// The channel keeps its mesh running; its tasks end with its last handle and the last response body that came from it.
 #[derive(Clone)]
@@ -125,7 +125,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// A channel to the instances that discovery knows. `explain` tells what discovery itself suffers from.
+    /// A channel to the instances that discovery knows. `explain` returns the problem of discovery itself.
     pub(crate) fn discovered(
         service: &str,
         endpoints: watch::Receiver<EndpointSet>,

@@ -22,7 +22,7 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Tells it again and again. What an endpoint did in its last [`INTERVAL`] before it left is not told.
+    /// Reports periodically. What an endpoint did in the last [`INTERVAL`] before it left is not reported.
     pub(super) async fn run(self) -> Infallible {
         // So that it is there before anything has happened.
         counter!(REFUSED_BY_BUDGET, "service" => self.service.clone()).increment(0);

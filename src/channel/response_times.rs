@@ -11,7 +11,7 @@ use std::{
 use parking_lot::Mutex;
 
 const PER_DOUBLING: u32 = 8;
-/// The first bucket's end. No hedge is made earlier, so that shorter times need not be told apart.
+/// The first bucket's end. No hedge is made earlier, so that shorter times need not be distinguished.
 const SHORTEST: Duration = Duration::from_millis(1);
 /// From a millisecond to a minute: no call waits longer for a hedge.
 const DOUBLINGS: u32 = 16;
@@ -19,7 +19,7 @@ const BUCKETS: usize = (PER_DOUBLING * DOUBLINGS) as usize + 1;
 /// Answers that are remembered: enough for a percentile that is not one or two outliers, few enough to follow a service that
 /// changes.
 const FULL: u32 = 1024;
-/// The percentile is computed anew after this many answers; of fewer it is the longest anyway.
+/// The percentile is computed anew after this many answers; for fewer it is the longest anyway.
 const REFRESH: u32 = 16;
 
 /// What is remembered of a method's answers. Shared by all calls of a channel.

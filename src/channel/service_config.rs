@@ -23,7 +23,7 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CallConfig {
     pub(crate) policy: Arc<Policy>,
-    /// What allows it to be sent again; `None`: nothing does.
+    /// Why it may be sent again; `None`: it may not.
     pub(crate) method: Option<Arc<MethodConfig>>,
     /// How many endpoints take calls.
     pub(crate) endpoints: usize,

@@ -132,7 +132,7 @@ impl Announcer {
         Self { goal, announced: announced_seen, admission, task: AbortOnDropHandle::new(tokio::spawn(work)) }
     }
 
-    /// Whether the registry is there and has given a lease.
+    /// Whether the registry is reachable and has granted a lease.
     fn holds(&self) -> bool {
         self.announced.borrow().is_some()
     }

@@ -21,7 +21,7 @@ pub(super) struct View {
     epoch: Arc<str>,
     revision: u64,
     services: BTreeMap<Arc<str>, Service>,
-    /// Whether all that the registry has told up to the revision is still in here.
+    /// Whether everything that the registry has sent up to the revision is still in here.
     complete: bool,
 }
 
@@ -30,14 +30,14 @@ pub(super) struct View {
 pub(super) struct Service {
     pub(super) known: bool,
     pub(super) endpoints: Endpoints,
-    /// Those of them that an earlier life of the registry has told of, and this one not yet.
+    /// Those that the registry has sent before its restart and not since.
     inherited: BTreeSet<Arc<str>>,
-    /// Those of them of which another registry has said since that they have left.
+    /// Those that have left since, by another registry's word.
     doubted: BTreeSet<Arc<str>>,
     pub(super) policy: Arc<Policy>,
     /// When it was set. `None`: it was not.
     pub(super) policy_time: Option<Timestamp>,
-    /// Whether the registry says so itself and completely, in this life.
+    /// Whether the registry has sent it completely since its start.
     pub(super) settled: bool,
 }
 
@@ -62,7 +62,7 @@ impl View {
         }
     }
 
-    /// Takes in what an earlier run knew of a service that nothing was heard of in this one.
+    /// Takes in what an earlier run knew about a service that this one has not heard of yet.
     pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints, policy: Policy) {
         let recalled = Service { known: true, endpoints, policy: Arc::new(policy), ..Service::default() };
         self.services.entry(service.into()).or_insert(recalled);
@@ -83,7 +83,7 @@ impl View {
         }
     }
 
-    /// The registry's watch has ended: what it has told is only remembered from now on.
+    /// The registry's watch has ended: from now on its last word is only remembered.
     pub(super) fn away(&mut self) {
         for service in self.services.values_mut() {
             for instance_id in std::mem::take(&mut service.doubted) {
@@ -170,7 +170,7 @@ impl View {
 }
 
 impl Service {
-    /// The registry has begun another life, and has not told of anything in it yet.
+    /// The registry has restarted, and has not sent anything since.
     fn inherit(&mut self) {
         self.inherited = self.endpoints.keys().cloned().collect();
         self.settled = false;

@@ -43,7 +43,7 @@ pub(crate) struct Discovery(Arc<Shared>);
 struct Shared {
     /// The latest set of every service that was asked for.
     sets: Mutex<BTreeMap<Arc<str>, latest::Sender<EndpointSet>>>,
-    /// What the registries have told. Locked before `sets` where both are.
+    /// What the registries have sent. Locked before `sets` where both are locked.
     union: Mutex<Union>,
     /// A service was asked for that was not watched.
     asked: latest::Sender<()>,
@@ -158,7 +158,7 @@ impl Discovery {
     }
 
     /// Takes in what a registry has sent, or that it is unreachable, and publishes what follows for these services. Returns the sets
-    /// whose endpoints or policy are news.
+    /// whose endpoints or policy have changed.
     fn change(&self, services: &[Arc<str>], change: impl FnOnce(&mut Union)) -> Vec<EndpointSet> {
         let mut union = self.union();
         change(&mut union);
@@ -173,7 +173,7 @@ impl Discovery {
         news
     }
 
-    /// Publishes a set, and says whether its endpoints or its policy are news.
+    /// Publishes a set. Returns whether its endpoints or its policy have changed.
     fn publish(&self, set: &EndpointSet, policies_differ: bool) -> bool {
         let mut other_content = false;
         if let Some(latest) = self.sets().get(&set.service) {
@@ -238,7 +238,7 @@ impl Discovery {
     }
 }
 
-/// Notes whether a service is one of these now, and says whether that has changed.
+/// Notes whether a service is one of these now. Returns whether that has changed.
 fn turned(all: &Mutex<BTreeSet<Arc<str>>>, service: &Arc<str>, is_one: bool) -> bool {
     let mut all = all.lock();
     if is_one { all.insert(service.clone()) } else { all.remove(service) }

@@ -11,7 +11,7 @@ pub fn shared_store(instance: &Instance) -> Option<Store<'_>> {
     is_shared.then_some((&instance.store_id, &instance.store_place))
 }
 
-/// Whether two stores are not the same: another id, or a copy at another place. A place that is not said may be any.
+/// Whether two stores differ: another id, or a copy at another place. An unknown place matches any.
 pub fn are_other(one: Store<'_>, other: Store<'_>) -> bool {
     let ((one_id, one_place), (other_id, other_place)) = (one, other);
     let is_copy = !one_place.is_empty() && !other_place.is_empty() && one_place != other_place;

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Union {
     registries: Vec<Registry>,
-    /// What an earlier run has left on disk, until a registry has told all of it.
+    /// What an earlier run has left on disk, until a registry has sent everything.
     earlier: View,
 }
 
@@ -66,7 +66,7 @@ impl Union {
         self.registries[index].view.away();
     }
 
-    /// Takes in what an earlier run knew of a service that nothing was heard of in this one.
+    /// Takes in what an earlier run knew about a service that this one has not heard of yet.
     pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints, policy: Policy) {
         if !self.has(service) {
             self.earlier.recall(service, endpoints, policy);
@@ -90,7 +90,7 @@ impl Union {
         self.registries[index].view.resume_point()
     }
 
-    /// The set of a service that something is known of, and whether the policies that it was told differ.
+    /// The set of a known service, and whether its registries' policies differ.
     pub(super) fn set(&self, service: &Arc<str>) -> Option<(EndpointSet, bool)> {
         let told: Vec<(&Service, bool)> =
             self.views().filter_map(|(view, there)| Some((view.service(service)?, there))).collect();
@@ -132,7 +132,7 @@ impl Union {
         self.registries[index].view.service(service).map(|service| service.endpoints.clone()).unwrap_or_default()
     }
 
-    /// The registry at `index` says that an instance has left.
+    /// The registry at `index` reports that an instance has left.
     fn has_left(&mut self, index: usize, service: &str, instance_id: &str) {
         for (other, registry) in self.registries.iter_mut().enumerate() {
             if other != index {
@@ -143,7 +143,7 @@ impl Union {
     }
 }
 
-/// All instances; of one that several tell of, the word of a registry that is there, and among those the most cautious.
+/// All instances; for one known to several registries, a reachable registry's word counts, and among those the most cautious.
 fn endpoints(told: &[(&Service, bool)]) -> Endpoints {
     if let [(service, _)] = told {
         return service.endpoints.clone();
@@ -160,7 +160,7 @@ fn endpoints(told: &[(&Service, bool)]) -> Endpoints {
     Arc::new(all.into_iter().map(|(id, (_, instance))| (id, instance.clone())).collect())
 }
 
-/// Of two words on one instance the one that keeps calls away was said for a reason, and has yet to reach the other registry.
+/// Of two states of one instance, the one that keeps calls away was set for a reason, and has yet to reach the other registry.
 fn caution(instance: &Instance) -> u8 {
     match instance.status() {
         InstanceStatus::Unspecified => 0,
@@ -204,7 +204,7 @@ mod tests {
         }
     }
 
-    /// Two registries, and what they have told.
+    /// Two registries, and what they have sent.
     struct Told(Union);
 
     impl Told {

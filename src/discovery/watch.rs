@@ -23,7 +23,7 @@ use crate::{
     rpc::may_pass,
 };
 
-/// A watch that says nothing for this long is dead: the registry sends a mark of progress every 10 s.
+/// A watch that is silent for this long is dead: the registry sends a mark of progress every 10 s.
 const SILENCE: Duration = Duration::from_secs(22);
 /// How long the registry may take for its first word before what an earlier run left on disk is used.
 const FIRST_WORD: Duration = Duration::from_secs(1);
@@ -162,7 +162,7 @@ impl Watcher {
         }
     }
 
-    /// A registry that says nothing although its connection stands is left for another, or for a new connection.
+    /// A registry that is silent although its connection stands is left for another, or for a new connection.
     async fn or_silent<T>(&self, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
         timeout(SILENCE, answer).await.unwrap_or_else(|_| {
             self.registry.reconnect();
@@ -186,7 +186,7 @@ impl Watcher {
         }
     }
 
-    /// Falls back on what an earlier run left, where nothing is known.
+    /// Falls back on what an earlier run left, for services that are still unknown.
     async fn recall(&mut self, services: &[Arc<str>]) {
         let Some(cache) = &self.cache else { return };
         for service in services {

@@ -15,15 +15,15 @@ use super::{
     service_state::ServiceState,
 };
 
-/// A deadline within this multiple of the typical latency was too close: that it passed says nothing about the endpoint.
+/// A deadline within this multiple of the typical latency was too short: missing it says nothing about the endpoint.
 const FAIR_TIMEOUT: f64 = 2.0;
 
-/// What the end of a call says against its endpoint.
+/// Whether the end of a call counts against its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Blame {
     /// Nothing: it answered; also if the answer is an error of the caller's.
     None,
-    /// It broke off, or said that it cannot.
+    /// It broke off, or reported that it is unable.
     Failed,
     /// It has no room, is leaving, or is another instance than expected. Others had better get the next calls, but that is
     /// no reason to eject it.
@@ -51,7 +51,7 @@ pub(crate) struct InFlight<C: Connection = ConnectionHandle> {
     endpoint: Arc<Endpoint<C>>,
     begun: Instant,
     due: Option<Instant>,
-    /// Its answer has begun, and is worth nothing before more has come.
+    /// Its answer has begun, but is useless until more has come.
     awaits_message: bool,
     stage: Stage,
 }

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 /// How fast old answers are forgotten: after this long without news, two thirds of an estimate.
 const MEMORY: Duration = Duration::from_secs(5);
-/// Nothing answers faster: a load of nothing could not be multiplied.
+/// The lowest latency: a load of 0 could not be multiplied.
 const FASTEST: Duration = Duration::from_micros(1);
 /// How many times dearer an endpoint is that fails always. The square of the share counts: with one failure in ten calls it
 /// costs hardly more, for any may have that; with every second call it costs 20 times as much, and is passed over as long
@@ -88,7 +88,7 @@ impl Load {
         (-now.saturating_duration_since(self.at).as_secs_f64() / MEMORY.as_secs_f64()).exp()
     }
 
-    /// The estimate now, in seconds. It drifts to the set's median while nothing is heard, except if calls are waiting for
+    /// The estimate now, in seconds. It drifts to the set's median without new answers, except if calls are waiting for
     /// an answer: silence is then no reason to think better of the endpoint, but worse.
     fn latency(&self, now: Instant, typical: f64) -> f64 {
         match self.latency {
@@ -104,7 +104,7 @@ impl Load {
         silence.as_secs_f64().min(LONGEST_SILENCE * typical)
     }
 
-    /// The load among endpoints whose typical latency is that. `weight` is relative to the usual one.
+    /// The load among endpoints with this typical latency. `weight` is relative to the usual one.
     pub(crate) fn value(&self, now: Instant, typical: f64, weight: f64) -> f64 {
         let failing = self.failing * self.freshness(now);
         let penalty = 1.0 + PENALTY * failing * failing;
@@ -156,7 +156,7 @@ impl Load {
         self.at = now;
     }
 
-    /// A caller gave up before headers came. That says how long it takes at least.
+    /// A caller gave up before headers came, which is a lower bound of the latency.
     pub(crate) fn abandoned(&mut self, now: Instant, after: Duration, typical: f64) {
         let (after, silence) = (after.as_secs_f64(), self.silence(now, typical));
         let known = self.latency.unwrap_or(typical);

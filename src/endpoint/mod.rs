@@ -49,7 +49,7 @@ pub(crate) use service_state::ServiceState;
 /// A pause of this length and more takes an endpoint out of its pool. A shorter one is only a reason to draw another.
 const LONG_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a registry says about an endpoint that matters to the balance.
+/// The parts of a registry's entry that matter to the balance.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Traits {
     /// 0: the default.
@@ -84,7 +84,7 @@ struct State<C: Connection> {
     /// When it had a connection for the first time.
     first_ready: Option<Instant>,
     paused_until: Option<Instant>,
-    /// The end of a pause that was long when it began. What is left of it does not make it a short one: the plan says when
+    /// The end of a pause that was long when it began. It stays a long one while it runs out: the plan says when
     /// such an endpoint is back.
     long_pause_until: Option<Instant>,
     generation: u64,
@@ -117,7 +117,7 @@ pub(crate) struct Candidate {
 }
 
 impl Candidate {
-    /// Whether it stands so until it says otherwise: no time has to be waited for.
+    /// Whether this state ends only with an event, not with time.
     pub(crate) fn is_settled(&self) -> bool {
         self.outlier.is_healthy() && self.paused_until.is_none()
     }
@@ -181,7 +181,7 @@ impl<C: Connection> Endpoint<C> {
         }
     }
 
-    /// Takes over what a registry says by now.
+    /// Applies the registry's latest entry.
     pub(crate) fn set_traits(&self, traits: Traits) {
         let mut state = self.state();
         if *state.traits != traits {
@@ -198,7 +198,7 @@ impl<C: Connection> Endpoint<C> {
         }
     }
 
-    /// The driver's look at it: how it stands for a plan. An ejection whose time is over becomes probation here.
+    /// The driver's view of it: its state for a plan. An ejection whose time is over becomes probation here.
     pub(crate) fn look(&self, now: Instant) -> Candidate {
         // First: what changes from here on is looked at once more.
         self.dirty.store(false, Ordering::Release);
@@ -274,7 +274,7 @@ impl<C: Connection> Endpoint<C> {
 }
 
 impl<C: Connection> State<C> {
-    /// The connection, if it takes calls. It may have ended before its owner has said so.
+    /// The connection, if it takes calls. It may have ended before its owner has noticed.
     fn connection(&self) -> Option<&C> {
         match &self.connectivity {
             Connectivity::Ready(connection) => Some(connection).filter(|connection| !connection.is_closed()),

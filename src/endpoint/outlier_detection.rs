@@ -21,7 +21,7 @@ use crate::{backoff::Backoff, policy::EjectionPolicy};
 /// A probe that takes longer makes room for another: it may be a call that takes its time, and whose caller has no deadline.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
-/// What a call tells about its endpoint.
+/// What a call shows about its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum CallSignal {
     /// An answer has begun, and is no failure so far.
@@ -30,7 +30,7 @@ pub(crate) enum CallSignal {
     Ended,
     /// The endpoint is to blame. `jitter` is random in 0..1.
     Failed { jitter: f64 },
-    /// The call is over and tells nothing: its caller gave it up, or the endpoint had no room for it.
+    /// The call is over and shows nothing: its caller gave it up, or the endpoint had no room for it.
     Nothing,
 }
 
@@ -46,7 +46,7 @@ pub(crate) enum OutlierState {
 }
 
 impl OutlierState {
-    /// That of an endpoint of which nothing bad is known.
+    /// The state of an endpoint without known failures.
     pub(crate) const HEALTHY: Self = Self::Healthy { failures: 0 };
 
     /// The state after news of a call that has `begun` then.
@@ -80,7 +80,7 @@ impl OutlierState {
         Self::Ejected { since: now, until, backoff }
     }
 
-    /// Puts an endpoint whose time is over on probation, and says whether it did.
+    /// Puts an endpoint whose time is over on probation. Returns whether it did.
     pub(crate) fn release(&mut self, now: Instant) -> bool {
         let Self::Ejected { until, backoff, .. } = self else { return false };
         let over = *until <= now;

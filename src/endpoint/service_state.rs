@@ -68,7 +68,7 @@ impl ServiceState {
         self.typical.store(seconds.to_bits(), Ordering::Relaxed);
     }
 
-    /// An endpoint answered for the first time: while nothing else is known, that is the best guess for all.
+    /// An endpoint answered for the first time: until more is known, that is the best guess for all.
     pub(crate) fn note_first_answer(&self, seconds: f64) {
         if self.typical.load(Ordering::Relaxed) == 0 {
             self.set_typical(seconds);
@@ -126,7 +126,7 @@ impl ServiceState {
         self.driver.notify_one();
     }
 
-    /// The driver must look at an endpoint again, which tells this once.
+    /// The driver must look at an endpoint again; each endpoint signals this once.
     pub(crate) fn endpoint_changed(&self, id: u64) {
         self.dirty.lock().push(id);
         self.changed();

@@ -10,9 +10,9 @@ pub struct EndpointStats {
     pub instance_id: String,
     /// Where it is, host:port; the first of several fixed addresses.
     pub address: String,
-    /// Its version; empty: it says none.
+    /// Its version; empty: unknown.
     pub version: String,
-    /// Its zone; empty: it says none.
+    /// Its zone; empty: unknown.
     pub zone: String,
     /// Its share of the load relative to the others; 0: the default, which is 100.
     pub weight: u32,

@@ -83,7 +83,7 @@ impl RequestBody {
         }
     }
 
-    /// A server has taken the call: nothing is recorded from here on.
+    /// A server has accepted the call: nothing is recorded from here on.
     pub(crate) fn settle(&self) {
         match self {
             Self::Whole(_) => {}

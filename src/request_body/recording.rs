@@ -28,7 +28,7 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Of a stream whose first messages have been read already.
+    /// A recording of a stream whose first messages have been read already.
     pub(super) fn new(body: Body, sent: Vec<Bytes>) -> Self {
         let size = sent.iter().map(Bytes::len).sum();
         Self { body, sent, size, open: true }
@@ -88,7 +88,7 @@ pub(super) fn poll_caller(body: &mut Body, context: &mut Context<'_>) -> Poll<Op
     })
 }
 
-/// What the panic said was printed by its hook, and stays here.
+/// The panic's message was printed by its hook, and is not passed on.
 fn panicked() -> Status {
     Status::internal("the caller's request stream panicked")
 }

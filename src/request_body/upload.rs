@@ -61,7 +61,7 @@ impl RequestStream {
         self.0.recording.lock().close();
     }
 
-    /// Why the caller's own stream broke off, if it did; said once.
+    /// Why the caller's stream broke off, if it did; returned once.
     pub(super) fn broken(&self) -> Option<Status> {
         self.0.state.lock().broken.take()
     }
@@ -132,12 +132,12 @@ impl AttemptStream {
 pub(crate) struct Upload(Option<AttemptStream>);
 
 impl Upload {
-    /// Of a request that was sent as a whole: there is nothing to stop.
+    /// For a request that was sent as a whole: there is nothing to stop.
     pub(super) fn whole() -> Self {
         Self(None)
     }
 
-    /// Why the caller's own stream broke off, if it did; said once.
+    /// Why the caller's stream broke off, if it did; returned once.
     pub(crate) fn broken(&self) -> Option<Status> {
         self.0.as_ref().and_then(|sent| sent.stream.broken())
     }

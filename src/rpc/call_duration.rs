@@ -41,7 +41,7 @@ impl CallDuration {
     }
 }
 
-/// A call that is recorded when it is dropped; as CANCELLED, if its end was not told by then.
+/// A call that is recorded when it is dropped; as CANCELLED if it had not ended by then.
 #[derive(Debug)]
 pub(crate) struct Timed {
     duration: Arc<CallDuration>,

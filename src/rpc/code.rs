@@ -27,7 +27,7 @@ pub fn code_name(code: Code) -> &'static str {
 }
 
 /// Whether what failed so may succeed when it is asked again: as UNAVAILABLE, and INTERNAL and UNKNOWN, with which streams break off.
-/// Otherwise one of the two is not what the other takes it for, or said so: tonic has OUT_OF_RANGE for messages that are too large.
+/// Otherwise one of the two is not what the other expects, or said so: tonic has OUT_OF_RANGE for messages that are too large.
 pub fn may_pass(code: Code) -> bool {
     match code {
         Code::Ok

@@ -62,7 +62,7 @@ impl Violations {
         value.map_err(|error| self.add(field, error)).ok()
     }
 
-    /// Whether nothing was noted.
+    /// Whether there are no violations.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -19,9 +19,9 @@ pub struct Config {
     pub instance_id: String,
     /// Where others reach it, `host:port`.
     pub advertise: String,
-    /// Its version, as the team numbers them. Default empty: not said.
+    /// Its version, in the team's own scheme. Default: empty, for unknown.
     pub version: String,
-    /// The failure zone it runs in. Default empty: not said.
+    /// The failure zone it runs in. Default: empty, for unknown.
     pub zone: String,
     /// Its share of the load relative to the others, 1-1000. Default 100. Where weights differ, a client draws several times for a
     /// call: about the largest weight divided by the mean one. Beyond 32 times the mean an instance gets less than its share.
@@ -32,7 +32,7 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// How long calls that are under way may take to finish when the server leaves. Default 30 s.
     pub drain_limit: Duration,
-    /// What it bears.
+    /// Its limits.
     pub limits: Limits,
 }
 

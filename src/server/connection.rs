@@ -110,14 +110,14 @@ fn ended(end: hyper::Result<()>) {
     }
 }
 
-/// Tells when the peer has said as much as an HTTP/2 client must say first, and fails when it takes nothing any more.
+/// Signals once the peer has sent as much as an HTTP/2 client must send first, and fails once the peer stops reading.
 struct Watched<IO> {
     io: IO,
     missing: usize,
     greeted: Option<oneshot::Sender<()>>,
-    /// How long the peer may take nothing of what there is for it.
+    /// How long the peer may leave waiting bytes unread.
     patience: Duration,
-    /// The end of our patience, while the peer takes nothing.
+    /// When the peer is cut, while it reads nothing.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 

@@ -37,7 +37,7 @@ pub(super) fn deadline_exceeded() -> Status {
     SERVER.error(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call was cut at its deadline")
 }
 
-/// What a call ends with whose handler panicked: logged, and nothing of it told to the caller.
+/// The error of a call whose handler panicked: it is logged, and its details are hidden from the caller.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
     tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked");

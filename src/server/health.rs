@@ -40,14 +40,14 @@ pub(super) struct Health {
     /// The empty name, and those of all services.
     names: Vec<String>,
     conditions: Conditions,
-    /// What was told last.
+    /// The last report.
     well: bool,
     service: String,
     instance_id: String,
 }
 
 impl Health {
-    /// Of a server with these services, which reporter tells.
+    /// The health of a server with these services, through `reporter`.
     pub(super) fn new(
         reporter: HealthReporter,
         services: impl Iterator<Item = String>,

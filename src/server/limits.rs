@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Semaphore;
 
-/// The bounds of one server. The defaults fit a service of many small calls; each field says what it protects from.
+/// The bounds of one server. The defaults fit a service of many small calls; each field names the threat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Connections at a time; one more is closed at once, so that its client goes elsewhere. Default 4096: far above one
@@ -28,12 +28,12 @@ pub struct Limits {
     /// Bytes of a request's headers. Default 16 KiB.
     pub header_list_size: u32,
     /// From accepting a connection to its HTTP/2 preface and settings; a peer that takes longer is cut. Default 5 s: a
-    /// peer that says nothing must not hold a connection's place.
+    /// silent peer must not hold a connection's place.
     pub handshake_time: Duration,
     /// A PING is sent after this long without a sign of life, on idle connections too. Default 10 s.
     pub keepalive_interval: Duration,
     /// A PING unanswered for this long ends the connection. Default 5 s: a peer that vanished is gone after 15 s, and so is
-    /// one that has taken nothing of what is sent to it for that long.
+    /// one that has read nothing for that long.
     pub keepalive_timeout: Duration,
     /// HTTP/2 window of a stream, in bytes. Default 1 MiB: HTTP/2's own 64 KiB stalls a message of the largest size 64
     /// times.

@@ -54,7 +54,7 @@ struct Member {
 }
 
 impl Membership {
-    /// Begins to announce the server; it takes calls from now on, whether the registry is there or not.
+    /// Begins to announce the server; it takes calls from now on, whether the registry is reachable or not.
     pub(super) fn join(announce: Option<Announce>, instance: Instance, lease_ttl: Duration) -> Self {
         Self(announce.map(|Announce { start, seen }| Member { announcers: start(instance, lease_ttl), seen }))
     }

@@ -22,7 +22,7 @@ pub(super) fn duration(path: &str) -> CallDuration {
     CallDuration::new("rpc_server_call_duration_seconds", vec![Label::new("rpc_method", method)])
 }
 
-/// Counts a call that was turned away, if this answer says so.
+/// Counts a refused call, if this answer is a refusal.
 pub(super) fn refused<B>(response: &Response<B>) {
     if let Some(refusal) = response.headers().get(REFUSED).and_then(|name| Refusal::parse(name.as_bytes())) {
         metrics::counter!("meshwork_server_refused_total", "reason" => refusal.name()).increment(1);

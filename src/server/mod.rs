@@ -212,7 +212,7 @@ impl Server {
         self
     }
 
-    /// Fires when the server leaves and has told everybody: every long stream shall end now with
+    /// Fires once the server is leaving and the mesh knows: every long stream must end now with
     /// [`draining_status`](crate::rpc::draining_status), so
     /// that its client moves to another instance. Streams that go on are aborted at the drain limit.
     pub fn draining(&self) -> CancellationToken {
@@ -251,7 +251,7 @@ impl Server {
 
     /// Serves the connections of `incoming` until `shutdown` ends, then leaves:
     ///
-    /// 1. health says NOT_SERVING, the registry DRAINING, and calls are served as before until the mesh has seen it;
+    /// 1. health becomes NOT_SERVING, the registry's status DRAINING, and calls are served as before until the mesh has seen it;
     /// 2. [`Server::draining`] fires, every connection is sent GOAWAY, no more are accepted;
     /// 3. what is under way may finish within `drain_limit`;
     /// 4. the instance leaves the registry, and what is left is aborted.

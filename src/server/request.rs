@@ -30,7 +30,7 @@ pub(super) enum Encoding {
 }
 
 impl Encoding {
-    /// As `grpc-encoding` says.
+    /// The `grpc-encoding`.
     pub(super) fn of(headers: &HeaderMap) -> Self {
         match headers.get("grpc-encoding") {
             None => Self::Identity,

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::contract::meshwork::registry::v1::Instance;
 
-/// After an error of accepting, which mostly says that files ran out: long enough not to spin, short enough not to be felt.
+/// After a failed accept, mostly because file descriptors ran out: long enough not to spin, short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 /// Connections that may wait when a listener closes: what tokio and mio ask the kernel to keep.
 const BACKLOG: usize = 1024;

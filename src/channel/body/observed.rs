@@ -34,7 +34,7 @@ pub(crate) fn observe<K: Send + Unpin + 'static>(mut answer: Answer, mut timed: 
     answer.map(|body| Body::new(ObservedBody { body, open, _keep: keep }))
 }
 
-/// Takes out what a server says to the channel: it has been acted on, and a handler that passes an error on must not tell its
+/// Removes what a server says to the channel: it has been acted on, and a handler that passes an error on must not send it to its
 /// own caller the same.
 fn strip_reserved(headers: &mut HeaderMap) {
     headers.remove(REFUSED);

@@ -92,7 +92,7 @@ impl Credit {
         self.earned += f64::from(policy.budget_percent) / 100.0;
     }
 
-    /// Takes one attempt's worth, if it is there.
+    /// Spends one attempt's credit, if there is enough.
     fn spend(&mut self, now: Instant, policy: &RetryPolicy) -> bool {
         self.pass(now, policy);
         let purse = if self.earned >= 1.0 { &mut self.earned } else { &mut self.reserve };

@@ -115,7 +115,7 @@ impl Dispatch {
         self.send(call, attempt, pick).await
     }
 
-    /// Makes one attempt at a call, and tells its endpoint what came of it.
+    /// Makes one attempt at a call, and reports its result to its endpoint.
     async fn send(&self, call: &Call, attempt: Attempt<'_>, pick: Pick) -> Result<Answer, CallError> {
         let Pick { mut connection, call: mut in_flight } = pick;
         let peer = connection.peer().clone();

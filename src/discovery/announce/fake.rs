@@ -30,7 +30,7 @@ pub(crate) struct State {
     pub(crate) registrations: u64,
     /// The holder and the number of each registration that arrived.
     pub(crate) attempts: Vec<(String, u64)>,
-    /// Of each of them, whether it says that it was refused before.
+    /// Whether each of them says that it was refused before.
     pub(crate) refused_before: Vec<bool>,
     pub(crate) refusals: u64,
     pub(crate) streams: u64,

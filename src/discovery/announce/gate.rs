@@ -14,14 +14,14 @@ use crate::discovery::RegistryState;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Gate {
     index: usize,
-    /// How the registries stand. `None`: there is one alone, where nothing has to be known before.
+    /// The states of the registries. `None`: there is only one, which needs no gate.
     states: Option<watch::Receiver<Vec<RegistryState>>>,
     /// Epoch => through which registry the instance is in that store.
     holders: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 impl Gate {
-    /// Gates to as many registries as `states` has, which stand as it says.
+    /// Gates to registries in these `states`.
     pub(crate) fn to_all(registries: usize, states: &watch::Receiver<Vec<RegistryState>>) -> Vec<Self> {
         let holders = Arc::default();
         let gate =

@@ -27,7 +27,7 @@ pub enum AnnounceError {
         service: String,
         /// Our instance id.
         instance_id: String,
-        /// What it says is wrong.
+        /// The problem that it names.
         source: Box<Status>,
     },
 }

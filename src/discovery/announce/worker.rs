@@ -65,7 +65,7 @@ struct Worker<T> {
     /// With the status that was registered last.
     instance: Instance,
     lease_ttl: Duration,
-    /// Tells the registry whose attempts are the same process's: one that it gets late must not fence a later one.
+    /// Identifies this process's attempts to the registry: one that arrives late must not fence a later one.
     holder: String,
     attempt: u64,
     goal: watch::Receiver<Goal>,
@@ -102,7 +102,7 @@ impl<T: Transport> Worker<T> {
         Ok(())
     }
 
-    /// Registers, however long it takes. `None`: told to leave before it succeeded.
+    /// Registers, however long it takes. `None`: asked to leave before it succeeded.
     async fn join(&mut self) -> Result<Option<Lease>, AnnounceError> {
         let mut warned = false;
         loop {
@@ -145,7 +145,7 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// The registry is there, and does not take the instance as things are: another store is served for its service. That may
+    /// The registry is reachable but refuses the instance for now: another store is served for its service. That may
     /// change, by the others' end or an operator's word.
     fn not_admitted(&mut self, status: &Status) {
         self.refused = true;
@@ -182,7 +182,7 @@ impl<T: Transport> Worker<T> {
         }
     }
 
-    /// Renews on one stream. `None`: the stream ended, and with it nothing else.
+    /// Renews on one stream. `None`: only the stream ended.
     async fn hold_on_a_stream(&mut self, hold: &mut Hold) -> Result<Option<Held>, AnnounceError> {
         if *self.goal.borrow() == Goal::Absent {
             self.deregister(hold).await;
