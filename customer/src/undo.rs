@@ -110,7 +110,7 @@ fn first_order(fork: &Fork) -> Uuid {
 }
 
 impl<T: Transport> LostOrders<T> {
-    /// Of the customers in `store`, by what `orders` says.
+    /// An undo for the customers in `store`, which asks `orders`.
     pub(crate) fn new(store: Store, orders: OrderServiceClient<T>) -> Self {
         Self { store, orders, cut_off: Mutex::default() }
     }

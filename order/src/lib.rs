@@ -31,7 +31,7 @@ use meshwork_events::{
 use meshwork_shop::contract::shop::order::v1::order_service_server::OrderServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-/// How long an order waits for credit, unless said otherwise.
+/// How long an order waits for credit by default.
 pub const SAGA_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One instance of the service.

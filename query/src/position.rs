@@ -46,7 +46,7 @@ impl Sources {
         diverged.map_or(Ok(()), |(name, _)| Err(not_the_past(name, &NotThePast::Diverged)))
     }
 
-    /// Waits until all that `token` stands for is in the view.
+    /// Waits until everything up to `token` is in the view.
     ///
     /// # Errors
     /// INVALID_ARGUMENT/UNKNOWN_POSITION: a position of no log that is folded here. FAILED_PRECONDITION/POSITION_LOST: the log has

@@ -16,8 +16,8 @@ impl ProtobufJson {
         Self(DescriptorPool::decode(DESCRIPTORS).expect("the build has compiled these descriptors"))
     }
 
-    /// The message on one line. Every field is there, also one that has its default value, so that a script finds it
-    /// without a case of its own.
+    /// The message on one line, with every field, even one with its default value, so that a script finds it
+    /// without a special case.
     pub fn line<M: Message + Name>(&self, message: &M) -> String {
         let options = SerializeOptions::new().skip_default_fields(false);
         let mut line = Vec::new();

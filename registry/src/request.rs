@@ -110,7 +110,7 @@ pub(crate) fn new_policy(request: SetPolicyRequest) -> Result<Policy, Status> {
     Err(refuse(violations))
 }
 
-/// What a watch is about, and where it goes on.
+/// What a watch covers, and where it resumes.
 pub(crate) fn watch(request: WatchRequest) -> Result<(Interest, Option<Resume>), Status> {
     let mut violations = Violations::default();
     let services = &request.services;
@@ -130,7 +130,7 @@ fn lease_ttl(asked: Option<prost_types::Duration>) -> Result<Duration, &'static 
     check_lease_ttl(lease_ttl).map(|()| lease_ttl)
 }
 
-/// Fills in what the contract gives a meaning to if it is not said, and takes away what the registry says itself.
+/// Fills in the contract's defaults, and clears the fields that the registry sets.
 fn complete(instance: &mut Instance) {
     if instance.weight == 0 {
         instance.weight = DEFAULT_WEIGHT;

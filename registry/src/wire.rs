@@ -65,7 +65,7 @@ struct Change {
 }
 
 impl WatchResponse {
-    /// The response that tells of an update in `epoch`.
+    /// The response with an update in `epoch`.
     pub(crate) fn new(epoch: &str, update: Update) -> Self {
         let event = match update.event {
             BackendEvent::Snapshot { services, provisional } => {

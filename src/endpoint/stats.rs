@@ -16,7 +16,7 @@ pub struct EndpointStats {
     pub zone: String,
     /// Its share of the load relative to the others; 0: the default, which is 100.
     pub weight: u32,
-    /// How it stands.
+    /// Its state.
     pub state: EndpointState,
     /// How many calls its server allows to be under way on the connection. `None`: there is no connection, or no limit.
     pub stream_limit: Option<u32>,

@@ -95,13 +95,13 @@ pub struct Reservation {
     pub order_id: Uuid,
     /// Whose credit.
     pub customer_id: Uuid,
-    /// How it stands.
+    /// Its state.
     pub state: ReservationState,
     /// What was reserved, in minor units of the customer's currency; 0 if nothing ever was.
     pub amount_minor: i64,
 }
 
-/// How a reservation stands; see the diagram of this module.
+/// A reservation's state; see the diagram of this module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReservationState {
     /// The order has its credit.

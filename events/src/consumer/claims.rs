@@ -22,7 +22,7 @@ pub(super) struct Part<I> {
     pub(super) event: Option<EventName>,
 }
 
-/// Whether a batch is what a source may send: what it says moves cursors, so that it is not believed blindly.
+/// Whether a batch is one that a source may send: it moves cursors, so it is checked.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -7,7 +7,7 @@ use crate::{store::StoreError, writer::WriteError};
 
 /// Why a claim was not committed.
 pub(super) enum Failure {
-    /// The cursor has moved, or stands elsewhere.
+    /// The cursor has moved, or is at another position.
     Fenced,
     /// It is about this claim alone.
     Refused { reason: String, poison: bool },

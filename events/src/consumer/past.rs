@@ -27,7 +27,7 @@ pub struct Past {
     ask: Arc<dyn Fn(Position) -> BoxFuture<'static, Result<LogPosition, Status>> + Send + Sync>,
 }
 
-/// What stands at a position of a log.
+/// The event at a position of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum There {
     /// An event.
@@ -43,7 +43,7 @@ pub(super) enum There {
     Pruned,
 }
 
-/// Why a token says nothing about what was read.
+/// Why a token cannot be compared with what was read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotThePast {
     /// Its event is not there: the source has lost it.
@@ -75,7 +75,7 @@ impl Past {
         &self.progress
     }
 
-    /// What stands at a position of the source's log.
+    /// The event at a position of the source's log.
     pub(super) async fn look(&self, at: Position) -> Result<There, Status> {
         let answer = timeout(ANSWER_LIMIT, (self.ask)(at)).await;
         match answer.unwrap_or_else(|_| {

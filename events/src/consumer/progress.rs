@@ -117,7 +117,7 @@ struct Inner {
     recent: Mutex<Recent>,
     /// A bit for each partition whose cursor the source has confirmed.
     confirmed: AtomicU32,
-    /// The readers of this process, and how each stands apart from its partitions.
+    /// The readers of this process, each with its state apart from its partitions.
     readers: Mutex<HashMap<u64, SubscriptionState>>,
     next_reader: AtomicU64,
 }
@@ -175,7 +175,7 @@ impl Progress {
         self.0.unread.lock().since().map(|since| since.elapsed())
     }
 
-    /// Whether the source stands connected, and has confirmed that what was read is its past.
+    /// Whether the source is connected and has confirmed that what was read is its past.
     pub(crate) fn is_confirmed(&self) -> bool {
         self.0.readers.lock().values().any(|state| *state == SubscriptionState::Running)
     }
@@ -188,7 +188,7 @@ impl Progress {
         reader
     }
 
-    /// The source was reached, and said where its log stands; it may be another log than before, so that the events that are
+    /// The source was reached and sent the heads of its log; it may be another log than before, so that the events that are
     /// remembered say nothing about it.
     pub(crate) fn opened(&self, store_id: &str, heads: impl Iterator<Item = Position> + Clone) {
         *self.0.recent.lock() = Recent::default();
@@ -231,7 +231,7 @@ impl Progress {
         applied.for_each(|at| unread.read(at));
     }
 
-    /// The source has said that a cursor stands in its past. `set_back`: it is before what was applied when it was read.
+    /// The source has confirmed that a cursor is in its past. `set_back`: it is before what was applied when it was read.
     pub(crate) fn confirmed(&self, at: Position, set_back: bool) {
         self.0.confirmed.fetch_or(1 << at.partition.min(31), Ordering::Relaxed);
         if set_back {
@@ -241,7 +241,7 @@ impl Progress {
         }
     }
 
-    /// Cursors as other processes have moved them, and what was `applied` before they were read: one that stands before that
+    /// Cursors as other processes have moved them, and what was `applied` before they were read: one that is before that
     /// was set back. Returns whether one was.
     pub(crate) fn followed(&self, applied: &[u64], cursors: impl Iterator<Item = Position>) -> bool {
         let confirmed = self.0.confirmed.load(Ordering::Relaxed);
@@ -318,12 +318,12 @@ pub(crate) struct ReaderProgress {
 }
 
 impl ReaderProgress {
-    /// How this reader stands, whatever its partitions do.
+    /// This reader's state, apart from its partitions.
     pub(crate) fn set_state(&self, state: SubscriptionState) {
         self.progress.change(|readers, _| readers.insert(self.id, state.clone()) != Some(state));
     }
 
-    /// How this reader stands, whatever its partitions do.
+    /// This reader's state, apart from its partitions.
     pub(crate) fn state(&self) -> SubscriptionState {
         self.progress.0.readers.lock().get(&self.id).cloned().unwrap_or(SubscriptionState::Connecting(None))
     }
@@ -339,7 +339,7 @@ impl ReaderProgress {
         news
     }
 
-    /// A partition goes on, or is another reader's. Returns what had held it up.
+    /// A partition makes progress again, or is another reader's. Returns what had blocked it.
     pub(crate) fn unstuck(&self, partition: u32) -> Option<Stuck> {
         let mut held_up = None;
         if self.stuck.lock().remove(&partition) {

@@ -96,7 +96,7 @@ struct Committed {
 /// A cursor that was sent to the source.
 struct Told {
     cursor: Cursor,
-    /// It stands before what was applied: it was set back.
+    /// It is before what was applied: it was set back.
     set_back: bool,
 }
 
@@ -129,7 +129,7 @@ where
     D: Decider,
     T: Transport,
 {
-    /// Reads until the connection ends, and says why.
+    /// Reads until the connection ends, and returns why.
     pub(super) async fn read(&mut self, partitions: &mut watch::Receiver<BTreeSet<u32>>) -> Stop {
         match self.connect().await {
             Ok((mut connection, mut responses)) => match connection.run(&mut responses, partitions).await {
@@ -301,7 +301,7 @@ impl<D: Decider> Connection<'_, D> {
         }
     }
 
-    /// The source has accepted a partition's cursor: what was read is its past. `after`: where it says that the cursor stands; an
+    /// The source has accepted a partition's cursor: what was read is its past. `after`: the cursor that it confirmed; an
     /// answer to an earlier start, before the cursor was moved by another process, says nothing about this one.
     async fn confirm(&mut self, partition: u32, after: Option<u64>, event_id: &str) -> Result<(), Stop> {
         let told = self.unconfirmed.get(&partition);

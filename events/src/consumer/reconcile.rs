@@ -168,7 +168,7 @@ fn taken_over() -> Status {
     DOMAIN.error(Code::Aborted, "CURSORS_MOVED", TAKEN_OVER)
 }
 
-/// Where one group stands in the log of a source, and where that log parts from it.
+/// A group's cursors in the log of a source, and where that log differs from what it has read.
 #[derive(Debug)]
 pub(super) struct Forks {
     name: CursorName,
@@ -270,7 +270,7 @@ impl Forks {
     }
 }
 
-/// Locks cursors, and says whether all stand as they should.
+/// Locks cursors, and returns whether all are as expected.
 async fn stand(tx: &mut dyn Transaction, name: &str, cursors: &[(u32, Cursor)]) -> Result<bool, StoreError> {
     let partitions: Vec<u32> = cursors.iter().map(|(partition, _)| *partition).collect();
     Ok(cursor::lock(tx, name, &partitions).await? == cursors)
@@ -300,7 +300,7 @@ impl<'a> Log<'a> {
         }
     }
 
-    /// Where the log parts from what a cursor has read; `None` if the cursor stands in it.
+    /// Where the log differs from what a cursor has read; `None` if it does not.
     async fn fork(
         &self,
         partition: u32,

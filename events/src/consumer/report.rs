@@ -11,9 +11,9 @@ use crate::{
     writer::{CursorName, cursor},
 };
 
-/// The age of an unread event from which its reader counts as not well: longer than any restart, and than an order waits.
+/// The age of an unread event from which its reader is unhealthy: longer than any restart, and than an order waits.
 pub const MAX_UNREAD_AGE: Duration = Duration::from_secs(30);
-/// How often it is asked whether it is well.
+/// How often its health is checked.
 const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the metrics are set: more often than Prometheus collects them, by default every 15 s.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);

@@ -94,7 +94,7 @@ impl Subscription {
         &self.past
     }
 
-    /// Whether it is well: not stopped, and not behind by an event that is older than [`MAX_UNREAD_AGE`], unless its source is
+    /// Whether it is healthy: not stopped, and not behind by an event that is older than [`MAX_UNREAD_AGE`], unless its source is
     /// away.
     ///
     /// [`MAX_UNREAD_AGE`]: super::MAX_UNREAD_AGE
@@ -117,7 +117,7 @@ impl Subscription {
         self.partitions.clone()
     }
 
-    /// What makes it read again from its cursors, at once, whatever it is waiting for.
+    /// Makes it read again from its cursors at once, whatever it is waiting for.
     pub(super) fn again(&self) -> Arc<Notify> {
         self.again.clone()
     }
@@ -180,7 +180,7 @@ impl<D: Decider, T: Transport> Reading<D, T> {
     }
 }
 
-/// The name of a group's cursors, as soon as the store says it.
+/// The name of a group's cursors, as soon as the store returns it.
 async fn cursor_name(
     database: &Database,
     source: &str,
@@ -274,7 +274,7 @@ where
     }
 }
 
-/// The subscription needs a person, which is said once.
+/// The subscription needs a person, which is logged once.
 fn stopped<D: Decider, T>(reader: &Reader<D, T>, error: &str, problem: &str) {
     let stopped = SubscriptionState::Stopped(error.to_owned());
     if reader.own.state() != stopped {

@@ -31,7 +31,7 @@ impl Default for Unread {
 }
 
 impl Unread {
-    /// There are events up to a position; what was not known before is there since then.
+    /// There are events up to a position; new ones count from now.
     pub(super) fn there(&mut self, at: Position, since: Instant) {
         let Some(partition) = self.0.get_mut(at.partition as usize) else { return };
         let known = partition.marks.back().map_or(partition.read, |(position, _)| *position);
@@ -63,7 +63,7 @@ impl Unread {
         }
     }
 
-    /// A partition is read from another position on, and nothing is known of what is there.
+    /// A partition is read from another position on, and the events there are not known yet.
     pub(super) fn begin_again(&mut self, at: Position) {
         if let Some(partition) = self.0.get_mut(at.partition as usize) {
             *partition = Partition { read: at.position, marks: VecDeque::new() };

@@ -27,7 +27,7 @@ pub struct Feed {
 
 impl Feed {
     /// The gRPC service. Streams end with UNAVAILABLE, so that subscribers move to another instance, when `draining` fires and
-    /// while `serving` is not well: see [`Server::draining`] and [`Server::serving`].
+    /// while `serving` has a problem: see [`Server::draining`] and [`Server::serving`].
     ///
     /// [`Server::draining`]: meshwork::server::Server::draining
     /// [`Server::serving`]: meshwork::server::Server::serving

@@ -95,7 +95,7 @@ impl Log {
     }
 
     /// Compares the end of what was published with the database: its store, its head, and the event at the same position, which
-    /// is empty if nothing tells.
+    /// is empty if it is unknown.
     pub(super) fn compare(
         &self,
         store_id: &str,
@@ -176,7 +176,7 @@ impl Log {
     }
 }
 
-/// What is published stays so, and is shown to the others, whatever an observer does.
+/// Published events stay published, and other observers see them, even if one observer panics.
 fn show(observer: &Observer, event: &Event) {
     if catch_unwind(AssertUnwindSafe(|| observer(event))).is_err() {
         tracing::error!(event_id = event.event_id, "an observer of events panicked");

@@ -301,7 +301,7 @@ impl Outbox {
     }
 }
 
-/// The event at a position, if it is there, as of now.
+/// The event at a position, if there is one now.
 async fn event_id_at(tx: &mut dyn Transaction, at: Position) -> Result<Option<String>, StoreError> {
     let select = Sql::new("select event_id from outbox where partition = ").arg(i64::from(at.partition));
     let rows = tx.fetch(select.push(" and position = ").arg(signed(at.position))).await?;

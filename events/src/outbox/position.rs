@@ -43,7 +43,7 @@ impl LogPoint {
         Self { at: Position { partition, position: 0 }, event_id: None }
     }
 
-    /// Where an event of this store's own log stands.
+    /// The position of an event of this store's log.
     pub(crate) fn of(event: &Event) -> Self {
         let at = Position { partition: event.partition, position: event.position };
         Self { at, event_id: Uuid::try_parse(&event.event_id).ok() }

@@ -31,15 +31,15 @@ pub(crate) const CURSOR_EXPIRED: &str = "CURSOR_EXPIRED";
 pub(crate) const MAX_BATCH_EVENTS: usize = 512;
 /// Bytes of one batch, unless its first event alone has more: a message may have 4 MiB.
 const MAX_BATCH_BYTES: usize = 1 << 20;
-/// The credit that is kept, as the contract says.
+/// The most credit that is kept, by the contract.
 const MAX_CREDIT: usize = 65_536;
-/// The wanted types, as the contract says.
+/// The most wanted types, by the contract.
 const MAX_TYPES: usize = 64;
-/// The longest name of a type, as the contract says.
+/// The longest name of a type, by the contract.
 const MAX_TYPE_LEN: usize = 256;
 /// A stream that is not opened for this long holds a place for nothing. Our subscribers open in their first message.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
-/// The longest name of a group, as the contract says.
+/// The longest name of a group, by the contract.
 const MAX_GROUP_LEN: usize = 128;
 /// Bytes of one event, so that a message can carry it: 4 MiB, less what is around it.
 const MAX_SENT_EVENT: usize = (4 << 20) - (64 << 10);
@@ -332,7 +332,7 @@ fn batch_len(events: &[Arc<Event>], wanted: impl Fn(&Event) -> bool) -> usize {
     events.iter().take_while(fits).count()
 }
 
-/// Which event stands at a position.
+/// The event at a position.
 pub(crate) async fn position(outbox: &Outbox, request: &GetPositionRequest) -> Result<LogPosition, Status> {
     let GetPositionRequest { partition, position } = *request;
     if partition >= PARTITIONS {
@@ -368,7 +368,7 @@ fn expired(partition: u32, position: u64) -> Status {
     DOMAIN.error(Code::OutOfRange, CURSOR_EXPIRED, message)
 }
 
-/// Whether an error says that what was asked for was pruned.
+/// Whether an error says that the position was pruned.
 pub(crate) fn is_expired(status: &Status) -> bool {
     status.code() == Code::OutOfRange
         && status.get_error_details().error_info().is_some_and(|info| info.reason == CURSOR_EXPIRED)

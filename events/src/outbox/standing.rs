@@ -10,7 +10,7 @@ use super::{
 };
 use crate::store::{Sql, StoreError};
 
-/// What stands at a position of the log.
+/// The event at a position of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Standing {
     /// This event; empty before the first.
@@ -32,7 +32,7 @@ impl Outbox {
         rows.first().map_or(Ok(0), |row| Ok(row.count(0)?.saturating_sub(1)))
     }
 
-    /// What stands at a position.
+    /// The event at a position.
     pub(crate) async fn standing(&self, at: Position) -> Result<Standing, StoreError> {
         self.check_not_set_back()?;
         if at.position == 0 {

@@ -14,7 +14,7 @@ use tokio::{
 use super::log::Log;
 use crate::store::StoreError;
 
-/// How often it is asked whether the store is well.
+/// How often the store's health is checked.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a store that does not answer may yet be called well: a restart takes that long, and calls wait for it.
 const CHECK_PATIENCE: Duration = Duration::from_secs(3);
@@ -23,7 +23,7 @@ const CHECK_LIMIT: Duration = Duration::from_secs(5);
 /// After a read that failed.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// Looks again and again whether the store is well. Owned by [`Log`], which aborts it.
+/// Checks the store's health periodically. Owned by [`Log`], which aborts it.
 pub(super) async fn watch_over(log: Weak<Log>, conditioner: Conditioner, behind: Arc<Notify>) {
     let mut failing_since: Option<Instant> = None;
     loop {

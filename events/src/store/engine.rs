@@ -30,7 +30,7 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the database answers, can be written, and is the one that was opened.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// The place of the database, which tells two copies with the same contents apart. Empty: not known.
+    /// The place of the database, which distinguishes two copies with the same contents. Empty: unknown.
     async fn place(&self) -> Result<String, StoreError>;
 
     /// The line to the other processes on this database; `None` where there cannot be any.

@@ -10,7 +10,7 @@ impl StoreError {
     }
 }
 
-/// What the database engine's library said.
+/// The error of the database engine's library.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// Why a statement or transaction failed.

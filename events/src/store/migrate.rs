@@ -10,7 +10,7 @@ use super::{
     sql::Sql,
 };
 
-/// What the database says of a component: its version; and in a table that the first programs do not know, the oldest version
+/// What the database records about a component: its version; and in a table that the first programs do not know, the oldest version
 /// that suits that one, and the program that made it so.
 const TABLES: [&str; 2] = [
     "create table if not exists schema_version (component text not null primary key, version bigint not null)",

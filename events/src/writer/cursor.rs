@@ -29,7 +29,7 @@ pub(crate) struct CursorMove {
     pub(crate) through_event_id: String,
 }
 
-/// A cursor: a position, the store that it belongs to, and the event that stands there.
+/// A cursor: a position, the store that it belongs to, and the event there.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cursor {
     pub(crate) store_id: Arc<str>,

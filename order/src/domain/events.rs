@@ -11,7 +11,7 @@ use super::{Order, State};
 /// The kind of thing that all events here happen to.
 const ORDER: &str = "order";
 
-/// The event that tells of the order's present state.
+/// The event of the order's present state.
 pub(super) fn event(order: &Order) -> NewEvent {
     let (order_id, customer_id) = (order.id.to_string(), order.customer_id.to_string());
     match order.state {

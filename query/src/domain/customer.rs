@@ -6,9 +6,9 @@ use uuid::Uuid;
 /// A customer as far as its events are known.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CustomerRow {
-    /// What `CustomerCreated` said. `None`: not seen yet, and no read shows the customer.
+    /// From `CustomerCreated`. `None`: not seen yet, and no read shows the customer.
     pub created: Option<CustomerCreated>,
-    /// The credit limit. `None`: no event that says it was seen yet.
+    /// The credit limit. `None`: no event with it was seen yet.
     pub limit: Option<Amount>,
     /// The position that set `limit`. 0: none.
     pub limit_position: u64,

@@ -9,9 +9,9 @@ use uuid::Uuid;
 /// An order as far as its events are known.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct OrderRow {
-    /// Who ordered; every event of an order says it.
+    /// The customer; every event of an order names it.
     pub customer_id: Uuid,
-    /// What `OrderCreated` said. `None`: not seen yet, and no read shows the order.
+    /// From `OrderCreated`. `None`: not seen yet, and no read shows the order.
     pub created: Option<OrderCreated>,
     /// How far the order has come.
     pub state: OrderState,

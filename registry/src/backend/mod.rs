@@ -36,7 +36,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Renews a lease.
     async fn renew(&self, lease: &LeaseId) -> Result<Renewal, BackendError>;
 
-    /// Ends a lease, and says whether it did; one that is gone is no error.
+    /// Ends a lease, and returns whether it did; one that is gone is not an error.
     async fn deregister(&self, lease: &LeaseId) -> Result<bool, BackendError>;
 
     /// Changes the status of a lease's instance.

@@ -82,7 +82,7 @@ impl Shared {
         result
     }
 
-    /// Sets a policy, and tells watchers of it once it is durable. Waits for the disk.
+    /// Sets a policy, and sends it to watchers once it is durable. Waits for the disk.
     pub(super) fn set_policy(&self, turn: &Turn, policy: Policy) -> Result<Policy, PolicyError> {
         let (policy, new) = turn.set(policy, SystemTime::now())?;
         if new {

@@ -14,7 +14,7 @@ use tokio::{
 use super::{BackendError, Event, Update, Updates, shared::Shared};
 use crate::table::{Delta, Interest};
 
-/// A watch that has nothing to say for this long says so. The contract promises 10 s.
+/// A watch without changes for this long sends a progress mark. The contract promises 10 s.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 
 pub(super) struct Watcher {

@@ -136,7 +136,7 @@ fn replace(before: &Policy, asked: Policy, now: SystemTime) -> Result<Option<Pol
     if replaces.is_empty() || replaces == before.etag { Ok(Some(after)) } else { Err(PolicyError::Changed) }
 }
 
-/// A policy in the one form of all that say the same, with what the registry says itself.
+/// A policy in normal form, with the fields that the registry sets.
 fn complete(policy: Policy, update_time: SystemTime) -> Policy {
     let plain = Policy {
         retry: policy.retry.filter(|retry| *retry != RetryPolicy::default()),

@@ -15,7 +15,7 @@ impl LeaseId {
     /// Longer text was never given out: nonce, service and instance_id at their limits.
     pub const MAX_LEN: usize = 36 + 1 + 63 + 1 + 128;
 
-    /// The id of a new lease. A service's name has no `/`, so that the parts can be told apart.
+    /// The id of a new lease. A service's name has no `/`, so that the parts can be separated.
     pub fn new(service: &str, instance_id: &str, nonce: Uuid) -> Self {
         Self(format!("{nonce}/{service}/{instance_id}"))
     }

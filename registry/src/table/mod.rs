@@ -55,7 +55,7 @@ const FIRST_REVISION: u64 = 1;
 pub struct Table {
     clock: Clock,
     revision: u64,
-    /// Changes up to here cannot be told apart from "has not come back yet": older resume points get a snapshot.
+    /// Changes up to here cannot be distinguished from "has not come back yet": older resume points get a snapshot.
     floor: u64,
     grace_end: Option<Duration>,
     services: BTreeMap<Arc<str>, ServiceIndex>,
@@ -136,7 +136,7 @@ impl Table {
         Renewal::Renewed
     }
 
-    /// Ends a lease, and with it its instance, and says whether it did. A lease that is gone or fenced changes nothing.
+    /// Ends a lease, and with it its instance, and returns whether it did. A lease that is gone or fenced changes nothing.
     pub fn deregister(&mut self, now: Duration, id: &LeaseId) -> bool {
         self.expire(now);
         let Some((key, lease)) = self.lease_of_instance(id).filter(|(_, lease)| lease.id == *id) else { return false };
@@ -235,7 +235,7 @@ impl Table {
         others
     }
 
-    /// Puts a policy, which says itself whether it is set, in the place of its service's.
+    /// Replaces its service's policy by this one, which says itself whether it is set.
     pub fn put_policy(&mut self, policy: Policy) {
         let service: Arc<str> = policy.service.as_str().into();
         self.revision += 1;

@@ -25,7 +25,7 @@ pub struct StoreConflict {
     pub service: String,
     /// The store that it is served from; empty: not known yet.
     pub served: String,
-    /// By which instance, or because an operator says so.
+    /// By which instance, or by an operator's command.
     pub by: String,
     /// The store of the refused instance.
     pub refused: String,
@@ -56,7 +56,7 @@ pub(super) struct Adopted(BTreeMap<Arc<str>, Adoption>);
 #[derive(Debug)]
 struct Adoption {
     store_id: String,
-    /// An instance with this store has been there: from then on no other store is the service's, whatever becomes of it.
+    /// An instance with this store has been there: from then on no other store is the service's, even if the instance leaves.
     in_place: bool,
 }
 
@@ -72,7 +72,7 @@ impl Adopted {
         self.0.get(instance.service.as_str()).is_some_and(|adoption| adoption.store_id == instance.store_id)
     }
 
-    /// An instance is there. Returns whether its store is the one that was adopted for its service.
+    /// An instance has registered. Returns whether its store is the one that was adopted for its service.
     pub(super) fn arrived(&mut self, instance: &Instance) -> bool {
         let adoption = self.0.get_mut(instance.service.as_str());
         adoption.filter(|adoption| adoption.store_id == instance.store_id).map(|of| of.in_place = true).is_some()

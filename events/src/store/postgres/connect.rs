@@ -13,7 +13,7 @@ use crate::store::{StoreError, shown};
 
 /// A statement that takes longer is wrong, or the server is beyond its capacity.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(10);
-/// A lock is held for a commit, or by a process that stands still, which the next limit ends first.
+/// A lock is held for a commit, or by a stopped process, which the next limit ends first.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two statements of a transaction lie microseconds of deciding. A process that was stopped, or cut off, gives its
 /// locks back after this, and finds its connection ended when it wakes: it cannot commit.
@@ -23,7 +23,7 @@ const KEEPALIVES: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
 /// A server that starts together with its clients, as in a compose file, gets this long to listen.
 const OPEN_PATIENCE: Duration = Duration::from_secs(10);
-/// One that says that it starts gets this long: after a crash it reads its log and syncs its files first.
+/// A server that reports that it is starting gets this long: after a crash it reads its log and syncs its files first.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 /// Between two attempts.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ const COMPARISONS: usize = 3;
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) options: PgConnectOptions,
-    /// Set in each session once it stands, because a PgBouncer refuses them in its startup.
+    /// Set in each session once it is connected, because PgBouncer refuses them in the startup message.
     pub(super) settings: Vec<(String, String)>,
     /// For one attempt to connect.
     pub(super) connect_timeout: Duration,
@@ -135,7 +135,7 @@ async fn shares_no_session(target: &Target, session: &mut PgConnection) -> Resul
     Ok(Ok(()))
 }
 
-/// Connects once, so that what is wrong is said now.
+/// Connects once, so that a problem is reported now.
 async fn reach(target: &Target, database: &str) -> Result<PgConnection, sqlx::Error> {
     let begin = Instant::now();
     let mut made = false;

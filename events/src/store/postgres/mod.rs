@@ -146,7 +146,7 @@ impl Demoted {
         *self.0.lock() = Some(Instant::now());
     }
 
-    /// Why no connection was to be had: that of the last attempts, where the pool tells only that it waited in vain.
+    /// Why there was no connection: the last attempt's error, where the pool reports only a timeout.
     fn explain(&self, error: sqlx::Error) -> StoreError {
         match error {
             sqlx::Error::PoolTimedOut if self.has_seen(ACQUIRE_TIMEOUT) => StoreError::Unavailable(READ_ONLY.into()),
@@ -229,7 +229,7 @@ impl Store for Postgres {
 struct PostgresTransaction {
     /// Dropped, it rolls back as soon as its connection is back in the pool.
     tx: sqlx::Transaction<'static, sqlx::Postgres>,
-    /// A statement failed: whatever follows, the server would answer COMMIT with a rollback, and call it a success.
+    /// A statement failed: the server would answer COMMIT with a rollback, and report success.
     failed: bool,
     answer_timeout: Duration,
     demoted: Arc<Demoted>,

@@ -19,7 +19,7 @@ pub(super) const MAX_CONNECTIONS: u32 = 2;
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// A listener that receives nothing cannot know whether it is cut off: after this it asks the server.
 const SILENCE_LIMIT: Duration = Duration::from_secs(10);
-/// The pause between two attempts to listen; the poll goes on.
+/// The pause between two attempts to listen; polling continues.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The channel of NOTIFY and LISTEN; it is the same in each database.
 const CHANNEL: &str = "meshwork";

@@ -25,7 +25,7 @@ pub enum BackupError {
 
 /// Copies the database at `path` into the new file `target`. Blocks for as long as that takes; the database goes on meanwhile.
 ///
-/// The copy is made beside `target`, synced, and then given its name: what is there under that name is whole.
+/// The copy is made beside `target`, synced, and then renamed: a file with that name is complete.
 pub(in crate::store) fn backup(path: &Path, target: &Path) -> Result<(), BackupError> {
     if target.try_exists()? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file already exists").into());
