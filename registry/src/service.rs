@@ -230,7 +230,7 @@ fn idle() -> Status {
     )
 }
 
-/// Passes items on until the server drains; then tells the client to go elsewhere.
+/// Passes items on until the server drains; then ends with a status that sends the client elsewhere.
 fn until_drained<T: Send + 'static>(
     items: impl Stream<Item = Result<T, Status>> + Send + 'static,
     draining: CancellationToken,

@@ -4,12 +4,12 @@
 //!   HTTP status, gRPC code, refusal, pushback │ failure ──> code for the caller, blame, retry, unprocessed, pause
 //! ```
 //!
-//! - **Retryable**: what says that this server cannot, now: UNAVAILABLE (gRFC A6's example, and what a proxy's 502, 503, 504 and
-//!   429 mean), and an attempt that broke off. Everything else is an answer: another attempt would be told the same
-//!   (INTERNAL, UNKNOWN, ABORTED: a step higher up knows better), or comes too late (DEADLINE_EXCEEDED). A server that says
-//!   RESOURCE_EXHAUSTED must say when to come again as well. Whether the method and the budget allow it is not decided here.
-//! - **Blame**: an answer that speaks of the server counts against it, one that speaks of the call does not.
-//! - **Unprocessed**: it is certain that no server has begun with the call, so that any method may be sent again (gRFC A6's
+//! - **Retryable**: an answer that says that this server is unable now: UNAVAILABLE (gRFC A6's example, and what a proxy's 502, 503, 504 and
+//!   429 mean), and an attempt that broke off. Everything else is final: another attempt would get the same answer
+//!   (INTERNAL, UNKNOWN, ABORTED: a higher level decides better), or comes too late (DEADLINE_EXCEEDED). A server that says
+//!   RESOURCE_EXHAUSTED must also say when to retry. Whether the method and the budget allow it is not decided here.
+//! - **Blame**: an answer about the server counts against it, one about the call does not.
+//! - **Unprocessed**: certainly no server has begun the call, so that any method may be sent again (gRFC A6's
 //!   transparent retry).
 //!
 //! This is decided here and not by tonic, which maps a graceful GOAWAY to INTERNAL, a lost connection to UNKNOWN, and its own

@@ -11,7 +11,7 @@ pub type InstanceKey = (Arc<str>, Arc<str>);
 /// A process's call for a lease.
 #[derive(Clone, Debug, Default)]
 pub struct RegistrationAttempt {
-    /// The process. Empty: not said.
+    /// The process. Empty: unknown.
     pub holder: String,
     /// Counts its calls.
     pub number: u64,
