@@ -42,8 +42,8 @@ pub enum Refusal {
     WrongInstance,
     /// The server is leaving, and takes no new streams.
     Draining,
-    /// A registry refuses the server, because its service is served from another store: what it would acknowledge, nobody else
-    /// would ever see.
+    /// A registry refuses the server, because its service is served from another store: no other instance would
+    /// ever see what it acknowledges.
     NotAdmitted,
     /// The server already has as many calls as it takes.
     Overloaded,

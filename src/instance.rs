@@ -124,7 +124,7 @@ impl Check {
     }
 
     /// Checks the length of a list, and its entries up to the first bad one: the details of an error travel in HTTP/2 trailers,
-    /// which have limits of their own. `check` also says where in the entry it looked.
+    /// which are limited in size. `check` also says where in the entry it looked.
     fn list<T>(
         &mut self,
         field: &str,

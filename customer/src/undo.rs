@@ -130,7 +130,7 @@ impl<T: Transport> LostOrders<T> {
         let request = GetOrderRequest { order_id: order_id.to_string() };
         match self.orders.clone().get_order(request).await {
             Ok(_) => Ok(true),
-            // Not whoever is between us and the order service.
+            // Not a proxy between us and the order service.
             Err(status) if status.get_error_details().error_info().is_some_and(|info| info.reason == UNKNOWN_ORDER) => {
                 Ok(false)
             }

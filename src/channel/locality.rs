@@ -28,8 +28,8 @@ impl Default for Locality {
 }
 
 impl Locality {
-    /// Which of the serving instances it uses; `None`: all of them. What shares are kept of is a group of its own: a version of a
-    /// split, the own zone.
+    /// Which of the serving instances it uses; `None`: all of them. Endpoints with a guaranteed share are ranked as separate groups:
+    /// a version of a split, the own zone.
     pub(super) fn subset<'a>(&self, policy: &Policy, endpoints: &'a Endpoints) -> Option<BTreeSet<&'a str>> {
         let serving = || endpoints.iter().filter(|(_, instance)| instance.status() == InstanceStatus::Serving);
         if self.subset_size == 0 || serving().count() <= self.subset_size {

@@ -5,8 +5,8 @@
 //!
 //! - The last word of an unreachable registry counts, but not against a reachable one: an instance that another says has left,
 //!   has left.
-//! - What a registry has not confirmed since its restart (it is provisional, or says nothing yet) counts like the word of one
-//!   that is away.
+//! - What a registry has not confirmed since its restart (it is provisional, or silent so far) counts like the word of an
+//!   unreachable one.
 //! - Of differing policies the one that was set last holds, and the difference is logged.
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -60,9 +60,9 @@ pub(super) fn http2(limits: &Limits, calls: CallTasks) -> Builder<CallTasks> {
         .max_send_buf_size(limits.send_buffer)
         // What hyper does by default, stated because it is a bound: a peer beyond it is cut.
         .max_local_error_reset_streams(RESETS)
-        // Rapid reset, CVE-2023-44487: calls that were given up before we have looked at them take no place among those that are
-        // under way. As many as may be under way, because so many may be given up at once: of a busy client that hedges,
-        // h2's default of 20 cut a connection each second.
+        // Rapid reset, CVE-2023-44487: calls that were given up before we have looked at them do not count as
+        // under way. The limit is the number that may be under way, because all may be given up at once: with h2's
+        // default of 20, a busy client that hedges lost a connection each second.
         .max_pending_accept_reset_streams(limits.streams_per_connection as usize)
         .keep_alive_interval(limits.keepalive_interval)
         .keep_alive_timeout(limits.keepalive_timeout)

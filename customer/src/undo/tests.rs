@@ -21,7 +21,7 @@ use tonic::{Code, Request, Response};
 
 use super::*;
 
-/// Has lost every order, and is away after so many questions.
+/// Has lost every order, and is unreachable after this number of questions.
 #[derive(Clone, Default)]
 struct Orders {
     asked: Arc<AtomicUsize>,

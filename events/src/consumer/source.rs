@@ -9,7 +9,7 @@ pub struct Source<D: Decider> {
     /// The service whose events are read.
     pub name: &'static str,
     /// The group that reads: the consumer's service name, or `<service>/<view_id>` for a private view. Each group of a database has
-    /// cursors of its own, and so reads every event.
+    /// its own cursors, and so reads every event.
     pub group: String,
     /// How long the source remembers the group.
     pub lifetime: GroupLifetime,

@@ -258,7 +258,7 @@ proptest! {
 }
 
 proptest! {
-    // Each case is a database of its own, which takes PostgreSQL a while.
+    // Each case needs another database, which takes PostgreSQL a while.
     #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
 
     #[test]

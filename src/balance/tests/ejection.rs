@@ -181,7 +181,7 @@ async fn unanswered(due: Option<Duration>) -> BTreeMap<&'static str, usize> {
         }
         advance(SECOND).await;
     }
-    // Long enough that the load, which is a matter of its own, forgets.
+    // Long enough that the load, which is not tested here, is forgotten.
     drive(&bench, SECOND / 4).await;
     let held: Vec<_> = (0..100).map(|_| bench.pick().expect("ready")).collect();
     held.iter().fold(BTreeMap::new(), |mut shares, pick| {

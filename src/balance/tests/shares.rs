@@ -140,7 +140,7 @@ async fn a_split_is_within_one_percent_over_20_000_calls_and_changes_live() {
 async fn a_version_without_a_ready_endpoint_fails_no_call_and_takes_its_share_when_it_is_back() {
     let bench = two_versions();
     bench.set_policy(|policy| policy.split = split(&[("v1", 80), ("v2", 20)]));
-    // One is cut, one is paused, one has ended but nobody has said so yet.
+    // One is cut, one is paused, one has ended unnoticed.
     bench.disconnect("x");
     bench.endpoint("y").pause(Duration::from_secs(3600));
     let ended = link("z");

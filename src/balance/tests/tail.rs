@@ -1,4 +1,4 @@
-//! The experiment of Finagle's "Beyond Round Robin", on a clock of its own: 11 endpoints that answer in 167 ms, 1,000 calls
+//! The experiment of Finagle's "Beyond Round Robin", on a simulated clock: 11 endpoints that answer in 167 ms, 1,000 calls
 //! per second, each with a second of time; one endpoint is ill from the 15th to the 45th second of 60. Nothing is sent again.
 
 use std::collections::BinaryHeap;

@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a call waits for a ready endpoint before it fails: long enough for a reconnect or a restart, short enough that a
-/// person is told what is wrong.
+/// person sees the problem.
 const READY_LIMIT: Duration = Duration::from_secs(3);
 /// gRFC A6: how many attempts at this call were made before this one, so that servers can see their retries.
 const PREVIOUS_ATTEMPTS: HeaderName = HeaderName::from_static("grpc-previous-rpc-attempts");

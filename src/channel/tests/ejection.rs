@@ -159,7 +159,7 @@ async fn a_host_that_vanished_fails_a_few_calls_long_before_keepalive_ends_its_c
     let bench = Arc::new(Bench::new(&["gone", "b", "c"]));
     let mut gone = RawPeer::listen(&bench.net, "gone:1");
     let _hosts = [bench.host("b"), bench.host("c")];
-    // Nobody reads this connection any more, and nobody closes it.
+    // This connection is neither read nor closed any more.
     let _connection = soon(gone.accept()).await;
     until_ready(&bench, "b").await;
 

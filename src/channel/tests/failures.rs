@@ -1,4 +1,4 @@
-//! What a caller is told when a call fails.
+//! The errors that a caller gets when a call fails.
 
 use h2::Reason;
 use tokio_stream::StreamExt as _;
@@ -91,7 +91,7 @@ async fn a_peer_that_vanished_without_a_word_is_found_by_keepalive() {
     let mut a = RawPeer::listen(&bench.net, "a:1");
     let vanished = tokio::spawn(async move {
         let connection = a.accept().await;
-        // Nobody reads it any more, and nobody closes it.
+        // It is neither read nor closed any more.
         std::future::pending::<()>().await;
         drop(connection);
     });
@@ -106,7 +106,7 @@ async fn a_peer_that_vanished_without_a_word_is_found_by_keepalive() {
 async fn an_idle_connection_to_a_peer_that_vanished_is_found_before_a_call_needs_it() {
     let bench = Bench::new(&["a"]);
     let mut a = RawPeer::listen(&bench.net, "a:1");
-    // Nobody reads it any more, and nobody closes it.
+    // It is neither read nor closed any more.
     let _connection = a.accept().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(stats(&bench, "a").state, EndpointState::Ready);

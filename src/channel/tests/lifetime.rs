@@ -41,7 +41,7 @@ async fn a_removed_endpoint_lets_go_of_its_connection_when_its_last_call_has_bee
         while let Some(Ok((_, mut respond))) = connection.accept().await {
             bench.set(&[]);
             let mut body = begin(&mut respond);
-            // Headers go out, and nobody at the client can make another call.
+            // Headers go out, and the client can make no other call.
             let _ = timeout(Duration::from_millis(1), connection.accept()).await;
             message(&mut body);
             end(&mut body, Code::Ok);

@@ -24,7 +24,7 @@ async fn arrived(mut request: RecvStream) -> Arrived {
     loop {
         match request.data().await {
             Some(Ok(data)) => {
-                // The end of a stream may come in a frame of its own.
+                // The end of a stream may come in a separate frame.
                 messages += usize::from(!data.is_empty());
                 request.flow_control().release_capacity(data.len()).expect("of what was received");
             }

@@ -331,7 +331,7 @@ async fn a_lease_that_the_instance_itself_has_taken_over_through_another_registr
     let registries = [(); 2].map(|()| Fake::new(State::default()));
     let (mut announcers, states) = start_at(&registries, &[there("life-0"), RegistryState::Same]);
     registries[0].until(|state| state.renewals > 0).await;
-    // The first is away for a moment, the second stands for the store, and the first then says what became of its lease.
+    // The first is unreachable for a moment, the second stands for the store, and the first then says what became of its lease.
     states.send_replace(vec![RegistryState::Away, there("life-0")]);
     registries[1].until(|state| state.renewals > 0).await;
     registries[0].change(|state| state.fenced = state.leases.keys().cloned().collect());

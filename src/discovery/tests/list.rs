@@ -1,4 +1,4 @@
-//! What several registries make of one mesh, and what is told of it.
+//! What several registries make of one mesh, and how it is reported.
 
 use super::*;
 

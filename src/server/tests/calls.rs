@@ -184,7 +184,7 @@ async fn an_error_that_quotes_its_caller_at_length_costs_nobody_the_connection()
     const FRAME: usize = 5;
     let running = run(config(), |server| server);
     let mut connection = running.connect().await.expect("the server answers");
-    // A symbol that nobody has: reflection ends its stream with a message that has all of it. Each letter is escaped.
+    // An unknown symbol: reflection ends its stream with a message that has all of it. Each letter is escaped.
     let symbol = "\u{1f600}".repeat(10_000);
     let request = v1::ServerReflectionRequest {
         host: String::new(),

@@ -122,7 +122,7 @@ async fn the_lag_of_a_group_is_one_figure_from_its_cursors_however_many_read(eng
     let running = "meshwork_subscription_state{source=\"producer\",group=\"consumer\",state=\"running\"}";
     assert_eq!(all(running), [format!("{running} 2")]);
 
-    // Also what nobody in this process has done, or can do anything about.
+    // Also cases that no task of this process has caused or can change.
     draining.cancel();
     fixture.operate("update cursor set position = 0, event_position = 0").await;
     while all(lag) != [format!("{lag} 200")] {

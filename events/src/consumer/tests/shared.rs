@@ -1,5 +1,5 @@
 //! What holds when several processes append to one log, or consume into one database. Each `open` of a [`Place`] is as if
-//! by a process of its own.
+//! by a separate process.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,7 +30,7 @@ impl Observed {
         look(&mut self.0.lock())
     }
 
-    /// Waits until so many events were seen, and proves that each was seen once, in order.
+    /// Waits until this number of events was seen, and proves that each was seen once, in order.
     async fn expect(&self, count: usize) {
         let all = async {
             while self.with(|all| all.values().map(Vec::len).sum::<usize>()) < count {

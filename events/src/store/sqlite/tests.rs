@@ -32,7 +32,7 @@ async fn names(database: &Database) -> Vec<String> {
     rows.iter().map(|row| row.text(0).expect("a name").to_owned()).collect()
 }
 
-/// A connection of its own to a file that may be new.
+/// A separate connection to a file that may be new.
 fn open_file(path: &Path) -> Connection {
     connect(path, OpenFlags::SQLITE_OPEN_CREATE).expect("opened")
 }

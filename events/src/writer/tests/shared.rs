@@ -1,5 +1,5 @@
 //! What holds when several processes write to one PostgreSQL database, when it restarts, and when an answer is lost.
-//! Each [`start`] is as if by a process of its own.
+//! Each [`start`] acts as a separate process.
 
 use std::{
     ops::Range,
@@ -95,7 +95,7 @@ async fn of_two_that_begin_with_the_same_events_only_one_has_effects() {
     assert_eq!(sum(processes[0].0.database()).await, 32);
 }
 
-/// The rules of [`Accounts`]; the first save stands still until it is told to go on, as if its process had been stopped.
+/// The rules of [`Accounts`]; the first save waits until it is released, as if its process had been stopped.
 #[derive(Default)]
 struct Stopped {
     reached: Notify,
@@ -302,7 +302,7 @@ async fn relay(mut client: TcpStream, mut server: TcpStream, keep_back: Arc<Atom
                 server.write_all(asked).await?;
                 let commit = asked.windows(6).any(|word| word == b"COMMIT");
                 if commit && keep_back.swap(false, Ordering::Relaxed) {
-                    // It is committed; nobody will know.
+                    // It is committed, but no answer says so.
                     return server.read(&mut answered).await.map(drop);
                 }
                 if asked.is_empty() {
