@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! # The way of a call, and of what it changes
+//! # The path of a call, and of what it changes
 //!
 //! The modules, in the order in which a call passes through them:
 //!
@@ -32,7 +32,7 @@
 //!
 //! # Beside this package
 //!
-//! - `meshwork-events`: what a service keeps: its store, its log of events, and the reading of others' logs;
+//! - `meshwork-events`: a service's durable state: its store, its log of events, and its subscriptions to other logs;
 //! - `meshwork-process`: the `main` of a service: flags, logs, signals, spans, metrics;
 //! - `meshwork-testing`: a registry and a mesh in process, for the tests of a service.
 //!
