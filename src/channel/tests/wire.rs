@@ -355,9 +355,9 @@ async fn an_http_error_with_a_body_has_the_mapped_code_for_its_caller_and_in_the
             });
             let told = if streaming {
                 let texts = tokio_stream::once("text".to_owned());
-                bench.stream(net::STREAM, Request::new(texts)).await.expect_err("no answer of gRPC")
+                bench.stream(net::STREAM, Request::new(texts)).await.expect_err("no gRPC response")
             } else {
-                bench.ask(net::WHO).await.expect_err("no answer of gRPC")
+                bench.ask(net::WHO).await.expect_err("no gRPC response")
             };
             assert_eq!((told.code(), told_instance(&told)), (code, Some("a")), "{status}: {told}");
             assert!(told.message().contains(&format!("HTTP {status} from a@a:1")), "{told}");
