@@ -17,6 +17,9 @@ pub const INSTANCE: HeaderName = HeaderName::from_static("meshwork-instance");
 /// In a response: why the call was refused before any of it was processed, a [`Refusal`] by name.
 pub const REFUSED: HeaderName = HeaderName::from_static("meshwork-refused");
 
+/// In a status that a channel has made itself, never on the wire: its message is for this process, and names addresses.
+pub(crate) const INNER_CALL: HeaderName = HeaderName::from_static("meshwork-inner-call");
+
 /// gRPC A6's pushback: the milliseconds after which the call may be sent again; anything but a number means that it may not.
 pub(crate) const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
 

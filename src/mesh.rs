@@ -5,6 +5,7 @@ use std::{
     fmt,
     path::PathBuf,
     sync::{Arc, Weak},
+    time::Duration,
 };
 
 use parking_lot::Mutex;
@@ -22,6 +23,9 @@ use crate::{
 
 /// The most registries of a list: each costs every process a watch, and every instance a lease.
 pub const MAX_REGISTRIES: usize = 8;
+
+/// Services that start together know each other before this is over.
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// What the registry is called in errors.
 const REGISTRY: &str = "registry";
@@ -157,6 +161,15 @@ impl MeshBuilder {
     }
 }
 
+/// Logs once that nothing of a service that is called has registered, when its instances had the time to start. A misspelt name
+/// would otherwise be silent where no call waits for an answer, as of a subscription.
+async fn tell_if_unknown(discovery: Discovery, service: String) {
+    tokio::time::sleep(UNKNOWN_FOR).await;
+    if discovery.is_unknown(&service) {
+        tracing::warn!(service, "no instance of the service has registered at any registry yet: is its name right?");
+    }
+}
+
 fn registry_peer(address: &str) -> Result<Peer, MeshError> {
     let plain = parse_registry(address);
     let plain = plain.map_err(|source| MeshError::InvalidAddress { address: address.to_owned(), source })?;
@@ -188,6 +201,9 @@ impl Mesh {
             let explain =
                 move || discovery.explain(&name, registries.iter().flat_map(|registry| registry.describe_endpoints()));
             let open = Shared::discovered(service, inner.discovery.endpoints(service), explain, &inner.context);
+            let (discovery, stop) = (inner.discovery.clone(), inner.context.stop.clone());
+            let unknown = tell_if_unknown(discovery, service.to_owned());
+            inner.context.tasks.spawn(async move { stop.run_until_cancelled(unknown).await });
             channels.retain(|_, channel| channel.strong_count() > 0);
             channels.insert(service.to_owned(), Arc::downgrade(&open));
             open

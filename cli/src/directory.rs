@@ -92,6 +92,22 @@ impl Directory {
         Ok(by_id.into_values().collect())
     }
 
+    /// Whether an instance of this service has ever registered, as far as the registries that answer remember.
+    pub(crate) async fn knows(&self, service: &str) -> Result<bool, Error> {
+        let told = self.all(|registry| instances_of(registry, service)).await?;
+        Ok(told.iter().any(Option::is_some))
+    }
+
+    /// Says on stderr if what was done for a service waits for its first instance: its name may be misspelt.
+    pub(crate) async fn warn_of_unknown(&self, service: &str) -> Result<(), Error> {
+        if !self.knows(service).await? {
+            eprintln!(
+                "warning: no instance of {service:?} has registered yet: this holds once one does (see `meshwork services`)"
+            );
+        }
+        Ok(())
+    }
+
     /// The client of the first that answers, for calls of which one is enough.
     pub(crate) fn client(&self) -> RegistryServiceClient<Channel> {
         RegistryServiceClient::new(self.first.clone())

@@ -31,7 +31,7 @@ use crate::{
     direct::{Direct, said, subscriptions},
     directory::{Directory, Registry, or_dash, status_name},
     error::Error,
-    table::{Align, Table, printable},
+    table::{Align, Output, Table, printable},
 };
 
 /// How long an instance may take to answer: it does so from memory, and one that hangs must not hold up the table.
@@ -48,7 +48,7 @@ pub(crate) async fn run(args: InstancesArgs) -> Result<(), Error> {
     let told = join_all(instances.iter().map(|instance| Told::by(&instance.address))).await;
     let refused = directory.all(|registry| refused_by(registry, args.service.clone())).await?.concat();
     let mut out = io::stdout().lock();
-    write!(out, "{}", table(&instances, &told, SystemTime::now()))?;
+    write!(out, "{}", table(&instances, &told, SystemTime::now(), Output::stdout()))?;
     for problem in problems(&args.service, &instances, &told, &refused) {
         writeln!(out, "{}", printable(&problem))?;
     }
@@ -206,7 +206,7 @@ fn problems(service: &str, instances: &[Instance], told: &[Told], refused: &[Ref
     problems
 }
 
-fn table(instances: &[Instance], told: &[Told], now: SystemTime) -> Table<9> {
+fn table(instances: &[Instance], told: &[Told], now: SystemTime, output: Output) -> Table<9> {
     let left = |title| (title, Align::Left);
     let right = |title| (title, Align::Right);
     let mut table = Table::new([
@@ -219,11 +219,12 @@ fn table(instances: &[Instance], told: &[Told], now: SystemTime) -> Table<9> {
         left("VERSION"),
         right("WEIGHT"),
         right("AGE"),
-    ]);
+    ])
+    .on(output);
     for (instance, told) in instances.iter().zip(told) {
         let created = instance.create_time.and_then(|time| SystemTime::try_from(time).ok());
         table.row([
-            printable(&instance.instance_id),
+            output.id(&instance.instance_id),
             printable(&instance.address),
             status_name(instance.status()).to_string(),
             told.health().to_string(),
@@ -288,7 +289,7 @@ mod tests {
             health: Ok(ServingStatus::NotServing),
             ..told(vec![subscription(SubscriptionState::Connecting, false)])
         };
-        let text = table(&[instance], &[told], SystemTime::now()).to_string();
+        let text = table(&[instance], &[told], SystemTime::now(), Output::Terminal).to_string();
         let text = console::strip_ansi_codes(&text).into_owned();
         for line in text.lines() {
             assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");

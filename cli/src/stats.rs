@@ -11,16 +11,17 @@ use std::{
 use meshwork::{
     Mesh,
     channel::{Channel, EndpointState, EndpointStats},
-    contract::meshwork::registry::v1::InstanceStatus,
+    contract::meshwork::registry::v1::{Instance, InstanceStatus},
 };
-use tokio::time::{Instant, sleep};
+use meshwork_registry::ProtobufJson;
+use tokio::time::{self, sleep};
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     args::InstancesArgs,
     directory::{Directory, or_dash},
     error::Error,
-    table::{Align, Table, printable},
+    table::{Align, Output, Table, printable},
 };
 
 /// Until every instance is connected, or said to be unreachable: a little more than a connection attempt may take.
@@ -43,25 +44,25 @@ pub(crate) async fn run(args: &InstancesArgs) -> Result<(), Error> {
     let channel = mesh.channel(&args.service);
     connected(&channel, known).await;
     let calls = (0..CALLS * known).map(|_| check(channel.clone()));
-    let _ = tokio::time::timeout(CALL_LIMIT, futures_util::future::join_all(calls)).await;
+    let _ = time::timeout(CALL_LIMIT, futures_util::future::join_all(calls)).await;
     let endpoints = channel.endpoints();
     mesh.close().await;
 
     let mut out = io::stdout().lock();
     if args.source.json {
-        let endpoints = endpoints.iter().map(json).collect::<Vec<_>>();
-        writeln!(out, "{}", serde_json::json!({ "endpoints": endpoints }))?;
+        let instances = endpoints.iter().map(|endpoint| json(&args.service, endpoint)).collect::<Vec<_>>();
+        writeln!(out, "{}", serde_json::json!({ "instances": instances }))?;
     } else {
-        write!(out, "{}", table(&endpoints))?;
+        write!(out, "{}", table(&endpoints, Output::stdout()))?;
     }
     Ok(())
 }
 
 /// Waits until it is known of every endpoint whether it can be reached.
 async fn connected(channel: &Channel, known: usize) {
-    let until = Instant::now() + CONNECT_LIMIT;
+    let until = time::Instant::now() + CONNECT_LIMIT;
     let open = |endpoint: &EndpointStats| endpoint.state == EndpointState::Connecting;
-    while Instant::now() < until {
+    while time::Instant::now() < until {
         let endpoints = channel.endpoints();
         if endpoints.len() >= known && !endpoints.iter().any(open) {
             return;
@@ -75,7 +76,7 @@ async fn check(channel: Channel) {
     let _ = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
 }
 
-fn table(endpoints: &[EndpointStats]) -> Table<8> {
+fn table(endpoints: &[EndpointStats], output: Output) -> Table<8> {
     let (left, right) = (|title| (title, Align::Left), |title| (title, Align::Right));
     let mut table = Table::new([
         left("INSTANCE"),
@@ -86,11 +87,12 @@ fn table(endpoints: &[EndpointStats]) -> Table<8> {
         right("LOAD"),
         right("CALLS"),
         right("FAILED"),
-    ]);
+    ])
+    .on(output);
     for endpoint in endpoints {
         let calls = &endpoint.calls;
         table.row([
-            printable(&endpoint.instance_id),
+            output.id(&endpoint.instance_id),
             printable(&endpoint.address),
             endpoint.state.name().to_owned(),
             or_dash(&endpoint.zone),
@@ -103,18 +105,51 @@ fn table(endpoints: &[EndpointStats]) -> Table<8> {
     table
 }
 
-fn json(endpoint: &EndpointStats) -> serde_json::Value {
+/// What `instances --json` has too, in its own form, and beside it what only a client knows.
+fn json(service: &str, endpoint: &EndpointStats) -> serde_json::Value {
     let EndpointStats { instance_id, address, version, zone, weight, state, calls, .. } = endpoint;
+    let mut value = in_registry_form(&Instance {
+        service: service.to_owned(),
+        instance_id: instance_id.clone(),
+        address: address.clone(),
+        version: version.clone(),
+        zone: zone.clone(),
+        weight: *weight,
+        ..Instance::default()
+    });
     let why = match state {
         EndpointState::TransientFailure { why } => Some(why),
         EndpointState::Connecting | EndpointState::Ready | EndpointState::Ejected { .. } | EndpointState::Probation => {
             None
         }
     };
-    serde_json::json!({
-        "instance_id": instance_id, "address": address, "version": version, "zone": zone, "weight": weight,
-        "state": state.name(), "why": why, "load_seconds": calls.load,
-        "latency_seconds": calls.latency.map(|latency| latency.as_secs_f64()), "pending": calls.pending,
-        "calls": calls.calls, "failures": calls.failures, "ejections": calls.ejections,
-    })
+    value["state"] = state.name().into();
+    value["why"] = serde_json::json!(why);
+    value["loadSeconds"] = calls.load.into();
+    value["latencySeconds"] = serde_json::json!(calls.latency.map(|latency| latency.as_secs_f64()));
+    value["pending"] = calls.pending.into();
+    value["calls"] = calls.calls.into();
+    value["failures"] = calls.failures.into();
+    value["ejections"] = calls.ejections.into();
+    value
+}
+
+fn in_registry_form(instance: &Instance) -> serde_json::Value {
+    serde_json::from_str(&ProtobufJson::new().line(instance)).expect("protobuf JSON is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork::contract::meshwork::registry::v1::ListInstancesResponse;
+
+    use super::*;
+
+    #[test]
+    fn what_both_kinds_of_json_have_is_called_the_same() {
+        let instance = Instance { instance_id: "a".into(), zone: "z".into(), weight: 5, ..Instance::default() };
+        let listed = ListInstancesResponse { instances: vec![instance.clone()], next_page_token: String::new() };
+        let listed: serde_json::Value = serde_json::from_str(&ProtobufJson::new().line(&listed)).expect("JSON");
+        assert_eq!(in_registry_form(&instance), listed["instances"][0]);
+        assert_eq!(listed["instances"][0]["instanceId"], "a");
+    }
 }

@@ -11,7 +11,7 @@ use meshwork::{
     },
     discovery::stores::{shared_store, some_differ},
 };
-use meshwork_events::store::{self, BackupError};
+use meshwork_events::store::{self, BackupError, StoreError};
 use meshwork_process::with_causes;
 use meshwork_registry::ProtobufJson;
 use tonic::Code;
@@ -48,6 +48,9 @@ async fn backup(StoreBackupArgs { database_url, target, .. }: StoreBackupArgs) -
 fn refused(url: &str, target: &Path, error: BackupError) -> Error {
     match error {
         BackupError::Target(error) => Error::flag("TARGET", target.display(), error),
+        BackupError::Database(StoreError::Open { source, .. }) => {
+            Error::flag("URL", store::shown(url), with_causes(&source))
+        }
         error => Error::flag("URL", store::shown(url), with_causes(&error)),
     }
 }

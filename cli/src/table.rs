@@ -1,14 +1,49 @@
-//! Tables for people: aligned columns that never pass [`MAX_WIDTH`].
+//! Tables for people: aligned columns that never pass [`MAX_WIDTH`] on a terminal. In a pipe, where programs read, nothing is cut.
 //!
 //! Only the widest columns give way, and they lose their middle: the ends of an id or a path are what tells it from others.
 
-use std::fmt;
+use std::{
+    fmt,
+    io::{self, IsTerminal as _},
+};
 
 /// The width that every table keeps, in columns of the terminal: what fits a split screen and a code host's page.
 pub(crate) const MAX_WIDTH: usize = 100;
 
 /// No column is made narrower than this for the sake of others: statuses and addresses stay whole.
 const MIN_SHRUNK_WIDTH: usize = 12;
+
+/// Columns of an instance id, the same wherever instances are listed.
+pub(crate) const ID_WIDTH: usize = 22;
+
+/// Where a text is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// By a person, who has [`MAX_WIDTH`] columns.
+    Terminal,
+    /// By a program, or in a file.
+    Pipe,
+}
+
+impl Output {
+    /// Of stdout.
+    pub(crate) fn stdout() -> Self {
+        if io::stdout().is_terminal() { Self::Terminal } else { Self::Pipe }
+    }
+
+    /// The text, on a terminal in at most `room` columns.
+    pub(crate) fn fit(self, text: &str, room: usize) -> String {
+        match self {
+            Self::Terminal => shorten(text, room),
+            Self::Pipe => text.to_owned(),
+        }
+    }
+
+    /// An instance's id.
+    pub(crate) fn id(self, instance_id: &str) -> String {
+        self.fit(&printable(instance_id), ID_WIDTH)
+    }
+}
 
 /// Between two columns.
 const GAP: &str = "  ";
@@ -27,12 +62,18 @@ pub(crate) enum Align {
 pub(crate) struct Table<const N: usize> {
     columns: [(&'static str, Align); N],
     rows: Vec<[String; N]>,
+    output: Output,
 }
 
 impl<const N: usize> Table<N> {
-    /// An empty table with these columns.
+    /// An empty table with these columns, for stdout.
     pub(crate) fn new(columns: [(&'static str, Align); N]) -> Self {
-        Self { columns, rows: Vec::new() }
+        Self { columns, rows: Vec::new(), output: Output::stdout() }
+    }
+
+    /// For another output.
+    pub(crate) fn on(self, output: Output) -> Self {
+        Self { output, ..self }
     }
 
     /// Adds a row.
@@ -47,7 +88,7 @@ impl<const N: usize> Table<N> {
                 *widest = width(cell).max(*widest);
             }
         }
-        while widths.iter().sum::<usize>() + GAP.len() * (N - 1) > MAX_WIDTH {
+        while self.output == Output::Terminal && widths.iter().sum::<usize>() + GAP.len() * (N - 1) > MAX_WIDTH {
             match widths.iter_mut().filter(|width| **width > MIN_SHRUNK_WIDTH).max() {
                 Some(widest) => *widest -= 1,
                 None => break,
@@ -123,15 +164,25 @@ mod tests {
     }
 
     #[test]
-    fn no_table_is_wider_than_100_columns_whatever_is_in_it() {
+    fn on_a_terminal_no_table_is_wider_than_100_columns_whatever_is_in_it() {
         for cell in ["x".repeat(400), "日".repeat(200), "x日".repeat(100)] {
-            let mut table = Table::new([("A", Align::Left), ("STATUS", Align::Left), ("C", Align::Right)]);
+            let columns = [("A", Align::Left), ("STATUS", Align::Left), ("C", Align::Right)];
+            let mut table = Table::new(columns).on(Output::Terminal);
             table.row([cell.clone(), "NOT_SERVING".into(), cell]);
             for line in lines(&table) {
                 assert!(width(&line) <= MAX_WIDTH, "{} columns: {line}", width(&line));
             }
             assert!(table.to_string().contains("NOT_SERVING"), "short columns stay whole: {table}");
         }
+    }
+
+    #[test]
+    fn in_a_pipe_nothing_is_cut() {
+        let mut table = Table::new([("A", Align::Left), ("B", Align::Left), ("C", Align::Left)]).on(Output::Pipe);
+        let (id, path) = ("i".repeat(128), "p".repeat(255));
+        table.row([Output::Pipe.id(&id), path.clone(), "c".into()]);
+        assert!(lines(&table)[1].contains(&format!("{id}  {path}  c")));
+        assert_eq!(width(&Output::Terminal.id(&id)), ID_WIDTH);
     }
 
     #[test]

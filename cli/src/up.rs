@@ -13,7 +13,7 @@ use crate::{
     args::UpArgs,
     error::Error,
     fleet::{self, Databases, Fleet, InvalidPostgresUrl, Views},
-    table::{Align, Table},
+    table::{Align, Output, Table},
 };
 
 /// Runs a mesh until `shutdown`, then drains it.
@@ -49,7 +49,7 @@ fn tell(fleet: &Fleet, json: bool) -> io::Result<()> {
         let ready = Ready { registry: fleet.registry_url(), instances: instances.iter().map(Place::from).collect() };
         writeln!(out, "{}", serde_json::to_string(&ready)?)?;
     } else {
-        writeln!(out, "{}\n{}\nmesh is ready", place_table(&instances), TryIt(&instances))?;
+        writeln!(out, "{}\n{}\nmesh is ready", place_table(&instances, Output::stdout()), TryIt(&instances))?;
     }
     out.flush()
 }
@@ -99,15 +99,16 @@ impl From<&fleet::Instance> for Place {
     }
 }
 
-fn place_table(instances: &[fleet::Instance]) -> Table<4> {
+fn place_table(instances: &[fleet::Instance], output: Output) -> Table<4> {
     let mut table = Table::new([
         ("SERVICE", Align::Left),
         ("ADDRESS", Align::Left),
         ("STORE", Align::Left),
         ("INSTANCE", Align::Left),
-    ]);
+    ])
+    .on(output);
     for Place { service, instance_id, address, store } in instances.iter().map(Place::from) {
-        table.row([service, address, store.unwrap_or_else(|| "memory".into()), instance_id]);
+        table.row([service, address, store.unwrap_or_else(|| "memory".into()), output.id(&instance_id)]);
     }
     table
 }
@@ -159,7 +160,7 @@ mod tests {
     fn what_runs_where_fits_100_columns_and_the_lines_to_paste_have_real_addresses() {
         let services = ["registry", "customer", "order", "query"];
         let instances: Vec<_> = services.iter().zip(40001..).map(|(service, port)| instance(service, port)).collect();
-        for line in place_table(&instances).to_string().lines() {
+        for line in place_table(&instances, Output::Terminal).to_string().lines() {
             assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
         }
         let lines = TryIt(&instances).to_string();

@@ -14,6 +14,15 @@ use crate::{
     one_line::one_line,
 };
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0         ended in order by SIGINT or SIGTERM
+  1         ended by an error
+  2         a flag or its variable, or what it stands for, cannot be used: nothing was served
+  3         another process has registered with this instance's id and serves in its place: a supervisor should not start this one
+            again at once (systemd: RestartPreventExitStatus=3)
+  130, 143  ended at once by a second SIGINT or SIGTERM";
+
 /// A command line that was understood.
 #[derive(Debug)]
 pub(crate) struct Parsed<T> {
@@ -82,7 +91,7 @@ pub(crate) fn read(
     line: impl Iterator<Item = OsString>,
     variable: &impl Fn(&OsStr) -> Option<OsString>,
 ) -> Result<Parsed<ArgMatches>, Refused> {
-    let command = with_version(command);
+    let command = with_exit_codes(with_version(command));
     let line: Vec<OsString> = line.collect();
     let bare = without_twins(command.clone(), variable);
     let given = match bare.clone().try_get_matches_from(&line) {
@@ -97,6 +106,15 @@ pub(crate) fn read(
 
 fn is_help(error: &clap::Error) -> bool {
     matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
+}
+
+/// The help of an instance says what its exit codes mean.
+fn with_exit_codes(command: Command) -> Command {
+    if !command.get_arguments().any(|arg| arg.get_long() == Some("instance-id")) {
+        return command;
+    }
+    let help = command.get_after_help().map(|help| format!("{help}\n\n")).unwrap_or_default();
+    command.after_help(format!("{help}{EXIT_CODES}"))
 }
 
 /// `-V` prints the command's own version, and so does `--version` unless the command means something else by it.

@@ -48,7 +48,17 @@ pub async fn serve<D: Decider>(
 
 /// A database that cannot be opened, as the error of its flag; shows no more of `url` than [`store::shown`].
 fn unusable(url: &str, error: &OpenError) -> Failure {
+    if is_file_name(url) {
+        let hint = format!("must be sqlite://FILE or postgres://HOST/DATABASE: for this file give sqlite://{url}");
+        return Failure::flag("--database-url", url, hint);
+    }
     Failure::flag("--database-url", store::shown(url), error.problem())
+}
+
+/// Whether this is the name of a file and no URL; a password would not stand in it.
+fn is_file_name(url: &str) -> bool {
+    let endings = [".db", ".sqlite", ".sqlite3"];
+    !url.contains([':', '@', '?']) && endings.iter().any(|ending| url.ends_with(ending))
 }
 
 /// Opens the database; one that goes away while it is opened is waited for, as it would be by a service that runs already.
@@ -97,6 +107,15 @@ mod tests {
         let refused = || StoreError::InUse { path: "order.db".into() };
         let opened: Result<(), OpenError> = open_patiently("sqlite://order.db", async |_| Err(refused().into())).await;
         assert!(opened.is_err() && begin.elapsed() < OPEN_AGAIN_AFTER);
+    }
+
+    #[tokio::test]
+    async fn a_file_without_a_scheme_gets_a_hint() {
+        for url in ["customer.db", "/var/lib/order.sqlite3"] {
+            let refused = store::open(url).await.err().expect(url);
+            let said = unusable(url, &refused.into()).to_string();
+            assert!(said.ends_with(&format!("for this file give sqlite://{url}")), "{said}");
+        }
     }
 
     #[tokio::test]

@@ -1,6 +1,10 @@
 //! The flags of `meshwork-registry`.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use meshwork_process::{Failure, HostPort, Listener, TelemetryArgs, duration_in};
 
@@ -44,7 +48,11 @@ Examples:
     grpcurl -plaintext 127.0.0.1:7600 meshwork.registry.v1.RegistryService/ListServices
     grpcurl -plaintext -d '{\"services\": [\"order\"]}' 127.0.0.1:7600 meshwork.registry.v1.RegistryService/Watch
 
-SIGTERM and SIGINT drain and end it with exit code 0; a flag that cannot be used is exit code 2.";
+Exit codes:
+  0         ended in order by SIGINT or SIGTERM
+  1         ended by an error
+  2         a flag or its variable, or what it stands for, cannot be used: nothing was served
+  130, 143  ended at once by a second SIGINT or SIGTERM";
 
 impl Args {
     /// Listens, and makes the config of a registry that does.
@@ -59,6 +67,11 @@ impl Args {
             return Err(Failure::flag("--listen", &self.listen, problem));
         }
         let policies = match &self.policy_file {
+            Some(file) if !folder(file).is_dir() => {
+                // Not made here, as those of databases are not: one that is missing is mostly a slip of the pen.
+                let problem = format!("there is no folder {}", folder(file).display());
+                return Err(Failure::flag("--policy-file", file.display(), problem));
+            }
             Some(file) => {
                 PolicyStore::open(file).await.map_err(|error| Failure::flag("--policy-file", file.display(), error))?
             }
@@ -67,6 +80,10 @@ impl Args {
         let config = Config { grace: self.grace, policies, ..Config::new(listener.address().to_string()) };
         Ok((config, listener.say_ready("registry")))
     }
+}
+
+fn folder(file: &Path) -> &Path {
+    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]
@@ -95,6 +112,16 @@ mod tests {
         let failure = args(&flags).listen().await.expect_err("it holds something else");
         assert!(matches!(failure, Failure::Flag { flag: "--policy-file", .. }), "exit code 2");
         assert!(failure.to_string().contains("policies.json: is not a list of policies"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_file_of_policies_in_a_folder_that_is_not_there_is_a_bad_flag_and_makes_none() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("missing").join("policies.json");
+        let flags = ["--listen", "localhost:0", "--policy-file", file.to_str().expect("UTF-8")];
+        let failure = args(&flags).listen().await.expect_err("there is no folder");
+        assert!(failure.to_string().contains("there is no folder"), "{failure}");
+        assert!(!folder.path().join("missing").exists());
     }
 
     #[tokio::test]

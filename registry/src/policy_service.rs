@@ -23,7 +23,9 @@ impl PolicyService for Registry {
     async fn set_policy(&self, request: Request<SetPolicyRequest>) -> Result<Response<Policy>, Status> {
         let policy = request::new_policy(request.into_inner())?;
         let policy = self.backend().set_policy(policy).await.map_err(status)?;
-        tracing::info!(service = policy.service, etag = policy.etag, "policy set");
+        // One that says nothing is none: the defaults hold again.
+        let what = if policies::says_nothing(&policy) { "policy cleared" } else { "policy set" };
+        tracing::info!(service = policy.service, etag = policy.etag, "{what}");
         Ok(Response::new(policy))
     }
 

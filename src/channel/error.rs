@@ -2,12 +2,13 @@
 
 use std::{error::Error as _, fmt, sync::Arc, time::Duration};
 
+use http::{HeaderName, HeaderValue};
 use tonic::{Code, Status, metadata::MetadataMap};
 
 use super::classify::{Failure, Verdict};
 use crate::{
     endpoint::{Endpoint, peer::Peer},
-    headers::INSTANCE,
+    headers::{INNER_CALL, INSTANCE},
     service_name::InvalidServiceName,
 };
 
@@ -75,7 +76,7 @@ impl EndpointError {
             }
         }
         let code = Verdict::of_failure(failure).code.unwrap_or(Code::Unknown);
-        at_peer(Status::new(code, message), &peer)
+        private(at_peer(Status::new(code, message), &peer))
     }
 }
 
@@ -113,18 +114,31 @@ impl fmt::Display for NotReady {
 /// The status of a call whose deadline has passed.
 pub(crate) fn deadline_exceeded(service: &str, peer: Option<&Peer>) -> Status {
     match peer {
-        Some(peer) => at_peer(Status::deadline_exceeded(format!("no answer from {peer} before the deadline")), peer),
+        Some(peer) => {
+            let message = format!("no answer from {peer} before the deadline");
+            private(at_peer(Status::deadline_exceeded(message), peer))
+        }
         None => Status::deadline_exceeded(format!("no endpoint of {service} was ready before the deadline")),
     }
 }
 
 /// Says in a status which endpoint it is about.
-fn at_peer(mut status: Status, peer: &Peer) -> Status {
-    if let Some(instance) = peer.instance() {
-        let mut headers = std::mem::take(status.metadata_mut()).into_headers();
-        headers.insert(INSTANCE, instance.clone());
-        *status.metadata_mut() = MetadataMap::from_headers(headers);
+fn at_peer(status: Status, peer: &Peer) -> Status {
+    match peer.instance() {
+        Some(instance) => with_header(status, INSTANCE, instance.clone()),
+        None => status,
     }
+}
+
+/// Marks a status whose message names addresses: a handler that passes it on must not tell them to its own caller.
+fn private(status: Status) -> Status {
+    with_header(status, INNER_CALL, HeaderValue::from_static("failed"))
+}
+
+fn with_header(mut status: Status, name: HeaderName, value: HeaderValue) -> Status {
+    let mut headers = std::mem::take(status.metadata_mut()).into_headers();
+    headers.insert(name, value);
+    *status.metadata_mut() = MetadataMap::from_headers(headers);
     status
 }
 
@@ -136,7 +150,7 @@ impl From<CallError> for Status {
             CallError::InvalidService { service, problem } => {
                 Self::invalid_argument(format!("service name {service:?}: {problem}"))
             }
-            CallError::NotReady(not_ready) => Self::unavailable(not_ready.to_string()),
+            CallError::NotReady(not_ready) => private(Self::unavailable(not_ready.to_string())),
             CallError::QueueFull { service } => {
                 Self::unavailable(format!("too many calls wait for an endpoint of {service}"))
             }

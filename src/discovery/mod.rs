@@ -101,6 +101,14 @@ impl Discovery {
         endpoints
     }
 
+    /// Whether the registries have answered about a service that is still asked for, and know nothing of it.
+    pub(crate) fn is_unknown(&self, service: &str) -> bool {
+        self.sets().get(service).is_some_and(|set| {
+            let set = set.borrow();
+            set.is_heard() && !set.known
+        })
+    }
+
     /// What there is to say when a call finds no endpoint. `registries`: how the connections to them stand.
     pub(crate) fn explain(&self, service: &str, registries: impl Iterator<Item = String>) -> Option<String> {
         let trouble = self.trouble().clone();

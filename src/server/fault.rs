@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use tonic::{Code, Status, body::Body, codegen::StdError};
 
 use crate::{
-    headers::{INSTANCE, REFUSED, Refusal, drop_unreadable_details},
+    headers::{INNER_CALL, INSTANCE, REFUSED, Refusal, drop_unreadable_details},
     rpc::SERVER,
 };
 
@@ -19,6 +19,9 @@ const UNDECODABLE: &str = "failed to decode Protobuf message";
 const MAX_MESSAGE: usize = 1024;
 /// Bytes of a status's details as they are sent. Larger ones are left out, for the same reason.
 const MAX_DETAILS: usize = 4 * 1024;
+
+/// What a caller is told of a call that its own needed, and that failed on its way: not which addresses there are behind the server.
+const INNER_CALL_FAILED: &str = "a call that this one needs has failed";
 
 /// The answer to a call that was not started.
 pub(super) fn refused(refusal: Refusal, message: impl Into<String>) -> Response<Body> {
@@ -57,6 +60,10 @@ pub(super) fn of_layer(error: StdError) -> Status {
 pub(super) fn strip_reserved(headers: &mut HeaderMap) {
     headers.remove(REFUSED);
     headers.remove(INSTANCE);
+    if headers.remove(INNER_CALL).is_some() {
+        let message = headers.insert(Status::GRPC_MESSAGE, HeaderValue::from_static(INNER_CALL_FAILED));
+        tracing::debug!(?message, "a handler has passed on why a call of its own failed");
+    }
 }
 
 /// Corrects a status in headers or trailers that were made by tonic or a handler: bytes that are not the method's

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use meshwork::policy::limits;
 use meshwork_process::duration_in;
 
@@ -176,13 +176,12 @@ pub struct PolicyChange {
 
 /// `meshwork split`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = SPLIT_HELP)]
+#[command(after_help = SPLIT_HELP, group = ArgGroup::new("split").args(["shares", "clear"]).required(true))]
 pub struct SplitArgs {
     /// The service's name
     pub service: String,
     /// The share of a version; the others get no calls
-    #[arg(value_name = "VERSION=SHARE", value_parser = parse_share, required_unless_present = "clear")]
-    #[arg(conflicts_with = "clear")]
+    #[arg(value_name = "VERSION=SHARE", value_parser = parse_share)]
     pub shares: Vec<(String, u32)>,
     /// End the split: versions make no difference again
     #[arg(long)]

@@ -96,6 +96,7 @@ fn what_is_missing_or_unknown_is_named() {
         ("", "Usage: meshwork"),
         ("instances", "<SERVICE>"),
         ("health", "<HOST:PORT>"),
+        ("split order", "<VERSION=SHARE|--clear>"),
         ("down", "down"),
         ("up --repicas order=1", "--repicas"),
     ] {

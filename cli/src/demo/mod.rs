@@ -30,8 +30,10 @@ use story::Story;
 
 /// Plays the demo until it is over or `shutdown` is cancelled.
 pub(crate) async fn run(args: DemoArgs, shutdown: CancellationToken) -> Result<(), Error> {
+    // A signal before the story begins leaves nothing untold.
+    let Some(stage) = shutdown.run_until_cancelled(Stage::open(&args.registry)).await else { return Ok(()) };
+    let stage = stage?;
     let play = async {
-        let stage = Stage::open(&args.registry).await?;
         // Boxed: the story's future is large, and lives in a `select!`.
         let result = Box::pin(play(&stage, &args)).await;
         stage.close().await;

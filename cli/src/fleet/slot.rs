@@ -163,6 +163,30 @@ impl Slot {
     }
 }
 
+/// How long an instance that ended is left alone: doubled for each failure in a row.
+struct Restarts {
+    first: Duration,
+    next: Duration,
+}
+
+impl Restarts {
+    fn new(first: Duration) -> Self {
+        Self { first, next: first }
+    }
+
+    /// After a run that lasted so long and ended so.
+    fn pause(&mut self, ran: Duration, result: &RunResult) -> Duration {
+        // What another has replaced would replace it in turn: however long it ran, it is left alone for longer each time.
+        let fenced = result.as_ref().is_err_and(|error| is_fenced(&**error));
+        if ran > HEALTHY_AFTER && !fenced {
+            self.next = self.first;
+        }
+        let pause = self.next;
+        self.next = (pause * 2).min(MAX_BACKOFF);
+        pause
+    }
+}
+
 struct Keeper {
     service: &'static str,
     store: Option<String>,
@@ -177,7 +201,7 @@ impl Keeper {
     async fn keep(self, first: TcpListener) {
         let address = first.local_addr().unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let mut listener = Some(first);
-        let mut backoff = self.config.restart_after;
+        let mut restarts = Restarts::new(self.config.restart_after);
         loop {
             let started = Instant::now();
             let result = match listener.take() {
@@ -190,17 +214,13 @@ impl Keeper {
             if self.stopping.is_cancelled() {
                 return;
             }
-            let fenced = result.as_ref().is_err_and(|error| is_fenced(&**error));
+            let pause = restarts.pause(started.elapsed(), &result);
             match result {
                 Ok(()) => tracing::warn!(service = self.service, "an instance ended; it is started again"),
                 Err(error) => tracing::warn!(service = self.service, error, "an instance failed; it is started again"),
             }
-            // What another has replaced would replace it in turn: each time it is left alone for longer.
-            if started.elapsed() > HEALTHY_AFTER && !fenced {
-                backoff = self.config.restart_after;
-            }
             tokio::select! {
-                () = sleep(backoff) => backoff = (backoff * 2).min(MAX_BACKOFF),
+                () = sleep(pause) => {}
                 () = self.stopping.cancelled() => return,
             }
         }
@@ -233,5 +253,26 @@ impl Keeper {
         };
         self.running.send_replace(None);
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use meshwork::server::AnnounceError;
+
+    use super::*;
+
+    #[test]
+    fn an_instance_that_another_replaces_again_and_again_is_started_ever_more_seldom() {
+        let fenced = || -> RunResult {
+            let error = AnnounceError::Fenced { service: "order".into(), instance_id: "a".into() };
+            Err(server::Error::from(error).into())
+        };
+        let (long, seconds) = (HEALTHY_AFTER * 2, Duration::from_secs);
+        let mut restarts = Restarts::new(seconds(1));
+        let pauses: Vec<_> = (0..6).map(|_| restarts.pause(long, &fenced()).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 30]);
+        assert_eq!(restarts.pause(long, &Err("killed".into())), seconds(1), "it was well meanwhile");
+        assert_eq!(restarts.pause(seconds(0), &Err("it cannot start".into())), seconds(2));
     }
 }

@@ -41,7 +41,9 @@ pub(crate) async fn split(args: SplitArgs) -> Result<(), Error> {
     let split = weights(args.shares)?.map(|weights| SplitPolicy { weights });
     let directory = Directory::open(&args.source.registry)?;
     let now = directory.policy(args.service).await?;
-    show(&directory.set_policy(Policy { split, ..now }).await?, args.source.json)
+    let set = directory.set_policy(Policy { split, ..now }).await?;
+    directory.warn_of_unknown(&set.service).await?;
+    show(&set, args.source.json)
 }
 
 async fn get(args: PolicyGetArgs) -> Result<(), Error> {
@@ -76,7 +78,9 @@ async fn set(args: PolicySetArgs) -> Result<(), Error> {
         None => directory.policy(service).await?,
     };
     change::apply(&change, &mut policy);
-    show(&directory.set_policy(policy).await?, source.json)
+    let set = directory.set_policy(policy).await?;
+    directory.warn_of_unknown(&set.service).await?;
+    show(&set, source.json)
 }
 
 async fn clear(args: PolicyClearArgs) -> Result<(), Error> {

@@ -22,15 +22,12 @@ use crate::{
     args::WatchArgs,
     directory::{Directory, or_dash, status_name},
     error::Error,
-    table::{printable, shorten},
+    table::{ID_WIDTH, Output, printable},
 };
 use changes::{Change, Known};
 
 /// How long to wait before the next attempt to reach a registry that has gone: soon enough for a person who looks on.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
-
-/// Columns for an instance id: with the others they fit 100.
-const ID_WIDTH: usize = 22;
 
 /// Shows changes until `shutdown`.
 pub(crate) async fn run(args: WatchArgs, shutdown: CancellationToken) -> Result<(), Error> {
@@ -95,7 +92,7 @@ impl Watch {
 fn warn_of_unknown(first: &WatchResponse) {
     let Some(Event::Snapshot(snapshot)) = &first.event else { return };
     for service in snapshot.services.iter().filter(|service| !service.known) {
-        eprintln!("no instance of {:?} has registered at this registry yet", service.service);
+        eprintln!("no instance of {:?} has registered at this registry yet: waiting for one", service.service);
     }
 }
 
@@ -115,7 +112,8 @@ impl Printer {
     /// On a terminal, says what the columns are; a pipe gets only lines of one kind.
     fn start(&self) -> Result<(), Error> {
         if matches!(self, Self::Lines(_)) && io::stdout().is_terminal() {
-            let header = columns("TIME", "", "SERVICE", "INSTANCE", "ADDRESS", "STATUS", "ZONE VERSION");
+            let header =
+                columns(["TIME", "", "SERVICE", "INSTANCE", "ADDRESS", "STATUS", "ZONE VERSION"], Output::Terminal);
             writeln!(io::stdout(), "{}", style(header).bold())?;
         }
         Ok(())
@@ -130,7 +128,7 @@ impl Printer {
             },
             Self::Lines(known) => {
                 for change in known.apply(response) {
-                    writeln!(out, "{}", line(&change, SystemTime::now()))?;
+                    writeln!(out, "{}", line(&change, SystemTime::now(), Output::stdout()))?;
                 }
             }
         }
@@ -138,8 +136,8 @@ impl Printer {
     }
 }
 
-/// A change as a line of at most 100 columns, unless a name is extraordinarily long.
-fn line(change: &Change, now: SystemTime) -> String {
+/// A change as a line, on a terminal of at most 100 columns.
+fn line(change: &Change, now: SystemTime, output: Output) -> String {
     let (mark, instance) = match change {
         Change::Joined(instance) => (style("+").green(), instance),
         Change::Changed(instance) => (style("~").yellow(), instance),
@@ -151,23 +149,16 @@ fn line(change: &Change, now: SystemTime) -> String {
         Change::Left(_) => style("GONE").red(),
         Change::Joined(_) | Change::Changed(_) => status_name(instance.status()),
     };
-    let id = printable(instance_id);
-    columns(&clock(now), &mark.to_string(), &printable(service), &id, &printable(address), &status.to_string(), &place)
+    let (mark, status) = (mark.to_string(), status.to_string());
+    let (service, id, address) = (printable(service), printable(instance_id), printable(address));
+    columns([&clock(now), &mark, &service, &id, &address, &status, &place], output)
 }
 
-fn columns(time: &str, mark: &str, service: &str, id: &str, address: &str, status: &str, place: &str) -> String {
-    // Coloured words are short, so that nobody cuts a colour in two.
-    let pad = |text: &str, room| pad_str(&shorten(text, room), room, Alignment::Left, None).into_owned();
-    let line = format!(
-        "{} {} {} {} {} {} {}",
-        pad(time, 9),
-        pad(mark, 1),
-        pad(service, 12),
-        pad(id, ID_WIDTH),
-        pad(address, 21),
-        pad(status, 11),
-        shorten(place, 18),
-    );
+fn columns(cells: [&str; 7], output: Output) -> String {
+    const WIDTHS: [usize; 7] = [9, 1, 12, ID_WIDTH, 21, 11, 18];
+    // Coloured words are short, so that no colour is cut in two.
+    let pad = |(text, room)| pad_str(&output.fit(text, room), room, Alignment::Left, None).into_owned();
+    let line = cells.into_iter().zip(WIDTHS).map(pad).collect::<Vec<_>>().join(" ");
     line.trim_end().to_owned()
 }
 
@@ -194,7 +185,10 @@ mod tests {
             status: InstanceStatus::NotServing.into(),
             ..Instance::default()
         };
-        let line = line(&Change::Joined(long), UNIX_EPOCH + Duration::from_secs(86400 + 3661));
+        let at = UNIX_EPOCH + Duration::from_secs(86400 + 3661);
+        let piped = line(&Change::Joined(long.clone()), at, Output::Pipe);
+        assert!(piped.contains(&long.instance_id) && piped.contains(&long.address), "a pipe gets all of it");
+        let line = line(&Change::Joined(long), at, Output::Terminal);
         let line = console::strip_ansi_codes(&line);
         assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
         assert!(line.starts_with("01:01:01Z + s"), "{line}");

@@ -4,7 +4,7 @@ mod environment;
 
 use std::{path::PathBuf, time::Duration};
 
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use super::*;
 
@@ -130,4 +130,14 @@ fn a_failure_tells_its_whole_chain_in_one_line() {
     let inner = std::io::Error::other("the disk is full");
     let error = meshwork::server::Error::Descriptors(Box::new(inner));
     assert_eq!(Failure::run(error).to_string(), "the descriptors cannot be read: the disk is full");
+}
+
+#[test]
+fn the_help_of_an_instance_says_what_its_exit_codes_mean() {
+    let line = ["member", "--help"].map(Into::into).into_iter();
+    let help = command_line::read(Member::command(), line, &|_: &std::ffi::OsStr| None).expect_err("help");
+    let command_line::Refused::Clap(help) = help else { panic!("help") };
+    for part in ["Exit codes:", "  3         another process has registered", "MESHWORK_INSTANCE_ID"] {
+        assert!(help.to_string().contains(part), "{part} is missing in: {help}");
+    }
 }

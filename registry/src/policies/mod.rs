@@ -126,6 +126,11 @@ pub(crate) fn is_set(policy: &Policy) -> bool {
     policy.update_time.is_some()
 }
 
+/// Whether it leaves everything to the defaults.
+pub(crate) fn says_nothing(policy: &Policy) -> bool {
+    policy.etag == none(&policy.service).etag
+}
+
 /// What comes of `before` if `asked` is to take its place; `None`: it is the same already.
 fn replace(before: &Policy, asked: Policy, now: SystemTime) -> Result<Option<Policy>, PolicyError> {
     let replaces = asked.etag.clone();

@@ -229,6 +229,18 @@ async fn a_downstream_refusal_that_a_handler_passes_on_is_not_repeated_upstream(
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_failure_of_an_inner_call_that_a_handler_passes_on_shows_no_address_to_its_caller() {
+    let bench = Bench::new(&["a"]);
+    let a = bench.host("a");
+    let downstream = Bench::new(&["secret"]);
+    a.set_downstream(downstream.channel.clone());
+    let status = bench.ask(net::PASS_ON).await.expect_err("nothing is there");
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "a call that this one needs has failed"));
+    assert_eq!(told_instance(&status), Some("a"));
+    assert!(status.metadata().get("meshwork-inner-call").is_none(), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_server_says_to_the_channel_does_not_reach_its_caller() {
     let bench = Bench::new(&["a"]);
     let mut servers = scripted::Scripted::default();

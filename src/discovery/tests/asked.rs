@@ -75,3 +75,39 @@ fn a_service_that_is_asked_for_again_is_known_for_as_long_as_it_is_watched() {
     assert!(discovery.wanted().is_empty());
     assert!(discovery.endpoints("echo").borrow().endpoints.contains_key("a"), "and need not wait for a change");
 }
+
+/// What is logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_channel_to_a_service_of_which_nothing_has_registered_says_so_once() {
+    let lines = Lines::default();
+    let written = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+    let net = Net::default();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = mesh(&net);
+    let _channels = [mesh.channel("nosuch"), mesh.channel("nosuch"), mesh.channel("echo")];
+    let watch = registry.watch().await;
+    let nosuch = ServiceInstances { service: "nosuch".into(), ..ServiceInstances::default() };
+    let echo = ServiceInstances { service: "echo".into(), known: true, ..ServiceInstances::default() };
+    watch.send("e", 1, Event::Snapshot(Snapshot { services: vec![nosuch, echo], provisional: false }));
+    // On the paused clock.
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let told = String::from_utf8(lines.0.lock().clone()).expect("UTF-8");
+    assert_eq!(told.matches("is its name right? service=\"nosuch\"").count(), 1, "{told}");
+    assert!(!told.contains("is its name right? service=\"echo\""), "{told}");
+}

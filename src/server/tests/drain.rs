@@ -226,6 +226,26 @@ mod in_a_mesh {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_no_registry_would_accept_is_an_error_before_anything_is_announced() {
+        let registry = Fake::new(State::default());
+        for (field, config) in [
+            ("zone", Config { zone: "z".repeat(129), ..config() }),
+            ("address", Config { advertise: "0.0.0.0:1".into(), ..config() }),
+            ("weight", Config { weight: 0, ..config() }),
+            ("lease_ttl", Config { lease_ttl: Duration::from_secs(301), ..config() }),
+            ("service", Config { service: "Probe".into(), ..config() }),
+        ] {
+            let client = registry.client();
+            let running = run(config, |server| {
+                server.announce_through(Announce::new(vec![(client, Gate::default())], |_| std::future::ready(())))
+            });
+            let end = soon(running.server).await.expect("no panic");
+            assert!(matches!(&end, Err(Error::InvalidConfig(invalid)) if invalid.field == field), "{field}: {end:?}");
+        }
+        assert_eq!(registry.0.borrow().registrations, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn the_registry_learns_what_the_server_serves() {
         let registry = Fake::new(State::default());
         let running = run_in(&registry, &Arc::default());
