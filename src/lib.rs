@@ -78,6 +78,12 @@ pub mod backoff;
 
 pub mod cause;
 
+pub mod dial;
+
 pub mod file_lock;
+
+pub mod id;
+
+pub mod log_limit;
 
 pub use mesh::{MAX_REGISTRIES, Mesh, MeshBuilder, MeshError};

@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Duration};
 
-use meshwork::rpc::Domain;
+use meshwork::{log_limit::LogLimit, rpc::Domain};
 use tonic::{Code, Status};
 
 use crate::{store::StoreError, writer::WriteError};
@@ -31,11 +31,11 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
         | StoreError::Conflict(_)
         | StoreError::Replaced { .. }
         | StoreError::WentBack { .. } => {
-            tracing::warn!(error = error as &dyn Error, "the database failed");
+            database_failed(error);
             domain.retry_later("STORE_UNAVAILABLE", "the database is unavailable", RETRY_DELAY)
         }
         StoreError::CommitUnknown(_) => {
-            tracing::warn!(error = error as &dyn Error, "the database failed");
+            database_failed(error);
             let message = "the database did not answer, so the change may or may not have been made: repeat it with its request_id";
             domain.retry_later("OUTCOME_UNKNOWN", message, RETRY_DELAY)
         }
@@ -43,8 +43,20 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
     }
 }
 
+/// Each call fails while it is away.
+fn database_failed(error: &StoreError) {
+    static LIMIT: LogLimit = LogLimit::new(1);
+    if let Some(left_out) = LIMIT.pass() {
+        tracing::warn!(error = error as &dyn Error, "the database failed{left_out}");
+    }
+}
+
 fn defect(domain: Domain, error: &(dyn Error + 'static)) -> Status {
-    tracing::error!(error, "a defect");
+    // A caller may know how to bring one about, and each other one is worth a line.
+    static LIMIT: LogLimit = LogLimit::new(10);
+    if let Some(left_out) = LIMIT.pass() {
+        tracing::error!(error, "a defect{left_out}");
+    }
     domain.error(Code::Internal, "INTERNAL", "internal error; the server's log says more")
 }
 

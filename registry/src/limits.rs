@@ -22,6 +22,10 @@ pub const MAX_STREAMS: usize = (MAX_WATCHES + MAX_INSTANCES) / 4 * 5;
 /// answer for most services anyway.
 pub const MAX_TOMBSTONES: usize = 256;
 
+/// Lines a minute about one thing that instances do: a rolling restart of a large service, and not a client that registers in
+/// a loop.
+pub(crate) const MAX_LINES: u32 = 200;
+
 /// A number as people read it: `10,000`.
 pub(crate) fn grouped(number: usize) -> String {
     let mut text = number.to_string();

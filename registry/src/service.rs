@@ -16,6 +16,7 @@ use meshwork::{
         Service, SetStatusRequest, WatchRequest, WatchResponse, registry_service_server::RegistryService,
     },
     instance::LEASE_TTL,
+    log_limit::LogLimit,
     rpc::{Page, Violations, draining_status},
     service_name::check_service_name,
 };
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use crate::{
     backend::{Backend, BackendError},
+    limits::MAX_LINES,
     request,
     status::{DOMAIN, status},
     table::{Granted, NotAdmitted, Registration, Renewal, StoreConflict},
@@ -47,6 +49,15 @@ pub(crate) type WireUpdates = BoxStream<'static, Result<wire::WatchResponse, Sta
 pub struct Registry {
     backend: Arc<dyn Backend>,
     draining: CancellationToken,
+    lines: Arc<Lines>,
+}
+
+/// What clients can make it log.
+struct Lines {
+    refused: LogLimit,
+    registered: LogLimit,
+    deregistered: LogLimit,
+    status_set: LogLimit,
 }
 
 impl std::fmt::Debug for Registry {
@@ -58,7 +69,9 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     /// Serves `backend`; its streams end when `draining` is cancelled.
     pub fn new(backend: Arc<dyn Backend>, draining: CancellationToken) -> Self {
-        Self { backend, draining }
+        let limit = || LogLimit::new(MAX_LINES);
+        let lines = Lines { refused: limit(), registered: limit(), deregistered: limit(), status_set: limit() };
+        Self { backend, draining, lines: Arc::new(lines) }
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -93,12 +106,17 @@ impl RegistryService for Registry {
         let registration = Registration { instance, lease_ttl, attempt, nonce: Uuid::new_v4() };
         let named = (registration.instance.service.clone(), registration.instance.instance_id.clone());
         let granted = self.backend.register(registration).await.map_err(|error| {
-            if let BackendError::NotAdmitted(NotAdmitted::OtherStore(StoreConflict { again: false, .. })) = error {
-                tracing::warn!(service = named.0, instance_id = named.1, %error, "an instance was refused");
+            if let BackendError::NotAdmitted(NotAdmitted::OtherStore(StoreConflict { again: false, .. })) = error
+                && let Some(left_out) = self.lines.refused.pass()
+            {
+                let (service, instance_id) = named;
+                tracing::warn!(service, instance_id, %error, "an instance was refused{left_out}");
             }
             status(error)
         })?;
-        tracing::info!(lease = %granted.lease_id, revision = granted.revision, "registered");
+        if let Some(left_out) = self.lines.registered.pass() {
+            tracing::info!(lease = %granted.lease_id, revision = granted.revision, "registered{left_out}");
+        }
         Ok(Response::new(self.lease(granted)))
     }
 
@@ -117,8 +135,10 @@ impl RegistryService for Registry {
         let lease = request::lease_id(request.into_inner().lease_id, &mut violations);
         violations.into_result(DOMAIN)?;
         // Otherwise the id is any text of a client, and nothing has happened.
-        if self.backend.deregister(&lease).await.map_err(status)? {
-            tracing::info!(%lease, "deregistered");
+        if self.backend.deregister(&lease).await.map_err(status)?
+            && let Some(left_out) = self.lines.deregistered.pass()
+        {
+            tracing::info!(%lease, "deregistered{left_out}");
         }
         Ok(Response::new(DeregisterResponse {}))
     }
@@ -131,7 +151,10 @@ impl RegistryService for Registry {
         violations.into_result(DOMAIN)?;
         let new_status = new_status.expect("no violation was noted");
         let granted = self.backend.set_status(&lease, new_status).await.map_err(status)?;
-        tracing::info!(%lease, status = new_status.as_str_name(), revision = granted.revision, "status set");
+        if let Some(left_out) = self.lines.status_set.pass() {
+            let (status, revision) = (new_status.as_str_name(), granted.revision);
+            tracing::info!(%lease, status, revision, "status set{left_out}");
+        }
         Ok(Response::new(self.lease(granted)))
     }
 

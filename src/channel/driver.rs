@@ -16,6 +16,7 @@ use crate::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
     endpoint::{Endpoint, Traits, connection::connect::KeepConnected, peer::Peer},
     endpoint_set::{EndpointSet, Endpoints, changes},
+    log_limit::LogLimit,
 };
 
 /// Where a channel's endpoints come from.
@@ -38,6 +39,7 @@ pub(super) struct Driver {
     /// Whether all of its instances are used, and not a subset.
     uses_all: bool,
     connecting: JoinSet<()>,
+    not_understood: LogLimit,
 }
 
 /// An endpoint that is kept connected.
@@ -64,6 +66,7 @@ impl Driver {
             known: Endpoints::default(),
             uses_all: false,
             connecting: JoinSet::new(),
+            not_understood: LogLimit::new(1),
         }
     }
 
@@ -146,7 +149,12 @@ impl Driver {
     fn join(&mut self, id: &Arc<str>, instance: &Arc<Instance>) {
         let peer = match Peer::new(&instance.address, Some(id)) {
             Ok(peer) => peer,
-            Err(error) => return tracing::warn!(%error, service = instance.service, "an instance was ignored"),
+            Err(error) => {
+                if let Some(left_out) = self.not_understood.pass() {
+                    tracing::warn!(%error, service = instance.service, "an instance was ignored{left_out}");
+                }
+                return;
+            }
         };
         if let Some(live) = self.add(vec![peer], traits(instance)) {
             self.live.insert(id.clone(), Live { instance: Some(instance.clone()), ..live });

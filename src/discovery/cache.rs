@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     contract::meshwork::registry::v1::{Instance, ServiceInstances},
     endpoint_set::{EndpointSet, Endpoints},
+    log_limit::LogLimit,
     policy::Policy,
 };
 
@@ -40,12 +41,19 @@ struct Shared {
     /// Sets that are not written yet, the latest of each service.
     pending: Mutex<BTreeMap<Arc<str>, EndpointSet>>,
     changed: Notify,
+    /// On a full disk each change of a service fails.
+    not_written: LogLimit,
 }
 
 impl Cache {
     /// A cache in `folder`, which is made when it is needed.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self(Arc::new(Shared { folder, pending: Mutex::default(), changed: Notify::new() }))
+        Self(Arc::new(Shared {
+            folder,
+            pending: Mutex::default(),
+            changed: Notify::new(),
+            not_written: LogLimit::new(1),
+        }))
     }
 
     /// What was last known of a service, if anything.
@@ -102,8 +110,10 @@ impl Cache {
         for (service, set) in pending {
             let path = self.path(&service);
             let written = spawn_blocking(move || write(&path, &message(&set))).await;
-            if let Err(error) = written.unwrap_or_else(|panic| Err(io::Error::other(panic))) {
-                tracing::warn!(%service, %error, "the endpoint set cannot be written");
+            if let Err(error) = written.unwrap_or_else(|panic| Err(io::Error::other(panic)))
+                && let Some(left_out) = self.0.not_written.pass()
+            {
+                tracing::warn!(%service, %error, "the endpoint set cannot be written{left_out}");
             }
         }
     }

@@ -41,7 +41,7 @@ impl Config {
     pub fn new(service: impl Into<String>, advertise: impl Into<String>) -> Self {
         Self {
             service: service.into(),
-            instance_id: uuid::Uuid::now_v7().to_string(),
+            instance_id: crate::id::new_id().to_string(),
             advertise: advertise.into(),
             version: String::new(),
             zone: String::new(),

@@ -7,8 +7,12 @@ use tonic::{Code, Status, body::Body, codegen::StdError};
 
 use crate::{
     headers::{INNER_CALL, INSTANCE, REFUSED, Refusal, drop_unreadable_details},
+    log_limit::LogLimit,
     rpc::SERVER,
 };
+
+/// A minute: callers may know how to bring a fault about, and each other one is worth a line.
+const MAX_FAULTS_LOGGED: u32 = 10;
 
 /// How tonic-prost's INTERNAL begins when a request's bytes are not its message.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
@@ -43,14 +47,20 @@ pub(super) fn deadline_exceeded() -> Status {
 /// The error of a call whose handler panicked: it is logged, and its details are hidden from the caller.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-    tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked");
+    static LIMIT: LogLimit = LogLimit::new(MAX_FAULTS_LOGGED);
+    if let Some(left_out) = LIMIT.pass() {
+        tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked{left_out}");
+    }
     SERVER.error(Code::Internal, "PANIC", "the handler failed")
 }
 
 /// What a call ends with if a layer fails: the layer's status if it is one; other errors are hidden from the caller.
 pub(super) fn of_layer(error: StdError) -> Status {
     Status::try_from_error(error).unwrap_or_else(|error| {
-        tracing::error!(error = &*error as &dyn Error, "a layer failed");
+        static LIMIT: LogLimit = LogLimit::new(MAX_FAULTS_LOGGED);
+        if let Some(left_out) = LIMIT.pass() {
+            tracing::error!(error = &*error as &dyn Error, "a layer failed{left_out}");
+        }
         SERVER.error(Code::Internal, "LAYER_FAILED", "a layer of the server failed")
     })
 }

@@ -8,7 +8,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
     task::JoinSet,
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic_health::server::HealthReporter;
@@ -24,10 +24,10 @@ use super::{
     membership::{self, Announce, Membership},
     methods::Methods,
 };
-use crate::contract::meshwork::registry::v1::Instance;
+use crate::{backoff::Backoff, contract::meshwork::registry::v1::Instance, log_limit::LogLimit};
 
-/// After a failed accept, mostly because file descriptors ran out: long enough not to spin, short enough not to be noticed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+/// After failed accepts, mostly because file descriptors ran out: short at first, so as not to be noticed, then longer, so as not to spin.
+const ACCEPT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
 /// Connections that may wait when a listener closes: what tokio and mio ask the kernel to keep.
 const BACKLOG: usize = 1024;
 /// For the tasks of aborted calls to end. They need no time but what they take to their next await.
@@ -129,6 +129,9 @@ struct Connections {
     open: JoinSet<()>,
     calls: TaskTracker,
     goaway: CancellationToken,
+    /// Peers decide how many there are of both.
+    not_accepted: LogLimit,
+    too_many: LogLimit,
 }
 
 impl Connections {
@@ -143,6 +146,8 @@ impl Connections {
             stack: Arc::new(stack),
             own,
             calls,
+            not_accepted: LogLimit::new(1),
+            too_many: LogLimit::new(1),
         }
     }
 
@@ -154,17 +159,31 @@ impl Connections {
         F: Future,
     {
         let mut end = pin!(end);
+        let mut backoff = ACCEPT_BACKOFF;
+        let mut paused_until = None;
         loop {
+            let next = async {
+                if let Some(until) = paused_until {
+                    sleep_until(until).await;
+                }
+                incoming.next().await
+            };
             // Cancel-safe: a connection is handed out whole or not at all, by `next` as well as by `join_next`.
             tokio::select! {
                 biased;
                 output = &mut end => return output,
                 Some(_) = self.open.join_next() => {}
-                Some(accepted) = incoming.next(), if !incoming.is_terminated() => match accepted {
-                    Ok(io) => self.open(io),
+                Some(accepted) = next => match accepted {
+                    Ok(io) => {
+                        backoff.reset();
+                        paused_until = None;
+                        self.open(io);
+                    }
                     Err(error) => {
-                        tracing::warn!(%error, "a connection could not be accepted");
-                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                        paused_until = Some(Instant::now() + backoff.next(rand::random()));
+                        if let Some(left_out) = self.not_accepted.pass() {
+                            tracing::warn!(%error, "a connection could not be accepted{left_out}");
+                        }
                     }
                 }
             }
@@ -196,7 +215,14 @@ impl Connections {
                 let (http2, stack, own) = (self.http2.clone(), self.stack.clone(), self.own.clone());
                 self.open.spawn(connection::serve(io, http2, stack, own, self.goaway.child_token(), permit));
             }
-            Err(_) => tracing::warn!(limit = self.stack.limits.connections, "a connection above the limit was closed"),
+            Err(_) => {
+                if let Some(left_out) = self.too_many.pass() {
+                    tracing::warn!(
+                        limit = self.stack.limits.connections,
+                        "a connection above the limit was closed{left_out}"
+                    );
+                }
+            }
         }
     }
 

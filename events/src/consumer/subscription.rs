@@ -15,6 +15,7 @@ use meshwork::{
     cause::with_causes,
     contract::meshwork::event::v1::event_service_client::EventServiceClient,
     health::{Condition, Conditioner},
+    log_limit::LogLimit,
     rpc::Transport,
 };
 use tokio::{
@@ -216,6 +217,8 @@ where
 {
     let source = reader.source.name;
     let mut backoff = BACKOFF;
+    // A source that comes and goes, and a store that does.
+    let (interrupted, not_stored) = (LogLimit::new(5), LogLimit::new(5));
     loop {
         let before = reader.progress.snapshot().applied;
         let stop = reader.read(&mut member.partitions).await;
@@ -232,13 +235,17 @@ where
                 if matches!(was, SubscriptionState::Connecting(_)) {
                     tracing::debug!(source, error, "the subscription could not be opened; retrying");
                 } else {
-                    tracing::info!(source, error, "the subscription was interrupted; reopening it");
+                    if let Some(left_out) = interrupted.pass() {
+                        tracing::info!(source, error, "the subscription was interrupted; reopening it{left_out}");
+                    }
                 }
                 reader.own.set_state(SubscriptionState::Connecting(Some(error)));
             }
             Stop::Store(error) => {
-                if !matches!(was, SubscriptionState::Retrying(_)) {
-                    tracing::warn!(source, error, "events could not be stored; retrying");
+                if !matches!(was, SubscriptionState::Retrying(_))
+                    && let Some(left_out) = not_stored.pass()
+                {
+                    tracing::warn!(source, error, "events could not be stored; retrying{left_out}");
                 }
                 reader.own.set_state(SubscriptionState::Retrying(error));
             }

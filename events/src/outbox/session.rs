@@ -10,6 +10,7 @@ use meshwork::{
         SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
     },
     health::Condition,
+    log_limit::LogLimit,
     rpc::{Domain, draining_status, not_serving_status},
 };
 use prost::Message as _;
@@ -264,12 +265,16 @@ impl Session {
                 Err(ReadError::Ends(status)) => return Err(status),
                 Err(ReadError::Damaged(problem)) => {
                     let position = sent.position + 1;
-                    tracing::error!(
-                        partition,
-                        position,
-                        problem,
-                        "an event of the log cannot be sent: its partition is withheld from all subscribers and retried every 30 s"
-                    );
+                    // Each subscriber that comes again finds it; a line for each partition.
+                    static LIMIT: LogLimit = LogLimit::new(PARTITIONS);
+                    if let Some(left_out) = LIMIT.pass() {
+                        tracing::error!(
+                            partition,
+                            position,
+                            problem,
+                            "an event of the log cannot be sent: its partition is withheld from all subscribers and retried every 30 s{left_out}"
+                        );
+                    }
                     self.unreadable.insert(partition, now + UNREADABLE_PAUSE);
                 }
             }
@@ -379,7 +384,11 @@ fn protocol(message: &str) -> Status {
 }
 
 pub(crate) fn unavailable(error: &StoreError) -> Status {
-    tracing::warn!(error = with_causes(error), "the log could not be read");
+    // Each subscriber that comes again asks anew.
+    static LIMIT: LogLimit = LogLimit::new(1);
+    if let Some(left_out) = LIMIT.pass() {
+        tracing::warn!(error = with_causes(error), "the log could not be read{left_out}");
+    }
     DOMAIN.retry_later("STORE_UNAVAILABLE", "the event log cannot be read at the moment", Duration::from_secs(1))
 }
 

@@ -21,7 +21,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use meshwork::file_lock::FileLock;
+use meshwork::{file_lock::FileLock, log_limit::LogLimit};
 use parking_lot::Mutex as ShortMutex;
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, ToSql, params_from_iter,
@@ -337,9 +337,12 @@ fn open_error(path: &Path, source: std::io::Error) -> StoreError {
 
 /// Copies the log back into the file again and again, until `stopped` is; owned by [`Sqlite`], which joins it.
 fn checkpoint(connection: &Connection, writer: &Mutex<Connection>, path: &Path, stopped: &mpsc::Receiver<()>) {
+    let limit = LogLimit::new(1);
     while stopped.recv_timeout(CHECKPOINT_INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
-        if let Err(error) = copy_back(connection, writer) {
-            tracing::warn!(%error, database = %path.display(), "checkpoint failed; retrying later");
+        if let Err(error) = copy_back(connection, writer)
+            && let Some(left_out) = limit.pass()
+        {
+            tracing::warn!(%error, database = %path.display(), "checkpoint failed; retrying later{left_out}");
         }
     }
 }

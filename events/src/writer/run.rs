@@ -5,7 +5,7 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use meshwork::trace;
+use meshwork::{log_limit::LogLimit, trace};
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
@@ -151,7 +151,11 @@ async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
         Ok(outcomes) => jobs.into_iter().zip(outcomes).for_each(|(job, outcome)| job.answer(outcome)),
         Err(error) if jobs.len() == 1 || error.is_about_the_store() => fail_all(jobs, error),
         Err(error) => {
-            tracing::warn!(%error, jobs = jobs.len(), "a batch failed; its jobs are tried one by one");
+            // A command that the store refuses may be sent again and again.
+            static LIMIT: LogLimit = LogLimit::new(10);
+            if let Some(left_out) = LIMIT.pass() {
+                tracing::warn!(%error, jobs = jobs.len(), "a batch failed; its jobs are tried one by one{left_out}");
+            }
             for job in jobs {
                 Box::pin(commit(outbox, decider, vec![job])).await;
             }

@@ -12,6 +12,7 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use meshwork::log_limit::LogLimit;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
 use tokio::{
@@ -102,13 +103,16 @@ where
 {
     let mut incoming = pin!(incoming);
     let mut connections = JoinSet::new();
+    let limit = LogLimit::new(1);
     loop {
         // Cancel-safe: what is not taken now is there the next time.
         tokio::select! {
             accepted = incoming.next(), if connections.len() < MAX_CONNECTIONS => match accepted {
                 Some(Ok(io)) => { connections.spawn(serve_connection(io, pages.clone())); }
                 Some(Err(error)) => {
-                    tracing::warn!(%error, "the admin listener cannot accept a connection");
+                    if let Some(left_out) = limit.pass() {
+                        tracing::warn!(%error, "the admin listener cannot accept a connection{left_out}");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
                 None => return,

@@ -3,6 +3,7 @@
 
 use std::{convert::Infallible, time::Duration};
 
+use meshwork::log_limit::LogLimit;
 use meshwork_events::{
     consumer::Progress,
     store::{Database, StoreError},
@@ -22,6 +23,7 @@ pub(crate) async fn follow(database: &Database, hub: &Hub, progress: &Progress) 
     let is_shared = database.notifier().is_some();
     let mut progress = progress.watch();
     let mut was_diverged = false;
+    let limit = LogLimit::new(1);
     loop {
         let (diverged, folded) = {
             let snapshot = progress.borrow_and_update();
@@ -34,7 +36,9 @@ pub(crate) async fn follow(database: &Database, hub: &Hub, progress: &Progress) 
         if let Some(folded) = folded.filter(|_| !diverged) {
             let spans = hub.behind(&folded);
             if let Err(error) = publish(database, hub, &spans).await {
-                tracing::warn!(%error, "changes of the view could not be read; retrying");
+                if let Some(left_out) = limit.pass() {
+                    tracing::warn!(%error, "changes of the view could not be read; retrying{left_out}");
+                }
                 sleep(RETRY_PAUSE).await;
                 continue;
             }

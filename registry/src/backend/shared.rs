@@ -4,13 +4,13 @@
 
 use std::time::{Duration, SystemTime};
 
-use meshwork::contract::meshwork::registry::v1::Policy;
+use meshwork::{contract::meshwork::registry::v1::Policy, log_limit::LogLimit};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
-use uuid::Uuid;
 
 use super::wakers::Wakers;
 use crate::{
+    limits::MAX_LINES,
     policies::{PolicyError, PolicyStore, Turn},
     table::Table,
 };
@@ -22,6 +22,7 @@ pub(super) struct Shared {
     table: Mutex<Table>,
     policies: PolicyStore,
     wakers: Wakers,
+    ran_out: LogLimit,
 }
 
 impl Shared {
@@ -30,11 +31,12 @@ impl Shared {
         let mut table = Table::new(grace);
         policies.all().into_iter().for_each(|policy| table.put_policy(policy));
         Self {
-            epoch: Uuid::now_v7().to_string(),
+            epoch: meshwork::id::new_id().to_string(),
             start: Instant::now(),
             table: Mutex::new(table),
             policies,
             wakers: Wakers::default(),
+            ran_out: LogLimit::new(MAX_LINES),
         }
     }
 
@@ -77,7 +79,9 @@ impl Shared {
         }
         self.wakers.wake(&touched);
         for (service, instance_id) in expired {
-            tracing::warn!(%service, %instance_id, "a lease ran out");
+            if let Some(left_out) = self.ran_out.pass() {
+                tracing::warn!(%service, %instance_id, "a lease ran out{left_out}");
+            }
         }
         result
     }

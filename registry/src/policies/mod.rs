@@ -14,7 +14,10 @@ use std::{
     time::SystemTime,
 };
 
-use meshwork::contract::meshwork::registry::v1::{EjectionPolicy, Policy, RetryPolicy, ZonePolicy};
+use meshwork::{
+    contract::meshwork::registry::v1::{EjectionPolicy, Policy, RetryPolicy, ZonePolicy},
+    log_limit::LogLimit,
+};
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::OwnedMutexGuard;
@@ -29,7 +32,7 @@ use file::PolicyFile;
 #[derive(Clone, Debug, Default)]
 pub struct PolicyStore(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// `None`: the policies are lost with this process.
     file: Option<PolicyFile>,
@@ -37,6 +40,20 @@ struct Shared {
     /// that wait for it are calls, of which the server admits a bounded number.
     turn: Arc<tokio::sync::Mutex<()>>,
     latest: Mutex<BTreeMap<String, Policy>>,
+    not_written: LogLimit,
+    in_memory: LogLimit,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            file: None,
+            turn: Arc::default(),
+            latest: Mutex::default(),
+            not_written: LogLimit::new(1),
+            in_memory: LogLimit::new(1),
+        }
+    }
 }
 
 /// Why a policy is not set.
@@ -69,7 +86,7 @@ impl PolicyStore {
         file.try_out()?;
         let set = stored.into_iter().filter(is_set);
         let latest = set.map(|policy| (policy.service.clone(), policy)).collect();
-        Ok(Self(Arc::new(Shared { file: Some(file), latest: Mutex::new(latest), turn: Arc::default() })))
+        Ok(Self(Arc::new(Shared { file: Some(file), latest: Mutex::new(latest), ..Shared::default() })))
     }
 
     /// All that are set, by service.
@@ -103,11 +120,17 @@ impl Turn {
         }
         match &self.store.0.file {
             Some(file) => file.save(policies.values().cloned().collect()).map_err(|error| {
-                tracing::error!(%error, "the policies cannot be written");
+                if let Some(left_out) = self.store.0.not_written.pass() {
+                    tracing::error!(%error, "the policies cannot be written{left_out}");
+                }
                 PolicyError::NotStored
             })?,
             None => {
-                tracing::warn!("policies are kept in memory only and lost when this process ends: see --policy-file")
+                if let Some(left_out) = self.store.0.in_memory.pass() {
+                    tracing::warn!(
+                        "policies are kept in memory only and lost when this process ends: see --policy-file{left_out}"
+                    );
+                }
             }
         }
         *self.store.0.latest.lock() = policies;

@@ -21,6 +21,7 @@ use crate::{
         RegisterRequest, SetStatusRequest, registry_service_client::RegistryServiceClient,
     },
     health::Conditioner,
+    log_limit::LogLimit,
     rpc::{Transport, code_name},
 };
 
@@ -30,6 +31,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// registration when a lease is lost: the first comes after 100 ms at most, however long the registry was away. Only a
 /// renewal shows that a lease stands, so that only a renewal begins either series again.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+
+/// Lines a minute on leases that come and go.
+const MAX_LINES: u32 = 5;
 
 /// Keeps `instance` in the registry until the goal is to be absent.
 pub(super) async fn run<T: Transport>(
@@ -82,12 +86,19 @@ struct Worker<T> {
 
 impl<T: Transport> Worker<T> {
     async fn run(mut self) -> Result<(), AnnounceError> {
+        // Another with the same id takes the lease away as often as this one registers.
+        let (registered, lost) = (LogLimit::new(MAX_LINES), LogLimit::new(MAX_LINES));
         while let Some(lease) = self.join().await? {
-            tracing::info!(service = self.instance.service, instance = self.instance.instance_id, "registered");
+            if let Some(left_out) = registered.pass() {
+                let Instance { service, instance_id: instance, .. } = &self.instance;
+                tracing::info!(service, instance, "registered{left_out}");
+            }
             match self.hold(lease).await? {
                 Held::Lost => {
                     self.announced.send_replace(None);
-                    tracing::warn!("the registry no longer knows this instance: registering again");
+                    if let Some(left_out) = lost.pass() {
+                        tracing::warn!("the registry no longer knows this instance: registering again{left_out}");
+                    }
                     // Two registries without a common state behind one address would lose every lease at once.
                     let wait = self.lost.next(rand::random());
                     self.pause(wait).await;

@@ -1,12 +1,14 @@
 //! How connections are made: the one hook for TCP, TLS and simulated networks.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::dial;
+
+/// For TCP alone: less than the whole connection has, so that an error still says which address did not answer.
+const TCP_LIMIT: Duration = Duration::from_millis(1_800);
 
 /// What a connection must be.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -23,10 +25,10 @@ type Connect = dyn Fn(Arc<str>) -> BoxFuture<'static, io::Result<BoxedIo>> + Sen
 pub struct Connector(Arc<Connect>);
 
 impl Connector {
-    /// Plain TCP, without Nagle's delay: the default.
+    /// Plain TCP, without Nagle's delay: the default. The addresses of a name race ([`dial`](crate::dial)).
     pub fn tcp() -> Self {
         Self::new(|address: Arc<str>| async move {
-            let stream = TcpStream::connect(&*address).await?;
+            let stream = dial::tcp(&address, TCP_LIMIT).await?;
             stream.set_nodelay(true)?;
             Ok(stream)
         })

@@ -1,0 +1,176 @@
+//! Connects to a name that may have several addresses, of which some may not answer (RFC 8305, "Happy Eyeballs").
+//!
+//! One that drops packets would otherwise use up the time that all have, and each further attempt would begin with it again
+//! (materialize #23271, grpc #12295). So the addresses race: the next one begins when the one before has failed, or has not answered
+//! for a moment. The error names each address.
+
+use std::{collections::VecDeque, future::Future, io, net::SocketAddr, time::Duration};
+
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use tokio::{
+    net::{TcpStream, lookup_host},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+/// The head start of an address before the next (RFC 8305, section 5).
+const STAGGER: Duration = Duration::from_millis(250);
+/// Addresses of a name that are tried, so that one with very many does not open as many connections.
+const MAX_ADDRESSES: usize = 6;
+
+/// Connects to the first address of `host_port` that accepts, within `limit`.
+///
+/// # Errors
+/// No address was found, or none of them accepted; what each said.
+pub async fn tcp(host_port: &str, limit: Duration) -> io::Result<TcpStream> {
+    let end = Instant::now() + limit;
+    let unknown = || io::Error::new(io::ErrorKind::TimedOut, "the name was not resolved in time");
+    let found = timeout_at(end, lookup_host(host_port)).await.unwrap_or_else(|_| Err(unknown()))?;
+    race(interleaved(found), end, TcpStream::connect).await
+}
+
+/// The addresses in their order, but with the two families in turn, so that a family that leads nowhere holds up one attempt.
+fn interleaved(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAddr> {
+    let (mut first, mut other) = (VecDeque::new(), VecDeque::new());
+    for address in addresses {
+        let of_first = first.front().is_none_or(|front: &SocketAddr| front.is_ipv4() == address.is_ipv4());
+        if of_first { first.push_back(address) } else { other.push_back(address) }
+    }
+    let mut all = Vec::new();
+    while !(first.is_empty() && other.is_empty()) {
+        all.extend(first.pop_front());
+        all.extend(other.pop_front());
+    }
+    all.truncate(MAX_ADDRESSES);
+    all
+}
+
+async fn race<T, F>(addresses: Vec<SocketAddr>, end: Instant, connect: impl Fn(SocketAddr) -> F) -> io::Result<T>
+where
+    F: Future<Output = io::Result<T>>,
+{
+    let begin = |address| {
+        let connecting = connect(address);
+        async move { (address, connecting.await) }
+    };
+    let mut waiting = addresses.into_iter();
+    let mut attempts = FuturesUnordered::new();
+    let mut silent = Vec::new();
+    let mut failures = Vec::new();
+    let mut kind = io::ErrorKind::NotFound;
+    loop {
+        if attempts.is_empty() {
+            let Some(address) = waiting.next() else { break };
+            silent.push(address);
+            attempts.push(begin(address));
+        }
+        let turn = Instant::now() + STAGGER;
+        // All are cancel-safe.
+        tokio::select! {
+            Some((address, result)) = attempts.next() => match result {
+                Ok(connection) => return Ok(connection),
+                Err(error) => {
+                    kind = error.kind();
+                    silent.retain(|one| *one != address);
+                    failures.push(format!("{address}: {error}"));
+                    // Not when it would be its turn.
+                    if let Some(address) = waiting.next() {
+                        silent.push(address);
+                        attempts.push(begin(address));
+                    }
+                }
+            },
+            () = sleep_until(turn), if waiting.len() > 0 => {
+                let address = waiting.next().expect("one is waiting");
+                silent.push(address);
+                attempts.push(begin(address));
+            }
+            () = sleep_until(end) => {
+                kind = io::ErrorKind::TimedOut;
+                failures.extend(silent.iter().map(|address| format!("{address}: no answer")));
+                break;
+            }
+        }
+    }
+    let problem = if failures.is_empty() { "the name has no address".to_owned() } else { failures.join("; ") };
+    Err(io::Error::new(kind, problem))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(2);
+
+    fn v4(last: u8) -> SocketAddr {
+        ([10, 0, 0, last], 80).into()
+    }
+
+    fn v6(last: u16) -> SocketAddr {
+        ([0x2001, 0xdb8, 0, 0, 0, 0, 0, last], 80).into()
+    }
+
+    #[test]
+    fn families_take_turns_beginning_with_that_of_the_first_address() {
+        assert_eq!(interleaved([v6(1), v6(2), v4(1), v6(3)]), [v6(1), v4(1), v6(2), v6(3)]);
+        assert_eq!(interleaved([v4(1), v4(2), v6(1)]), [v4(1), v6(1), v4(2)]);
+        assert_eq!(interleaved((0..200).map(v4)).len(), MAX_ADDRESSES, "a bound");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_holds_the_next_up_for_a_moment_only() {
+        let begin = Instant::now();
+        let silent_first =
+            |address: SocketAddr| async move { if address == v4(1) { pending().await } else { Ok(address) } };
+        let connected = race(vec![v4(1), v4(2)], begin + LIMIT, silent_first).await;
+        assert_eq!(connected.expect("the second answers"), v4(2));
+        assert_eq!(begin.elapsed(), STAGGER);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_that_is_slow_may_still_win_and_one_that_fails_gives_its_turn_away_at_once() {
+        let begin = Instant::now();
+        let begun = Mutex::new(Vec::new());
+        let connect = |address: SocketAddr| {
+            begun.lock().push((address, begin.elapsed()));
+            async move {
+                match address {
+                    address if address == v4(1) => {
+                        tokio::time::sleep(STAGGER * 3 / 2).await;
+                        Ok(address)
+                    }
+                    address if address == v4(2) => Err(io::ErrorKind::ConnectionRefused.into()),
+                    _ => pending().await,
+                }
+            }
+        };
+        let connected = race(vec![v4(1), v4(2), v4(3), v4(4)], begin + LIMIT, connect).await;
+        assert_eq!(connected.expect("the first answers"), v4(1));
+        assert_eq!(*begun.lock(), [(v4(1), Duration::ZERO), (v4(2), STAGGER), (v4(3), STAGGER)]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_names_each_address_and_what_it_said_and_comes_within_the_limit() {
+        let begin = Instant::now();
+        let connect = |address: SocketAddr| async move {
+            if address == v4(1) { pending().await } else { Err(io::ErrorKind::ConnectionRefused.into()) }
+        };
+        let error = race::<(), _>(vec![v4(1), v4(2)], begin + LIMIT, connect).await.expect_err("none accepts");
+        assert_eq!(error.to_string(), "10.0.0.2:80: connection refused; 10.0.0.1:80: no answer");
+        assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, LIMIT));
+        let none = race::<(), _>(Vec::new(), begin + LIMIT, connect).await.expect_err("there is none");
+        assert_eq!(none.to_string(), "the name has no address");
+    }
+
+    #[tokio::test]
+    async fn a_name_leads_to_the_address_that_listens() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("it listens").port();
+        let stream = tcp(&format!("localhost:{port}"), LIMIT * 10).await.expect("it listens");
+        assert_eq!(stream.peer_addr().expect("connected").port(), port);
+        assert!(tcp("no.such.name.invalid:80", LIMIT * 10).await.is_err());
+    }
+}

@@ -1,0 +1,91 @@
+//! Bounds how often a line is logged that a peer can cause, or a failure that lasts: the first ones in a minute are, and the rest is
+//! counted, so that neither a log nor a disk is filled by others.
+
+use std::{fmt, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// For this long the lines are counted together: Prometheus has looked a few times, and a person has not waited.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Lets a number of lines a minute through. Kept by whoever logs, or as a `static` beside a line that has no owner, as tracing keeps
+/// its call sites.
+#[derive(Debug)]
+pub struct LogLimit {
+    lines: u32,
+    period: Mutex<Period>,
+}
+
+#[derive(Debug)]
+struct Period {
+    begin: Option<Instant>,
+    logged: u32,
+    left_out: u64,
+}
+
+impl LogLimit {
+    /// Lets `lines` a minute through.
+    pub const fn new(lines: u32) -> Self {
+        Self { lines, period: Mutex::new(Period { begin: None, logged: 0, left_out: 0 }) }
+    }
+
+    /// Whether a line may be logged now, and how many were not since the last; it belongs at the end of the message.
+    pub fn pass(&self) -> Option<LeftOut> {
+        let now = Instant::now();
+        let mut period = self.period.lock();
+        if period.begin.is_none_or(|begin| now.duration_since(begin) >= PERIOD) {
+            period.begin = Some(now);
+            period.logged = 0;
+        }
+        if period.logged < self.lines {
+            period.logged += 1;
+            return Some(LeftOut(std::mem::take(&mut period.left_out)));
+        }
+        period.left_out += 1;
+        None
+    }
+}
+
+/// The lines that were left out: nothing, or `; and 99 more before that were not logged`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeftOut(u64);
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            count => write!(f, "; and {count} more times before, which were not logged"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_comes_once_a_minute_and_is_counted_meanwhile() {
+        let limit = LogLimit::new(1);
+        let said = |limit: &LogLimit| limit.pass().map(|left_out| left_out.to_string());
+        assert_eq!(said(&limit).as_deref(), Some(""));
+        for _ in 0..99 {
+            assert_eq!(said(&limit), None);
+        }
+        tokio::time::advance(PERIOD).await;
+        assert_eq!(said(&limit).as_deref(), Some("; and 99 more times before, which were not logged"));
+        assert_eq!(said(&limit), None);
+        tokio::time::advance(PERIOD * 2).await;
+        assert_eq!(said(&limit).as_deref(), Some("; and 1 more times before, which were not logged"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn lines_that_differ_have_a_number_of_them_a_minute() {
+        let limit = LogLimit::new(3);
+        for _ in 0..2 {
+            let logged: Vec<_> = (0..10).filter_map(|_| limit.pass()).collect();
+            assert_eq!(logged.len(), 3);
+            tokio::time::advance(PERIOD).await;
+        }
+    }
+}
