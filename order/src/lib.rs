@@ -4,6 +4,7 @@
 //! rows and events in one transaction.
 
 mod consume;
+mod deadlines;
 pub mod domain;
 mod names;
 pub mod process;

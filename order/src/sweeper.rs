@@ -1,70 +1,129 @@
 //! The saga's deadline: rejects orders that still wait for credit when their time is over.
 //!
-//! Deadlines are rows, so they hold over restarts. Several instances may sweep at once: the rules let only the first
-//! rejection of an order count.
+//! Deadlines are rows, so they hold over restarts; while it runs, [`Deadlines`] holds them to a clock that is not set. Several
+//! instances may sweep at once: the rules let only the first rejection of an order count.
 
 use std::{error::Error, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
+use meshwork::log_limit::LogLimit;
 use meshwork_events::{store::StoreError, writer::WriteError};
-use meshwork_shop::now_ms;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::{
     Store,
+    deadlines::{Deadlines, Now},
     domain::{Input, Refusal},
     store,
 };
 
 /// How late a deadline may be noticed: well below the shortest that makes sense.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// How long it is silent about orders that could not be rejected.
-const SAY_AGAIN: Duration = Duration::from_secs(30);
 /// Orders of one sweep: a batch of the writer. What is left is swept at once.
 const MAX_SWEPT_ORDERS: usize = 512;
+/// Orders that are held to the monotonic clock when the wall clock is set, those with the first deadlines: 6 MB. What is beyond
+/// them waits until they are done.
+const MAX_HELD_ORDERS: usize = 100_000;
 
 /// Sweeps until it is dropped.
 pub(crate) async fn run(store: &Store) {
+    let start = Instant::now();
+    let mut sweeper = Sweeper::new(Now::since(start));
     let mut ticks = interval(SWEEP_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut said: Option<Instant> = None;
+    let limit = LogLimit::new(1);
     loop {
         ticks.tick().await;
-        match sweep(store, now_ms()).await {
-            Ok(()) => said = None,
-            Err(error) if said.is_some_and(|said| said.elapsed() < SAY_AGAIN) => {
-                tracing::debug!(error = &error as &dyn Error, "overdue orders still wait");
-            }
-            Err(error) => {
-                said = Some(Instant::now());
-                tracing::warn!(error = &error as &dyn Error, "overdue orders could not be rejected; retrying");
-            }
+        if let Err(error) = sweeper.sweep(store, Now::since(start)).await
+            && let Some(left_out) = limit.pass()
+        {
+            let error = &error as &dyn Error;
+            tracing::warn!(error, "overdue orders could not be rejected; retrying{left_out}");
         }
     }
 }
 
-/// Rejects all orders that are overdue at `now_ms`. One that cannot be holds up no other.
-pub(crate) async fn sweep(store: &Store, now_ms: i64) -> Result<(), SweepError> {
-    let (mut count, mut first) = (0, None);
-    loop {
-        let overdue = store::overdue(store.database(), now_ms, MAX_SWEPT_ORDERS, count).await?;
-        let inputs = overdue.iter().map(|order_id| Input::TimeOut { order_id: *order_id, now_ms });
-        let rejected = join_all(inputs.map(|input| store.writer().submit(input))).await;
-        for (order_id, rejected) in overdue.iter().zip(rejected) {
-            match rejected {
-                Ok(_) => {}
-                Err(WriteError::Store(error)) if !error.is_about_the_store() => {
-                    count += 1;
-                    first.get_or_insert((*order_id, error));
-                }
-                Err(error) => return Err(error.into()),
+/// What a sweep knows of those before.
+pub(crate) struct Sweeper {
+    deadlines: Deadlines,
+}
+
+/// What the store rejects.
+#[derive(Default)]
+struct Failed {
+    count: usize,
+    first: Option<(Uuid, Arc<StoreError>)>,
+}
+
+impl Sweeper {
+    /// As after a start: deadlines are what the wall clock says.
+    pub(crate) fn new(now: Now) -> Self {
+        Self { deadlines: Deadlines::new(now) }
+    }
+
+    /// Rejects all orders that are overdue. One that cannot be holds up no other.
+    pub(crate) async fn sweep(&mut self, store: &Store, now: Now) -> Result<(), SweepError> {
+        if let Some(by_ms) = self.deadlines.was_set(now) {
+            let waiting = store::waiting(store.database(), MAX_HELD_ORDERS).await?;
+            let held = self.deadlines.hold(now, &waiting);
+            tracing::warn!(
+                by_ms,
+                held,
+                "the system's clock was set: orders that wait keep the time that they had left"
+            );
+        }
+        let mut failed = Failed::default();
+        for overdue in self.deadlines.overdue(now).chunks(MAX_SWEPT_ORDERS) {
+            for order_id in reject(store, overdue, now.wall_ms, &mut failed).await? {
+                self.deadlines.release(&order_id);
             }
         }
-        if overdue.len() < MAX_SWEPT_ORDERS {
-            return first.map_or(Ok(()), |(first, source)| Err(SweepError::Some { count, first, source }));
+        let created_from_ms = self.deadlines.created_from_ms();
+        let mut passed_over = 0;
+        loop {
+            let found =
+                store::overdue(store.database(), now.wall_ms, created_from_ms, MAX_SWEPT_ORDERS, passed_over).await?;
+            let (held, overdue): (Vec<_>, Vec<_>) =
+                found.iter().map(|order_id| (*order_id, now.wall_ms)).partition(|(id, _)| self.deadlines.holds(id));
+            let rejected = reject(store, &overdue, now.wall_ms, &mut failed).await?;
+            passed_over += held.len() + overdue.len() - rejected.len();
+            if found.len() < MAX_SWEPT_ORDERS {
+                break;
+            }
+        }
+        match failed.first {
+            None => Ok(()),
+            Some((first, source)) => Err(SweepError::Some { count: failed.count, first, source }),
         }
     }
+}
+
+/// Rejects orders, each with the time that its deadline is compared with; returns those that need no more.
+async fn reject(
+    store: &Store,
+    overdue: &[(Uuid, i64)],
+    now_ms: i64,
+    failed: &mut Failed,
+) -> Result<Vec<Uuid>, SweepError> {
+    let inputs = overdue.iter().map(|(order_id, overdue_ms)| Input::TimeOut {
+        order_id: *order_id,
+        now_ms,
+        overdue_ms: *overdue_ms,
+    });
+    let rejected = join_all(inputs.map(|input| store.writer().submit(input))).await;
+    let mut done = Vec::with_capacity(overdue.len());
+    for ((order_id, _), rejected) in overdue.iter().zip(rejected) {
+        match rejected {
+            Ok(_) => done.push(*order_id),
+            Err(WriteError::Store(error)) if !error.is_about_the_store() => {
+                failed.count += 1;
+                failed.first.get_or_insert((*order_id, error));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(done)
 }
 
 /// Why a sweep did not finish.

@@ -139,7 +139,11 @@ impl Saga {
                 self.decide_order(&orders::Input::CancelOrder { order_id: order_id(*number), now_ms: 2 });
             }
             Step::TimeOut(number) => {
-                self.decide_order(&orders::Input::TimeOut { order_id: order_id(*number), now_ms: DEADLINE_MS });
+                self.decide_order(&orders::Input::TimeOut {
+                    order_id: order_id(*number),
+                    now_ms: DEADLINE_MS,
+                    overdue_ms: DEADLINE_MS,
+                });
             }
             Step::ToCustomer(which) => {
                 if let Some(event) = self.order_log.deliver(which) {

@@ -127,7 +127,11 @@ impl World {
                 self.of_an_order(which, |order_id| orders::Input::CancelOrder { order_id, now_ms: 2 });
             }
             Step::TimeOut(which) => {
-                self.of_an_order(which, |order_id| orders::Input::TimeOut { order_id, now_ms: DEADLINE_MS });
+                self.of_an_order(which, |order_id| orders::Input::TimeOut {
+                    order_id,
+                    now_ms: DEADLINE_MS,
+                    overdue_ms: DEADLINE_MS,
+                });
             }
             Step::Limit(minor) => {
                 for id in CUSTOMERS {
@@ -203,7 +207,11 @@ impl World {
         }
         while self.read(Side::Credit) || self.read(Side::Orders) {}
         for number in self.orders.ids.clone() {
-            self.decide_order(&orders::Input::TimeOut { order_id: order_id(number), now_ms: DEADLINE_MS });
+            self.decide_order(&orders::Input::TimeOut {
+                order_id: order_id(number),
+                now_ms: DEADLINE_MS,
+                overdue_ms: DEADLINE_MS,
+            });
         }
         while self.read(Side::Credit) || self.read(Side::Orders) {}
     }

@@ -16,7 +16,6 @@ use meshwork_shop::{
 use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Code;
-use uuid::Uuid;
 
 use super::{
     clients::{Clients, request, retry},
@@ -107,7 +106,7 @@ impl Story {
         let create = CreateOrderRequest {
             customer_id: customer_id.clone(),
             total: Some(usd(order.cents)),
-            request_id: Uuid::now_v7().to_string(),
+            request_id: meshwork::id::new_id().to_string(),
         };
         let begin = Instant::now();
         let call = || {
@@ -153,7 +152,7 @@ async fn create_customer(clients: &Clients, index: usize, limit: i64) -> Result<
     let create = CreateCustomerRequest {
         name: format!("Customer {}", index + 1),
         credit_limit: Some(usd(limit)),
-        request_id: Uuid::now_v7().to_string(),
+        request_id: meshwork::id::new_id().to_string(),
     };
     let call = || {
         let (mut client, create) = (clients.customer.clone(), create.clone());

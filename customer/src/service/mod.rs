@@ -114,7 +114,7 @@ fn create_input(request: CreateCustomerRequest) -> Result<Input, Status> {
     let (limit, request_id) = (limit.expect("no violations"), request_id.expect("no violations"));
     let canonical = CreateCustomerRequest { credit_limit: Some(limit.into()), request_id: String::new(), ..request };
     let request = request_id.map(|id| RequestKey::new(id, &canonical));
-    Ok(Input::CreateCustomer { id: Uuid::now_v7(), name: canonical.name, limit, request, now_ms: now_ms() })
+    Ok(Input::CreateCustomer { id: meshwork::id::new_id(), name: canonical.name, limit, request, now_ms: now_ms() })
 }
 
 fn update_input(request: UpdateCreditLimitRequest) -> Result<Input, Status> {

@@ -3,8 +3,6 @@
 //! Two services that share a database share its log, its cursors and its members' rows, and each takes the other's events
 //! away (NServiceBus.NHibernate #117). A database of 0.1 has no such row; its tables show the owner.
 
-use uuid::Uuid;
-
 use crate::store::{Database, Row, Sql, StoreError};
 
 /// The tables that every service has, under the component of this module.
@@ -38,7 +36,7 @@ pub(super) async fn claim(database: &Database, owner: &str) -> Result<String, St
     let mut tx = database.begin().await?;
     // Instances that open a new database together agree on the first; another service waits here, and finds it.
     let insert = Sql::new("insert into store (\"only\", store_id, owner) ")
-        .values([[1.into(), Uuid::now_v7().to_string().into(), owner.into()]])
+        .values([[1.into(), meshwork::id::new_id().to_string().into(), owner.into()]])
         .push(" on conflict (\"only\") do nothing");
     tx.execute(insert).await?;
     let select = Sql::new("select store_id, owner from store").push(tx.for_update());

@@ -2,7 +2,6 @@
 
 use meshwork::contract::meshwork::event::v1::Event;
 use prost_types::{Any, Timestamp};
-use uuid::Uuid;
 
 use super::{LogPoint, NewEvent, Position};
 use crate::store::{Row, Sql, StoreError, Value, signed};
@@ -57,7 +56,7 @@ pub(crate) fn values(event: &Event) -> [Value; 11] {
 /// An event that has got its position.
 pub(crate) fn positioned(event: NewEvent, at: Position) -> Event {
     Event {
-        event_id: Uuid::now_v7().to_string(),
+        event_id: meshwork::id::new_id().to_string(),
         partition: at.partition,
         position: at.position,
         aggregate_type: event.aggregate_type.to_owned(),

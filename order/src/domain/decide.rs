@@ -50,8 +50,8 @@ impl Decider for Orders {
                 create(rows, order)
             }
             Input::CancelOrder { order_id, now_ms } => cancel(rows, order_id, now_ms),
-            Input::TimeOut { order_id, now_ms } => {
-                let overdue = waiting(order(rows, order_id)).filter(|order| order.deadline_ms <= now_ms);
+            Input::TimeOut { order_id, now_ms, overdue_ms } => {
+                let overdue = waiting(order(rows, order_id)).filter(|order| order.deadline_ms <= overdue_ms);
                 move_to(overdue, State::Rejected(RejectionReason::TimedOut), now_ms)
             }
             Input::CreditReserved { order_id, now_ms } => {

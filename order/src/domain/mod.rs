@@ -154,6 +154,8 @@ pub enum Input {
         order_id: Uuid,
         /// Now.
         now_ms: i64,
+        /// Its deadline is over if it is not later: now, by the clock that the deadline was stored by.
+        overdue_ms: i64,
     },
     /// `CreditReserved` was consumed.
     CreditReserved {

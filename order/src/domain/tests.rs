@@ -31,7 +31,7 @@ const RESERVED: Input = Input::CreditReserved { order_id: ORDER, now_ms: 10 };
 const RELEASED: Input = Input::CreditReleased { order_id: ORDER, now_ms: 10 };
 const CREDIT_REFUSED: Input =
     Input::CreditRefused { order_id: ORDER, reason: RejectionReason::InsufficientCredit, now_ms: 10 };
-const DEADLINE: Input = Input::TimeOut { order_id: ORDER, now_ms: DEADLINE_MS };
+const DEADLINE: Input = Input::TimeOut { order_id: ORDER, now_ms: DEADLINE_MS, overdue_ms: DEADLINE_MS };
 
 /// Rows that inputs are applied to, as the writer does it.
 #[derive(Default)]
@@ -125,7 +125,7 @@ fn cancelling_is_repeatable_but_not_after_a_rejection() {
 #[test]
 fn the_deadline_counts_from_its_own_time() {
     let mut orders = Saga::with_a_pending_order();
-    let early = Input::TimeOut { order_id: ORDER, now_ms: DEADLINE_MS - 1 };
+    let early = Input::TimeOut { order_id: ORDER, now_ms: DEADLINE_MS, overdue_ms: DEADLINE_MS - 1 };
     assert_eq!(kinds(&orders.apply(&early).expect("ignored").0), [""; 0]);
     let (events, _) = orders.apply(&DEADLINE).expect("timed out");
     let rejected = OrderRejected::decode(events[0].payload.as_slice()).expect("a rejection");

@@ -107,7 +107,7 @@ fn create_input(request: &CreateOrderRequest, now_ms: i64, saga_deadline: Durati
     };
     let request = request_id.expect("no violations").map(|id| RequestKey::new(id, &canonical));
     let deadline_ms = now_ms.saturating_add(i64::try_from(saga_deadline.as_millis()).unwrap_or(i64::MAX));
-    Ok(Input::CreateOrder { order_id: Uuid::now_v7(), customer_id, total, request, now_ms, deadline_ms })
+    Ok(Input::CreateOrder { order_id: meshwork::id::new_id(), customer_id, total, request, now_ms, deadline_ms })
 }
 
 fn order_id(text: &str) -> Result<Uuid, Status> {

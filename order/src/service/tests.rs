@@ -18,7 +18,10 @@ use tonic::Code;
 use tonic_types::StatusExt as _;
 
 use super::*;
-use crate::sweeper;
+use crate::{
+    deadlines::Now,
+    sweeper::{SweepError, Sweeper},
+};
 
 const SAGA_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -133,6 +136,12 @@ async fn cancelling_is_repeatable_and_tells_where_its_event_stands() {
     assert_eq!(service.cancel(&order.order_id).await.expect("again"), cancelled);
 }
 
+/// The first sweep after a start.
+async fn sweep(service: &Service, wall_ms: i64) -> Result<(), SweepError> {
+    let now = Now { wall_ms, monotonic_ms: 0 };
+    Sweeper::new(now).sweep(&service.rpcs.store, now).await
+}
+
 #[tokio::test]
 async fn a_deadline_kept_over_a_restart_rejects_what_still_waits_and_nothing_else() {
     let service = Service::start().await;
@@ -142,10 +151,10 @@ async fn a_deadline_kept_over_a_restart_rejects_what_still_waits_and_nothing_els
     let service = service.restart().await;
     let deadline_ms = now_ms() + i64::try_from(SAGA_DEADLINE.as_millis()).expect("short");
 
-    sweeper::sweep(&service.rpcs.store, now_ms()).await.expect("swept");
+    sweep(&service, now_ms()).await.expect("swept");
     assert_eq!(service.get(&waiting.order_id).await.expect("found").state(), OrderState::Pending, "too early");
 
-    sweeper::sweep(&service.rpcs.store, deadline_ms).await.expect("swept");
+    sweep(&service, deadline_ms).await.expect("swept");
     let rejected = service.get(&waiting.order_id).await.expect("found");
     assert_eq!((rejected.state(), rejected.rejection_reason()), (OrderState::Rejected, RejectionReason::TimedOut));
     assert_eq!(rejected.update_time, Some(timestamp(deadline_ms)));
@@ -153,6 +162,37 @@ async fn a_deadline_kept_over_a_restart_rejects_what_still_waits_and_nothing_els
 
     let refused = service.cancel(&waiting.order_id).await.expect_err("rejected");
     assert_eq!(seen(&refused), failed(Code::FailedPrecondition, "ORDER_REJECTED"));
+}
+
+#[tokio::test]
+async fn an_order_has_the_time_that_it_was_given_wherever_the_wall_clock_is_set_and_a_restart_goes_by_the_wall() {
+    const HOUR_MS: i64 = 3_600_000;
+    for by in [HOUR_MS, -HOUR_MS, -2 * now_ms()] {
+        let service = Service::start().await;
+        let begin = now_ms();
+        let waiting = service.create(request("")).await.expect("created");
+        let deadline_ms = SAGA_DEADLINE.as_millis() as i64;
+        let at = |monotonic_ms: i64, by: i64| Now { wall_ms: begin + monotonic_ms + by, monotonic_ms };
+        let state = async || service.get(&waiting.order_id).await.expect("found").state();
+        let mut sweeper = Sweeper::new(at(0, 0));
+        let created_ms = now_ms() - begin;
+        for early in [at(0, 0), at(created_ms + 1_500, by), at(deadline_ms - 1, by)] {
+            sweeper.sweep(&service.rpcs.store, early).await.expect("swept");
+            assert_eq!(state().await, OrderState::Pending, "{by}: {early:?}");
+        }
+        let late = at(deadline_ms + created_ms, by);
+        sweeper.sweep(&service.rpcs.store, late).await.expect("swept");
+        assert_eq!(state().await, OrderState::Rejected, "{by}");
+        let rejected = service.get(&waiting.order_id).await.expect("found");
+        let told = if by > 0 { Some(timestamp(late.wall_ms)) } else { waiting.update_time };
+        assert_eq!(rejected.update_time, told, "the wall's, and not before the one before");
+    }
+    let service = Service::start().await;
+    let waiting = service.create(request("")).await.expect("created");
+    sweep(&service, now_ms() - HOUR_MS).await.expect("swept");
+    assert_eq!(service.get(&waiting.order_id).await.expect("found").state(), OrderState::Pending);
+    sweep(&service, now_ms() + HOUR_MS).await.expect("swept");
+    assert_eq!(service.get(&waiting.order_id).await.expect("found").state(), OrderState::Rejected);
 }
 
 #[tokio::test]
@@ -201,7 +241,7 @@ async fn orders_that_the_store_does_not_let_end_hold_up_no_other_and_are_named()
     tx.commit().await.expect("committed");
 
     let deadline_ms = now_ms() + SAGA_DEADLINE.as_millis() as i64 + 1000;
-    let problem = sweeper::sweep(&service.rpcs.store, deadline_ms).await.expect_err("they do not end");
+    let problem = sweep(&service, deadline_ms).await.expect_err("they do not end");
     let problem = problem.to_string();
     assert!(problem.contains(&format!("{STUCK} orders")), "{problem}");
     assert!(stuck.iter().any(|order_id| problem.contains(order_id)), "{problem}");

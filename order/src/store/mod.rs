@@ -16,7 +16,7 @@ use crate::{
 };
 use schema::MIGRATIONS;
 
-pub(crate) use read::{get, overdue};
+pub(crate) use read::{get, overdue, waiting};
 pub(crate) use write::{load, save};
 
 /// The durable half of the service: opened once, shared by all its instances in a process.

@@ -21,7 +21,6 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::assignment::{Assignment, assign};
 use crate::{
@@ -48,7 +47,7 @@ impl Member {
     /// Joins the group that shares the cursors of this name; its assignments go to `sender`.
     pub(super) fn join(database: Database, cursor: CursorName, sender: watch::Sender<BTreeSet<u32>>) -> Self {
         let leaving = CancellationToken::new();
-        let member_id = Uuid::now_v7().to_string();
+        let member_id = meshwork::id::new_id().to_string();
         let assignment = Assignment::new(member_id.clone());
         let member = MemberTask { database, cursor, member_id, assignment, sender };
         let task = tokio::spawn(member.run(leaving.clone()));
