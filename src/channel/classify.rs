@@ -18,13 +18,13 @@
 use std::{error::Error as _, fmt, time::Duration};
 
 use h2::Reason;
-use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
 use tonic::{Code, Status};
 
 use crate::{
     endpoint::Blame,
     headers::{PUSHBACK, REFUSED, Refusal},
-    rpc::{code_in, code_of},
+    rpc::{code_in, code_of, has_grpc_type},
 };
 
 /// A server that wants more patience than this is taken to mean that the call should not be sent again: its caller is a better
@@ -197,12 +197,7 @@ impl Verdict {
 /// Whether a response is a gRPC response: it has a status, or it is a 200 with the content type `application/grpc`, also with a
 /// format (`+proto`), in any case. A gRPC content type with an HTTP error has no messages either.
 pub(crate) fn is_grpc(http: StatusCode, headers: &HeaderMap) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let format = |value: &HeaderValue| {
-        let (kind, rest) = value.as_bytes().split_at_checked(GRPC.len()).unwrap_or_default();
-        kind.eq_ignore_ascii_case(GRPC) && (rest.is_empty() || rest[0] == b'+' || rest[0] == b';')
-    };
-    headers.contains_key(Status::GRPC_STATUS) || http == StatusCode::OK && headers.get(CONTENT_TYPE).is_some_and(format)
+    headers.contains_key(Status::GRPC_STATUS) || http == StatusCode::OK && has_grpc_type(headers)
 }
 
 /// Whether a code, or an HTTP status of something that does not speak gRPC, counts against the endpoint.
@@ -244,6 +239,7 @@ fn pushback(value: &HeaderValue) -> Pushback {
 
 #[cfg(test)]
 mod tests {
+    use http::header::CONTENT_TYPE;
     use proptest::prelude::*;
 
     use super::*;

@@ -1,6 +1,6 @@
 //! gRPC's codes: their names, and how an answer carries its code.
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, header::CONTENT_TYPE};
 use tonic::{Code, Status};
 
 /// A code as contracts, grpcurl and OpenTelemetry write it, such as `DEADLINE_EXCEEDED`.
@@ -74,6 +74,17 @@ pub(crate) fn code_of(http: StatusCode, headers: &HeaderMap, trailers: Option<&H
     }
 }
 
+/// Whether headers are those of a gRPC message: the content type is `application/grpc`, also with a format (`+proto`) or with
+/// parameters, in whatever case. `application/grpc-web` is another protocol.
+pub(crate) fn has_grpc_type(headers: &HeaderMap) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let is_grpc = |value: &HeaderValue| {
+        let (kind, rest) = value.as_bytes().split_at_checked(GRPC.len()).unwrap_or_default();
+        kind.eq_ignore_ascii_case(GRPC) && rest.first().is_none_or(|next| matches!(next, b'+' | b';'))
+    };
+    headers.get(CONTENT_TYPE).is_some_and(is_grpc)
+}
+
 /// The code that headers or trailers say themselves, if they do.
 pub(crate) fn code_in(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(headers.get(Status::GRPC_STATUS)?.as_bytes()))
@@ -85,6 +96,26 @@ mod tests {
 
     fn status(code: Code) -> HeaderMap {
         HeaderMap::from_iter([(Status::GRPC_STATUS, i32::from(code).into())])
+    }
+
+    #[test]
+    fn only_application_grpc_with_or_without_a_format_is_grpc() {
+        for (value, expected) in [
+            ("application/grpc", true),
+            ("application/grpc+proto", true),
+            ("application/grpc;charset=utf-8", true),
+            ("Application/GRPC", true),
+            ("application/grpcfoo", false),
+            ("application/grpc-web", false),
+            ("application/grpc ", false),
+            ("application/grp", false),
+            ("text/html", false),
+            ("", false),
+        ] {
+            let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(value))]);
+            assert_eq!(has_grpc_type(&headers), expected, "{value:?}");
+        }
+        assert!(!has_grpc_type(&HeaderMap::new()));
     }
 
     #[test]

@@ -18,5 +18,5 @@ pub use token::{InvalidToken, decode_token, encode_token};
 pub use transport::Transport;
 
 pub(crate) use call_duration::{CallDuration, Timed};
-pub(crate) use code::{code_in, code_of};
+pub(crate) use code::{code_in, code_of, has_grpc_type};
 pub(crate) use stream_end::SERVER;

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, error::Error, panic::AssertUnwindSafe, sync::Ar
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header::CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
 use http_body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -29,12 +29,12 @@ use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal},
     health::Condition,
-    rpc::{SERVER, Timed, code_of},
+    rpc::{SERVER, Timed, code_of, has_grpc_type},
     trace::{self, TraceContext},
 };
 
-/// The services that we serve beside the user's own, which know nothing of our drain and depend on no store.
-const INFRASTRUCTURE: &str = "/grpc.";
+/// The paths of gRPC's own services, health and reflection, which know nothing of our drain and depend on no store.
+const GRPC_SERVICES: &str = "/grpc.";
 
 /// What all calls of a server share.
 pub(super) struct Stack {
@@ -79,7 +79,7 @@ impl Stack {
     {
         let path = request.uri().path();
         let timed = self.methods.unary(path).cloned().map(Timed::begin);
-        let (mut response, span) = match self.admit(request.headers(), path) {
+        let (mut response, span) = match self.admit(&request) {
             Ok(admitted) => {
                 let span = span(path);
                 (self.run(admitted, own, request, span.clone()).await, span)
@@ -103,13 +103,19 @@ impl Stack {
     }
 
     /// Decides whether a call may begin.
-    fn admit(&self, headers: &HeaderMap, path: &str) -> Result<Admitted, Box<Response<Body>>> {
-        // The specification of gRPC over HTTP/2 wants this answer, so that a browser or a crawler sees plain HTTP.
-        if !headers.get(CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
-            return Err(Box::new(response));
+    fn admit<B>(&self, request: &Request<B>) -> Result<Admitted, Box<Response<Body>>> {
+        let (headers, path) = (request.headers(), request.uri().path());
+        // What is not gRPC is answered in plain HTTP, as the specification of gRPC over HTTP/2 wants it: a browser or a crawler
+        // understands nothing else.
+        if request.method() != Method::POST {
+            let mut response = plain(StatusCode::METHOD_NOT_ALLOWED);
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
+            return Err(response);
         }
+        if !has_grpc_type(headers) {
+            return Err(plain(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        self.check_headers(request)?;
         // First of all: a call that is meant for another must not be judged by our services or our load.
         if headers.get(INSTANCE).is_some_and(|meant| meant != self.instance) {
             let message = format!("this is instance {}, not the one that was called", self.shown_instance());
@@ -121,6 +127,18 @@ impl Stack {
         let deadline = self.deadline(headers, flow)?;
         let permit = self.permit(flow)?;
         Ok(Admitted { kind, flow, deadline, permit })
+    }
+
+    /// Headers beyond the limit are the caller's error. HTTP/2 itself lets more through: see [`READABLE_HEADERS`].
+    ///
+    /// [`READABLE_HEADERS`]: super::connection::READABLE_HEADERS
+    fn check_headers<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Body>>> {
+        let (size, limit) = (header_list_size(request), self.limits.header_list_size);
+        if u32::try_from(size).is_ok_and(|size| size <= limit) {
+            return Ok(());
+        }
+        let message = format!("the request's headers have {size} bytes, which is more than the limit of {limit} bytes");
+        Err(Box::new(SERVER.error(Code::ResourceExhausted, "HEADERS_TOO_LARGE", message).into_http()))
     }
 
     /// Of which kind the service is that is called.
@@ -136,7 +154,7 @@ impl Stack {
     /// Whoever comes directly, or with an old list of endpoints, must not be served from a store that is not the service's.
     fn check_admission(&self, path: &str) -> Result<(), Box<Response<Body>>> {
         match self.admissions.iter().find_map(Condition::problem) {
-            Some(problem) if !path.starts_with(INFRASTRUCTURE) => Err(refused(Refusal::NotAdmitted, &*problem)),
+            Some(problem) if !path.starts_with(GRPC_SERVICES) => Err(refused(Refusal::NotAdmitted, &*problem)),
             Some(_) | None => Ok(()),
         }
     }
@@ -178,7 +196,7 @@ impl Stack {
     {
         let begin_by = admitted.begin_by(self.limits.unary_time);
         let Admitted { kind, flow, deadline, permit } = admitted;
-        let draining = request.uri().path().starts_with(INFRASTRUCTURE).then(|| self.draining.clone());
+        let draining = request.uri().path().starts_with(GRPC_SERVICES).then(|| self.draining.clone());
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
             trace.adopt(&span);
@@ -225,6 +243,28 @@ impl Stack {
     fn shown_instance(&self) -> &str {
         self.instance.to_str().unwrap_or_default()
     }
+}
+
+/// The size of a request's header list as HTTP/2 counts it (RFC 9113, 6.5.2).
+fn header_list_size<B>(request: &Request<B>) -> usize {
+    const EACH: usize = 32;
+    let uri = request.uri();
+    let pseudo = [
+        (":method", request.method().as_str()),
+        (":scheme", uri.scheme_str().unwrap_or_default()),
+        (":authority", uri.authority().map_or("", |authority| authority.as_str())),
+        (":path", uri.path_and_query().map_or("", |path| path.as_str())),
+    ];
+    let pseudo = pseudo.map(|(name, value)| name.len() + value.len() + EACH);
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + EACH);
+    pseudo.into_iter().chain(fields).sum()
+}
+
+/// An answer for a peer that does not speak gRPC.
+fn plain(status: StatusCode) -> Box<Response<Body>> {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = status;
+    Box::new(response)
 }
 
 fn span(path: &str) -> Span {

@@ -34,6 +34,11 @@ const GREETING: usize = 24 + 9;
 /// Streams that a peer may make us reset, as by opening more than it may, before it is cut (ENHANCE_YOUR_CALM). hyper's default.
 const RESETS: usize = 1024;
 
+/// Bytes of a request's header list up to which only the call fails, and not its connection: h2 reads them, and the call is
+/// refused if they are above [`Limits::header_list_size`]. h2 itself answers the next few with HTTP 431, and ends the connection
+/// from 22 frames of 16 KiB, or 4 times this size, on.
+pub(super) const READABLE_HEADERS: u32 = 256 * 1024;
+
 /// Spawns the tasks of calls. They end with their connection, which hyper sees to; the tracker lets the server wait
 /// until they are gone.
 #[derive(Clone)]
@@ -54,7 +59,7 @@ pub(super) fn http2(limits: &Limits, calls: CallTasks) -> Builder<CallTasks> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams_per_connection)
-        .max_header_list_size(limits.header_list_size)
+        .max_header_list_size(limits.header_list_size.max(READABLE_HEADERS))
         .initial_stream_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
         .max_send_buf_size(limits.send_buffer)

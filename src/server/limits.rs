@@ -25,7 +25,8 @@ pub struct Limits {
     /// Bytes of one request message; a larger one is RESOURCE_EXHAUSTED. Default 4 MiB, as everywhere in gRPC. To raise
     /// it, raise tonic's `max_decoding_message_size` of the service as well.
     pub message_size: usize,
-    /// Bytes of a request's headers. Default 16 KiB.
+    /// Bytes of a request's headers, as HTTP/2 counts them; a call with more is RESOURCE_EXHAUSTED, and the other calls of its
+    /// connection go on. Default 16 KiB. Far beyond it, from about 340 KiB on, HTTP/2 itself ends the connection.
     pub header_list_size: u32,
     /// From accepting a connection to its HTTP/2 preface and settings; a peer that takes longer is cut. Default 5 s: a
     /// silent peer must not hold a connection's place.

@@ -1,7 +1,8 @@
 //! A request's body, checked for gRPC's framing while it flows.
 //!
-//! A caller's mistakes get errors that blame the caller: too large is RESOURCE_EXHAUSTED (gRPC's own table), broken
-//! framing is INVALID_ARGUMENT. tonic would answer the same bytes with OUT_OF_RANGE and INTERNAL.
+//! A caller's mistakes get errors that blame the caller: too large is RESOURCE_EXHAUSTED, no message or several where the method
+//! takes one is UNIMPLEMENTED (gRPC's own table), broken framing is INVALID_ARGUMENT. tonic would answer the same bytes with
+//! OUT_OF_RANGE and INTERNAL, and take the first of several messages.
 
 use std::{
     error::Error,
@@ -139,7 +140,10 @@ impl Frames {
         }
         self.messages += 1;
         self.rest = length;
-        Ok(())
+        match self.flow {
+            Flow::Unary | Flow::ServerStreaming if self.messages > 1 => Err(not_one_message("several messages")),
+            Flow::Unary | Flow::ServerStreaming | Flow::ClientStreaming => Ok(()),
+        }
     }
 
     fn end(&self) -> Result<(), Status> {
@@ -147,10 +151,16 @@ impl Frames {
             return Err(malformed("the request ends within a message"));
         }
         match self.flow {
-            Flow::Unary | Flow::ServerStreaming if self.messages == 0 => Err(malformed("the request has no message")),
+            Flow::Unary | Flow::ServerStreaming if self.messages == 0 => Err(not_one_message("no message")),
             Flow::Unary | Flow::ServerStreaming | Flow::ClientStreaming => Ok(()),
         }
     }
+}
+
+/// A cardinality violation, as gRPC's statuscodes.md calls it.
+fn not_one_message(what: &str) -> Status {
+    let message = format!("the request has {what}, and the method takes exactly one");
+    SERVER.error(Code::Unimplemented, "NOT_ONE_MESSAGE", message)
 }
 
 #[cfg(test)]
@@ -186,11 +196,15 @@ mod tests {
             ("cut in the prefix", vec![0, 0], Code::InvalidArgument),
             ("an unknown flag", vec![2, 0, 0, 0, 0], Code::InvalidArgument),
             ("compressed, nobody knows how", vec![1, 0, 0, 0, 0], Code::InvalidArgument),
-            ("nothing", vec![], Code::InvalidArgument),
+            ("nothing", vec![], Code::Unimplemented),
+            ("two", [message(1, 1), message(1, 1)].concat(), Code::Unimplemented),
         ] {
             assert_eq!(code(vec![bytes], Flow::Unary), expected, "{what}");
         }
         assert_eq!(code(vec![], Flow::ClientStreaming), Code::Ok, "a stream may have no message");
+        let two = || vec![message(1, 1), message(1, 1)];
+        assert_eq!(code(two(), Flow::ServerStreaming), Code::Unimplemented);
+        assert_eq!(code(two(), Flow::ClientStreaming), Code::Ok);
     }
 
     proptest! {

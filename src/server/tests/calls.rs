@@ -159,7 +159,9 @@ async fn bytes_that_are_no_request_are_the_callers_error() {
     let mut connection = running.connect().await.expect("the server answers");
     let rpc = |method: &str| format!("meshwork.registry.v1.RegistryService/{method}");
     for (what, path, bytes, expected) in [
-        ("no message", rpc("Deregister"), &[][..], Code::InvalidArgument),
+        ("no message", rpc("Deregister"), &[][..], Code::Unimplemented),
+        ("two messages", rpc("Deregister"), &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Code::Unimplemented),
+        ("two messages for a stream", rpc("Watch"), &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Code::Unimplemented),
         ("a cut message", rpc("Deregister"), &[0, 0, 0, 0, 9, 1], Code::InvalidArgument),
         ("no protobuf", rpc("Deregister"), &[0, 0, 0, 0, 2, 0xff, 0xff], Code::InvalidArgument),
         ("no UTF-8", rpc("Deregister"), &[0, 0, 0, 0, 3, 10, 1, 0xff], Code::InvalidArgument),
@@ -174,9 +176,30 @@ async fn bytes_that_are_no_request_are_the_callers_error() {
     ] {
         assert_eq!(raw(&mut connection, &path, GRPC, bytes).await, (200, expected), "{what}");
     }
-    assert_eq!(raw(&mut connection, &rpc("Deregister"), "text/html", &[][..]).await.0, 415, "not gRPC at all");
     let strange = client(connection.clone()).deregister(with_header(unary(""), "grpc-timeout", "soon")).await;
     assert_eq!(strange.expect_err("malformed").code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn what_is_not_grpc_is_answered_in_plain_http() {
+    const METHOD: &str = "meshwork.registry.v1.RegistryService/Deregister";
+    let running = run(config(), |server| server);
+    let mut connection = running.connect().await.expect("the server answers");
+    let message = [0, 0, 0, 0, 0];
+    for content_type in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
+        assert_eq!(raw(&mut connection, METHOD, content_type, &message[..]).await, (200, Code::Ok), "{content_type}");
+    }
+    let started = running.probe.seen().started;
+    for content_type in ["text/html", "application/grpcfoo", "application/grpc-web", "application/grpc-web+proto", ""] {
+        assert_eq!(raw(&mut connection, METHOD, content_type, &message[..]).await.0, 415, "{content_type}");
+    }
+    for method in [http::Method::GET, http::Method::PUT, http::Method::OPTIONS] {
+        let request = http::Request::builder().method(method.clone()).uri(format!("http://probe/{METHOD}"));
+        let request = request.header("content-type", "application/grpc").body(Body::empty()).expect("a request");
+        let answer = connection.call(request).await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.headers()["allow"].as_bytes()), (405, &b"POST"[..]), "{method}");
+    }
+    assert_eq!(running.probe.seen().started, started, "none of them was begun");
 }
 
 #[tokio::test]

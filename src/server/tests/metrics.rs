@@ -49,7 +49,7 @@ async fn a_unary_call_is_counted_with_the_code_that_it_ends_with() {
     post(&mut connection, UNARY, "text/html").await;
     assert_told(&recorder, &calls("UNKNOWN"));
     post(&mut connection, UNARY, "application/grpc").await;
-    assert_told(&recorder, &calls("INVALID_ARGUMENT"));
+    assert_told(&recorder, &calls("UNIMPLEMENTED"));
 }
 
 #[tokio::test(start_paused = true)]

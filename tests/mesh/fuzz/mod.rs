@@ -159,7 +159,7 @@ fn judge(answer: &Answer) -> Result<(), &'static str> {
         (200, Some(_)) => Ok(()),
         (200, None) => Err("an answer has no status"),
         // Not gRPC at all.
-        (415, _) => Ok(()),
+        (405 | 415, _) => Ok(()),
         _ => Err("an unexpected HTTP status"),
     }
 }
