@@ -205,7 +205,7 @@ mod tests {
         let names = prop_oneof![Just(""), Just("a"), Just("b"), Just("c")];
         let stands = (prop::bool::weighted(0.8), prop::option::weighted(0.4, 0..20_u64), prop::bool::weighted(0.1));
         (0..1000_u32, names.clone(), names, stands).prop_map(|(weight, version, zone, (connected, ejected, paused))| {
-            let traits = Traits { weight, version: version.into(), zone: zone.into() };
+            let traits = Traits { weight, version: version.into(), zone: zone.into(), ..Traits::default() };
             Endpoint { traits, connected, ejected, paused }
         })
     }

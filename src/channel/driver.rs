@@ -80,7 +80,8 @@ impl Driver {
                 Some(endpoints)
             }
             Source::Fixed(peers) => {
-                let live = self.add(peers, Traits::default());
+                // Registries, which are Meshwork's servers.
+                let live = self.add(peers, Traits { takes_pings: true, ..Traits::default() });
                 debug_assert!(live.is_some(), "a fixed endpoint has an address");
                 None
             }
@@ -209,7 +210,12 @@ impl Live {
 }
 
 fn traits(instance: &Instance) -> Traits {
-    Traits { weight: instance.weight, version: instance.version.clone(), zone: instance.zone.clone() }
+    Traits {
+        weight: instance.weight,
+        version: instance.version.clone(),
+        zone: instance.zone.clone(),
+        takes_pings: instance.takes_pings,
+    }
 }
 
 /// The next endpoint set; never, if there is nothing to come; `None` when the last has come.

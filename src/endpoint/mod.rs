@@ -36,7 +36,10 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use crate::instance::DEFAULT_WEIGHT;
-use connection::handle::ConnectionHandle;
+use connection::{
+    handle::ConnectionHandle,
+    keepalive::{Keepalive, PingRecord},
+};
 use load::Load;
 use outlier_detection::{CallSignal, OutlierState};
 use peer::Peer;
@@ -56,6 +59,8 @@ pub(crate) struct Traits {
     pub(crate) weight: u32,
     pub(crate) version: String,
     pub(crate) zone: String,
+    /// It takes PINGs at any time.
+    pub(crate) takes_pings: bool,
 }
 
 impl Traits {
@@ -75,6 +80,8 @@ pub(crate) struct Endpoint<C: Connection = ConnectionHandle> {
     service: Arc<ServiceState>,
     /// It has changed since the driver looked last.
     dirty: AtomicBool,
+    /// It has answered as Meshwork's servers do, which take PINGs at any time.
+    is_meshwork: AtomicBool,
     state: Mutex<State<C>>,
 }
 
@@ -90,6 +97,7 @@ struct State<C: Connection> {
     generation: u64,
     outlier: OutlierState,
     load: Load,
+    pings: PingRecord,
     calls: u64,
     failures: u64,
     ejections: u64,
@@ -135,11 +143,13 @@ impl<C: Connection> Endpoint<C> {
             generation: service.next_generation(),
             outlier: OutlierState::HEALTHY,
             load: Load::new(Instant::now()),
+            pings: PingRecord::default(),
             calls: 0,
             failures: 0,
             ejections: 0,
         };
-        Self { id, peer, service, dirty: AtomicBool::new(false), state: Mutex::new(state) }
+        let (dirty, is_meshwork) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { id, peer, service, dirty, is_meshwork, state: Mutex::new(state) }
     }
 
     pub(crate) fn id(&self) -> u64 {
@@ -188,6 +198,37 @@ impl<C: Connection> Endpoint<C> {
             state.traits = Arc::new(traits);
             drop(state);
             self.changed();
+        }
+    }
+
+    /// It has answered as Meshwork's servers do.
+    pub(crate) fn saw_meshwork(&self) {
+        // Every answer says it: only the first one writes what all cores read.
+        if !self.is_meshwork.load(Ordering::Relaxed) {
+            self.is_meshwork.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// How its next connection is pinged.
+    pub(crate) fn keepalive(&self) -> Keepalive {
+        let state = self.state();
+        state.pings.keepalive(state.traits.takes_pings || self.is_meshwork.load(Ordering::Relaxed))
+    }
+
+    /// It has ended a connection because it was pinged too often: the next ones are pinged less.
+    pub(crate) fn complained_about_pings(&self, keepalive: Keepalive) {
+        let slowed = {
+            let mut state = self.state();
+            let before = state.pings;
+            let slowed = state.pings.complained(keepalive);
+            (before == PingRecord::default()).then_some(slowed)
+        };
+        if let Some(Keepalive { interval, .. }) = slowed {
+            tracing::warn!(
+                endpoint = %self.peer,
+                ?interval,
+                "an endpoint ended its connection, with all calls on it, because of too many PINGs: it is pinged less from now on"
+            );
         }
     }
 
@@ -255,7 +296,7 @@ impl<C: Connection> Endpoint<C> {
             failures: state.failures,
             ejections: state.ejections,
         };
-        let Traits { weight, version, zone } = (*state.traits).clone();
+        let Traits { weight, version, zone, .. } = (*state.traits).clone();
         EndpointStats {
             instance_id: self.peer.instance().and_then(|id| id.to_str().ok()).unwrap_or_default().to_owned(),
             address: self.peer.address().to_string(),

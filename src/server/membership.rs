@@ -123,6 +123,7 @@ pub(super) fn instance(
         store_id,
         store_place,
         store_scope: scope.into(),
+        takes_pings: true,
         ..config.instance()
     }
 }

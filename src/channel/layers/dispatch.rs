@@ -131,6 +131,9 @@ impl Dispatch {
             Ok(response) => {
                 let verdict = Verdict::of_headers(response.status(), response.headers());
                 in_flight.answered(verdict.blame);
+                if response.headers().contains_key(INSTANCE) {
+                    in_flight.endpoint().saw_meshwork();
+                }
                 if let Some(pause) = verdict.pause {
                     in_flight.endpoint().pause(pause);
                 }

@@ -60,6 +60,7 @@ fn instance(id: &str, status: InstanceStatus) -> Instance {
             idempotent(net::WRITE, IdempotencyLevel::Idempotent, true),
             idempotent(net::FOLLOW, IdempotencyLevel::NoSideEffects, false),
         ],
+        takes_pings: true,
         ..Instance::default()
     }
 }

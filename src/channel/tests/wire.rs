@@ -417,3 +417,32 @@ async fn a_call_says_what_client_it_comes_from_unless_its_caller_does() {
     assert_eq!(agents.recv().await.expect("said"), "mine/1");
     serving.abort();
 }
+
+/// A connection's end at the server: SETTINGS, then GOAWAY with ENHANCE_YOUR_CALM and this debug data, and the end.
+async fn ask_for_calm(mut io: tokio::io::DuplexStream, debug_data: &[u8]) {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const SETTINGS_ACK: [u8; 9] = [0, 0, 0, 4, 1, 0, 0, 0, 0];
+    const ENHANCE_YOUR_CALM: [u8; 4] = [0, 0, 0, 11];
+    io.write_all(&SETTINGS).await.expect("read");
+    let mut heard = Vec::new();
+    while !heard.windows(SETTINGS_ACK.len()).any(|frame| frame == SETTINGS_ACK) {
+        io.read_buf(&mut heard).await.expect("the client is there");
+    }
+    let length = u8::try_from(8 + debug_data.len()).expect("short");
+    let goaway = [&[0, 0, length, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &ENHANCE_YOUR_CALM, debug_data].concat();
+    io.write_all(&goaway).await.expect("read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_that_finds_pings_too_many_gets_fewer_on_all_later_connections() {
+    for (debug_data, slowed) in [(&b"too_many_pings"[..], true), (b"", false)] {
+        let bench = Bench::new(&["a"]);
+        let mut incoming = bench.net.listen("a:1");
+        ask_for_calm(soon(incoming.recv()).await.expect("a connection"), debug_data).await;
+        let _next = soon(incoming.recv()).await.expect("it connects again");
+        let keepalive = bench.channel.shared.picker.endpoints()[0].keepalive();
+        assert_eq!(keepalive.interval > Duration::from_secs(300), slowed, "{keepalive:?}");
+        assert_eq!(keepalive.while_idle, !slowed, "{keepalive:?}");
+    }
+}

@@ -25,6 +25,7 @@ use super::{
     connector::Connector,
     drive::{ConnectionTask, connect},
     handle::ConnectionHandle,
+    keepalive::{Keepalive, is_too_many_pings},
 };
 use crate::{
     backoff::Backoff,
@@ -71,10 +72,11 @@ impl KeepConnected {
         loop {
             while finishing.try_join_next().is_some() {}
             // A connector may be a user's own code.
-            let why = match AssertUnwindSafe(connect(&self.connector, peer)).catch_unwind().await {
+            let keepalive = self.endpoint.keepalive();
+            let why = match AssertUnwindSafe(connect(&self.connector, peer, keepalive)).catch_unwind().await {
                 Ok(Ok((handle, connection))) => {
                     let since = Instant::now();
-                    let ended = self.stay(handle, connection, finishing).await;
+                    let ended = self.stay(handle, connection, keepalive, finishing).await;
                     if since.elapsed() >= STABLE {
                         backoff.reset();
                     }
@@ -94,7 +96,13 @@ impl KeepConnected {
     }
 
     /// Lets calls through until the connection takes no more, and says why that is.
-    async fn stay(&self, handle: ConnectionHandle, connection: ConnectionTask, finishing: &mut JoinSet<()>) -> String {
+    async fn stay(
+        &self,
+        handle: ConnectionHandle,
+        connection: ConnectionTask,
+        keepalive: Keepalive,
+        finishing: &mut JoinSet<()>,
+    ) -> String {
         let (ended, end) = tokio::sync::oneshot::channel();
         finishing.spawn(async move {
             let mut connection = connection;
@@ -105,7 +113,12 @@ impl KeepConnected {
         self.endpoint.connected(handle);
         tokio::select! {
             end = end => match end {
-                Ok(Err(error)) => format!("the connection broke: {}", with_causes(&error)),
+                Ok(Err(error)) => {
+                    if is_too_many_pings(&error) {
+                        self.endpoint.complained_about_pings(keepalive);
+                    }
+                    format!("the connection broke: {}", with_causes(&error))
+                }
                 Ok(Ok(())) => "the server closed the connection".to_owned(),
                 Err(_) => "the connection's task panicked".to_owned(),
             },

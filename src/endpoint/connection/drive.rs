@@ -25,6 +25,7 @@ use super::{
     coalesce_wakes::CoalesceWakes,
     connector::Connector,
     handle::{ConnectionHandle, Shared},
+    keepalive::Keepalive,
     stream_limit::StreamLimit,
     write_buffer::{Flusher, WriteBuffer},
 };
@@ -38,17 +39,15 @@ use crate::{
 
 /// For connecting and the server's first word. A peer in the same network answers in milliseconds or not at all.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
-/// A PING is sent after this long without a sign of life, on idle connections too: a half-open connection is found before
-/// a call needs it.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A PING unanswered for this long ends the connection.
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// HTTP/2 window of a stream, in bytes: HTTP/2's own 64 KiB stalls large answers at every round trip.
 const STREAM_WINDOW: u32 = 1024 * 1024;
 /// HTTP/2 window of a connection, in bytes: what one server can make us buffer.
 const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
-/// Bytes of a response's headers: room for a status with details, which grpc-status-details-bin carries.
-const MAX_HEADER_LIST_SIZE: u32 = 64 * 1024;
+/// Bytes of a response's headers or trailers: beyond it only the call fails, until at 22 frames of 16 KiB, or 4 times this size, h2
+/// ends the connection.
+const MAX_HEADER_LIST_SIZE: u32 = 256 * 1024;
 
 /// Calls that were given up, in the last second, whose answers are known as late when they come. Of the calls of a slow server a
 /// client may give up thousands at once, and each hedge is one; h2's default of 50 is soon passed.
@@ -79,14 +78,16 @@ pub(crate) enum ConnectError {
 pub(crate) async fn connect(
     connector: &Connector,
     peer: &Peer,
+    keepalive: Keepalive,
 ) -> Result<(ConnectionHandle, ConnectionTask), ConnectError> {
     let connecting = async {
         let io = connector.connect(peer.address().clone()).await?;
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, flusher) = WriteBuffer::new(io);
         let just_begun = JustBegun::default();
-        let (sender, intake) =
-            http2(Inline { parts: inline, just_begun: just_begun.clone() }).handshake(TokioIo::new(io)).await?;
+        let (sender, intake) = http2(Inline { parts: inline, just_begun: just_begun.clone() }, keepalive)
+            .handshake(TokioIo::new(io))
+            .await?;
         let (ended, stream_limit) = (DeferredDrop::new(), StreamLimit::default());
         let shared = Arc::new(Shared { peer: peer.clone(), ended, stream_limit, just_begun });
         let handle = ConnectionHandle::new(sender, shared.clone());
@@ -98,13 +99,13 @@ pub(crate) async fn connect(
     timeout(CONNECT_LIMIT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
 }
 
-fn http2(inline: Inline) -> http2::Builder<Inline> {
+fn http2(inline: Inline, keepalive: Keepalive) -> http2::Builder<Inline> {
     let mut builder = http2::Builder::new(inline);
     builder
         .timer(TokioTimer::new())
-        .keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_interval(keepalive.interval)
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
-        .keep_alive_while_idle(true)
+        .keep_alive_while_idle(keepalive.while_idle)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_header_list_size(MAX_HEADER_LIST_SIZE)

@@ -10,6 +10,7 @@ pub(crate) mod connect;
 pub(crate) mod connector;
 pub(crate) mod drive;
 pub(crate) mod handle;
+pub(crate) mod keepalive;
 
 mod coalesce_wakes;
 mod deferred_drop;

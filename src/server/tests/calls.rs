@@ -183,15 +183,15 @@ async fn bytes_that_are_no_request_are_the_callers_error() {
 #[tokio::test]
 async fn what_is_not_grpc_is_answered_in_plain_http() {
     const METHOD: &str = "meshwork.registry.v1.RegistryService/Deregister";
+    const MESSAGE: &[u8] = &[0, 0, 0, 0, 0];
     let running = run(config(), |server| server);
     let mut connection = running.connect().await.expect("the server answers");
-    let message = [0, 0, 0, 0, 0];
     for content_type in ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"] {
-        assert_eq!(raw(&mut connection, METHOD, content_type, &message[..]).await, (200, Code::Ok), "{content_type}");
+        assert_eq!(raw(&mut connection, METHOD, content_type, MESSAGE).await, (200, Code::Ok), "{content_type}");
     }
     let started = running.probe.seen().started;
     for content_type in ["text/html", "application/grpcfoo", "application/grpc-web", "application/grpc-web+proto", ""] {
-        assert_eq!(raw(&mut connection, METHOD, content_type, &message[..]).await.0, 415, "{content_type}");
+        assert_eq!(raw(&mut connection, METHOD, content_type, MESSAGE).await.0, 415, "{content_type}");
     }
     for method in [http::Method::GET, http::Method::PUT, http::Method::OPTIONS] {
         let request = http::Request::builder().method(method.clone()).uri(format!("http://probe/{METHOD}"));
