@@ -1,8 +1,10 @@
-//! Compiles the mesh's own contracts in `proto/meshwork` to Rust with protox, so that protoc need not be installed.
+//! Compiles the mesh's own contracts in `proto/meshwork`, and gRPC's health service in `proto/grpc`, to Rust with protox, so
+//! that protoc need not be installed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 5] = [
+const FILES: [&str; 6] = [
+    "grpc/health/v1/health.proto",
     "meshwork/registry/v1/policy.proto",
     "meshwork/registry/v1/registry.proto",
     "meshwork/registry/v1/store.proto",
@@ -11,6 +13,7 @@ const FILES: [&str; 5] = [
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto/grpc");
     println!("cargo:rerun-if-changed=proto/meshwork");
     let out = PathBuf::from(env::var("OUT_DIR")?);
 

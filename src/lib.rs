@@ -3,8 +3,7 @@
 //! A client finds the live instances of a service through the registry, and balances its calls over them:
 //!
 //! ```
-//! use meshwork::Mesh;
-//! use tonic_health::pb::health_client::HealthClient;
+//! use meshwork::{Mesh, contract::grpc::health::v1::health_client::HealthClient};
 //!
 //! # async fn example() -> Result<(), meshwork::MeshError> {
 //! let mesh = Mesh::connect("http://127.0.0.1:7600")?;

@@ -9,10 +9,12 @@ use std::{
     time::Duration,
 };
 
+use meshwork::contract::grpc::health::v1::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 use meshwork_process::HostPort;
 use tokio::time::timeout;
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     args::HealthArgs,
@@ -57,22 +59,45 @@ mod tests {
         rt::{TokioExecutor, TokioIo},
         service::TowerToHyperService,
     };
+    use meshwork::contract::grpc::health::v1::{
+        HealthCheckResponse, HealthListRequest, HealthListResponse,
+        health_server::{Health, HealthServer},
+    };
     use meshwork_process::LogArgs;
     use tokio::net::TcpListener;
-    use tonic_health::{
-        pb::health_server::HealthServer,
-        server::{HealthReporter, HealthService},
-    };
+    use tonic::{Request, Response, Status, codegen::BoxStream};
 
     use super::*;
 
+    /// A server that knows one name.
+    struct Told(&'static str, ServingStatus);
+
+    #[tonic::async_trait]
+    impl Health for Told {
+        type WatchStream = BoxStream<HealthCheckResponse>;
+
+        async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+            if request.get_ref().service == self.0 {
+                Ok(Response::new(HealthCheckResponse { status: self.1.into() }))
+            } else {
+                Err(Status::not_found("as told"))
+            }
+        }
+
+        async fn list(&self, _: Request<HealthListRequest>) -> Result<Response<HealthListResponse>, Status> {
+            Err(Status::unimplemented("not asked for"))
+        }
+
+        async fn watch(&self, _: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+            Err(Status::unimplemented("not asked for"))
+        }
+    }
+
     /// Asks a server that says `status` of `told` about `name`.
-    async fn health(told: &str, status: tonic_health::ServingStatus, name: &str) -> Result<(), Error> {
+    async fn health(told: &'static str, status: ServingStatus, name: &str) -> Result<(), Error> {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it listens").to_string().parse().expect("HOST:PORT");
-        let reporter = HealthReporter::new();
-        reporter.set_service_status(told, status).await;
-        let service = TowerToHyperService::new(HealthServer::new(HealthService::from_health_reporter(reporter)));
+        let service = TowerToHyperService::new(HealthServer::new(Told(told, status)));
         let serve = async move {
             let (stream, _) = listener.accept().await.expect("somebody asks");
             let server = server::conn::http2::Builder::new(TokioExecutor::new());
@@ -87,7 +112,7 @@ mod tests {
 
     #[tokio::test]
     async fn only_a_server_that_says_serving_is_healthy() {
-        use tonic_health::ServingStatus::{NotServing, Serving, Unknown};
+        use ServingStatus::{NotServing, Serving, Unknown};
         assert!(health("", Serving, "").await.is_ok());
         for (status, said) in [(NotServing, "NOT_SERVING"), (Unknown, "UNKNOWN")] {
             let error = health("", status, "").await.expect_err(said).to_string();
@@ -97,7 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_name_is_asked_for_by_itself() {
-        use tonic_health::ServingStatus::{NotServing, Serving};
+        use ServingStatus::{NotServing, Serving};
         assert!(health("events/order", Serving, "events/order").await.is_ok());
         assert!(health("events/order", NotServing, "events/order").await.is_err());
         let unknown = health("events/order", Serving, "events/other").await.expect_err("nobody has this name");

@@ -9,14 +9,17 @@ use std::{
 use console::{StyledObject, style};
 use futures_util::future::join_all;
 use meshwork::{
-    contract::meshwork::{
-        event::v1::{
-            ListSubscriptionsResponse, SubscriptionState, SubscriptionStatus,
-            operations_service_client::OperationsServiceClient,
-        },
-        registry::v1::{
-            Instance, InstanceStatus, ListInstancesResponse, ListRefusedInstancesRequest, RefusedInstance,
-            store_service_client::StoreServiceClient,
+    contract::{
+        grpc::health::v1::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
+        meshwork::{
+            event::v1::{
+                ListSubscriptionsResponse, SubscriptionState, SubscriptionStatus,
+                operations_service_client::OperationsServiceClient,
+            },
+            registry::v1::{
+                Instance, InstanceStatus, ListInstancesResponse, ListRefusedInstancesRequest, RefusedInstance,
+                store_service_client::StoreServiceClient,
+            },
         },
     },
     discovery::stores::{Store, shared_store, some_differ},
@@ -24,7 +27,6 @@ use meshwork::{
 use meshwork_registry::ProtobufJson;
 use tokio::time::timeout;
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::{
     args::InstancesArgs,

@@ -11,11 +11,13 @@ use std::{
 use meshwork::{
     Mesh,
     channel::{Channel, EndpointState, EndpointStats},
-    contract::meshwork::registry::v1::{Instance, InstanceStatus},
+    contract::{
+        grpc::health::v1::{HealthCheckRequest, health_client::HealthClient},
+        meshwork::registry::v1::{Instance, InstanceStatus},
+    },
 };
 use meshwork_registry::ProtobufJson;
 use tokio::time::{self, sleep};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
     args::InstancesArgs,

@@ -14,11 +14,10 @@
 use std::{convert::Infallible, sync::Arc};
 
 use futures_util::future::select_all;
-use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::Config;
+use super::{Config, health_service::Statuses};
 use crate::{
-    contract::meshwork::registry::v1::InstanceStatus,
+    contract::{grpc::health::v1::health_check_response::ServingStatus, meshwork::registry::v1::InstanceStatus},
     discovery::announce::Voice,
     health::{Condition, Conditioner},
 };
@@ -34,9 +33,9 @@ pub(super) struct Conditions {
     pub(super) together: Conditioner,
 }
 
-/// The health of a server, and its watchers.
+/// The health of a server.
 pub(super) struct Health {
-    reporter: HealthReporter,
+    statuses: Statuses,
     /// The empty name, and those of all services.
     names: Vec<String>,
     conditions: Conditions,
@@ -47,24 +46,24 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// The health of a server with these services, through `reporter`.
+    /// The health of a server with these services, said by `statuses`.
     pub(super) fn new(
-        reporter: HealthReporter,
+        statuses: Statuses,
         services: impl Iterator<Item = String>,
         conditions: Conditions,
         config: &Config,
     ) -> Self {
         let names = services.chain([String::new()]).collect();
         let (service, instance_id) = (config.service.clone(), config.instance_id.clone());
-        Self { reporter, names, conditions, well: false, service, instance_id }
+        Self { statuses, names, conditions, well: false, service, instance_id }
     }
 
     /// The server accepts calls. Returns what the registry is to know of it.
-    pub(super) async fn begin(&mut self) -> InstanceStatus {
+    pub(super) fn begin(&mut self) -> InstanceStatus {
         self.well = self.is_well();
         self.tell_together();
-        self.tell_reported().await;
-        self.tell_all(self.well).await;
+        self.tell_reported();
+        self.tell_all(self.well);
         status(self.well)
     }
 
@@ -76,12 +75,12 @@ impl Health {
     /// Tells of every change, also to the mesh, until it is dropped.
     pub(super) async fn follow(&mut self, voice: Option<Voice>) -> Infallible {
         loop {
-            self.tell_reported().await;
+            self.tell_reported();
             let well = self.is_well();
             if well != self.well {
                 self.well = well;
                 self.tell_together();
-                self.tell_all(well).await;
+                self.tell_all(well);
                 if let Some(voice) = &voice {
                     voice.say(status(well));
                 }
@@ -91,8 +90,8 @@ impl Health {
     }
 
     /// The server leaves.
-    pub(super) async fn end(&self) {
-        self.tell_all(false).await;
+    pub(super) fn end(&self) {
+        self.tell_all(false);
     }
 
     fn is_well(&self) -> bool {
@@ -117,21 +116,21 @@ impl Health {
         self.conditions.together.set(self.problem().map_or(Ok(()), |problem| Err(problem.to_string())));
     }
 
-    async fn tell_reported(&self) {
+    fn tell_reported(&self) {
         for (name, condition) in &self.conditions.reported {
-            self.tell(name, condition.problem().is_none()).await;
+            self.tell(name, condition.problem().is_none());
         }
     }
 
-    async fn tell_all(&self, well: bool) {
+    fn tell_all(&self, well: bool) {
         for name in &self.names {
-            self.tell(name, well).await;
+            self.tell(name, well);
         }
     }
 
-    async fn tell(&self, name: &str, well: bool) {
+    fn tell(&self, name: &str, well: bool) {
         let status = if well { ServingStatus::Serving } else { ServingStatus::NotServing };
-        self.reporter.set_service_status(name, status).await;
+        self.statuses.set(name, status);
         let labels = [
             metrics::Label::new("service", self.service.clone()),
             metrics::Label::new("instance", self.instance_id.clone()),

@@ -7,9 +7,11 @@ use std::{
 
 use http::{Request, Response};
 use tonic::{body::Body, server::NamedService, service::Routes};
-use tonic_health::server::HealthReporter;
 use tonic_reflection::server::{Builder, Error};
 use tower::Service;
+
+use super::health_service::{HealthService, Statuses};
+use crate::contract::grpc::health::v1::health_server::HealthServer;
 
 /// Services under their full names.
 #[derive(Default)]
@@ -51,22 +53,20 @@ impl Services {
         self.kinds.keys().cloned().collect()
     }
 
-    /// Adds health, as `reporter` reports it, and reflection in the version that clients ask for first and in the one that
+    /// Adds health, as `statuses` says it, and reflection in the version that clients ask for first and in the one that
     /// older ones know. `descriptors` are those of all services, these included.
     pub(super) fn add_health_and_reflection(
         &mut self,
         descriptors: &[&'static [u8]],
-        reporter: HealthReporter,
+        statuses: Statuses,
     ) -> Result<(), Error> {
-        let service = tonic_health::server::HealthService::from_health_reporter(reporter);
-        let service = tonic_health::pb::health_server::HealthServer::new(service);
         let described = |names: &BTreeSet<String>| {
             let sets = descriptors.iter().copied();
             let builder = sets.fold(Builder::configure(), Builder::register_encoded_file_descriptor_set);
             // Named one by one: descriptors may declare services that this server does not serve.
             names.iter().fold(builder, Builder::with_service_name)
         };
-        self.add(service, Kind::Infrastructure);
+        self.add(HealthServer::new(HealthService::new(statuses)), Kind::Infrastructure);
         let mut names = self.names();
         names.extend(REFLECTION.map(str::to_owned));
         let (v1, v1alpha) = (described(&names).build_v1()?, described(&names).build_v1alpha()?);
@@ -76,12 +76,9 @@ impl Services {
     }
 }
 
-/// The descriptors of these services.
-pub(super) const DESCRIPTORS: [&[u8]; 3] = [
-    tonic_health::pb::FILE_DESCRIPTOR_SET,
-    tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
-    tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
-];
+/// The descriptors of reflection; health's are in the mesh's own.
+pub(super) const DESCRIPTORS: [&[u8]; 2] =
+    [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
 
 /// What reflection calls itself.
 const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];

@@ -14,6 +14,7 @@ mod connection;
 mod error;
 mod fault;
 mod health;
+mod health_service;
 mod infrastructure;
 mod layers;
 mod limits;

@@ -11,13 +11,13 @@ use tokio::{
     time::{Instant, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tonic_health::server::HealthReporter;
 
 use super::{
     Config, Error, ServedStore,
     call::Stack,
     connection::{self, CallTasks},
     health::{Conditions, Health},
+    health_service::Statuses,
     infrastructure::{self, Services},
     layers::{Handler, Layers},
     limits::permits,
@@ -55,9 +55,9 @@ where
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
     let own = services.names();
-    let reporter = HealthReporter::new();
-    let mut health = Health::new(reporter.clone(), own.iter().cloned(), conditions, &config);
-    services.add_health_and_reflection(&descriptors, reporter).map_err(|error| unreadable(error.into()))?;
+    let statuses = Statuses::default();
+    let mut health = Health::new(statuses.clone(), own.iter().cloned(), conditions, &config);
+    services.add_health_and_reflection(&descriptors, statuses).map_err(|error| unreadable(error.into()))?;
     let methods = Methods::read(&descriptors, &services.names()).map_err(|error| unreadable(error.into()))?;
     for service in methods.undeclared(&own) {
         tracing::warn!(
@@ -71,7 +71,7 @@ where
     if announce.is_some() {
         config.check_as(&instance)?;
     }
-    let instance = Instance { status: health.begin().await.into(), ..instance };
+    let instance = Instance { status: health.begin().into(), ..instance };
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());
     let voice = membership.voice();
@@ -99,7 +99,7 @@ where
         }
     };
     let end = connections.accept_until(&mut incoming, end).await;
-    health.end().await;
+    health.end();
     let leaving = match &end {
         Ok(()) => Some(connections.accept_until(&mut incoming, membership.drain()).await),
         // The process that has taken our place is registered now; this one must not report anything.

@@ -4,9 +4,11 @@
 //! die as they do in production. Each [`TestMesh`] is a mesh of its own, so that tests may run at the same time.
 //!
 //! ```
-//! use meshwork::server::Server;
+//! use meshwork::{
+//!     contract::grpc::health::v1::{HealthCheckRequest, health_client::HealthClient},
+//!     server::Server,
+//! };
 //! use meshwork_testing::TestMesh;
-//! use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() {

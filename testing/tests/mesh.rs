@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use meshwork::{headers, server::Server};
+use meshwork::{
+    contract::grpc::health::v1::{HealthCheckRequest, health_client::HealthClient},
+    headers,
+    server::Server,
+};
 use meshwork_testing::TestMesh;
 use tonic::{Code, Request, Status};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 const SERVICE: &str = "inventory";
 

@@ -3,7 +3,13 @@
 use std::{fs, time::Duration};
 
 use clap::Parser as _;
-use meshwork::{contract::meshwork::registry::v1::InstanceStatus, server};
+use meshwork::{
+    contract::{
+        grpc::health::v1::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
+        meshwork::registry::v1::InstanceStatus,
+    },
+    server,
+};
 use meshwork_cli::args::Cli;
 use meshwork_fixture::Engine;
 use meshwork_process::Listener;
@@ -11,7 +17,6 @@ use meshwork_shop::contract::shop::order::v1::{CreateOrderRequest, OrderState};
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use crate::shop::{STUCK, Shop, usd};
 

@@ -6,6 +6,7 @@ use futures_util::{Stream, stream};
 use meshwork::{
     Mesh,
     channel::{Channel, Connector},
+    contract::grpc::health::v1::{HealthCheckRequest, health_client::HealthClient},
     discovery::EndpointSet,
     server::{Config, Server},
 };
@@ -14,7 +15,6 @@ use tokio::{
     time::{Instant, interval, timeout},
 };
 use tonic::{Code, Request, Status};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 use turmoil::{
     Builder, Sim,
     net::{TcpListener, TcpStream},

@@ -2,13 +2,15 @@
 
 use futures_util::stream;
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt as _;
 
 use super::{
     probe::{stream_of, unary},
     *,
+};
+use crate::contract::grpc::health::v1::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 fn reason(status: &tonic::Status) -> String {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 
 use super::{
     probe::{stream_of, unary},
     *,
+};
+use crate::contract::grpc::health::v1::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 #[tokio::test]

@@ -1,24 +1,38 @@
 //! What a server says of itself: to those who ask for its health, and to the registry.
 
+use std::collections::BTreeMap;
+
 use tokio_stream::StreamExt as _;
-use tonic::Code;
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic::{Code, Response, Status, Streaming};
 
 use super::{probe::unary, *};
 use crate::{
-    contract::meshwork::registry::v1::InstanceStatus::{NotServing, Serving},
+    contract::{
+        grpc::health::v1::{
+            HealthCheckRequest, HealthCheckResponse, HealthListRequest, health_check_response::ServingStatus,
+            health_client::HealthClient,
+        },
+        meshwork::registry::v1::InstanceStatus::{NotServing, Serving},
+    },
     discovery::announce::fake::{Fake, State},
-    health::Conditioner,
+    health::{Condition, Conditioner},
 };
 
 const PROBE: &str = "meshwork.registry.v1.RegistryService";
 
+async fn health(running: &Running) -> HealthClient<Connection> {
+    let connection = running.connect().await.expect("the server answers");
+    HealthClient::with_origin(connection, http::Uri::from_static("http://probe"))
+}
+
+async fn watch(running: &Running, name: &str) -> Result<Streaming<HealthCheckResponse>, Status> {
+    let request = HealthCheckRequest { service: name.to_owned() };
+    health(running).await.watch(request).await.map(Response::into_inner)
+}
+
 /// Waits until the health of a name is said to be this.
 async fn until(running: &Running, name: &str, status: ServingStatus) {
-    let connection = running.connect().await.expect("the server answers");
-    let mut health = HealthClient::with_origin(connection, http::Uri::from_static("http://probe"));
-    let request = HealthCheckRequest { service: name.to_owned() };
-    let mut told = health.watch(request).await.expect("a known name").into_inner();
+    let mut told = watch(running, name).await.expect("watched");
     let is_told = async { while told.next().await.expect("no end").expect("no error").status() != status {} };
     soon(is_told).await;
 }
@@ -31,7 +45,7 @@ fn announced(server: Server, registry: &Fake) -> Server {
 async fn what_calls_depend_on_is_told_to_those_who_ask_and_to_the_registry() {
     let (registry, store) = (Fake::new(State::default()), Conditioner::default());
     store.set(Err("the file was removed".into()));
-    let mut serving = crate::health::Condition::default();
+    let mut serving = Condition::default();
     let running = run(config(), |server| {
         serving = server.serving();
         announced(server.depends_on(store.condition()), &registry)
@@ -110,4 +124,51 @@ async fn a_server_that_leaves_does_not_come_back_when_its_store_does() {
     store.set(Ok(()));
     soon(running.server).await.expect("no panic").expect("it left");
     assert!(registry.0.borrow().leases.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_the_server_does_not_know_can_be_watched_and_is_said_to_be_unknown() {
+    let running = run(config(), |server| server);
+    let mut told = watch(&running, "nobody").await.expect("watched");
+    let first = soon(told.next()).await.expect("no end").expect("no error");
+    assert_eq!(first.status(), ServingStatus::ServiceUnknown);
+    assert!(timeout(SOON, told.next()).await.is_err(), "it stays open");
+    running.shutdown.cancel();
+    let end = soon(told.next()).await.expect("the drain").expect_err("told to move");
+    assert_eq!(end.code(), Code::Unavailable);
+    soon(running.server).await.expect("no panic").expect("it left");
+}
+
+#[tokio::test]
+async fn watches_count_as_streams_and_keep_no_unknown_name_that_is_long() {
+    let mut config = config();
+    config.limits.concurrent_streams = 1;
+    let known = "n".repeat(1000);
+    let running = run(config, |server| server.reports(known.clone(), Conditioner::default().condition()));
+    let long = watch(&running, &"x".repeat(257)).await.expect_err("it would be kept");
+    assert_eq!(long.code(), Code::InvalidArgument);
+    until(&running, &known, ServingStatus::NotServing).await;
+    let held = watch(&running, "nobody").await.expect("watched");
+    let refused = watch(&running, "nobody").await.expect_err("one too many");
+    assert_eq!(header(&refused, "meshwork-refused"), Some("overloaded"));
+    drop(held);
+}
+
+#[tokio::test]
+async fn all_names_are_listed_and_a_hundred_are_the_most() {
+    let events = Conditioner::default();
+    events.set(Err("event 7 cannot be decoded".into()));
+    let running = run(config(), |server| server.reports("events/order", events.condition()));
+    let list = health(&running).await.list(HealthListRequest {}).await.expect("listed").into_inner();
+    let listed: BTreeMap<_, _> = list.statuses.iter().map(|(name, said)| (name.as_str(), said.status())).collect();
+    let (serving, not) = (ServingStatus::Serving, ServingStatus::NotServing);
+    assert_eq!(listed, BTreeMap::from([("", serving), (PROBE, serving), ("events/order", not)]));
+
+    for (reported, code) in [(98, Code::Ok), (99, Code::ResourceExhausted)] {
+        let running = run(config(), |server| {
+            (0..reported).fold(server, |server, n| server.reports(format!("events/{n}"), Condition::default()))
+        });
+        let listed = health(&running).await.list(HealthListRequest {}).await;
+        assert_eq!(listed.map_or_else(|status| status.code(), |_| Code::Ok), code, "{reported} and two");
+    }
 }

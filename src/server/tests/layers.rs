@@ -6,7 +6,6 @@ use futures_util::stream;
 use http_body::Frame;
 use http_body_util::StreamBody;
 use tonic::{Code, Status, codegen::StdError, service::InterceptorLayer};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
 use tonic_reflection::pb::v1::{
     ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
     server_reflection_request::MessageRequest,
@@ -18,6 +17,9 @@ use super::{
     calls::raw,
     probe::{stream_of, unary},
     *,
+};
+use crate::contract::grpc::health::v1::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
 
 type Answer = Result<Response<Body>, StdError>;

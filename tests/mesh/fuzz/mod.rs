@@ -195,7 +195,6 @@ fn descriptors() -> DescriptorPool {
     let mut pool = DescriptorPool::decode(DESCRIPTORS).expect("our descriptors");
     for encoded in [
         meshwork_shop::contract::DESCRIPTORS,
-        tonic_health::pb::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET,
         tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET,
     ] {
