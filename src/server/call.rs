@@ -12,11 +12,12 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header
 use http_body::Body as HttpBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, body::Body, service::Routes};
+use tonic::{Code, body::Body};
 use tracing::{Instrument as _, Span};
 
 use super::{
     Limits,
+    compression::{self, Inflating},
     fault::{self, malformed},
     infrastructure::Kind,
     layers::Handler,
@@ -38,7 +39,7 @@ const GRPC_SERVICES: &str = "/grpc.";
 
 /// What all calls of a server share.
 pub(super) struct Stack {
-    pub(super) infrastructure: Routes,
+    pub(super) infrastructure: Inflating,
     /// By their full names.
     pub(super) services: BTreeMap<String, Kind>,
     pub(super) methods: Methods,
@@ -99,6 +100,7 @@ impl Stack {
         }
         // On every answer, so that an error says where it comes from.
         response.headers_mut().insert(INSTANCE, self.instance.clone());
+        compression::announce(response.headers_mut());
         response
     }
 

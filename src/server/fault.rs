@@ -39,6 +39,11 @@ pub(super) fn malformed(message: impl Into<String>) -> Status {
     SERVER.error(Code::InvalidArgument, "MALFORMED_REQUEST", message)
 }
 
+/// The caller's bytes cannot be inflated. gRPC's compression.md wants INTERNAL, although it is the caller's mistake.
+pub(super) fn malformed_compression(message: impl Into<String>) -> Status {
+    SERVER.error(Code::Internal, "MALFORMED_COMPRESSION", message)
+}
+
 /// What a call that ran past its deadline ends with.
 pub(super) fn deadline_exceeded() -> Status {
     SERVER.error(Code::DeadlineExceeded, "DEADLINE_EXCEEDED", "the call was cut at its deadline")

@@ -8,13 +8,13 @@ use std::convert::Infallible;
 
 use bytes::Bytes;
 use http::{Request, Response};
-use tonic::{body::Body, codegen::StdError, service::Routes};
+use tonic::{body::Body, codegen::StdError};
 use tower::{
     Layer, Service, ServiceExt as _,
     util::{BoxCloneService, MapErr},
 };
 
-use super::fault;
+use super::{compression::Inflating, fault};
 
 /// What a layer wraps: the user's services, or those in further layers. Its error is that of a layer further in.
 pub type Routed = BoxCloneService<Request<Body>, Response<Body>, StdError>;
@@ -42,7 +42,7 @@ impl Layers {
         }));
     }
 
-    pub(super) fn around(self, routes: Routes) -> Handler {
+    pub(super) fn around(self, routes: Inflating) -> Handler {
         if self.0.is_empty() {
             return Handler::Routes(routes);
         }
@@ -55,7 +55,7 @@ impl Layers {
 #[derive(Clone)]
 pub(super) enum Handler {
     /// Without layers a call pays for none.
-    Routes(Routes),
+    Routes(Inflating),
     /// In layers, of which the outermost may let a call wait.
     Layered(Routed),
 }

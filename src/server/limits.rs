@@ -22,7 +22,7 @@ pub struct Limits {
     /// A unary call is cut with DEADLINE_EXCEEDED after this, whatever its own deadline, so that a peer that never ends
     /// its request does not hold its place for ever. A streaming answer must have begun by then. Default 60 s.
     pub unary_time: Duration,
-    /// Bytes of one request message; a larger one is RESOURCE_EXHAUSTED. Default 4 MiB, as everywhere in gRPC. To raise
+    /// Bytes of one request message, also once it is inflated; a larger one is RESOURCE_EXHAUSTED. Default 4 MiB, as everywhere in gRPC. To raise
     /// it, raise tonic's `max_decoding_message_size` of the service as well.
     pub message_size: usize,
     /// Bytes of a request's headers, as HTTP/2 counts them; a call with more is RESOURCE_EXHAUSTED, and the other calls of its

@@ -9,6 +9,7 @@
 //! any stream of connections.
 
 mod call;
+mod compression;
 mod config;
 mod connection;
 mod error;

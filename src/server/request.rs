@@ -15,18 +15,21 @@ use http::HeaderMap;
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
 
-use super::{fault::malformed, methods::Flow};
+use super::{
+    fault::{malformed, malformed_compression},
+    methods::Flow,
+};
 use crate::rpc::SERVER;
 
 /// gRPC puts a flag (0 or 1: compressed) and a big-endian length before each message.
-const PREFIX: usize = 5;
+pub(super) const PREFIX: usize = 5;
 
 /// Whether a request may carry messages that are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
     /// No.
     Identity,
-    /// In an encoding that the request names; whether it is one that the service knows is tonic's to say.
+    /// In an encoding that the request names: gzip, or whether it is one that the service knows is tonic's to say.
     Named,
 }
 
@@ -131,7 +134,7 @@ impl Frames {
             return Err(malformed(format!("a message begins with flag {flag}, which is neither 0 nor 1")));
         }
         if flag == 1 && self.encoding == Encoding::Identity {
-            return Err(malformed("a message is compressed, but the request names no grpc-encoding"));
+            return Err(malformed_compression("a message is compressed, but the request names no grpc-encoding"));
         }
         let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > self.limit {
@@ -195,7 +198,7 @@ mod tests {
             ("cut in the message", message(10, 9), Code::InvalidArgument),
             ("cut in the prefix", vec![0, 0], Code::InvalidArgument),
             ("an unknown flag", vec![2, 0, 0, 0, 0], Code::InvalidArgument),
-            ("compressed, nobody knows how", vec![1, 0, 0, 0, 0], Code::InvalidArgument),
+            ("compressed, nobody knows how", vec![1, 0, 0, 0, 0], Code::Internal),
             ("nothing", vec![], Code::Unimplemented),
             ("two", [message(1, 1), message(1, 1)].concat(), Code::Unimplemented),
         ] {

@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Config, Error, ServedStore,
     call::Stack,
+    compression::Inflating,
     connection::{self, CallTasks},
     health::{Conditions, Health},
     health_service::Statuses,
@@ -75,9 +76,9 @@ where
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());
     let voice = membership.voice();
-    let own = layers.around(services.own.prepare());
+    let own = layers.around(Inflating::new(services.own, config.limits.message_size));
     let stack = Stack {
-        infrastructure: services.infrastructure.prepare(),
+        infrastructure: Inflating::new(services.infrastructure, config.limits.message_size),
         services: services.kinds,
         methods,
         instance: header,

@@ -1,6 +1,7 @@
 //! The server in process: connections are in-memory pipes, and the clock is paused where time matters.
 
 mod calls;
+mod compression;
 mod drain;
 mod floods;
 mod health;

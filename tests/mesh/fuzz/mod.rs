@@ -45,6 +45,7 @@ use tonic_reflection::pb::v1::{
     ServerReflectionRequest, ServerReflectionResponse, server_reflection_request::MessageRequest,
     server_reflection_response::MessageResponse,
 };
+use tonic_types::StatusExt as _;
 
 use crate::shop::{STUCK, Shop, usd};
 use call::{Call, Ending, PREFIX};
@@ -155,6 +156,8 @@ impl Attack {
 /// Whether an answer is one that a caller may get for its own mistakes.
 fn judge(answer: &Answer) -> Result<(), &'static str> {
     match (answer.http, answer.status.as_ref().map(tonic::Status::code)) {
+        // gRPC's compression.md says so.
+        (200, Some(Code::Internal)) if reason(answer).as_deref() == Some("MALFORMED_COMPRESSION") => Ok(()),
         (200, Some(Code::Internal | Code::Unknown)) => Err("a caller's mistake became the server's"),
         (200, Some(_)) => Ok(()),
         (200, None) => Err("an answer has no status"),
@@ -162,6 +165,11 @@ fn judge(answer: &Answer) -> Result<(), &'static str> {
         (405 | 415, _) => Ok(()),
         _ => Err("an unexpected HTTP status"),
     }
+}
+
+/// What an error says that it is.
+fn reason(answer: &Answer) -> Option<String> {
+    answer.status.as_ref()?.get_details_error_info().map(|info| info.reason)
 }
 
 /// Every method that an instance says it serves.
