@@ -38,6 +38,17 @@ pub(crate) fn drop_unreadable_details(headers: &mut HeaderMap) {
     }
 }
 
+/// The size of a list of headers as HTTP/2 counts it (RFC 9113, 6.5.2).
+pub(crate) fn header_list_size<'a>(fields: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> usize {
+    const EACH: usize = 32;
+    fields.into_iter().map(|(name, value)| name.len() + value.len() + EACH).sum()
+}
+
+/// The fields of a request or response.
+pub(crate) fn fields(headers: &HeaderMap) -> impl Iterator<Item = (&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))
+}
+
 /// Why a server did not start a call. Nothing has happened, so that it may be sent again, even if it is not idempotent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {

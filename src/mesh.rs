@@ -223,7 +223,8 @@ impl Mesh {
 
     /// A client of the first registry of the list that answers.
     pub fn registry(&self) -> RegistryServiceClient<Channel> {
-        RegistryServiceClient::new(self.to_registry()).max_decoding_message_size(discovery::MAX_WATCH_RESPONSE)
+        let large = self.to_registry().max_response_message_size(discovery::MAX_WATCH_RESPONSE);
+        RegistryServiceClient::new(large).max_decoding_message_size(discovery::MAX_WATCH_RESPONSE)
     }
 
     /// A client of the policies of the first registry of the list that answers.

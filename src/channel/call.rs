@@ -17,12 +17,17 @@ use super::{
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     endpoint::Endpoint,
+    headers::{fields, header_list_size},
     request_body::RequestBody,
 };
 
 /// The `user-agent` of a call, in the form of gRPC's protocol.
 const USER_AGENT_VALUE: HeaderValue =
     HeaderValue::from_static(concat!("grpc-rust-meshwork/", env!("CARGO_PKG_VERSION")));
+
+/// Bytes of a request's headers, as HTTP/2 counts them. Java's and C++'s servers take 8 KiB by default and ours 16 KiB, and fail the
+/// call if it has more; but of far larger headers a server may end the connection, and all other calls on it.
+const MAX_REQUEST_HEADERS: usize = 64 * 1024;
 
 /// Put into a request's extensions: the call waits until an endpoint is ready, however long that takes (but not beyond its
 /// deadline). Without it a call fails with UNAVAILABLE after 3 s without a ready endpoint.
@@ -56,6 +61,7 @@ impl Call {
         let own = headers.remove(GRPC_TIMEOUT).map(|timeout| deadline::parse_timeout(&timeout)).transpose();
         let own = own.map_err(|error| CallError::Request(Box::new(Status::internal(error.to_string()))))?;
         headers.entry(USER_AGENT).or_insert(USER_AGENT_VALUE);
+        check_size(&headers)?;
         let mut body = Some(body);
         let body = poll_fn(|context| {
             let body = body.take().expect("polled once, since it is ready at once");
@@ -87,6 +93,17 @@ impl Call {
             AttemptKind::Hedge => self.attempts.hedge(),
         }
     }
+}
+
+/// Headers that would cost other calls their connection are not sent.
+fn check_size(headers: &HeaderMap) -> Result<(), CallError> {
+    let size = header_list_size(fields(headers));
+    if size <= MAX_REQUEST_HEADERS {
+        return Ok(());
+    }
+    let message =
+        format!("the request's metadata has {size} bytes, which is more than the limit of {MAX_REQUEST_HEADERS} bytes");
+    Err(CallError::Request(Box::new(Status::resource_exhausted(message))))
 }
 
 /// One attempt at a call, as the layers pass it down.

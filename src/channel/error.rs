@@ -123,7 +123,7 @@ pub(crate) fn deadline_exceeded(service: &str, peer: Option<&Peer>) -> Status {
 }
 
 /// Says in a status which endpoint it is about.
-fn at_peer(status: Status, peer: &Peer) -> Status {
+pub(crate) fn at_peer(status: Status, peer: &Peer) -> Status {
     match peer.instance() {
         Some(instance) => with_header(status, INSTANCE, instance.clone()),
         None => status,

@@ -49,7 +49,10 @@ pub use crate::endpoint::connection::connector::{BoxedIo, Connector, Io};
 pub use crate::endpoint::stats::{CallStats, EndpointState, EndpointStats};
 pub use call::WaitForReady;
 
-use body::observed;
+use body::{
+    message_rules::{MAX_MESSAGE_SIZE, MessageRules, Responses},
+    observed,
+};
 use call::{Attempt, Call, Step};
 use driver::{Driver, Source};
 use layers::{
@@ -109,6 +112,7 @@ type Stack = Retry<Hedge<Commit<Transparent<Dispatch>>>>;
 #[derive(Clone)]
 pub struct Channel {
     shared: Arc<Shared>,
+    max_response_message_size: usize,
     /// The mesh, unless it is the mesh itself that holds the channel.
     _keep: Option<Arc<dyn Send + Sync + std::any::Any>>,
 }
@@ -177,12 +181,20 @@ impl Shared {
 impl Channel {
     /// A handle that keeps `keep` alive.
     pub(crate) fn keeping(shared: Arc<Shared>, keep: Arc<dyn Send + Sync + std::any::Any>) -> Self {
-        Self { shared, _keep: Some(keep) }
+        Self { shared, max_response_message_size: MAX_MESSAGE_SIZE, _keep: Some(keep) }
     }
 
     /// A handle for the mesh's own use, which does not keep the mesh alive.
     pub(crate) fn internal(shared: Arc<Shared>) -> Self {
-        Self { shared, _keep: None }
+        Self { shared, max_response_message_size: MAX_MESSAGE_SIZE, _keep: None }
+    }
+
+    /// Bytes of one message of an answer, for the calls of this handle and of its clones; a larger one is RESOURCE_EXHAUSTED.
+    /// Default 4 MiB, as everywhere in gRPC. To raise it, raise tonic's `max_decoding_message_size` of the client as well.
+    #[must_use]
+    pub fn max_response_message_size(mut self, bytes: usize) -> Self {
+        self.max_response_message_size = bytes;
+        self
     }
 
     /// Every endpoint as this client sees it now.
@@ -237,10 +249,12 @@ impl Service<Request<Body>> for Channel {
         let answered = async move {
             let answered = async {
                 let call = Call::new(request, inbound, &channel.shared.config, attempts).await?;
-                channel.shared.stack.call(&call, Attempt::FIRST).await.result
+                let responses = if call.config.is_unary() { Responses::One } else { Responses::Any };
+                let rules = MessageRules::new(channel.max_response_message_size, responses);
+                channel.shared.stack.call(&call, Attempt::FIRST).await.result.map(|answer| (answer, rules))
             };
             match answered.await {
-                Ok(answer) => Ok(observed::observe(answer, timed, channel)),
+                Ok((answer, rules)) => Ok(observed::observe(answer, rules, timed, channel)),
                 Err(error) => {
                     let status = Status::from(error);
                     timed.answered();

@@ -40,7 +40,8 @@ pub(crate) async fn run(
     cache: Option<Cache>,
     stop: CancellationToken,
 ) {
-    let client = RegistryServiceClient::new(registry.clone()).max_decoding_message_size(MAX_WATCH_RESPONSE);
+    let large = registry.clone().max_response_message_size(MAX_WATCH_RESPONSE);
+    let client = RegistryServiceClient::new(large).max_decoding_message_size(MAX_WATCH_RESPONSE);
     let mut watcher = Watcher { discovery, index, registry, client, cache, complete: Vec::new() };
     stop.run_until_cancelled(watcher.run()).await;
 }

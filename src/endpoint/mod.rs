@@ -152,6 +152,11 @@ impl<C: Connection> Endpoint<C> {
         Self { id, peer, service, dirty, is_meshwork, state: Mutex::new(state) }
     }
 
+    /// What it is, at its first address.
+    pub(crate) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }

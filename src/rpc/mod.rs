@@ -3,6 +3,7 @@
 mod call_duration;
 mod code;
 mod duration;
+mod framing;
 mod page;
 mod status;
 mod stream_end;
@@ -19,4 +20,5 @@ pub use transport::Transport;
 
 pub(crate) use call_duration::{CallDuration, Timed};
 pub(crate) use code::{code_in, code_of, has_grpc_type};
+pub(crate) use framing::{Framing, PREFIX, Prefix};
 pub(crate) use stream_end::SERVER;

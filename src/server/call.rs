@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
-    headers::{INSTANCE, Refusal},
+    headers::{INSTANCE, Refusal, fields, header_list_size},
     health::Condition,
     rpc::{SERVER, Timed, code_of, has_grpc_type},
     trace::{self, TraceContext},
@@ -135,7 +135,7 @@ impl Stack {
     ///
     /// [`READABLE_HEADERS`]: super::connection::READABLE_HEADERS
     fn check_headers<B>(&self, request: &Request<B>) -> Result<(), Box<Response<Body>>> {
-        let (size, limit) = (header_list_size(request), self.limits.header_list_size);
+        let (size, limit) = (request_size(request), self.limits.header_list_size);
         if u32::try_from(size).is_ok_and(|size| size <= limit) {
             return Ok(());
         }
@@ -247,9 +247,8 @@ impl Stack {
     }
 }
 
-/// The size of a request's header list as HTTP/2 counts it (RFC 9113, 6.5.2).
-fn header_list_size<B>(request: &Request<B>) -> usize {
-    const EACH: usize = 32;
+/// The size of a request's headers.
+fn request_size<B>(request: &Request<B>) -> usize {
     let uri = request.uri();
     let pseudo = [
         (":method", request.method().as_str()),
@@ -257,9 +256,8 @@ fn header_list_size<B>(request: &Request<B>) -> usize {
         (":authority", uri.authority().map_or("", |authority| authority.as_str())),
         (":path", uri.path_and_query().map_or("", |path| path.as_str())),
     ];
-    let pseudo = pseudo.map(|(name, value)| name.len() + value.len() + EACH);
-    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + EACH);
-    pseudo.into_iter().chain(fields).sum()
+    let pseudo = pseudo.map(|(name, value)| (name, value.as_bytes()));
+    header_list_size(pseudo.into_iter().chain(fields(request.headers())))
 }
 
 /// An answer for a peer that does not speak gRPC.

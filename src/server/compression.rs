@@ -19,8 +19,8 @@ use http_body::{Body as HttpBody, Frame};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 
-use super::{fault::malformed_compression, request::PREFIX};
-use crate::rpc::SERVER;
+use super::fault::malformed_compression;
+use crate::rpc::{PREFIX, SERVER};
 
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");

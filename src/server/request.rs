@@ -19,10 +19,7 @@ use super::{
     fault::{malformed, malformed_compression},
     methods::Flow,
 };
-use crate::rpc::SERVER;
-
-/// gRPC puts a flag (0 or 1: compressed) and a big-endian length before each message.
-pub(super) const PREFIX: usize = 5;
+use crate::rpc::{Framing, Prefix, SERVER};
 
 /// Whether a request may carry messages that are compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +50,8 @@ pub(super) struct CheckedBody<B> {
 
 impl<B> CheckedBody<B> {
     pub(super) fn new(inner: B, message_size: usize, flow: Flow, encoding: Encoding) -> Self {
-        let (limit, prefix) = (message_size, [0; PREFIX]);
-        let frames = Frames { limit, prefix, filled: 0, rest: 0, messages: 0, flow, encoding };
+        let rules = Rules { limit: message_size, messages: 0, flow, encoding };
+        let frames = Frames { framing: Framing::default(), rules };
         Self { inner, frames, ended: false }
     }
 }
@@ -94,55 +91,45 @@ where
     }
 }
 
-/// Where in its framing a request is.
+/// A request's messages as they begin.
 struct Frames {
+    framing: Framing,
+    rules: Rules,
+}
+
+impl Frames {
+    fn check(&mut self, data: &[u8]) -> Result<(), Status> {
+        let Self { framing, rules } = self;
+        framing.read(data, |prefix| rules.begin(prefix))
+    }
+
+    fn end(&self) -> Result<(), Status> {
+        if self.framing.is_whole() { self.rules.end() } else { Err(malformed("the request ends within a message")) }
+    }
+}
+
+/// What a request's messages must keep to.
+struct Rules {
     limit: usize,
-    /// The prefix of the next message, as far as it has come.
-    prefix: [u8; PREFIX],
-    filled: usize,
-    /// Bytes that the message under way still lacks.
-    rest: usize,
     messages: usize,
     flow: Flow,
     encoding: Encoding,
 }
 
-impl Frames {
-    fn check(&mut self, mut data: &[u8]) -> Result<(), Status> {
-        loop {
-            let skipped = self.rest.min(data.len());
-            self.rest -= skipped;
-            data = &data[skipped..];
-            if data.is_empty() {
-                return Ok(());
-            }
-            let taken = (PREFIX - self.filled).min(data.len());
-            self.prefix[self.filled..self.filled + taken].copy_from_slice(&data[..taken]);
-            self.filled += taken;
-            data = &data[taken..];
-            if self.filled == PREFIX {
-                self.filled = 0;
-                self.begin()?;
-            }
-        }
-    }
-
-    /// A prefix is whole.
-    fn begin(&mut self) -> Result<(), Status> {
-        let [flag, length @ ..] = self.prefix;
+impl Rules {
+    /// A message begins.
+    fn begin(&mut self, Prefix { flag, length }: Prefix) -> Result<(), Status> {
         if flag > 1 {
             return Err(malformed(format!("a message begins with flag {flag}, which is neither 0 nor 1")));
         }
         if flag == 1 && self.encoding == Encoding::Identity {
             return Err(malformed_compression("a message is compressed, but the request names no grpc-encoding"));
         }
-        let length = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
         if length > self.limit {
             let message = format!("a message of {length} bytes is larger than the limit of {} bytes", self.limit);
             return Err(SERVER.error(Code::ResourceExhausted, "MESSAGE_TOO_LARGE", message));
         }
         self.messages += 1;
-        self.rest = length;
         match self.flow {
             Flow::Unary | Flow::ServerStreaming if self.messages > 1 => Err(not_one_message("several messages")),
             Flow::Unary | Flow::ServerStreaming | Flow::ClientStreaming => Ok(()),
@@ -150,9 +137,6 @@ impl Frames {
     }
 
     fn end(&self) -> Result<(), Status> {
-        if self.rest > 0 || self.filled > 0 {
-            return Err(malformed("the request ends within a message"));
-        }
         match self.flow {
             Flow::Unary | Flow::ServerStreaming if self.messages == 0 => Err(not_one_message("no message")),
             Flow::Unary | Flow::ServerStreaming | Flow::ClientStreaming => Ok(()),

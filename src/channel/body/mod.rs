@@ -2,4 +2,6 @@
 
 pub(crate) mod response;
 
+pub(crate) mod message_rules;
+
 pub(crate) mod observed;

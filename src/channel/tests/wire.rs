@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use h2::{Reason, RecvStream};
+use http::HeaderMap;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::{sync::mpsc, task::JoinHandle};
 use tokio_stream::{StreamExt as _, wrappers::UnboundedReceiverStream};
@@ -444,5 +445,179 @@ async fn an_endpoint_that_finds_pings_too_many_gets_fewer_on_all_later_connectio
         let keepalive = bench.channel.shared.picker.endpoints()[0].keepalive();
         assert_eq!(keepalive.interval > Duration::from_secs(300), slowed, "{keepalive:?}");
         assert_eq!(keepalive.while_idle, !slowed, "{keepalive:?}");
+    }
+}
+
+/// Metadata of that many bytes.
+fn metadata(size: usize) -> HeaderMap {
+    HeaderMap::from_iter([(http::HeaderName::from_static("x-large"), "x".repeat(size).parse().expect("a value"))])
+}
+
+/// What a server says in `READ` calls, while a stream of the same connection goes on.
+async fn beside_a_stream(answer: fn(&mut Respond), expected: Result<&str, Code>, case: &str) {
+    let bench = Bench::new(&["a"]);
+    let mut peer = RawPeer::listen(&bench.net, "a:1");
+    let (tell, mut go_on) = mpsc::unbounded_channel();
+    let serving = tokio::spawn(async move {
+        let mut connection = peer.accept().await;
+        let (mut streams, mut requests) = (Vec::new(), Vec::new());
+        loop {
+            tokio::select! {
+                call = connection.accept() => {
+                    let Some(Ok((request, mut respond))) = call else { return };
+                    if request.uri().path() == net::STREAM {
+                        let mut body = begin(&mut respond);
+                        message(&mut body);
+                        streams.push(body);
+                        requests.push(request);
+                    } else {
+                        answer(&mut respond);
+                    }
+                }
+                Some(()) = go_on.recv() => streams.iter_mut().for_each(message),
+            }
+        }
+    });
+    let (_texts, mut stream) = open(&bench, None).await;
+    for method in [net::READ, net::WHO] {
+        let said = bench.ask(method).await;
+        let said = said.as_ref().map(|answer| answer.get_ref().as_str()).map_err(Status::code);
+        // Of an undeclared method it is not known that it has one response.
+        if (case, method) == ("two messages", net::WHO) {
+            assert_eq!(said, Ok("x"), "{case}");
+        } else {
+            assert_eq!(said, expected, "{case}");
+        }
+    }
+    tell.send(()).expect("the server is here");
+    assert_eq!(soon(stream.next()).await.expect("it goes on").expect("decodes"), "x", "{case}");
+    assert_eq!(bench.net.attempts(), 1, "{case}");
+    serving.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_large_or_has_too_many_messages_fails_alone_on_its_connection() {
+    fn headers(respond: &mut Respond, size: usize) {
+        let mut response = http::Response::new(());
+        response.headers_mut().extend(metadata(size));
+        response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/grpc"));
+        let mut body = respond.send_response(response, false).expect("the call is there");
+        message(&mut body);
+        end(&mut body, Code::Ok);
+    }
+    fn trailers(respond: &mut Respond, size: usize) {
+        let mut body = begin(respond);
+        message(&mut body);
+        let mut trailers = metadata(size);
+        trailers.insert(Status::GRPC_STATUS, 0.into());
+        body.send_trailers(trailers).expect("the call is there");
+    }
+    fn messages(respond: &mut Respond, messages: &'static [u8]) {
+        let mut body = begin(respond);
+        body.send_data(Bytes::from_static(messages), false).expect("the call is there");
+        end(&mut body, Code::Ok);
+    }
+    let cases: [(&str, fn(&mut Respond), Result<&str, Code>); 6] = [
+        ("headers of 70 KB", |respond| headers(respond, 70_000), Ok("x")),
+        ("headers of 300 KB", |respond| headers(respond, 300_000), Err(Code::Internal)),
+        ("trailers of 70 KB", |respond| trailers(respond, 70_000), Ok("x")),
+        // h2 leaves out the fields of trailers that pass the limit, and the status with them.
+        ("trailers of 300 KB", |respond| trailers(respond, 300_000), Err(Code::Unknown)),
+        ("a large message", |respond| messages(respond, &[0, 0, 0x40, 0, 1]), Err(Code::ResourceExhausted)),
+        (
+            "two messages",
+            |respond| messages(respond, b"\0\0\0\0\x03\x0a\x01x\0\0\0\0\x03\x0a\x01y"),
+            Err(Code::Internal),
+        ),
+    ];
+    for (case, answer, expected) in cases {
+        beside_a_stream(answer, expected, case).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_an_answers_messages_is_its_channels() {
+    let (bench, mut servers) = (Bench::new(&["a"]), Scripted::default());
+    servers.serve(&bench, "a", |respond| {
+        let mut body = begin(respond);
+        message(&mut body);
+        end(&mut body, Code::Ok);
+        GO_ON
+    });
+    for (limit, expected) in [(2, Err(Code::ResourceExhausted)), (3, Ok("x".to_owned()))] {
+        let mut client = tonic::client::Grpc::new(bench.channel.clone().max_response_message_size(limit));
+        client.ready().await.expect("ready");
+        let (path, codec) = (PathAndQuery::from_static(net::WHO), ProstCodec::<String, String>::default());
+        let unary = soon(client.unary(Request::new(String::new()), path, codec)).await;
+        assert_eq!(unary.map(Response::into_inner).map_err(|status| status.code()), expected);
+        let (path, codec) = (PathAndQuery::from_static(net::FOLLOW), ProstCodec::<String, String>::default());
+        let stream = client.server_streaming(Request::new(String::new()), path, codec).await.expect("opened");
+        let first = soon(stream.into_inner().next()).await.expect("a message or an error");
+        if let Err(status) = &first {
+            assert_eq!(told_instance(status), Some("a"));
+        }
+        assert_eq!(first.map_err(|status| status.code()), expected);
+    }
+    assert_eq!(super::ejection::stats(&bench, "a").calls.failures, 0, "the endpoint did its work");
+}
+
+#[tokio::test(start_paused = true)]
+async fn metadata_that_is_too_large_for_any_server_is_not_sent() {
+    let bench = Bench::new(&["a"]);
+    let mut servers = Scripted::default();
+    servers.serve(&bench, "a", |respond| {
+        let mut body = begin(respond);
+        message(&mut body);
+        end(&mut body, Code::Ok);
+        GO_ON
+    });
+    for (size, expected) in [(60_000, Ok("x".to_owned())), (66_000, Err(Code::ResourceExhausted))] {
+        let mut request = Request::new(String::new());
+        request.metadata_mut().insert("x-large", "x".repeat(size).parse().expect("a value"));
+        let said = bench.send(net::WHO, request).await;
+        assert_eq!(said.map(Response::into_inner).map_err(|status| status.code()), expected, "{size}");
+    }
+    assert_eq!((servers.calls(), bench.net.attempts()), (1, 1));
+}
+
+/// A bench whose instance `a` does not say that it takes PINGs.
+fn stock() -> Bench {
+    let bench = Bench::new(&[]);
+    bench.endpoints.send_replace(set([Instance { takes_pings: false, ..instance("a", InstanceStatus::Serving) }]));
+    bench
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_does_not_say_that_it_takes_pings_gets_them_after_5_minutes_and_only_during_calls() {
+    for (idle, seconds) in [(0, 310..=316), (3600, 5..=6)] {
+        let bench = stock();
+        let mut peer = RawPeer::listen(&bench.net, "a:1");
+        // It is neither read nor closed any more.
+        let _connection = peer.accept().await;
+        tokio::time::sleep(Duration::from_secs(idle)).await;
+        assert_eq!(bench.net.attempts(), 1, "while it is idle nothing is asked of it");
+        let begin = Instant::now();
+        assert_eq!(bench.ask(net::WHO).await.expect_err("vanished").code(), Code::Unavailable);
+        assert!(seconds.contains(&begin.elapsed().as_secs()), "{:?} after {idle} s", begin.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_answers_as_meshworks_do_is_pinged_as_they_are() {
+    for is_meshwork in [false, true] {
+        let (bench, mut servers) = (stock(), Scripted::default());
+        let _host = if is_meshwork {
+            Some(bench.host("a"))
+        } else {
+            servers.serve(&bench, "a", |respond| {
+                let mut body = begin(respond);
+                message(&mut body);
+                end(&mut body, Code::Ok);
+                GO_ON
+            });
+            None
+        };
+        bench.who().await;
+        assert_eq!(bench.channel.shared.picker.endpoints()[0].keepalive().while_idle, is_meshwork);
     }
 }

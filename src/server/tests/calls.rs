@@ -205,6 +205,31 @@ async fn what_is_not_grpc_is_answered_in_plain_http() {
 }
 
 #[tokio::test]
+async fn a_request_without_te_or_authority_is_served() {
+    let running = run(config(), |server| server);
+    let (mut sender, connection) = h2::client::handshake(running.pipe().await).await.expect("the server answers");
+    let driver = tokio::spawn(connection);
+    const PATH: &str = "/meshwork.registry.v1.RegistryService/Deregister";
+    for (uri, version) in [
+        (format!("http://probe{PATH}"), http::Version::HTTP_2),
+        // How h2 is made to leave `:authority` out.
+        (PATH.to_owned(), http::Version::HTTP_11),
+    ] {
+        let request = http::Request::post(&uri).version(version).header("content-type", "application/grpc");
+        let (answer, mut body) = sender.send_request(request.body(()).expect("a request"), false).expect("sent");
+        body.send_data(bytes::Bytes::from_static(&[0; 5]), true).expect("sent");
+        let mut answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{uri}");
+        while let Some(data) = answer.body_mut().data().await {
+            data.expect("a message");
+        }
+        let trailers = answer.body_mut().trailers().await.expect("an end").expect("trailers");
+        assert_eq!(trailers["grpc-status"], "0", "{uri}");
+    }
+    driver.abort();
+}
+
+#[tokio::test]
 async fn an_error_that_quotes_its_caller_at_length_costs_nobody_the_connection() {
     const FRAME: usize = 5;
     let running = run(config(), |server| server);

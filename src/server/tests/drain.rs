@@ -255,6 +255,7 @@ mod in_a_mesh {
         let instance = state.leases.values().next().expect("registered");
         assert_eq!(instance.grpc_services, ["meshwork.registry.v1.RegistryService"]);
         assert!(instance.idempotent_methods.iter().any(|m| m.method == "meshwork.registry.v1.RegistryService/Watch"));
+        assert!(instance.takes_pings, "idle connections to it are kept in sight");
         assert_eq!((instance.address.as_str(), instance.weight), ("127.0.0.1:1", 100));
         running.stop().await.expect("it left");
     }
