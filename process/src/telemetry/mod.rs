@@ -20,8 +20,8 @@ use std::{
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
-    EnvFilter, Layer, Registry,
-    filter::Directive,
+    Layer, Registry,
+    filter::Targets,
     fmt,
     layer::{Identity, SubscriberExt as _},
     registry,
@@ -98,19 +98,29 @@ pub(crate) fn parse_filter(text: &str) -> Result<String, InvalidFilter> {
 
 /// What is logged: errors, and as `filter` says; what it does not mention only as far as it helps. sqlx's pool logs each attempt at a server
 /// that refuses connections, and what comes of it is logged where it is used; tower's balance logs each draw.
-fn filter_of(filter: &str) -> Result<EnvFilter, InvalidFilter> {
-    let mut directives = Vec::new();
+fn filter_of(filter: &str) -> Result<Targets, InvalidFilter> {
+    let base = [("sqlx_core::pool", LevelFilter::OFF), ("tower", LevelFilter::INFO)];
+    let mut targets = Targets::new().with_default(LevelFilter::ERROR).with_targets(base);
     for directive in filter.split(',').map(str::trim) {
         let invalid = || InvalidFilter { directive: directive.to_owned() };
-        let level = directive.rsplit_once('=').map_or(directive, |(_, level)| level);
-        // An empty one would be `error`.
-        if level.is_empty() || LevelFilter::from_str(level).is_err() {
+        let (target, level) =
+            directive.rsplit_once('=').map_or((None, directive), |(target, level)| (Some(target), level));
+        // `LevelFilter` reads nothing as `error`.
+        if level.is_empty() || target.is_some_and(|target| !is_target(target)) {
             return Err(invalid());
         }
-        directives.push(directive.parse::<Directive>().map_err(|_| invalid())?);
+        let level = LevelFilter::from_str(level).map_err(|_| invalid())?;
+        targets = match target {
+            Some(target) => targets.with_target(target, level),
+            None => targets.with_default(level),
+        };
     }
-    let base = EnvFilter::new("error,sqlx_core::pool=off,tower=info");
-    Ok(directives.into_iter().fold(base, EnvFilter::add_directive))
+    Ok(targets)
+}
+
+/// Whether `text` is the path of a module, such as `meshwork::channel`. Spans and fields, which `EnvFilter` can name as well, are not.
+fn is_target(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-' | '.' | '/'))
 }
 
 #[cfg(test)]
