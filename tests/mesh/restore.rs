@@ -1,4 +1,4 @@
-//! The store of a service is set back to a backup, as README's runbook says, and the mesh is brought back: whoever has read
+//! The store of a service is set back to a backup, as docs/operations.md says, and the mesh is brought back: whoever has read
 //! what is lost notices, and after `meshwork reconcile` all agree again.
 
 use std::{fs, io, path::PathBuf};

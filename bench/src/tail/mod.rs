@@ -48,7 +48,7 @@ const SETUP: &str = "Open loop against 11 endpoints (two server processes, the b
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  cargo bench-mesh tail                          what the README shows; draws docs/tail.svg
+  cargo bench-mesh tail                          what docs/measured.md shows; draws docs/tail.svg
   cargo bench-mesh tail --seconds 12 --plot ''   a quick look, without a picture")]
 pub(crate) struct Args {
     /// How long each run takes

@@ -30,7 +30,7 @@ pub enum StoreError {
     /// until they are back; a commit that found out may have been made in the files that are gone. A copy put there is not them.
     #[error(
         "{path} was removed, replaced or truncated while it was open: nothing is acknowledged any more; copy the open files \
-         before the process ends (README, \"A file that was removed\")"
+         before the process ends (docs/operations.md, \"A file that was removed\")"
     )]
     Replaced {
         /// The file.
@@ -61,7 +61,7 @@ pub enum StoreError {
     /// Two services have kept their data in one database, and have taken each other's events.
     #[error(
         "several services have kept their data in this database ({services}), so that its log and cursors are of no use to \
-         {by:?}: README, \"One database for each service\", says how to part them"
+         {by:?}: docs/operations.md, \"One database for each service\", says how to part them"
     )]
     Shared {
         /// The services that have tables in it.

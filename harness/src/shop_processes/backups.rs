@@ -1,4 +1,4 @@
-//! Copies of a shop's databases, made and put back as README's runbook says.
+//! Copies of a shop's databases, made and put back as docs/operations.md says.
 
 use std::{
     fs, io,
