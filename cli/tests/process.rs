@@ -41,6 +41,31 @@ fn a_start_that_fails_leaves_no_new_files() {
     program.wait_for("order.db");
     assert_eq!(program.end(), Some(2));
     assert_eq!(entries(&data), ["order.db"]);
+
+    fs::remove_file(data.join("order.db")).expect("there");
+    fs::write(data.join("policies.json"), "these are no policies").expect("written");
+    let mut program = up(&data, &[]);
+    program.wait_for("policies.json");
+    assert_eq!(program.end(), Some(2));
+    assert_eq!(entries(&data), ["policies.json"]);
+}
+
+#[test]
+fn a_start_that_fails_leaves_the_files_that_others_put_into_its_folder_meanwhile() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("bound");
+    let home = tempfile::tempdir().expect("a folder");
+    let data = home.path().join("data");
+    let mut program = up(&data, &["--database-url", &format!("postgres://me@{address}/shop")]);
+    program.wait_for("waiting for the database");
+    fs::create_dir(data.join("photos")).expect("made");
+    for name in ["notes.txt", "photos/1.png"] {
+        fs::write(data.join(name), "not the mesh's").expect("written");
+    }
+    program.terminate();
+    assert_eq!(program.end(), Some(0));
+    assert_eq!(entries(&data), ["notes.txt", "photos"]);
+    assert_eq!(entries(&data.join("photos")), ["1.png"]);
 }
 
 #[test]

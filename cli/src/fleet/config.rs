@@ -1,7 +1,7 @@
 //! What a fleet is started with.
 
 use std::{
-    io,
+    fs, io,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -72,24 +72,33 @@ impl Config {
         self.data_dir.join("policies.json")
     }
 
-    /// Forgets the endpoint sets of an earlier run: whoever holds the data folder's lock knows that its instances are gone.
+    /// Forgets the endpoint sets of an earlier run: whoever holds the data folder's lock knows that its instances are gone. Files
+    /// that are not the mesh's stay.
     pub(super) fn clear_cache_dir(&self) -> Result<(), Error> {
         let path = self.cache_dir();
-        match std::fs::remove_dir_all(&path) {
+        let cleared = fs::read_dir(&path).and_then(|entries| {
+            for entry in entries {
+                let file = entry?.path();
+                if file.extension().is_some_and(|extension| extension == "endpoints" || extension == "draft") {
+                    fs::remove_file(file)?;
+                }
+            }
+            Ok(())
+        });
+        match cleared {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder { path, source }),
             Ok(()) | Err(_) => Ok(()),
         }
     }
 
-    /// Makes the data folder and keeps other processes out of it.
-    pub(super) async fn lock_data_dir(&self) -> Result<(FileLock, NewFiles), Error> {
+    /// Makes the data folder and keeps other processes out of it. These are the databases that the mesh has in it.
+    pub(super) async fn lock_data_dir(&self, databases: &[PathBuf]) -> Result<(FileLock, NewFiles), Error> {
         let failed = |source| Error::Folder { path: self.data_dir.clone(), source };
         let files = NewFiles::before(&self.data_dir, LOCK);
-        std::fs::create_dir_all(&self.data_dir).map_err(failed)?;
+        fs::create_dir_all(&self.data_dir).map_err(failed)?;
         let lock = FileLock::take(&self.data_dir.join(LOCK)).await.map_err(failed)?;
         let lock = lock.ok_or_else(|| Error::InUse { path: self.data_dir.clone() })?;
-        let files = files.since_locked().map_err(failed)?;
-        Ok((lock, files))
+        Ok((lock, files.since_locked(databases, &self.policy_file())))
     }
 }
 
@@ -164,5 +173,20 @@ mod tests {
         for bad in ["", "order", "order=0", "order=17", "order=x", "orders=1", "order=1,"] {
             assert!(bad.parse::<Replicas>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn endpoint_sets_of_an_earlier_run_are_forgotten_and_files_of_others_stay() {
+        let home = tempfile::tempdir().expect("a folder");
+        let config = Config::new(home.path());
+        config.clear_cache_dir().expect("there is nothing yet");
+        let folder = config.cache_dir();
+        fs::create_dir(&folder).expect("made");
+        for name in ["order.endpoints", "order.4711.draft", "notes.txt"] {
+            fs::write(folder.join(name), "").expect("written");
+        }
+        config.clear_cache_dir().expect("cleared");
+        let left: Vec<_> = fs::read_dir(&folder).expect("there").flatten().map(|entry| entry.file_name()).collect();
+        assert_eq!(left, ["notes.txt"]);
     }
 }

@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use ports::{Ports, listen};
 use slot::Slot;
-use store::Stores;
+use store::{Location, Stores};
 
 pub use config::{Config, InvalidReplicas, Replicas};
 pub use databases::{Databases, InvalidPostgresUrl, PostgresUrl, Views};
@@ -53,7 +53,7 @@ impl Fleet {
     /// # Errors
     /// [`Error`]; then nothing is left running.
     pub async fn start(config: Config) -> Result<Self, Error> {
-        let (lock, new_files) = config.lock_data_dir().await?;
+        let (lock, new_files) = config.lock_data_dir(&database_files(&config)).await?;
         let listener = listen(config.registry_addr).await?;
         let registry_addr =
             listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
@@ -166,6 +166,14 @@ impl Fleet {
         let serving = serving(&endpoints.borrow());
         Err(Error::NotServing { service: service.to_owned(), serving, wanted, waited: START_LIMIT })
     }
+}
+
+/// The databases that a mesh has in its data folder.
+fn database_files(config: &Config) -> Vec<PathBuf> {
+    let of = |service: Service| {
+        (1..=config.replicas.of(service)).filter_map(move |index| Location::of(service, index, config).into_file())
+    };
+    Service::ALL.into_iter().flat_map(of).collect()
 }
 
 async fn open_policies(path: PathBuf) -> Result<PolicyStore, Error> {

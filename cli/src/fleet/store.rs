@@ -57,6 +57,14 @@ impl Location {
         }
     }
 
+    /// The file that it is.
+    pub(super) fn into_file(self) -> Option<PathBuf> {
+        match self.home {
+            Home::File(path) => Some(path),
+            Home::Server(_) => None,
+        }
+    }
+
     fn failed(self, source: OpenError) -> Error {
         match self.home {
             Home::File(path) => Error::Store { path, source },
