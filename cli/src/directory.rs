@@ -102,7 +102,7 @@ impl Directory {
     pub(crate) async fn warn_of_unknown(&self, service: &str) -> Result<(), Error> {
         if !self.knows(service).await? {
             eprintln!(
-                "warning: no instance of {service:?} has registered yet: this holds once one does (see `meshwork services`)"
+                "warning: no instance of {service:?} has registered yet: the policy takes effect when one does (see `meshwork services`)"
             );
         }
         Ok(())
@@ -135,20 +135,29 @@ impl Directory {
             ask(Registry { address: self.addresses[*index].clone(), channel: self.registries[*index].clone() })
         };
         let told = join_all(asked.iter().map(registry)).await;
-        let (mut answers, mut silent) = (Vec::new(), Vec::new());
+        let (mut answers, mut absent) = (Vec::new(), Vec::new());
         for (index, told) in asked.into_iter().zip(told) {
             match told {
                 Ok(answer) => answers.push(answer),
-                Err(Error::NoRegistry { problem, .. }) => silent.push((index, problem)),
+                Err(error) if is_absent(&error) => absent.push((index, error)),
                 Err(error) => return Err(error),
             }
         }
         if answers.is_empty() {
-            let problem = silent.first().map(|(_, problem)| problem.clone()).unwrap_or_default();
-            return Err(Error::NoRegistry { registry: self.addresses.join(","), problem });
+            // One that has answered says more than those that are silent.
+            let told = absent.iter().position(|(_, error)| matches!(error, Error::Answered { .. })).unwrap_or_default();
+            return Err(match absent.swap_remove(told).1 {
+                Error::NoRegistry { problem, .. } => Error::NoRegistry { registry: self.addresses.join(","), problem },
+                error => error,
+            });
         }
-        for (index, problem) in silent {
-            eprintln!("no answer from the registry at {}: {problem}", self.addresses[index]);
+        for (index, error) in absent {
+            match error {
+                Error::NoRegistry { registry, problem } => {
+                    eprintln!("no answer from the registry at {registry}: {problem}");
+                }
+                error => eprintln!("{error}"),
+            }
             self.silent.lock().insert(index, Instant::now());
         }
         Ok(answers)
@@ -198,20 +207,29 @@ async fn answer<T>(
     let silent = |problem| Error::NoRegistry { registry: registry.to_owned(), problem };
     match tokio::time::timeout(ANSWER_LIMIT, call).await {
         Ok(Ok(answer)) => Ok(answer.into_inner()),
-        // A status of the registry's own is an answer.
-        Ok(Err(status)) if status.code() == Code::Unavailable && !is_of_a_registry(&status) => {
-            Err(silent(status.message().to_owned()))
-        }
-        Ok(Err(status)) if status.code() == Code::Unavailable => {
-            Err(Error::Answered { registry: registry.to_owned(), what, status: Box::new(status) })
-        }
+        Ok(Err(status)) if status.code() == Code::Unavailable => Err(match domain(&status) {
+            // The channel's own errors are of no domain.
+            None => silent(status.message().to_owned()),
+            Some(_) => Error::Answered { registry: registry.to_owned(), what, status: Box::new(status) },
+        }),
         Ok(Err(status)) => Err(Error::call(what)(status)),
         Err(_) => Err(silent(format!("no answer within {:.1} s", ANSWER_LIMIT.as_secs_f64()))),
     }
 }
 
-fn is_of_a_registry(status: &Status) -> bool {
-    status.get_details_error_info().is_some_and(|info| info.domain == meshwork_registry::DOMAIN.name())
+/// Of which service or server an error is.
+fn domain(status: &Status) -> Option<String> {
+    status.get_details_error_info().map(|info| info.domain)
+}
+
+/// Whether another registry may do instead: this one is silent, or its server refuses (it is overloaded, or leaves), unlike a
+/// registry that has tried.
+fn is_absent(error: &Error) -> bool {
+    match error {
+        Error::NoRegistry { .. } => true,
+        Error::Answered { status, .. } => domain(status).as_deref() != Some(meshwork_registry::DOMAIN.name()),
+        _ => false,
+    }
 }
 
 async fn services_of(registry: Registry) -> Result<Vec<Service>, Error> {
@@ -297,7 +315,49 @@ pub(crate) fn or_dash(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use meshwork::rpc::{Domain, draining_status};
+
     use super::*;
+
+    async fn answered(status: Status) -> Error {
+        let call = async { Err::<Response<()>, _>(status) };
+        answer("http://a:1", "list the services", call).await.expect_err("no answer")
+    }
+
+    #[tokio::test]
+    async fn what_a_server_says_is_an_answer_and_what_the_channel_says_is_none() {
+        let draining = answered(draining_status()).await.to_string();
+        let begin =
+            "cannot list the services: the registry at http://a:1 answered UNAVAILABLE: this instance is draining";
+        assert!(draining.starts_with(begin), "{draining}");
+        let silent = answered(Status::unavailable("connection refused")).await.to_string();
+        assert_eq!(silent, "no registry answers at http://a:1 (--registry): connection refused");
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_refuses_calls_is_left_out_if_another_answers_and_says_why_if_none_does() {
+        let addresses = ["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:2".to_owned()];
+        let directory = Directory::open(&addresses).expect("addresses");
+        let ask = |second: Result<u8, Status>| {
+            let second = Arc::new(Mutex::new(Some(second)));
+            move |registry: Registry| {
+                let said = if registry.address().ends_with(":1") {
+                    Err(draining_status())
+                } else {
+                    second.lock().take().expect("asked once")
+                };
+                async move { registry.answer("count", async { said.map(Response::new) }).await }
+            }
+        };
+        let silent = directory.all(ask(Err(Status::unavailable("connection refused")))).await;
+        let silent = silent.expect_err("no answer").to_string();
+        assert!(silent.contains(":1 answered UNAVAILABLE: this instance is draining"), "{silent}");
+        assert_eq!(directory.all(ask(Ok(7))).await.expect("one answers"), [7]);
+        let failed =
+            Domain::new(meshwork_registry::DOMAIN.name()).error(Code::Unavailable, "POLICY_NOT_STORED", "disk");
+        let failed = directory.all(ask(Err(failed))).await.expect_err("it has tried").to_string();
+        assert!(failed.contains(":2 answered UNAVAILABLE: disk"), "{failed}");
+    }
 
     #[tokio::test]
     async fn a_list_of_several_pages_is_read_whole_and_in_order() {

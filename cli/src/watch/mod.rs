@@ -59,6 +59,7 @@ impl Watch {
             let problem = match self.follow().await {
                 Ok(status) => status.message().to_owned(),
                 Err(Error::NoRegistry { problem, .. }) if self.resume_from.is_some() => problem,
+                Err(Error::Answered { status, .. }) if self.resume_from.is_some() => status.message().to_owned(),
                 Err(error) => return Err(error),
             };
             eprintln!("lost the registry ({problem}): the watch goes on when it is back");
