@@ -23,9 +23,11 @@ impl PolicyService for Registry {
     async fn set_policy(&self, request: Request<SetPolicyRequest>) -> Result<Response<Policy>, Status> {
         let policy = request::new_policy(request.into_inner())?;
         let policy = self.backend().set_policy(policy).await.map_err(status)?;
-        // One that says nothing is none: the defaults hold again.
-        let what = if policies::says_nothing(&policy) { "policy cleared" } else { "policy set" };
-        tracing::info!(service = policy.service, etag = policy.etag, "{what}");
+        if let Some(left_out) = self.lines().policy_set.pass() {
+            // One that says nothing is none: the defaults hold again.
+            let what = if policies::says_nothing(&policy) { "policy cleared" } else { "policy set" };
+            tracing::info!(service = policy.service, etag = policy.etag, "{what}{left_out}");
+        }
         Ok(Response::new(policy))
     }
 

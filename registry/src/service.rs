@@ -53,11 +53,13 @@ pub struct Registry {
 }
 
 /// What clients can make it log.
-struct Lines {
+pub(crate) struct Lines {
     refused: LogLimit,
     registered: LogLimit,
     deregistered: LogLimit,
     status_set: LogLimit,
+    pub(crate) policy_set: LogLimit,
+    pub(crate) adopted: LogLimit,
 }
 
 impl std::fmt::Debug for Registry {
@@ -70,12 +72,23 @@ impl Registry {
     /// Serves `backend`; its streams end when `draining` is cancelled.
     pub fn new(backend: Arc<dyn Backend>, draining: CancellationToken) -> Self {
         let limit = || LogLimit::new(MAX_LINES);
-        let lines = Lines { refused: limit(), registered: limit(), deregistered: limit(), status_set: limit() };
+        let lines = Lines {
+            refused: limit(),
+            registered: limit(),
+            deregistered: limit(),
+            status_set: limit(),
+            policy_set: limit(),
+            adopted: limit(),
+        };
         Self { backend, draining, lines: Arc::new(lines) }
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
         &*self.backend
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.lines
     }
 
     pub(crate) fn wire_updates(&self, request: WatchRequest) -> Result<WireUpdates, Status> {

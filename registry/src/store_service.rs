@@ -13,7 +13,15 @@ impl StoreService for Registry {
     async fn adopt_store(&self, request: Request<AdoptStoreRequest>) -> Result<Response<AdoptStoreResponse>, Status> {
         let (service, store_id) = request::adoption(request.into_inner())?;
         let (kept, removed) = self.backend().adopt(&service, &store_id).await.map_err(status)?;
-        tracing::info!(service, store_id, kept = kept.len(), removed = removed.len(), "a store was adopted");
+        if let Some(left_out) = self.lines().adopted.pass() {
+            tracing::info!(
+                service,
+                store_id,
+                kept = kept.len(),
+                removed = removed.len(),
+                "a store was adopted{left_out}"
+            );
+        }
         let refs = |keys: Vec<InstanceKey>| keys.into_iter().map(reference).collect();
         Ok(Response::new(AdoptStoreResponse { kept: refs(kept), removed: refs(removed) }))
     }

@@ -23,6 +23,7 @@ pub(super) struct Shared {
     policies: PolicyStore,
     wakers: Wakers,
     ran_out: LogLimit,
+    conflicts: LogLimit,
 }
 
 impl Shared {
@@ -37,6 +38,7 @@ impl Shared {
             policies,
             wakers: Wakers::default(),
             ran_out: LogLimit::new(MAX_LINES),
+            conflicts: LogLimit::new(MAX_LINES),
         }
     }
 
@@ -74,7 +76,12 @@ impl Shared {
         if before != after {
             metrics::gauge!("meshwork_registry_store_conflicts").set(after.len() as f64);
             for service in after.difference(&before) {
-                tracing::warn!(%service, "instances of the service have different stores: see `meshwork instances`");
+                if let Some(left_out) = self.conflicts.pass() {
+                    tracing::warn!(
+                        %service,
+                        "instances of the service have different stores: see `meshwork instances`{left_out}"
+                    );
+                }
             }
         }
         self.wakers.wake(&touched);

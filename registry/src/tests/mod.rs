@@ -1,6 +1,7 @@
 //! The registry through its generated client, mostly without a network; on a paused clock.
 
 mod leases;
+mod lines;
 mod network;
 mod policies;
 mod requests;
