@@ -13,8 +13,14 @@ use {{snake}}::{
 
 #[tokio::main]
 async fn main() -> Result<ExitCode, Box<dyn Error>> {
-    let registry = env::var("MESHWORK_REGISTRY");
-    let mesh = Mesh::connect(registry.unwrap_or_else(|_| "http://127.0.0.1:7600".to_owned()))?;
+    // Registries are used together; empty is unset, as for the server's flag.
+    let registries = env::var("MESHWORK_REGISTRY").unwrap_or_default();
+    let mut registries: Vec<_> = registries.split(',').map(str::trim).collect();
+    registries.retain(|address| !address.is_empty());
+    if registries.is_empty() {
+        registries.push("http://127.0.0.1:7600");
+    }
+    let mesh = Mesh::builder().registries(registries).build()?;
     let mut client = {{Service}}Client::new(mesh.channel(SERVICE));
     let mut code = ExitCode::SUCCESS;
     for name in env::args().skip(1) {
