@@ -28,8 +28,8 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
     // A signal during the start drops what is there already: there are no callers yet to drain for.
     let Some(fleet) = shutdown.run_until_cancelled(Fleet::start(config)).await else { return Ok(()) };
     let fleet = fleet?;
-    for fleet::Moved { service, from, to } in fleet.moved() {
-        eprintln!("port {from} is taken: an instance of {} is on {to} (--base-port)", service.name());
+    for moved in fleet.moved() {
+        eprintln!("{moved}");
     }
     let told = tell(&fleet, args.json);
     if told.is_ok() {

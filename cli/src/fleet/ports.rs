@@ -1,20 +1,36 @@
 //! The ports of the instances: the same ones at each start, as far as they are free.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::{
+    fmt, io,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use tokio::net::TcpListener;
 
 use super::{Error, Service};
 
-/// An instance that listens elsewhere, because its port is taken.
+/// An instance that listens elsewhere, because its port cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moved {
     /// Its service.
     pub service: Service,
-    /// The port that is taken.
+    /// The port that cannot be used.
     pub from: u16,
+    /// Why, as for a port that is taken or that only root may use.
+    pub problem: io::ErrorKind,
     /// Where it listens instead.
     pub to: SocketAddr,
+}
+
+impl fmt::Display for Moved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { service, from, problem, to } = self;
+        match problem {
+            io::ErrorKind::AddrInUse => write!(f, "port {from} is taken")?,
+            problem => write!(f, "port {from} cannot be used ({problem})")?,
+        }
+        write!(f, ": an instance of {} is on {to} (--base-port)", service.name())
+    }
 }
 
 /// Hands out listeners of 127.0.0.1, one port after the other.
@@ -35,12 +51,13 @@ impl Ports {
         let Some(port) = self.next else { return listen(free).await };
         // After the last there are only free ones.
         self.next = port.checked_add(1);
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
-            return Ok(listener);
-        }
+        let problem = match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => error.kind(),
+        };
         let listener = listen(free).await?;
         let to = listener.local_addr().map_err(|source| Error::Listen { address: free, source })?;
-        self.moved.push(Moved { service, from: port, to });
+        self.moved.push(Moved { service, from: port, problem, to });
         Ok(listener)
     }
 
@@ -67,11 +84,22 @@ mod tests {
         let to = listener.local_addr().expect("bound");
         assert_ne!(to.port(), port);
         assert_eq!(ports.next, port.checked_add(1));
-        assert_eq!(ports.moved(), [Moved { service: Service::Order, from: port, to }]);
+        let problem = io::ErrorKind::AddrInUse;
+        assert_eq!(ports.moved(), [Moved { service: Service::Order, from: port, problem, to }]);
 
         drop(taken);
         let mut ports = Ports::from(Some(port));
         let listener = ports.next(Service::Order).await.expect("free again");
         assert_eq!((listener.local_addr().expect("bound").port(), ports.moved()), (port, Vec::new()));
+    }
+
+    #[test]
+    fn a_port_that_only_root_may_use_is_not_called_taken() {
+        let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711));
+        let moved = |problem| Moved { service: Service::Order, from: 80, problem, to }.to_string();
+        let rest = "an instance of order is on 127.0.0.1:4711 (--base-port)";
+        let denied = moved(io::ErrorKind::PermissionDenied);
+        assert_eq!(denied, format!("port 80 cannot be used (permission denied): {rest}"));
+        assert_eq!(moved(io::ErrorKind::AddrInUse), format!("port 80 is taken: {rest}"));
     }
 }
