@@ -7,7 +7,7 @@ mod source;
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use meshwork_process::{HostPort, LogArgs, TelemetryArgs};
+use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs};
 use prost_types::Timestamp;
 
 pub use new::NewArgs;
@@ -22,7 +22,9 @@ pub use crate::new::{InvalidPackageName, PackageName};
 use crate::fleet::Replicas;
 use source::parse_registry;
 
-const HELP: &str = "\
+fn help() -> String {
+    format!(
+        "\
 Examples:
   meshwork up                       a whole mesh on this machine; its data is kept in .meshwork
   meshwork demo                     a story with a thousand orders, and a check that no credit was lost
@@ -35,10 +37,12 @@ Examples:
 Exit codes:
   0    done; for up and watch: ended in order by SIGINT or SIGTERM
   1    an operation or a check failed
-  2    a flag or its variable, or what it stands for, cannot be used: nothing was started
+  2    {EXIT_CODE_2}
   130  ended at once by a second SIGINT (143: SIGTERM)
 
-Errors are one line on stderr. `meshwork COMMAND --help` has examples for each command.";
+Errors are one line on stderr. `meshwork COMMAND --help` has examples for each command."
+    )
+}
 
 const UP_HELP: &str = "\
 Examples:
@@ -135,7 +139,7 @@ it goes on where it was as soon as the registry is back. SIGINT (Ctrl-C) ends it
 
 /// A proxyless gRPC service mesh on the command line
 #[derive(Parser, Clone, Debug)]
-#[command(name = "meshwork", version, after_help = HELP, disable_help_subcommand = true)]
+#[command(name = "meshwork", version, after_help = help(), disable_help_subcommand = true)]
 pub struct Cli {
     /// What is wanted.
     #[command(subcommand)]

@@ -10,18 +10,15 @@ use std::{
 use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
 
 use crate::{
-    environment::{Origins, with_twins, without_twins},
+    environment::{Origins, Twins, without_twins},
+    failure::EXIT_CODE_2,
     one_line::one_line,
 };
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0         ended in order by SIGINT or SIGTERM
-  1         ended by an error
-  2         a flag or its variable, or what it stands for, cannot be used: nothing was served
+/// In the table of exit codes of an instance.
+const EXIT_CODE_3: &str = "
   3         another process has registered with this instance's id and serves in its place: a supervisor should not start this one
-            again at once (systemd: RestartPreventExitStatus=3)
-  130, 143  ended at once by a second SIGINT or SIGTERM";
+            again at once (systemd: RestartPreventExitStatus=3)";
 
 /// A command line that was understood.
 #[derive(Debug)]
@@ -29,6 +26,8 @@ pub(crate) struct Parsed<T> {
     pub(crate) matches: T,
     /// Which flags have their value from a variable.
     pub(crate) origins: Origins,
+    /// What was ignored in variables, each in one line.
+    pub(crate) warnings: Vec<String>,
 }
 
 /// A command line that starts nothing: help, a version, or an error.
@@ -58,8 +57,13 @@ impl From<clap::Error> for Refused {
 /// The flags, or the code to exit with after all is said.
 pub(crate) fn parse<A: clap::Parser>() -> Result<Parsed<A>, ExitCode> {
     let parsed = read(A::command(), env::args_os(), &|name: &OsStr| env::var_os(name));
-    let parsed =
-        parsed.and_then(|Parsed { matches, origins }| Ok(Parsed { matches: A::from_arg_matches(&matches)?, origins }));
+    let parsed = parsed.and_then(|Parsed { matches, origins, warnings }| {
+        Ok(Parsed { matches: A::from_arg_matches(&matches)?, origins, warnings })
+    });
+    if let Ok(parsed) = &parsed {
+        // Not a line of the log: it may be off.
+        parsed.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+    }
     parsed.map_err(Refused::tell)
 }
 
@@ -99,22 +103,32 @@ pub(crate) fn read(
         Err(error) if is_help(&error) => Err(command.clone().try_get_matches_from(&line).err().unwrap_or(error)),
         given => given,
     }?;
-    let mut origins = Origins::new();
-    let whole = with_twins(bare, &command, &given, variable, &mut origins).map_err(Refused::Variable)?;
-    Ok(Parsed { matches: whole.try_get_matches_from(&line)?, origins })
+    let mut twins = Twins::default();
+    let whole = twins.of(bare, &command, &given, variable).map_err(Refused::Variable)?;
+    let Twins { origins, warnings } = twins;
+    Ok(Parsed { matches: whole.try_get_matches_from(&line)?, origins, warnings })
 }
 
 fn is_help(error: &clap::Error) -> bool {
     matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
-/// The help of an instance says what its exit codes mean.
+/// The help of a server says what its exit codes mean.
 fn with_exit_codes(command: Command) -> Command {
-    if !command.get_arguments().any(|arg| arg.get_long() == Some("instance-id")) {
+    let has = |flag| command.get_arguments().any(|arg| arg.get_long() == Some(flag));
+    if !has("listen") {
         return command;
     }
     let help = command.get_after_help().map(|help| format!("{help}\n\n")).unwrap_or_default();
-    command.after_help(format!("{help}{EXIT_CODES}"))
+    let replaced = if has("instance-id") { EXIT_CODE_3 } else { "" };
+    command.after_help(format!(
+        "{help}\
+Exit codes:
+  0         ended in order by SIGINT or SIGTERM
+  1         ended by an error
+  2         {EXIT_CODE_2}{replaced}
+  130, 143  ended at once by a second SIGINT or SIGTERM"
+    ))
 }
 
 /// `-V` prints the command's own version, and so does `--version` unless the command means something else by it.

@@ -12,10 +12,13 @@ use std::{
 
 use clap::{Arg, ArgAction, ArgMatches, Command, builder::Resettable, parser::ValueSource};
 
-use crate::one_line::one_line;
+use crate::{one_line::one_line, telemetry::readable_filter};
 
 /// How a value is called in the command that tries it; replaced by the name of its variable.
 const TRIED: &str = "value";
+
+/// Many programs read it, each in a syntax of its own: what this one cannot read is ignored, and no reason not to start.
+const LOG_VARIABLE: &str = "RUST_LOG";
 
 /// Which flags, such as `--listen`, have their value from which variable.
 pub(crate) type Origins = BTreeMap<String, String>;
@@ -29,38 +32,61 @@ pub(crate) fn without_twins(command: Command, variable: &impl Fn(&OsStr) -> Opti
     command.mut_subcommands(|subcommand| without_twins(subcommand, variable))
 }
 
-/// The command with the values of the variables as defaults, for what `given` has not from the command line.
-///
-/// # Errors
-/// A variable with a value that its flag would not take, in one line.
-pub(crate) fn with_twins(
-    mut command: Command,
-    described: &Command,
-    given: &ArgMatches,
-    variable: &impl Fn(&OsStr) -> Option<OsString>,
-    origins: &mut Origins,
-) -> Result<Command, String> {
-    for arg in described.get_arguments() {
-        let Some((name, value)) = value_of(arg, variable) else { continue };
-        if given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
-            continue;
+/// What the variables of a command line have said.
+#[derive(Debug, Default)]
+pub(crate) struct Twins {
+    pub(crate) origins: Origins,
+    /// What was ignored, each in one line.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Twins {
+    /// The command with the values of the variables as defaults, for what `given` has not from the command line.
+    ///
+    /// # Errors
+    /// A variable with a value that its flag would not take, in one line.
+    pub(crate) fn of(
+        &mut self,
+        mut command: Command,
+        described: &Command,
+        given: &ArgMatches,
+        variable: &impl Fn(&OsStr) -> Option<OsString>,
+    ) -> Result<Command, String> {
+        for arg in described.get_arguments() {
+            let Some((name, mut value)) = value_of(arg, variable) else { continue };
+            if given.value_source(arg.get_id().as_str()) == Some(ValueSource::CommandLine) {
+                continue;
+            }
+            if name == LOG_VARIABLE {
+                value = self.readable_filter(&value);
+                if value.is_empty() {
+                    continue;
+                }
+            }
+            let value = accepted(arg, &name, value)?;
+            command = command.mut_arg(arg.get_id(), |arg| arg.default_value(value).required(false));
+            if let Some(long) = arg.get_long() {
+                self.origins.insert(format!("--{long}"), name);
+            }
         }
-        let value = accepted(arg, &name, value)?;
-        command = command.mut_arg(arg.get_id(), |arg| arg.default_value(value).required(false));
-        if let Some(long) = arg.get_long() {
-            origins.insert(format!("--{long}"), name);
-        }
+        let Some((name, given)) = given.subcommand() else { return Ok(command) };
+        let Some(described) = described.find_subcommand(name) else { return Ok(command) };
+        let mut problem = None;
+        let command = command.mut_subcommand(name, |subcommand| {
+            self.of(subcommand.clone(), described, given, variable).unwrap_or_else(|error| {
+                problem = Some(error);
+                subcommand
+            })
+        });
+        problem.map_or(Ok(command), Err)
     }
-    let Some((name, given)) = given.subcommand() else { return Ok(command) };
-    let Some(described) = described.find_subcommand(name) else { return Ok(command) };
-    let mut problem = None;
-    let command = command.mut_subcommand(name, |subcommand| {
-        with_twins(subcommand.clone(), described, given, variable, origins).unwrap_or_else(|error| {
-            problem = Some(error);
-            subcommand
-        })
-    });
-    problem.map_or(Ok(command), Err)
+
+    /// What this program can read of [`LOG_VARIABLE`].
+    fn readable_filter(&mut self, value: &OsStr) -> OsString {
+        let (readable, ignored) = readable_filter(&value.to_string_lossy());
+        self.warnings.extend(ignored.iter().map(|error| format!("warning: ignored in {LOG_VARIABLE}: {error}")));
+        readable.into()
+    }
 }
 
 /// The variable of a flag and what it says, trimmed. `None`: it says nothing.

@@ -6,6 +6,10 @@ use meshwork::{cause::with_causes, server::is_fenced};
 
 use crate::environment::Origins;
 
+/// What exit code 2 means, in the help of every program.
+pub const EXIT_CODE_2: &str =
+    "a flag or environment variable is invalid, or the file or address it names is unusable; nothing was served";
+
 /// Why a process ends other than in order.
 #[derive(Debug)]
 pub enum Failure {

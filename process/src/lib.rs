@@ -5,7 +5,7 @@
 //! |---|---|
 //! | 0 | shut down in order |
 //! | 1 | ended by an error |
-//! | 2 | a flag or its variable, or what it points to, cannot be used: nothing was served |
+//! | 2 | a flag or environment variable is invalid, or the file or address it names is unusable; nothing was served |
 //! | 3 | another process has registered with this instance's id, and serves in its place |
 //! | 130, 143 | ended at once by a second SIGINT or SIGTERM |
 
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
 pub use duration::{InvalidDuration, duration_in, parse_duration};
-pub use failure::Failure;
+pub use failure::{EXIT_CODE_2, Failure};
 pub use flags::{InstanceArgs, LogArgs, StoreArgs, TelemetryArgs};
 pub use host_port::HostPort;
 pub use listener::Listener;
@@ -44,8 +44,8 @@ use telemetry::TelemetryError;
 /// second one ends the process at once.
 ///
 /// Each flag may have an environment twin, clap's `env`: an empty variable is unset, blanks and newlines around its value are
-/// dropped, and one that cannot be used is named. `-V` prints the version that `A` has itself; `--version` does too, unless `A` has
-/// [`InstanceArgs`], where it is the instance's. So say `#[command(version, disable_version_flag = true)]` of `A`; without it there
+/// dropped, and one that cannot be used is named. `-V` prints `A`'s own version; `--version` does too, unless `A` has
+/// [`InstanceArgs`], where it sets the instance's version. So say `#[command(version, disable_version_flag = true)]` of `A`; without it there
 /// is no `-V`.
 pub fn main<A>(
     telemetry: impl FnOnce(&A) -> TelemetryArgs,
@@ -54,7 +54,7 @@ pub fn main<A>(
 where
     A: clap::Parser,
 {
-    let Parsed { matches: args, origins } = match parse::<A>() {
+    let Parsed { matches: args, origins, .. } = match parse::<A>() {
         Ok(parsed) => parsed,
         Err(code) => return code,
     };

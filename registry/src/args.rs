@@ -46,13 +46,7 @@ Examples:
     meshwork-registry --listen 0.0.0.0:7600 --insecure --log json
   Who is there (the reflection service is on, so no proto files are needed):
     grpcurl -plaintext 127.0.0.1:7600 meshwork.registry.v1.RegistryService/ListServices
-    grpcurl -plaintext -d '{\"services\": [\"order\"]}' 127.0.0.1:7600 meshwork.registry.v1.RegistryService/Watch
-
-Exit codes:
-  0         ended in order by SIGINT or SIGTERM
-  1         ended by an error
-  2         a flag or its variable, or what it stands for, cannot be used: nothing was served
-  130, 143  ended at once by a second SIGINT or SIGTERM";
+    grpcurl -plaintext -d '{\"services\": [\"order\"]}' 127.0.0.1:7600 meshwork.registry.v1.RegistryService/Watch";
 
 impl Args {
     /// Listens, and makes the config of a registry that does.

@@ -101,21 +101,40 @@ pub(crate) fn parse_filter(text: &str) -> Result<String, InvalidFilter> {
 fn filter_of(filter: &str) -> Result<Targets, InvalidFilter> {
     let base = [("sqlx_core::pool", LevelFilter::OFF), ("tower", LevelFilter::INFO)];
     let mut targets = Targets::new().with_default(LevelFilter::ERROR).with_targets(base);
-    for directive in filter.split(',').map(str::trim) {
-        let invalid = || InvalidFilter { directive: directive.to_owned() };
-        let (target, level) =
-            directive.rsplit_once('=').map_or((None, directive), |(target, level)| (Some(target), level));
-        // `LevelFilter` reads nothing as `error`.
-        if level.is_empty() || target.is_some_and(|target| !is_target(target)) {
-            return Err(invalid());
-        }
-        let level = LevelFilter::from_str(level).map_err(|_| invalid())?;
-        targets = match target {
-            Some(target) => targets.with_target(target, level),
-            None => targets.with_default(level),
+    for directive in directives(filter) {
+        targets = match read_directive(directive)? {
+            (Some(target), level) => targets.with_target(target, level),
+            (None, level) => targets.with_default(level),
         };
     }
     Ok(targets)
+}
+
+/// The directives of `filter` that can be read, and why the others cannot.
+pub(crate) fn readable_filter(filter: &str) -> (String, Vec<InvalidFilter>) {
+    let (mut readable, mut invalid) = (Vec::new(), Vec::new());
+    for directive in directives(filter) {
+        match read_directive(directive) {
+            Ok(_) => readable.push(directive),
+            Err(error) => invalid.push(error),
+        }
+    }
+    (readable.join(","), invalid)
+}
+
+fn directives(filter: &str) -> impl Iterator<Item = &str> {
+    filter.split(',').map(str::trim)
+}
+
+/// What is logged from which target; `None`: from all others.
+fn read_directive(directive: &str) -> Result<(Option<&str>, LevelFilter), InvalidFilter> {
+    let invalid = || InvalidFilter { directive: directive.to_owned() };
+    let (target, level) = directive.rsplit_once('=').map_or((None, directive), |(target, level)| (Some(target), level));
+    // `LevelFilter` reads nothing as `error`.
+    if level.is_empty() || target.is_some_and(|target| !is_target(target)) {
+        return Err(invalid());
+    }
+    Ok((target, LevelFilter::from_str(level).map_err(|_| invalid())?))
 }
 
 /// Whether `text` is the path of a module, such as `meshwork::channel`. Spans and fields, which `EnvFilter` can name as well, are not.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use crate::{HostPort, InstanceArgs, LogArgs, StoreArgs, command_line::read};
 
@@ -124,7 +124,6 @@ fn a_bad_value_names_its_variable_and_a_good_flag_hides_it() {
         ("MESHWORK_LOG", "xml", "human, json"),
         ("MESHWORK_LABELS", "a=1,b", "KEY=VALUE"),
         ("MESHWORK_DRAIN_LIMIT", "soon", "ms, s, m or h"),
-        ("RUST_LOG", "loud", "info,meshwork=debug"),
     ] {
         let refused = member("", &[(name, value)]).expect_err(value);
         assert!(refused.contains(&format!("for {name} (for --")) && refused.contains(accepted), "{refused}");
@@ -133,6 +132,34 @@ fn a_bad_value_names_its_variable_and_a_good_flag_hides_it() {
     assert!(member("--weight 5", &[("MESHWORK_WEIGHT", "0")]).is_ok());
     let refused = member("--weight 0", &[("MESHWORK_WEIGHT", "5")]).expect_err("the flag's");
     assert!(refused.contains("'--weight") && !refused.contains("MESHWORK_WEIGHT"), "{refused}");
+}
+
+#[test]
+fn what_cannot_be_read_of_rust_log_is_ignored_with_a_warning_and_the_flag_stays_strict() {
+    for (value, level, ignored) in [
+        ("hyper", "info", &["hyper"][..]),
+        ("loud", "info", &["loud"]),
+        ("debug,", "debug", &[""]),
+        ("[span{a=1}]=debug", "info", &["[span{a=1}]=debug"]),
+        ("warn,[span{a=1,b}]=debug,hyper,order=debug", "warn,order=debug", &["[span{a=1", "b}]=debug", "hyper"]),
+        ("warn,tower=info", "warn,tower=info", &[]),
+    ] {
+        let line = ["member", "--database-url", "sqlite://x.db"].map(Into::into).into_iter();
+        let variable = |name: &std::ffi::OsStr| (name == "RUST_LOG").then(|| value.into());
+        let parsed = read(Member::command(), line, &variable).expect(value);
+        assert_eq!(Member::from_arg_matches(&parsed.matches).expect("parsed").log.log_level, level, "{value}");
+        let warnings =
+            ignored.iter().map(|directive| format!("warning: ignored in RUST_LOG: {directive:?} is not a level"));
+        let warnings: Vec<_> = warnings.collect();
+        assert_eq!(parsed.warnings.len(), warnings.len(), "{:?}", parsed.warnings);
+        assert!(
+            parsed.warnings.iter().zip(&warnings).all(|(line, begin)| line.starts_with(begin)),
+            "{:?}",
+            parsed.warnings
+        );
+    }
+    let refused = member("--log-level hyper", &[("RUST_LOG", "info")]).expect_err("the flag's");
+    assert!(refused.contains("'hyper' for '--log-level"), "{refused}");
 }
 
 #[test]

@@ -141,3 +141,16 @@ fn the_help_of_an_instance_says_what_its_exit_codes_mean() {
         assert!(help.to_string().contains(part), "{part} is missing in: {help}");
     }
 }
+
+#[test]
+fn the_help_of_a_server_that_is_no_instance_says_what_its_other_exit_codes_mean() {
+    let command = || clap::Command::new("keeper").arg(clap::Arg::new("listen").long("listen"));
+    let line = ["keeper", "--help"].map(Into::into).into_iter();
+    let help = command_line::read(command(), line, &|_: &std::ffi::OsStr| None).expect_err("help");
+    let command_line::Refused::Clap(help) = help else { panic!("help") };
+    let help = help.to_string();
+    assert!(help.contains("  1         ended") && !help.contains("  3         "), "{help}");
+    // Wrapped or not.
+    let words = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(words.contains(&format!(" 2 {EXIT_CODE_2} 130, 143 ended at once")), "{help}");
+}
