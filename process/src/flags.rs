@@ -107,7 +107,7 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT)]
     #[arg(value_parser = clap::value_parser!(u32).range(i64::from(*WEIGHT.start())..=i64::from(*WEIGHT.end())))]
     pub weight: u32,
-    /// How many instances of a service this one calls at most, each process others, 1-10000; 0: all
+    /// How many instances of a service this one calls at most (each process picks a different set), 1-10000; 0: all
     #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32, value_parser = parse_subset)]
     pub subset: usize,
     /// A free label, KEY=VALUE; may be given several times

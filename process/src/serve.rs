@@ -67,7 +67,7 @@ async fn open_patiently<T>(url: &str, open: impl AsyncFn(&str) -> Result<T, Open
     loop {
         match open(url).await {
             Err(error) if error.is_passing() && Instant::now() < end => {
-                tracing::warn!(%error, "the database went away while it was opened; it is tried again");
+                tracing::warn!(%error, "the database went away while it was being opened; retrying");
                 sleep(OPEN_AGAIN_AFTER).await;
             }
             opened => return opened,
