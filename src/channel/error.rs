@@ -131,7 +131,7 @@ pub(crate) fn at_peer(status: Status, peer: &Peer) -> Status {
 }
 
 /// Marks a status whose message names addresses: a handler that passes it on must not tell them to its own caller.
-fn private(status: Status) -> Status {
+pub(crate) fn private(status: Status) -> Status {
     with_header(status, INNER_CALL, HeaderValue::from_static("failed"))
 }
 

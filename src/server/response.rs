@@ -86,7 +86,7 @@ impl http_body::Body for StreamBody {
             },
         };
         self.ended = true;
-        Poll::Ready(Some(Ok(Frame::trailers(fault::trailers(&cut)))))
+        Poll::Ready(Some(Ok(Frame::trailers(trailers_of(&cut)))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -129,10 +129,10 @@ impl http_body::Body for UnaryBody {
             return Poll::Ready(None);
         }
         let mut frame = match ready!(poll_caught(&mut self.inner, context)) {
-            // Only a user's layer fails here; a reset instead of a status would tell the caller nothing.
+            // A user's layer, or a service that passes on another's answer; a reset instead of a status would tell the caller nothing.
             Some(Err(status)) => {
                 self.ended = true;
-                Some(Frame::trailers(fault::trailers(&status)))
+                Some(Frame::trailers(trailers_of(&status)))
             }
             Some(Ok(frame)) => Some(frame),
             None => None,
@@ -165,6 +165,13 @@ impl http_body::Body for UnaryBody {
 fn poll_caught(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
     let polled = catch_unwind(AssertUnwindSafe(|| Pin::new(body).poll_frame(context)));
     polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(fault::panicked(panic.as_ref())))))
+}
+
+/// The end of a body that has failed. Its status may be one that a call of its own ended with.
+fn trailers_of(status: &Status) -> HeaderMap {
+    let mut trailers = fault::trailers(status);
+    sanitize(&mut trailers);
+    trailers
 }
 
 /// Trailers as a handler has made them, as they may leave the server.

@@ -17,7 +17,7 @@ use crate::{
         body::response::ResponseBody,
         call::{Answer, Attempt, AttemptKind, Call, CallOutcome, Step},
         classify::{Failure, Verdict, is_grpc},
-        error::{CallError, EndpointError, NotReady},
+        error::{CallError, EndpointError, NotReady, private},
         metrics,
         service_config::{CallConfig, ServiceConfig},
     },
@@ -215,7 +215,7 @@ fn answer(mut response: Answer, peer: &Peer, verdict: Verdict) -> Answer {
         let mut body = response.into_body();
         body.end(Reason::CANCEL);
         response = Response::new(body);
-        Status::new(code, why).add_header(response.headers_mut()).expect("a message is made a header value");
+        private(Status::new(code, why)).add_header(response.headers_mut()).expect("a message is made a header value");
     }
     // A Meshwork server says it itself; of any other we know which one we asked.
     if let Some(instance) = peer.instance() {

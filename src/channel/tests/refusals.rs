@@ -241,6 +241,25 @@ async fn the_failure_of_an_inner_call_that_a_handler_passes_on_shows_no_address_
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_answer_that_is_not_grpc_names_no_address_to_the_caller_of_a_handler_that_passes_it_on() {
+    let bench = Bench::new(&["a"]);
+    let a = bench.host("a");
+    let downstream = Bench::new(&["secret"]);
+    let mut servers = scripted::Scripted::default();
+    servers.serve(&downstream, "secret", |respond| {
+        let response = http::Response::builder().status(404).header("content-type", "text/html");
+        respond.send_response(response.body(()).expect("a response"), true).expect("the call is there");
+        scripted::GO_ON
+    });
+    let direct = downstream.ask(net::WHO).await.expect_err("a page");
+    assert!(direct.message().contains("HTTP 404 from secret@secret:1"), "{direct}");
+    a.set_downstream(downstream.channel.clone());
+    let status = bench.ask(net::PASS_ON).await.expect_err("a page");
+    assert_eq!((status.code(), status.message()), (direct.code(), "a call that this one needs has failed"));
+    assert!(status.metadata().get("meshwork-inner-call").is_none(), "{status:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_a_server_says_to_the_channel_does_not_reach_its_caller() {
     let bench = Bench::new(&["a"]);
     let mut servers = scripted::Scripted::default();

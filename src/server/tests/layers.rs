@@ -182,6 +182,30 @@ async fn a_refusal_of_a_layer_cannot_claim_that_the_server_has_not_started_the_c
     }
 }
 
+/// As of a service that returns the answers of others as its own.
+#[tokio::test]
+async fn a_body_that_fails_as_an_inner_call_has_tells_no_address_and_claims_nothing() {
+    let running = run_within(|_, _| async {
+        let mut status = Status::unavailable("the connection was lost at b@10.0.0.7:7601");
+        let claims = [("meshwork-inner-call", "failed"), ("meshwork-refused", "draining"), ("meshwork-instance", "b")];
+        for (name, value) in claims {
+            status.metadata_mut().insert(name, value.parse().expect("a header value"));
+        }
+        let body = Body::new(StreamBody::new(stream::iter([Err::<Frame<Bytes>, _>(status)])));
+        Ok(http::Response::builder().header("content-type", "application/grpc").body(body).expect("a response"))
+    });
+    let mut client = running.client().await;
+    let unary = client.deregister(unary("")).await.expect_err("as told");
+    let mut messages = client.watch(stream_of("")).await.expect("begun").into_inner();
+    for status in [unary, messages.message().await.expect_err("as told")] {
+        assert_eq!((status.code(), status.message()), (Code::Unavailable, "a call that this one needs has failed"));
+        for name in ["meshwork-inner-call", "meshwork-refused"] {
+            assert_eq!(header(&status, name), None, "{name}");
+        }
+        assert_ne!(header(&status, "meshwork-instance"), Some("b"));
+    }
+}
+
 #[tokio::test]
 async fn a_panic_in_a_layer_fails_only_its_call() {
     let running = run_within(|routed, request| {
