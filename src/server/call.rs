@@ -34,9 +34,6 @@ use crate::{
     trace::{self, TraceContext},
 };
 
-/// The paths of gRPC's own services, health and reflection, which know nothing of our drain and depend on no store.
-const GRPC_SERVICES: &str = "/grpc.";
-
 /// What all calls of a server share.
 pub(super) struct Stack {
     pub(super) infrastructure: Inflating,
@@ -124,7 +121,7 @@ impl Stack {
             return Err(refused(Refusal::WrongInstance, message));
         }
         let kind = self.kind(path)?;
-        self.check_admission(path)?;
+        self.check_admission(kind)?;
         let flow = self.methods.flow(path);
         let deadline = self.deadline(headers, flow)?;
         let permit = self.permit(flow)?;
@@ -154,9 +151,9 @@ impl Stack {
     }
 
     /// Whoever comes directly, or with an old list of endpoints, must not be served from a store that is not the service's.
-    fn check_admission(&self, path: &str) -> Result<(), Box<Response<Body>>> {
+    fn check_admission(&self, kind: Kind) -> Result<(), Box<Response<Body>>> {
         match self.admissions.iter().find_map(Condition::problem) {
-            Some(problem) if !path.starts_with(GRPC_SERVICES) => Err(refused(Refusal::NotAdmitted, &*problem)),
+            Some(problem) if kind != Kind::Grpc => Err(refused(Refusal::NotAdmitted, &*problem)),
             Some(_) | None => Ok(()),
         }
     }
@@ -198,7 +195,7 @@ impl Stack {
     {
         let begin_by = admitted.begin_by(self.limits.unary_time);
         let Admitted { kind, flow, deadline, permit } = admitted;
-        let draining = request.uri().path().starts_with(GRPC_SERVICES).then(|| self.draining.clone());
+        let draining = (kind == Kind::Grpc).then(|| self.draining.clone());
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
             trace.adopt(&span);
@@ -210,7 +207,7 @@ impl Stack {
         let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding)));
         let handler = match kind {
             Kind::Own => own,
-            Kind::Infrastructure => Handler::Routes(self.infrastructure.clone()),
+            Kind::Mesh | Kind::Grpc => Handler::Routes(self.infrastructure.clone()),
         };
         let handled = trace::scope(trace, handler.call(request).instrument(span));
         let handled = AssertUnwindSafe(handled).catch_unwind();

@@ -26,8 +26,10 @@ pub(super) struct Services {
 pub(super) enum Kind {
     /// The user's: calls go through the user's layers.
     Own,
-    /// The mesh's, or every gRPC server's: calls go past them.
-    Infrastructure,
+    /// The mesh's: calls go past the layers.
+    Mesh,
+    /// gRPC's own, health and reflection, which know nothing of our drain and depend on no store: calls go past the layers.
+    Grpc,
 }
 
 impl Services {
@@ -44,7 +46,7 @@ impl Services {
         assert!(self.kinds.insert(S::NAME.to_owned(), kind).is_none(), "{} was added before", S::NAME);
         let routes = match kind {
             Kind::Own => &mut self.own,
-            Kind::Infrastructure => &mut self.infrastructure,
+            Kind::Mesh | Kind::Grpc => &mut self.infrastructure,
         };
         *routes = std::mem::take(routes).add_service(service);
     }
@@ -66,12 +68,12 @@ impl Services {
             // Named one by one: descriptors may declare services that this server does not serve.
             names.iter().fold(builder, Builder::with_service_name)
         };
-        self.add(HealthServer::new(HealthService::new(statuses)), Kind::Infrastructure);
+        self.add(HealthServer::new(HealthService::new(statuses)), Kind::Grpc);
         let mut names = self.names();
         names.extend(REFLECTION.map(str::to_owned));
         let (v1, v1alpha) = (described(&names).build_v1()?, described(&names).build_v1alpha()?);
-        self.add(v1, Kind::Infrastructure);
-        self.add(v1alpha, Kind::Infrastructure);
+        self.add(v1, Kind::Grpc);
+        self.add(v1alpha, Kind::Grpc);
         Ok(())
     }
 }

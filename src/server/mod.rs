@@ -108,7 +108,7 @@ impl Server {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.0.services.add(service, Kind::Infrastructure);
+        self.0.services.add(service, Kind::Mesh);
         self
     }
 

@@ -1,7 +1,15 @@
 //! How a server leaves.
 
-use std::sync::Arc;
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::Arc,
+    task::{Context, Poll},
+};
 
+use futures_util::stream::pending;
+use http_body::Frame;
+use http_body_util::StreamBody;
 use tokio::sync::Notify;
 use tonic::Code;
 
@@ -48,6 +56,47 @@ async fn what_never_ends_is_aborted_at_the_drain_limit() {
     assert_eq!(probe.seen().alive, 0, "no handler is left behind");
     stubborn.message().await.expect_err("aborted");
     waiting.await.expect("no panic").expect_err("aborted");
+}
+
+/// A user's service with an endless answer, in a package that begins as those of gRPC's own services do.
+#[derive(Clone)]
+pub(super) struct GrpcTesting;
+
+impl NamedService for GrpcTesting {
+    const NAME: &'static str = "grpc.testing.TestService";
+}
+
+impl Service<http::Request<Body>> for GrpcTesting {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Response<Body>, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        let never = pending::<Result<Frame<Bytes>, tonic::Status>>();
+        let body = Body::new(StreamBody::new(never));
+        ready(Ok(Response::builder().header("content-type", "application/grpc").body(body).expect("made")))
+    }
+}
+
+impl GrpcTesting {
+    pub(super) fn request() -> http::Request<Body> {
+        let request = http::Request::post("http://probe/grpc.testing.TestService/Go");
+        request.header("content-type", "application/grpc").body(Body::empty()).expect("a request")
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_users_service_with_a_package_of_grpcs_is_not_cut_by_the_drain() {
+    let running = run(config(), |server| server.add_service(GrpcTesting));
+    let mut connection = running.connect().await.expect("the server answers");
+    let _endless = connection.call(GrpcTesting::request()).await.expect("an answer");
+    let begin = Instant::now();
+    running.stop().await.expect("it left");
+    assert_eq!(begin.elapsed().as_secs(), 30, "its own handler sees the drain");
 }
 
 #[tokio::test(start_paused = true)]
@@ -239,7 +288,7 @@ mod in_a_mesh {
         ] {
             let client = registry.client();
             let running = run(config, |server| {
-                server.announce_through(Announce::new(vec![(client, Gate::default())], |_| std::future::ready(())))
+                server.announce_through(Announce::new(vec![(client, Gate::default())], |_| ready(())))
             });
             let end = soon(running.server).await.expect("no panic");
             assert!(matches!(&end, Err(Error::InvalidConfig(invalid)) if invalid.field == field), "{field}: {end:?}");

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::{probe::unary, *};
+use super::{drain::GrpcTesting, probe::unary, *};
 use crate::{
     contract::{
         grpc::health::v1::{
@@ -89,7 +89,7 @@ async fn a_server_that_is_not_admitted_with_its_store_is_not_well_until_it_is() 
     let refuses = Some((Code::FailedPrecondition, "probe is served from store a"));
     let registry = Fake::new(State { refuses, ..State::default() });
     let store = ServedStore { store_id: "b".into(), place: "x".repeat(999), scope: StoreScope::Service };
-    let running = run(config(), |server| announced(server.serves_store(store), &registry));
+    let running = run(config(), |server| announced(server.add_service(GrpcTesting).serves_store(store), &registry));
     until(&running, "", ServingStatus::NotServing).await;
     until(&running, PROBE, ServingStatus::NotServing).await;
     let mut client = running.client().await;
@@ -97,6 +97,13 @@ async fn a_server_that_is_not_admitted_with_its_store_is_not_well_until_it_is() 
     assert_eq!((refused.code(), header(&refused, "meshwork-refused")), (Code::Unavailable, Some("not-admitted")));
     assert!(refused.message().contains("probe is served from store a"), "{refused}");
     assert_eq!(running.probe.seen().started, 0);
+    let mut connection = running.connect().await.expect("the server answers");
+    let other = connection.call(GrpcTesting::request()).await.expect("an answer");
+    assert_eq!(
+        other.headers()["meshwork-refused"],
+        "not-admitted",
+        "its package begins as those of gRPC's own services"
+    );
 
     registry.change(|state| state.refuses = None);
 
