@@ -180,6 +180,9 @@ impl Connections {
                         paused_until = None;
                         self.open(io);
                     }
+                    Err(error) if is_of_one_connection(&error) => {
+                        tracing::debug!(%error, "a connection broke before it was accepted");
+                    }
                     Err(error) => {
                         paused_until = Some(Instant::now() + backoff.next(rand::random()));
                         if let Some(left_out) = self.not_accepted.pass() {
@@ -243,4 +246,15 @@ impl Connections {
             tracing::error!(calls = self.calls.len(), "calls block their thread and cannot be ended");
         }
     }
+}
+
+/// Whether an error of accepting is about the connection alone: Linux passes on what its network has reported (accept(2)).
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | NetworkDown | NetworkUnreachable | HostUnreachable
+    )
 }

@@ -253,3 +253,20 @@ async fn connections_too_many_are_a_line_a_minute() {
     let lines = logged.0.lock().iter().filter(|line| line.contains("a connection above the limit")).count();
     assert_eq!(lines, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_breaks_before_it_is_accepted_holds_no_other_up() {
+    use io::ErrorKind::{
+        ConnectionAborted, ConnectionReset, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    let running = run(config(), |server| server);
+    let begin = Instant::now();
+    for kind in [ConnectionAborted, ConnectionReset, Interrupted, NetworkDown, NetworkUnreachable, HostUnreachable] {
+        running.connections.send(Err(kind.into())).await.expect("it runs");
+    }
+    running.client().await.deregister(unary("")).await.expect("served");
+    assert_eq!(begin.elapsed(), Duration::ZERO);
+    running.connections.send(Err(io::Error::other("no file is left"))).await.expect("it runs");
+    running.client().await.deregister(unary("")).await.expect("served");
+    assert!(begin.elapsed() > Duration::ZERO, "what concerns the listener does");
+}
