@@ -17,7 +17,7 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of a name that are tried, so that one with very many does not open as many connections.
 const MAX_ADDRESSES: usize = 6;
 
-/// Connects to the first address of `host_port` that accepts, within `limit`.
+/// Connects to the first address of `host_port` that accepts, within `limit`, the look-up of the name included.
 ///
 /// # Errors
 /// No address was found, or none of them accepted; what each said.
@@ -25,7 +25,18 @@ pub async fn tcp(host_port: &str, limit: Duration) -> io::Result<TcpStream> {
     let end = Instant::now() + limit;
     let unknown = || io::Error::new(io::ErrorKind::TimedOut, "the name was not resolved in time");
     let found = timeout_at(end, lookup_host(host_port)).await.unwrap_or_else(|_| Err(unknown()))?;
-    race(interleaved(found), end, TcpStream::connect).await
+    race(chosen(found, rand::random()), end, TcpStream::connect).await
+}
+
+/// Those that are tried. Of too many others each `turn`, so that a name of which most addresses are dead connects in the end.
+fn chosen(addresses: impl IntoIterator<Item = SocketAddr>, turn: u32) -> Vec<SocketAddr> {
+    let mut all = interleaved(addresses);
+    if all.len() > MAX_ADDRESSES {
+        let first = usize::try_from(turn).unwrap_or_default() % all.len();
+        all.rotate_left(first);
+        all.truncate(MAX_ADDRESSES);
+    }
+    all
 }
 
 /// The addresses in their order, but with the two families in turn, so that a family that leads nowhere holds up one attempt.
@@ -40,7 +51,6 @@ fn interleaved(addresses: impl IntoIterator<Item = SocketAddr>) -> Vec<SocketAdd
         all.extend(first.pop_front());
         all.extend(other.pop_front());
     }
-    all.truncate(MAX_ADDRESSES);
     all
 }
 
@@ -117,7 +127,20 @@ mod tests {
     fn families_take_turns_beginning_with_that_of_the_first_address() {
         assert_eq!(interleaved([v6(1), v6(2), v4(1), v6(3)]), [v6(1), v4(1), v6(2), v6(3)]);
         assert_eq!(interleaved([v4(1), v4(2), v6(1)]), [v4(1), v6(1), v4(2)]);
-        assert_eq!(interleaved((0..200).map(v4)).len(), MAX_ADDRESSES, "a bound");
+    }
+
+    #[test]
+    fn of_many_addresses_a_bounded_number_is_tried_and_each_of_them_has_its_turn() {
+        let few: Vec<_> = (0..6).map(v4).collect();
+        let many: Vec<_> = (0..200).map(v4).collect();
+        let mut tried = std::collections::BTreeSet::new();
+        for turn in (0..300).chain([u32::MAX]) {
+            assert_eq!(chosen(few.clone(), turn), few, "all in their order");
+            let chosen = chosen(many.clone(), turn);
+            assert_eq!(chosen.len(), MAX_ADDRESSES);
+            tried.extend(chosen);
+        }
+        assert_eq!(tried, many.into_iter().collect());
     }
 
     #[tokio::test(start_paused = true)]
