@@ -1,9 +1,16 @@
-//! Which orders are overdue, while the wall clock is set under a running process.
+//! Which orders are overdue, while wall clocks are set under running processes.
 //!
 //! A deadline is stored as wall time, so that it holds over restarts, and what is overdue is one question to the store. But a wall
-//! clock is set: by an hour, by NTP after a start, by hand. An order that waits meanwhile keeps the time that it had left: when
-//! the two clocks part, each order that was stored before is given a deadline by the monotonic clock, once, and is held to that.
-//! What is stored afterwards is in the new time, and again the store's matter.
+//! clock is set: by an hour, by NTP after a start, by hand; and the clocks of two hosts of one service may differ. So each process
+//! judges an order by exactly one clock:
+//!
+//! - By the **wall clock**, if nothing speaks against it. After a start there is no other.
+//! - By the **monotonic clock, with the time that the order had left**, if this host's wall clock was set while the order waited.
+//! - By the **monotonic clock, with all the time that the order was given**, if it became overdue before the last sweep, which has
+//!   not found it: it was stored since, by the clock of another host.
+//!
+//! An order that is given a monotonic deadline keeps it. Where the clocks of two hosts differ by less than an order's time, the host
+//! whose clock is ahead rejects the order too early by that difference, at most.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -44,14 +51,18 @@ pub(crate) struct Waiting {
     pub(crate) deadline_ms: i64,
 }
 
-/// The deadlines of the orders that waited when the wall clock was set.
+/// Orders that are held to the monotonic clock at most: 6 MB. What is beyond them waits until some are done.
+pub(crate) const MAX_HELD_ORDERS: usize = 100_000;
+
+/// The deadlines of the orders that the wall clock does not judge.
 pub(crate) struct Deadlines {
     /// What the wall clock is ahead of the monotonic one.
     offset_ms: i64,
+    /// When the last sweep was, or else the start, by the monotonic clock.
+    swept_ms: i64,
+    has_swept: bool,
     /// By order, of those that are held to the monotonic clock.
     held: BTreeMap<Uuid, Held>,
-    /// What was created before is held, or was left out of too many.
-    created_from_ms: i64,
 }
 
 /// A deadline, and the offset of the clock that it was stored by.
@@ -69,7 +80,7 @@ impl Held {
 
 impl Deadlines {
     pub(crate) fn new(now: Now) -> Self {
-        Self { offset_ms: now.offset_ms(), held: BTreeMap::new(), created_from_ms: i64::MIN }
+        Self { offset_ms: now.offset_ms(), swept_ms: now.monotonic_ms, has_swept: false, held: BTreeMap::new() }
     }
 
     /// By how many milliseconds the wall clock was set since the last [`hold`](Self::hold), if it was.
@@ -82,17 +93,42 @@ impl Deadlines {
     pub(crate) fn hold(&mut self, now: Now, waiting: &[Waiting]) -> usize {
         let before = self.held.len();
         for Waiting { order_id, create_time_ms, deadline_ms } in waiting {
-            // Stored since the clock was set, which was noticed at once.
-            let is_new = (0..=MAX_DRIFT_MS).contains(&now.wall_ms.saturating_sub(*create_time_ms));
+            // Stored since the clock was set, which was after the last sweep.
+            let age_ms = now.wall_ms.saturating_sub(*create_time_ms);
+            let is_new = (0..=self.since_swept_ms(now)).contains(&age_ms);
             if !is_new {
                 let held = Held { deadline_ms: *deadline_ms, offset_ms: self.offset_ms };
                 self.held.entry(*order_id).or_insert(held);
             }
         }
-        let forward = now.offset_ms() > self.offset_ms;
-        self.created_from_ms = if forward { now.wall_ms.saturating_sub(MAX_DRIFT_MS) } else { i64::MIN };
         self.offset_ms = now.offset_ms();
         self.held.len() - before
+    }
+
+    /// Of an order that is overdue by the wall clock and not held: whether it is. One that the last sweep should have found, had it
+    /// been there, is held instead.
+    pub(crate) fn is_overdue(&mut self, now: Now, order: &Waiting) -> bool {
+        let overdue_ms = now.wall_ms.saturating_sub(order.deadline_ms);
+        if !self.has_swept || overdue_ms <= self.since_swept_ms(now) {
+            return true;
+        }
+        if self.held.len() < MAX_HELD_ORDERS {
+            // As if it was created now.
+            let offset_ms = order.create_time_ms.saturating_sub(now.monotonic_ms);
+            self.held.insert(order.order_id, Held { deadline_ms: order.deadline_ms, offset_ms });
+        }
+        false
+    }
+
+    /// All orders that are overdue were read.
+    pub(crate) fn swept(&mut self, now: Now) {
+        self.swept_ms = now.monotonic_ms;
+        self.has_swept = true;
+    }
+
+    /// The time since the last sweep, or what an order may take from its creation to its row, if that is more.
+    fn since_swept_ms(&self, now: Now) -> i64 {
+        now.monotonic_ms.saturating_sub(self.swept_ms).max(MAX_DRIFT_MS)
     }
 
     /// The orders that are overdue by the monotonic clock, each with what its own clock would show now.
@@ -109,14 +145,6 @@ impl Deadlines {
     /// An order needs no deadline any more.
     pub(crate) fn release(&mut self, order_id: &Uuid) {
         self.held.remove(order_id);
-        if self.held.is_empty() {
-            self.created_from_ms = i64::MIN;
-        }
-    }
-
-    /// The orders that were created since are told by the wall clock.
-    pub(crate) fn created_from_ms(&self) -> i64 {
-        self.created_from_ms
     }
 }
 
@@ -160,7 +188,6 @@ mod tests {
             assert_eq!(deadlines.overdue(at(wall_ms(5_000), 7_000)), [(old.order_id, old.deadline_ms)], "{by}");
             deadlines.release(&old.order_id);
             assert_eq!(overdue(&deadlines, at(wall_ms(6_000), 8_000)), []);
-            assert_eq!(deadlines.created_from_ms(), i64::MIN);
         }
     }
 
@@ -178,11 +205,50 @@ mod tests {
     }
 
     #[test]
-    fn after_a_step_forward_the_store_is_asked_for_what_came_since() {
+    fn a_sweep_that_comes_late_after_the_clock_was_set_tells_what_was_stored_before() {
+        for by in [HOUR, -HOUR] {
+            let mut deadlines = Deadlines::new(at(START, 0));
+            deadlines.swept(at(START + 500, 500));
+            // The clock is set after 1 s, and the next sweep is 5 s later.
+            let set = at(START + by + 6_000, 6_000);
+            let (old, new) = (order(1, START + 900, 6_000), order(2, START + by + 1_100, 6_000));
+            assert_eq!(deadlines.hold(set, &[old, new]), 1, "{by}");
+            assert!(deadlines.holds(&old.order_id) && !deadlines.holds(&new.order_id), "{by}");
+        }
+    }
+
+    #[test]
+    fn an_order_by_a_clock_that_is_far_behind_has_all_the_time_that_it_was_given() {
         let mut deadlines = Deadlines::new(at(START, 0));
-        deadlines.hold(at(START + HOUR, 0), &[order(1, START, 10_000)]);
-        assert_eq!(deadlines.created_from_ms(), START + HOUR - MAX_DRIFT_MS);
-        deadlines.hold(at(START, 0), &[]);
-        assert_eq!(deadlines.created_from_ms(), i64::MIN);
+        let left_behind = order(1, START - HOUR, 6_000);
+        assert!(deadlines.is_overdue(at(START, 0), &left_behind), "after a start the wall clock is all there is");
+        deadlines.swept(at(START, 0));
+        let sweep = at(START + 500, 500);
+        assert!(deadlines.is_overdue(sweep, &order(2, START - 5_600, 6_000)), "since the last sweep");
+        let behind = order(3, START + 400 - HOUR, 6_000);
+        assert!(!deadlines.is_overdue(sweep, &behind) && deadlines.holds(&behind.order_id));
+        deadlines.swept(sweep);
+        assert_eq!(overdue(&deadlines, at(START + 6_499, 6_499)), []);
+        let late = at(START + 6_500, 6_500);
+        assert_eq!(deadlines.overdue(late), [(behind.order_id, behind.deadline_ms)]);
+    }
+
+    #[test]
+    fn sweeps_that_could_not_be_made_let_no_order_wait_longer() {
+        let mut deadlines = Deadlines::new(at(START, 0));
+        deadlines.swept(at(START, 0));
+        let late = at(START + HOUR, HOUR);
+        assert!(deadlines.is_overdue(late, &order(1, START, 6_000)));
+    }
+
+    #[test]
+    fn what_is_held_is_bounded_and_what_is_beyond_waits() {
+        let mut deadlines = Deadlines::new(at(START, 0));
+        deadlines.swept(at(START, 0));
+        let behind = |number: u128| order(number, START - HOUR, 6_000);
+        for number in 0..=MAX_HELD_ORDERS as u128 {
+            assert!(!deadlines.is_overdue(at(START, 0), &behind(number)));
+        }
+        assert_eq!(deadlines.held.len(), MAX_HELD_ORDERS);
     }
 }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{
     Store,
-    deadlines::{Deadlines, Now},
+    deadlines::{Deadlines, MAX_HELD_ORDERS, Now, Waiting},
     domain::{Input, Refusal},
     store,
 };
@@ -22,9 +22,6 @@ use crate::{
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
 /// Orders of one sweep: a batch of the writer. What is left is swept at once.
 const MAX_SWEPT_ORDERS: usize = 512;
-/// Orders that are held to the monotonic clock when the wall clock is set, those with the first deadlines: 6 MB. What is beyond
-/// them waits until they are done.
-const MAX_HELD_ORDERS: usize = 100_000;
 
 /// Sweeps until it is dropped.
 pub(crate) async fn run(store: &Store) {
@@ -79,19 +76,19 @@ impl Sweeper {
                 self.deadlines.release(&order_id);
             }
         }
-        let created_from_ms = self.deadlines.created_from_ms();
         let mut passed_over = 0;
         loop {
-            let found =
-                store::overdue(store.database(), now.wall_ms, created_from_ms, MAX_SWEPT_ORDERS, passed_over).await?;
-            let (held, overdue): (Vec<_>, Vec<_>) =
-                found.iter().map(|order_id| (*order_id, now.wall_ms)).partition(|(id, _)| self.deadlines.holds(id));
+            let found = store::overdue(store.database(), now.wall_ms, MAX_SWEPT_ORDERS, passed_over).await?;
+            let is_overdue =
+                |order: &&Waiting| !self.deadlines.holds(&order.order_id) && self.deadlines.is_overdue(now, order);
+            let overdue: Vec<_> = found.iter().filter(is_overdue).map(|order| (order.order_id, now.wall_ms)).collect();
             let rejected = reject(store, &overdue, now.wall_ms, &mut failed).await?;
-            passed_over += held.len() + overdue.len() - rejected.len();
+            passed_over += found.len() - rejected.len();
             if found.len() < MAX_SWEPT_ORDERS {
                 break;
             }
         }
+        self.deadlines.swept(now);
         match failed.first {
             None => Ok(()),
             Some((first, source)) => Err(SweepError::Some { count: failed.count, first, source }),

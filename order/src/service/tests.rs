@@ -196,6 +196,36 @@ async fn an_order_has_the_time_that_it_was_given_wherever_the_wall_clock_is_set_
 }
 
 #[tokio::test]
+async fn an_order_of_a_host_whose_clock_is_an_hour_behind_has_the_time_that_it_was_given() {
+    const HOUR_MS: i64 = 3_600_000;
+    let deadline_ms = SAGA_DEADLINE.as_millis() as i64;
+    // Whether this host's clock was right before, and was set while an order of its own waited.
+    for was_set in [false, true] {
+        let service = Service::start().await;
+        let begin = now_ms();
+        let ahead = |monotonic_ms: i64| Now { wall_ms: begin + monotonic_ms + HOUR_MS, monotonic_ms };
+        let first = if was_set { Now { wall_ms: begin, monotonic_ms: 0 } } else { ahead(0) };
+        let mut sweeper = Sweeper::new(first);
+        sweeper.sweep(&service.rpcs.store, first).await.expect("swept");
+        if was_set {
+            let own = service.create(request("")).await.expect("created");
+            let done = ahead(now_ms() - begin + deadline_ms);
+            sweeper.sweep(&service.rpcs.store, done).await.expect("swept");
+            assert_eq!(service.get(&own.order_id).await.expect("found").state(), OrderState::Rejected);
+        }
+        let others = service.create(request("")).await.expect("created");
+        let state = async || service.get(&others.order_id).await.expect("found").state();
+        let seen_ms = 2 * deadline_ms;
+        for early in [ahead(seen_ms), ahead(seen_ms + deadline_ms - 1)] {
+            sweeper.sweep(&service.rpcs.store, early).await.expect("swept");
+            assert_eq!(state().await, OrderState::Pending, "{was_set}: {early:?}");
+        }
+        sweeper.sweep(&service.rpcs.store, ahead(seen_ms + deadline_ms)).await.expect("swept");
+        assert_eq!(state().await, OrderState::Rejected, "its own host may be gone");
+    }
+}
+
+#[tokio::test]
 async fn a_watch_shows_the_order_as_it_changes_and_ends_with_its_saga() {
     let service = Service::start().await;
     let order = service.create(request("")).await.expect("created");

@@ -21,24 +21,22 @@ pub(crate) async fn get(database: &Database, id: Uuid) -> Result<Option<(Order, 
     rows.first().map(|row| Ok((order(row)?, meshwork_events::outbox::point(row, ORDER_WIDTH)?))).transpose()
 }
 
-/// At most `limit` orders, created from then on, that are still PENDING past their deadline, the longest overdue first, without
-/// the first `passed_over`.
+/// At most `limit` orders that are still PENDING past their deadline, the longest overdue first, without the first `passed_over`.
 pub(crate) async fn overdue(
     database: &Database,
     now_ms: i64,
-    created_from_ms: i64,
     limit: usize,
     passed_over: usize,
-) -> Result<Vec<Uuid>, StoreError> {
-    let sql = Sql::new("select order_id from customer_order where state = 1 and deadline_ms <= ")
-        .arg(now_ms)
-        .push(" and create_time_ms >= ")
-        .arg(created_from_ms)
-        .push(" order by deadline_ms, order_id limit ")
-        .arg(i64::try_from(limit).unwrap_or(i64::MAX))
-        .push(" offset ")
-        .arg(i64::try_from(passed_over).unwrap_or(i64::MAX));
-    database.read(sql).await?.iter().map(|row| row.uuid(0)).collect()
+) -> Result<Vec<Waiting>, StoreError> {
+    let sql = Sql::new(
+        "select order_id, create_time_ms, deadline_ms from customer_order where state = 1 and deadline_ms <= ",
+    )
+    .arg(now_ms)
+    .push(" order by deadline_ms, order_id limit ")
+    .arg(i64::try_from(limit).unwrap_or(i64::MAX))
+    .push(" offset ")
+    .arg(i64::try_from(passed_over).unwrap_or(i64::MAX));
+    database.read(sql).await?.iter().map(order_that_waits).collect()
 }
 
 /// At most `limit` orders that are PENDING, those with the first deadlines.
@@ -46,7 +44,9 @@ pub(crate) async fn waiting(database: &Database, limit: usize) -> Result<Vec<Wai
     let sql = Sql::new("select order_id, create_time_ms, deadline_ms from customer_order where state = 1")
         .push(" order by deadline_ms, order_id limit ")
         .arg(i64::try_from(limit).unwrap_or(i64::MAX));
-    let waiting =
-        |row: &Row| Ok(Waiting { order_id: row.uuid(0)?, create_time_ms: row.int(1)?, deadline_ms: row.int(2)? });
-    database.read(sql).await?.iter().map(waiting).collect()
+    database.read(sql).await?.iter().map(order_that_waits).collect()
+}
+
+fn order_that_waits(row: &Row) -> Result<Waiting, StoreError> {
+    Ok(Waiting { order_id: row.uuid(0)?, create_time_ms: row.int(1)?, deadline_ms: row.int(2)? })
 }
