@@ -2,13 +2,16 @@
 //! came, as with tonic's own server.
 //!
 //! Each message is inflated once it is whole, so that a caller makes the server keep no more than it has sent; and no further than
-//! the limit of a message. Other encodings are passed on: a handler may know them, and tonic's refuse the others with UNIMPLEMENTED.
+//! the limit of a message. All calls of a server together hold a bounded number of inflated bytes until they are answered: a few KiB
+//! may become a message of the largest size. Other encodings are passed on: a handler may know them, and tonic's refuse the others with UNIMPLEMENTED.
 //! Answers are not compressed here.
 
 use std::{
     convert::Infallible,
+    future::Future,
     io::{self, Read as _},
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -16,6 +19,8 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use flate2::bufread::GzDecoder;
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header::CONTENT_LENGTH};
 use http_body::{Body as HttpBody, Frame};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tonic::{Code, Status, body::Body, service::Routes};
 use tower::Service;
 
@@ -25,6 +30,18 @@ use crate::rpc::{PREFIX, SERVER};
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
 const ACCEPT_ENCODING: HeaderName = HeaderName::from_static("grpc-accept-encoding");
 const ACCEPTED: HeaderValue = HeaderValue::from_static("gzip,identity");
+
+/// KiB of inflated messages that the calls of a server hold at a time, 256 MiB: 64 of the largest size. As many calls as a server takes
+/// could hold 16 GiB.
+const MAX_INFLATED_KIB: u32 = 256 << 10;
+
+/// Room for the inflated messages of a server.
+pub(super) fn room() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(MAX_INFLATED_KIB as usize))
+}
+
+/// The room that a call's last message takes.
+type Held = Arc<Mutex<Option<OwnedSemaphorePermit>>>;
 
 /// Says in an answer which encodings of requests are accepted. What a handler says there may be what another server has said to it.
 pub(super) fn announce(headers: &mut HeaderMap) {
@@ -37,44 +54,82 @@ pub(super) struct Inflating {
     routes: Routes,
     /// Bytes of a message.
     limit: usize,
+    room: Arc<Semaphore>,
 }
 
 impl Inflating {
-    pub(super) fn new(routes: Routes, limit: usize) -> Self {
-        Self { routes: routes.prepare(), limit }
+    pub(super) fn new(routes: Routes, limit: usize, room: Arc<Semaphore>) -> Self {
+        Self { routes: routes.prepare(), limit, room }
     }
 }
 
 impl Service<Request<Body>> for Inflating {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = <Routes as Service<Request<Body>>>::Future;
+    type Future = InflatingFuture;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Service::<Request<Body>>::poll_ready(&mut self.routes, context)
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        self.routes.call(inflated(request, self.limit))
+        let held = Held::default();
+        let inner = self.routes.call(inflated(request, self.limit, &self.room, &held));
+        InflatingFuture { inner, _held: held }
     }
 }
 
-fn inflated(mut request: Request<Body>, limit: usize) -> Request<Body> {
+/// The answer to a call. Until it is there, the handler may keep what was inflated for it.
+pub(super) struct InflatingFuture {
+    inner: <Routes as Service<Request<Body>>>::Future,
+    _held: Held,
+}
+
+impl Future for InflatingFuture {
+    type Output = Result<Response<Body>, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.inner).poll(context)
+    }
+}
+
+fn inflated(mut request: Request<Body>, limit: usize, room: &Arc<Semaphore>, held: &Held) -> Request<Body> {
     if request.headers().get(ENCODING).is_none_or(|encoding| encoding != "gzip") {
         return request;
     }
     request.headers_mut().remove(ENCODING);
     request.headers_mut().remove(CONTENT_LENGTH);
-    request.map(|inner| Body::new(InflatedBody { inner, limit, received: BytesMut::new(), ended: false }))
+    let (room, held) = (room.clone(), held.clone());
+    request.map(|inner| Body::new(InflatedBody { inner, limit, room, held, received: BytesMut::new(), ended: false }))
 }
 
 /// The body of a request that names gzip. Its frames were checked.
 struct InflatedBody {
     inner: Body,
     limit: usize,
+    room: Arc<Semaphore>,
+    held: Held,
     /// From the beginning of a message. At most one message and one frame of HTTP/2.
     received: BytesMut,
     ended: bool,
+}
+
+impl InflatedBody {
+    /// A message as it is when it is not compressed. It takes the place of the one before, which was the handler's to keep or not.
+    fn plain(&self, message: Bytes) -> Result<Bytes, Status> {
+        *self.held.lock() = None;
+        if message[0] == 0 {
+            return Ok(message);
+        }
+        let message = plain(message, self.limit)?;
+        let kib = u32::try_from(message.len().div_ceil(1024)).unwrap_or(u32::MAX).min(MAX_INFLATED_KIB);
+        let permit = self.room.clone().try_acquire_many_owned(kib).map_err(|_| {
+            let message = "the calls of this server hold as many inflated messages as it takes";
+            SERVER.error(Code::ResourceExhausted, "TOO_MUCH_INFLATED", message)
+        })?;
+        *self.held.lock() = Some(permit);
+        Ok(message)
+    }
 }
 
 impl HttpBody for InflatedBody {
@@ -88,7 +143,7 @@ impl HttpBody for InflatedBody {
         let next = loop {
             // What has come first: another frame would only wait.
             if let Some(message) = whole_message(&mut self.received) {
-                break Some(plain(message, self.limit).map(Frame::data));
+                break Some(self.plain(message).map(Frame::data));
             }
             match ready!(Pin::new(&mut self.inner).poll_frame(context)).map(|frame| frame.map(Frame::into_data)) {
                 Some(Ok(Ok(data))) => self.received.extend_from_slice(&data),
@@ -114,11 +169,8 @@ fn whole_message(received: &mut BytesMut) -> Option<Bytes> {
     (rest.len() >= length).then(|| received.split_to(PREFIX + length).freeze())
 }
 
-/// A message, with its prefix, as it is when it is not compressed.
+/// Inflates a message, with its prefix.
 fn plain(mut message: Bytes, limit: usize) -> Result<Bytes, Status> {
-    if message[0] == 0 {
-        return Ok(message);
-    }
     message.advance(PREFIX);
     let mut plain = vec![0; PREFIX];
     inflate(&message, limit, &mut plain)
@@ -167,12 +219,19 @@ mod tests {
         [&[flag], &length.to_be_bytes()[..], content].concat()
     }
 
-    /// What a handler gets of a body that comes in these pieces.
-    fn read(pieces: Vec<Vec<u8>>) -> Result<Bytes, Code> {
+    fn request(pieces: Vec<Vec<u8>>) -> Request<Body> {
         let frames = pieces.into_iter().map(|piece| Ok::<_, Status>(Frame::data(Bytes::from(piece))));
         let request = Request::builder().header(ENCODING, "gzip").header(CONTENT_LENGTH, 7);
-        let request = request.body(Body::new(StreamBody::new(stream::iter(frames)))).expect("a request");
-        let request = inflated(request, LIMIT);
+        request.body(Body::new(StreamBody::new(stream::iter(frames)))).expect("a request")
+    }
+
+    /// What a handler gets of a body that comes in these pieces.
+    fn read(pieces: Vec<Vec<u8>>) -> Result<Bytes, Code> {
+        read_within(&room(), &Held::default(), pieces)
+    }
+
+    fn read_within(room: &Arc<Semaphore>, held: &Held, pieces: Vec<Vec<u8>>) -> Result<Bytes, Code> {
+        let request = inflated(request(pieces), LIMIT, room, held);
         assert!(request.headers().is_empty(), "it is not compressed any more, and longer");
         let whole = request.into_body().collect().now_or_never().expect("nothing to wait for");
         whole.map(http_body_util::Collected::to_bytes).map_err(|status| status.code())
@@ -210,6 +269,59 @@ mod tests {
         inflate(&gzip(&vec![0; 1 << 24]), LIMIT, &mut plain).expect("that far it is good");
         assert_eq!(plain.len(), LIMIT + 1);
         assert!(plain.capacity() < 4 * LIMIT, "{}", plain.capacity());
+    }
+
+    #[test]
+    fn what_the_calls_of_a_server_hold_of_inflated_messages_is_bounded() {
+        let room = Arc::new(Semaphore::new(2));
+        let one = || vec![message(1, &gzip(&[0; LIMIT])), message(1, &gzip(&[0; LIMIT]))];
+        let held = [(); 3].map(|()| Held::default());
+        let expected = [message(0, &[0; LIMIT]), message(0, &[0; LIMIT])].concat();
+        assert_eq!(read_within(&room, &held[0], one()), Ok(expected.clone().into()), "only the last message counts");
+        assert_eq!(read_within(&room, &held[1], one()), Ok(expected.clone().into()));
+        assert_eq!(read_within(&room, &held[2], one()), Err(Code::ResourceExhausted));
+        let plain = message(0, &[0; LIMIT]);
+        assert_eq!(read_within(&room, &held[2], vec![plain.clone()]), Ok(plain.into()), "the caller has sent it all");
+        *held[0].lock() = None;
+        assert_eq!(read_within(&room, &held[2], one()), Ok(expected.into()));
+    }
+
+    /// Reads its request, and never answers.
+    #[derive(Clone)]
+    struct Reads;
+
+    impl tonic::server::NamedService for Reads {
+        const NAME: &'static str = "test.Reads";
+    }
+
+    impl Service<Request<Body>> for Reads {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = futures_util::future::BoxFuture<'static, Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> Self::Future {
+            Box::pin(async move {
+                drop(request.into_body().collect().await.expect("whole"));
+                std::future::pending().await
+            })
+        }
+    }
+
+    #[test]
+    fn a_call_holds_the_room_of_its_message_until_it_is_answered() {
+        let room = room();
+        let mut inflating = Inflating::new(Routes::new(Reads), LIMIT, room.clone());
+        let mut request = request(vec![message(1, &gzip(&[0; LIMIT]))]);
+        *request.uri_mut() = http::Uri::from_static("http://test/test.Reads/Read");
+        let mut call = inflating.call(request);
+        assert!((&mut call).now_or_never().is_none(), "no answer");
+        assert_eq!(room.available_permits(), MAX_INFLATED_KIB as usize - 1);
+        drop(call);
+        assert_eq!(room.available_permits(), MAX_INFLATED_KIB as usize);
     }
 
     proptest! {

@@ -15,7 +15,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Config, Error, ServedStore,
     call::Stack,
-    compression::Inflating,
+    compression::{self, Inflating},
     connection::{self, CallTasks},
     health::{Conditions, Health},
     health_service::Statuses,
@@ -76,9 +76,10 @@ where
     let mut membership = Membership::join(announce, instance, config.lease_ttl);
     health.depends_on(membership.admissions());
     let voice = membership.voice();
-    let own = layers.around(Inflating::new(services.own, config.limits.message_size));
+    let room = compression::room();
+    let own = layers.around(Inflating::new(services.own, config.limits.message_size, room.clone()));
     let stack = Stack {
-        infrastructure: Inflating::new(services.infrastructure, config.limits.message_size),
+        infrastructure: Inflating::new(services.infrastructure, config.limits.message_size, room),
         services: services.kinds,
         methods,
         instance: header,
