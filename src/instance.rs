@@ -28,10 +28,10 @@ const MAX_LABEL_LEN: usize = 256;
 const MAX_NAME_LEN: usize = 256;
 const MAX_GRPC_SERVICES: usize = 256;
 const MAX_IDEMPOTENT_METHODS: usize = 1024;
-/// Every watcher of the service gets it in one message with all the others: of what the fields may hold, none needs all.
+/// Each watcher gets the whole service in one message, so one instance must stay small.
 const MAX_INSTANCE_BYTES: usize = 128 << 10;
 
-/// A field of an instance that cannot be as it is.
+/// A field of an instance that is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidField {
@@ -47,7 +47,7 @@ impl InvalidField {
     }
 }
 
-/// All fields that cannot be as they are; of a list the first bad entry. A weight of 0 is the default, and so is a status that
+/// All fields that are invalid; of a list the first bad entry. A weight of 0 is the default, and so is a status that
 /// is not given.
 pub fn check_instance(instance: &Instance) -> Vec<InvalidField> {
     let mut check = Check(Vec::new());

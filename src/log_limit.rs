@@ -1,5 +1,4 @@
-//! Bounds how often a line is logged that a peer can cause, or a failure that lasts: the first ones in a minute are, and the rest is
-//! counted, so that neither a log nor a disk is filled by others.
+//! Limits how often a line that a peer can cause is logged: the first few each minute are logged, the rest counted.
 
 use std::{fmt, time::Duration};
 

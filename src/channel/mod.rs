@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   tonic client ─> Channel ─> retry ─> hedge ─> commit ─> transparent retry ─> dispatch ─> connection ─> server
-//!                      ^         layers: an Attempt goes down, an CallOutcome comes up     │
+//!                      ^         layers: an Attempt goes down, a CallOutcome comes up      │
 //!                      └ service config ───┐                                          pick: balance, endpoint
 //!   discovery ── endpoint set ──> driver (one task per channel) ───────────────────────┘
 //! ```

@@ -232,7 +232,7 @@ impl<C: Connection> Endpoint<C> {
             tracing::warn!(
                 endpoint = %self.peer,
                 ?interval,
-                "an endpoint ended its connection, with all calls on it, because of too many PINGs: it is pinged less from now on"
+                "the server closed the connection for too many PINGs (too_many_pings); pinging it less often from now on"
             );
         }
     }

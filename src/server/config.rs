@@ -57,7 +57,7 @@ impl Config {
     /// announced; a process does it before it makes anything.
     ///
     /// # Errors
-    /// The first field that cannot be as it is.
+    /// The first field that is invalid.
     pub fn check(&self) -> Result<(), InvalidField> {
         self.check_as(&self.instance())
     }

@@ -6,7 +6,7 @@ use crate::{discovery::announce::AnnounceError, instance::InvalidField};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A field of its [`Config`](super::Config) cannot be as it is: no registry would accept the instance.
+    /// A field of its [`Config`](super::Config) is invalid: no registry would accept the instance.
     #[error("the instance cannot serve")]
     InvalidConfig(#[from] InvalidField),
     /// The bytes given to [`Server::descriptors`](super::Server::descriptors) are not a `FileDescriptorSet`.
