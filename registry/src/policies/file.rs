@@ -29,7 +29,7 @@ pub enum PolicyFileError {
     #[error("is not a regular file")]
     NotAFile,
     /// A link leads in a circle, or into a folder that is not there.
-    #[error("is a link to {}, which cannot be made: {source}", target.display())]
+    #[error("is a symbolic link to {}, which does not exist and cannot be created: {source}", target.display())]
     Link {
         /// Where it leads.
         target: PathBuf,

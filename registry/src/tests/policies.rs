@@ -316,8 +316,8 @@ async fn a_file_that_cannot_be_replaced_is_found_at_the_start() {
     for (name, says) in [
         ("folder.json", "is not a regular file"),
         ("pipe.json", "is not a regular file"),
-        ("gone.json", "is a link to"),
-        ("circle.json", "is a link to"),
+        ("gone.json", "is a symbolic link to"),
+        ("circle.json", "is a symbolic link to"),
         ("blocked.json", "cannot be written"),
         ("new.json", "cannot be written"),
     ] {
