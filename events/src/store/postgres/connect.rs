@@ -108,7 +108,7 @@ async fn suits(target: &Target, session: &mut PgConnection, database: &str) -> R
     }
     if encoding != "UTF8" {
         return Ok(Err(format!(
-            "has the encoding {encoding}, which not every text fits into; UTF8 is needed: make a new one (create database \
+            "has the encoding {encoding}, which cannot store every Unicode text; UTF8 is needed: make a new one (create database \
              NAME encoding 'UTF8' lc_collate 'C' lc_ctype 'C' template template0) and bring over what is in {database:?} with \
              pg_dump"
         )));
@@ -124,11 +124,9 @@ async fn shares_no_session(target: &Target, session: &mut PgConnection) -> Resul
     for _ in 0..COMPARISONS {
         let (one, two) = (session.fetch_one(OF_SERVER).await?, other.fetch_one(OF_SERVER).await?);
         if one.try_get::<i32, _>(0)? == two.try_get::<i32, _>(0)? {
-            return Ok(Err(
-                "is behind a proxy that hands the server's sessions out by transaction or statement; sessions \
-                           are needed: with PgBouncer pool_mode = session"
-                    .to_owned(),
-            ));
+            return Ok(Err("is behind a proxy that pools connections per transaction or statement; Meshwork needs session pooling \
+                           (PgBouncer: pool_mode = session)"
+                .to_owned()));
         }
     }
     other.close().await?;
