@@ -35,7 +35,7 @@ pub enum InvalidAddress {
     /// The host is neither a name nor an IP address.
     #[error("must be HOST:PORT, with a name (letters, digits, '.', '-' and '_') or an IP address as its host")]
     Host,
-    /// The host is 0.0.0.0 or [::].
+    /// The host is `0.0.0.0` or `[::]`.
     #[error("names all addresses of a machine: it must be one that others can connect to")]
     Unspecified,
     /// It is an address of a registry, which is spoken to without TLS.
