@@ -100,8 +100,8 @@ class Results:
         outcome, detail = "passed", ""
         try:
             action()
-        except (Failed, OSError, subprocess.SubprocessError) as error:
-            outcome, detail = "failed", str(error)
+        except Exception as error:  # whatever ends a case is its failure: in a thread, nothing else would report it
+            outcome, detail = "failed", str(error) or repr(error)
         self.add(suite, peer, version, case, outcome, detail, time.monotonic() - began)
 
     def close(self):
