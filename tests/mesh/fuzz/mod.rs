@@ -29,7 +29,7 @@ use meshwork::{
     },
     discovery::EndpointSet,
 };
-use meshwork_cli::direct::Direct;
+use meshwork_cli::{direct::Direct, fleet::Instance};
 use meshwork_fixture::{Engine, on_both_stores};
 use meshwork_shop::contract::shop::{
     order::v1::OrderState,
@@ -96,6 +96,7 @@ async fn every_rpc_survives_hostile_callers_and_the_mesh_still_serves(engine: En
         answered: Mutex::default(),
         harms: Mutex::default(),
     });
+    let own = [("customer", own_store(&shop, "customer").await), ("order", own_store(&shop, "order").await)];
     let callers: JoinSet<_> = (0..CALLERS).map(|_| attack.clone().run()).collect();
     callers.join_all().await;
 
@@ -104,8 +105,8 @@ async fn every_rpc_survives_hostile_callers_and_the_mesh_still_serves(engine: En
     let methods: BTreeSet<_> = attack.targets.iter().map(|target| target.method.full_name().to_owned()).collect();
     let answered = attack.answered.lock().clone();
     assert_eq!(answered, methods, "every method that is served was asked and has answered");
-    for service in ["customer", "order"] {
-        adopt_own_store(&shop, service).await;
+    for (service, store_id) in own {
+        adopt(&shop, service, store_id).await;
     }
     still_serves(&shop).await;
     shop.fleet.stop().await;
@@ -211,17 +212,25 @@ fn descriptors() -> DescriptorPool {
     pool
 }
 
-/// Whoever may call the registry may say which store is a service's, and the callers did: an operator puts that right.
-async fn adopt_own_store(shop: &Shop, service: &str) {
-    let instances = shop.fleet.instances();
-    let own = instances.iter().find(|instance| instance.service == service).expect("it runs");
+fn instance(shop: &Shop, service: &str) -> Instance {
+    shop.fleet.instances().into_iter().find(|instance| instance.service == service).expect("it runs")
+}
+
+/// The id of the store that `service` runs on.
+async fn own_store(shop: &Shop, service: &str) -> String {
+    let own = instance(shop, service);
     let Direct { transport, origin } = Direct::connect(&own.address.to_string()).await.expect("it listens");
     let mut operations = OperationsServiceClient::with_origin(transport, origin);
-    let told = operations.list_subscriptions(ListSubscriptionsRequest {}).await.expect("it answers").into_inner();
+    operations.list_subscriptions(ListSubscriptionsRequest {}).await.expect("it answers").into_inner().store_id
+}
+
+/// Anyone who can call the registry can say which store is a service's, and the callers did: an operator puts that right.
+async fn adopt(shop: &Shop, service: &str, store_id: String) {
+    let own = instance(shop, service);
     let registry = Direct::connect(&shop.fleet.registry_addr().to_string()).await.expect("it listens");
     let mut stores = StoreServiceClient::with_origin(registry.transport, registry.origin);
     let adopted = async {
-        let request = AdoptStoreRequest { service: service.to_owned(), store_id: told.store_id };
+        let request = AdoptStoreRequest { service: service.to_owned(), store_id };
         // Where it was refused it is known by its next attempt.
         while stores.adopt_store(request.clone()).await.is_err() {
             tokio::time::sleep(Duration::from_millis(50)).await;
