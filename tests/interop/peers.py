@@ -368,12 +368,15 @@ def interop(results, missing):
         if started:
             started.kill()
 
+    # By default an iteration of a soak may take a second: what a JVM that starts on a busy machine needs for its first.
+    patience = "--soak_per_iteration_max_acceptable_latency_ms=30000"
+
     def go_command(port, case):
-        return [WORK / "go/client", "--server_host=127.0.0.1", f"--server_port={port}", f"--test_case={case}"]
+        return [WORK / "go/client", "--server_host=127.0.0.1", f"--server_port={port}", f"--test_case={case}", patience]
 
     def java_command(port, case):
         main = "io.grpc.testing.integration.TestServiceClient"
-        return [*JAVA, main, "--server_host=127.0.0.1", f"--server_port={port}", "--use_tls=false", f"--test_case={case}"]
+        return [*JAVA, main, "--server_host=127.0.0.1", f"--server_port={port}", "--use_tls=false", f"--test_case={case}", patience]
 
     client("grpc-go", GO_VERSION, GO_CLIENT, go_command, missing.get("go"))
     server("grpc-go", GO_VERSION, TO_GO, grpc_go, missing.get("go"))
