@@ -5,11 +5,11 @@ use std::{fmt, time::Duration};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// For this long the lines are counted together: Prometheus has looked a few times, and a person has not waited.
+/// For this long the lines are counted together.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Lets a number of lines a minute through. Kept by whoever logs, or as a `static` beside a line that has no owner, as tracing keeps
-/// its call sites.
+/// Lets a number of lines a minute through. Kept by the type that logs, or as a `static` beside a line that has no owner, as tracing
+/// keeps its call sites.
 #[derive(Debug)]
 pub struct LogLimit {
     lines: u32,
@@ -29,7 +29,7 @@ impl LogLimit {
         Self { lines, period: Mutex::new(Period { begin: None, logged: 0, left_out: 0 }) }
     }
 
-    /// Whether a line may be logged now, and how many were not since the last; it belongs at the end of the message.
+    /// Whether to log now, and how many lines were suppressed since the last; that belongs at the end of the message.
     pub fn pass(&self) -> Option<LeftOut> {
         let now = Instant::now();
         let mut period = self.period.lock();

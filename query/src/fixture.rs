@@ -22,14 +22,15 @@ pub(crate) fn id(n: u128) -> Uuid {
 }
 
 pub(crate) fn usd(minor: i64) -> Amount {
-    Amount::new(minor, Currency::from_code("USD").unwrap()).unwrap()
+    Amount::new(minor, Currency::from_code("USD").expect("a currency")).expect("an amount")
 }
 
 /// A view on a file that goes away with it.
 pub(crate) async fn view() -> (TempDir, Store) {
-    let dir = tempfile::tempdir().unwrap();
-    let store =
-        crate::open(&format!("sqlite://{}?synchronous=normal", dir.path().join("query.db").display())).await.unwrap();
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = crate::open(&format!("sqlite://{}?synchronous=normal", dir.path().join("query.db").display()))
+        .await
+        .expect("a new view");
     (dir, store)
 }
 
@@ -67,7 +68,7 @@ impl Decider for Emit {
 impl Producer {
     async fn open(name: &'static str, dir: &TempDir) -> Self {
         let url = format!("sqlite://{}", dir.path().join(name).display());
-        let outbox = Outbox::open(store::open(&url).await.unwrap(), name).await.unwrap();
+        let outbox = Outbox::open(store::open(&url).await.expect("a new store"), name).await.expect("a new log");
         let writer = Writer::start(outbox.clone(), Arc::new(Emit));
         Self { name, outbox, writer }
     }
@@ -75,8 +76,8 @@ impl Producer {
     /// Emits an event about a customer's credit line; returns the position token that stands for it.
     pub(crate) async fn emit<M: Message + Name>(&self, customer_id: Uuid, payload: &M) -> String {
         let event = NewEvent::new(customer_id, ("test", customer_id), 1, 2_000, payload);
-        let applied = self.writer.submit(event).await.unwrap();
-        self.outbox.token(self.name, applied.point.unwrap())
+        let applied = self.writer.submit(event).await.expect("committed");
+        self.outbox.token(self.name, applied.point.expect("it has an event"))
     }
 
     /// Where the log is, for tokens that the producer did not give out.
@@ -98,7 +99,7 @@ pub(crate) struct Shop {
 impl Shop {
     pub(crate) async fn open() -> Self {
         let (view_dir, store) = view().await;
-        let dir = tempfile::tempdir().unwrap();
+        let dir = tempfile::tempdir().expect("a folder");
         let (orders, customers) = (Producer::open("order", &dir).await, Producer::open("customer", &dir).await);
         let draining = CancellationToken::new();
         let subscribe = |producer: &Producer, source| {

@@ -1,14 +1,13 @@
 //! The flags of `meshwork-registry`.
 
-use std::{
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use meshwork_process::{Failure, HostPort, Listener, TelemetryArgs, duration_in};
 
-use crate::{Config, policies::PolicyStore};
+use crate::{
+    Config,
+    policies::{PolicyStore, folder},
+};
 
 /// What `--grace` may be: no lease is longer than some minutes.
 const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
@@ -74,10 +73,6 @@ impl Args {
         let config = Config { grace: self.grace, policies, ..Config::new(listener.address().to_string()) };
         Ok((config, listener.say_ready("registry")))
     }
-}
-
-fn folder(file: &Path) -> &Path {
-    file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 #[cfg(test)]

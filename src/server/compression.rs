@@ -3,8 +3,8 @@
 //!
 //! Each message is inflated once it is whole, so that a caller makes the server keep no more than it has sent; and no further than
 //! the limit of a message. All calls of a server together hold a bounded number of inflated bytes until they are answered: a few KiB
-//! may become a message of the largest size. Other encodings are passed on: a handler may know them, and tonic's refuse the others with UNIMPLEMENTED.
-//! Answers are not compressed here.
+//! may become a message of the largest size. Other encodings are passed on: a handler may know them, and tonic's refuse the others
+//! with UNIMPLEMENTED. Answers are not compressed here.
 
 use std::{
     convert::Infallible,

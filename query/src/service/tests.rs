@@ -59,7 +59,7 @@ impl Shop {
     async fn projection_in(&self, state: ProjectionState) -> Projection {
         let reached = async {
             loop {
-                let projection = self.status("").await.unwrap().projections.remove(0);
+                let projection = self.status("").await.expect("it answers").projections.remove(0);
                 if projection.state() == state {
                     return projection;
                 }
@@ -76,7 +76,7 @@ impl Shop {
 }
 
 fn ids(orders: &[Order]) -> Vec<u128> {
-    orders.iter().map(|order| Uuid::parse_str(&order.order_id).unwrap().as_u128()).collect()
+    orders.iter().map(|order| Uuid::parse_str(&order.order_id).expect("an id").as_u128()).collect()
 }
 
 fn token(source: &str, store_id: &str, position: u64) -> String {
@@ -104,7 +104,7 @@ fn error<T: std::fmt::Debug>(result: Result<T, Status>) -> (Code, String, Vec<St
 async fn an_order_is_shown_with_its_customer_its_state_and_its_reason() {
     let shop = Shop::open().await;
     let customer = shop.create_customer(1).await;
-    shop.status(&customer).await.unwrap();
+    shop.status(&customer).await.expect("it answers");
     shop.create_order(1, 10).await;
     let rejected = OrderRejected {
         order_id: id(10).to_string(),
@@ -113,7 +113,7 @@ async fn an_order_is_shown_with_its_customer_its_state_and_its_reason() {
     };
     let position_token = shop.orders.emit(id(1), &rejected).await;
 
-    let order = shop.get(10, &position_token).await.unwrap();
+    let order = shop.get(10, &position_token).await.expect("it answers");
 
     let expected = Order {
         order_id: id(10).to_string(),
@@ -133,9 +133,9 @@ async fn a_caller_reads_its_own_writes_however_fresh_they_are() {
     let shop = Shop::open().await;
     for n in 1..=50 {
         let position_token = shop.create_order(n % 7, n).await;
-        assert_eq!(shop.get(n, &position_token).await.unwrap().state(), OrderState::Pending);
+        assert_eq!(shop.get(n, &position_token).await.expect("it answers").state(), OrderState::Pending);
         let position_token = shop.approve_order(n % 7, n).await;
-        assert_eq!(shop.get(n, &position_token).await.unwrap().state(), OrderState::Approved);
+        assert_eq!(shop.get(n, &position_token).await.expect("it answers").state(), OrderState::Approved);
     }
 }
 
@@ -148,13 +148,13 @@ async fn pages_follow_each_other_and_their_tokens_belong_to_their_filter() {
     }
     shop.create_order(2, 50).await;
     let position_token = shop.approve_order(1, 4).await;
-    shop.get(4, &position_token).await.unwrap();
+    shop.get(4, &position_token).await.expect("it answers");
     let filter = ListOrdersRequest { customer_id: id(1).to_string(), page_size: 5, ..ListOrdersRequest::default() };
 
-    let first = shop.list(filter.clone()).await.unwrap();
+    let first = shop.list(filter.clone()).await.expect("it answers");
     assert_eq!(ids(&first.orders), [9, 8, 7, 6, 5]);
     let second = ListOrdersRequest { page_token: first.next_page_token, ..filter };
-    let last = shop.list(second.clone()).await.unwrap();
+    let last = shop.list(second.clone()).await.expect("it answers");
     assert_eq!((ids(&last.orders), last.next_page_token), (vec![4, 3, 2, 1], String::new()));
 
     for other in [
@@ -165,9 +165,9 @@ async fn pages_follow_each_other_and_their_tokens_belong_to_their_filter() {
         assert_eq!(error(shop.list(other).await), expected);
     }
     let exact = ListOrdersRequest { page_size: 9, page_token: String::new(), ..second };
-    assert_eq!(shop.list(exact).await.unwrap().next_page_token, "", "no empty page behind a full one");
+    assert_eq!(shop.list(exact).await.expect("it answers").next_page_token, "", "no empty page behind a full one");
     let approved = ListOrdersRequest { state: OrderState::Approved.into(), ..ListOrdersRequest::default() };
-    assert_eq!(ids(&shop.list(approved).await.unwrap().orders), [4]);
+    assert_eq!(ids(&shop.list(approved).await.expect("it answers").orders), [4]);
 }
 
 #[tokio::test]
@@ -181,20 +181,21 @@ async fn a_customers_history_is_the_credit_that_is_left_and_its_orders() {
         available_credit: Some(usd(266).into()),
     };
     let position_token = shop.customers.emit(id(1), &reserved).await;
-    shop.status(&position_token).await.unwrap();
+    shop.status(&position_token).await.expect("it answers");
     shop.create_order(1, 10).await;
     let position_token = shop.create_order(1, 11).await;
     let request = GetCustomerHistoryRequest { customer_id: id(1).to_string(), page_size: 1, ..Default::default() };
 
-    let first = shop.history(GetCustomerHistoryRequest { position_token, ..request.clone() }).await.unwrap();
+    let first =
+        shop.history(GetCustomerHistoryRequest { position_token, ..request.clone() }).await.expect("it answers");
 
-    let customer = first.customer.unwrap();
+    let customer = first.customer.expect("it is folded");
     assert_eq!((customer.name.as_str(), customer.create_time), ("customer 1", Some(timestamp(1_000))));
     assert_eq!(customer.credit_limit, Some(usd(1_500).into()));
     assert_eq!(customer.available_credit, Some(usd(266).into()));
     assert_eq!(ids(&first.orders), [11]);
     let page_token = first.next_page_token;
-    let last = shop.history(GetCustomerHistoryRequest { page_token, ..request }).await.unwrap();
+    let last = shop.history(GetCustomerHistoryRequest { page_token, ..request }).await.expect("it answers");
     assert_eq!((ids(&last.orders), last.next_page_token), (vec![10], String::new()));
 }
 
@@ -245,7 +246,7 @@ async fn what_the_view_has_not_seen_is_not_found() {
 async fn a_position_of_another_log_is_refused_at_once() {
     let shop = Shop::open().await;
     let position_token = shop.create_order(1, 10).await;
-    shop.get(10, &position_token).await.unwrap();
+    shop.get(10, &position_token).await.expect("it answers");
     let unknown = (Code::InvalidArgument, "UNKNOWN_POSITION".to_owned(), vec!["position_token".to_owned()]);
     for other in [token("billing", shop.orders.store_id(), 1), token("order", "another store", 1)] {
         assert_eq!(error(shop.get(10, &other).await), unknown);
@@ -278,10 +279,10 @@ async fn a_watch_begins_once_the_view_has_come_to_its_position() {
     let shop = Shop::open().await;
     let position_token = shop.create_order(1, 10).await;
     let watch = WatchOrdersRequest { customer_id: id(1).to_string(), position_token };
-    let mut stream = shop.service.watch_orders(Request::new(watch)).await.unwrap().into_inner();
-    assert_eq!(stream.next().await.unwrap().unwrap(), WatchOrdersResponse::default());
+    let mut stream = shop.service.watch_orders(Request::new(watch)).await.expect("it answers").into_inner();
+    assert_eq!(stream.next().await.expect("it goes on").expect("an answer"), WatchOrdersResponse::default());
     shop.approve_order(1, 10).await;
-    let next = stream.next().await.unwrap().unwrap();
+    let next = stream.next().await.expect("it goes on").expect("an answer");
     assert_eq!((ids(&next.orders), next.orders[0].state()), (vec![10], OrderState::Approved));
 }
 
@@ -290,10 +291,10 @@ async fn the_status_says_how_far_each_source_was_folded() {
     let shop = Shop::open().await;
     shop.create_order(1, 10).await;
     let position_token = shop.create_order(1, 11).await;
-    let folded = PositionToken::parse(&position_token).unwrap();
+    let folded = PositionToken::parse(&position_token).expect("a token");
 
     shop.projection_in(ProjectionState::Running).await;
-    let status = shop.status(&position_token).await.unwrap();
+    let status = shop.status(&position_token).await.expect("it answers");
 
     assert!(!status.view_id.is_empty());
     let sources: Vec<_> = status.projections.iter().map(|projection| projection.source.as_str()).collect();
@@ -308,18 +309,18 @@ async fn the_status_says_how_far_each_source_was_folded() {
 async fn an_event_that_makes_no_sense_stops_its_projection_loudly_and_loses_nothing() {
     let shop = Shop::open().await;
     let position_token = shop.create_order(1, 10).await;
-    shop.get(10, &position_token).await.unwrap();
+    shop.get(10, &position_token).await.expect("it answers");
     shop.orders.emit(id(1), &OrderApproved { order_id: "?".into(), customer_id: id(1).to_string() }).await;
 
     let projection = shop.projection_in(ProjectionState::Stopped).await;
     assert!(projection.error.contains("must be a UUID"), "{}", projection.error);
     assert_eq!(projection.partitions.iter().map(|partition| partition.applied).sum::<u64>(), 1);
-    assert_eq!(shop.get(10, "").await.unwrap().state(), OrderState::Pending, "reads go on");
+    assert_eq!(shop.get(10, "").await.expect("it answers").state(), OrderState::Pending, "reads go on");
 }
 
 /// The token of a past in which another event stood there.
 fn of_another_past(token: &str) -> String {
-    let token = PositionToken::parse(token).unwrap();
+    let token = PositionToken::parse(token).expect("a token");
     PositionToken { event_id: Uuid::now_v7().to_string(), ..token }.to_text()
 }
 
@@ -328,20 +329,21 @@ async fn a_token_of_what_the_log_has_lost_is_refused_whether_its_event_is_rememb
     let shop = Shop::open().await;
     let lost = (Code::FailedPrecondition, "POSITION_LOST".to_owned(), vec![]);
     let first = shop.create_order(1, 10).await;
-    shop.get(10, &first).await.unwrap();
+    shop.get(10, &first).await.expect("it answers");
     assert_eq!(error(shop.get(10, &of_another_past(&first)).await), lost);
 
     // More than are remembered, in one partition.
     let orders = (100..1_200).map(|order| shop.create_order(1, order));
-    let last = futures_util::future::join_all(orders).await.pop().unwrap();
-    shop.get(10, &last).await.unwrap();
-    shop.get(10, &first).await.unwrap();
+    let last = futures_util::future::join_all(orders).await.pop().expect("some orders");
+    shop.get(10, &last).await.expect("it answers");
+    shop.get(10, &first).await.expect("it answers");
     assert_eq!(error(shop.get(10, &of_another_past(&first)).await), lost);
-    let old = PositionToken { event_id: String::new(), ..PositionToken::parse(&first).unwrap() }.to_text();
+    let old = PositionToken { event_id: String::new(), ..PositionToken::parse(&first).expect("a token") }.to_text();
     shop.get(10, &old).await.expect("tokens of 0.1 are believed");
 
-    let PositionToken { position, .. } = PositionToken::parse(&last).unwrap();
-    let beyond = PositionToken { position: position + 9, ..PositionToken::parse(&of_another_past(&last)).unwrap() };
+    let PositionToken { position, .. } = PositionToken::parse(&last).expect("a token");
+    let beyond =
+        PositionToken { position: position + 9, ..PositionToken::parse(&of_another_past(&last)).expect("a token") };
     let deadline = Deadline::after(Duration::from_millis(200));
     assert_eq!(error(deadline::scope(deadline, shop.get(10, &beyond.to_text())).await), lost);
 }

@@ -24,6 +24,8 @@ use tokio::sync::OwnedMutexGuard;
 
 pub(crate) use check::check_policy;
 pub use file::PolicyFileError;
+#[cfg(feature = "program")]
+pub(crate) use file::folder;
 
 use crate::limits::{MAX_POLICIES, grouped};
 use file::PolicyFile;
