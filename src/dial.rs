@@ -4,28 +4,108 @@
 //! (materialize #23271, grpc #12295). So the addresses race: the next one begins when the one before has failed, or has not answered
 //! for a moment. The error names each address.
 
-use std::{collections::VecDeque, future::Future, io, net::SocketAddr, time::Duration};
+use std::{
+    collections::{HashMap, VecDeque},
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::{Instant, sleep_until, timeout_at},
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout_at},
 };
 
 /// The head start of an address before the next (RFC 8305, section 5).
 const STAGGER: Duration = Duration::from_millis(250);
 /// Addresses of a name that are tried, so that one with very many does not open as many connections.
 const MAX_ADDRESSES: usize = 6;
+/// A look-up that has taken longer than one attempt may is there for the next, which comes within this time.
+const KEPT: Duration = Duration::from_secs(15);
 
-/// Connects to the first address of `host_port` that accepts, within `limit`, the look-up of the name included.
+/// What a name has led to: nothing yet, its addresses, or why there are none.
+type Found = Option<Result<Vec<SocketAddr>, Arc<io::Error>>>;
+
+/// The look-ups of all connections that are under way, or were done after their attempt had ended.
+static LOOK_UPS: LazyLock<LookUps> = LazyLock::new(LookUps::default);
+
+/// Look-ups by name. A resolver asks the next server after some seconds (5 by default), which is longer than an attempt takes: if
+/// each attempt began anew, a first server that is dead would keep every connection from being made.
+#[derive(Clone, Debug, Default)]
+struct LookUps(Arc<Mutex<HashMap<String, watch::Receiver<Found>>>>);
+
+/// Connects to the first address of `host_port` that accepts, within `limit`, the look-up of the name included. A look-up that takes
+/// longer goes on, and the next attempt uses it.
 ///
 /// # Errors
 /// No address was found, or none of them accepted; what each said.
 pub async fn tcp(host_port: &str, limit: Duration) -> io::Result<TcpStream> {
     let end = Instant::now() + limit;
-    let unknown = || io::Error::new(io::ErrorKind::TimedOut, "the name was not resolved in time");
-    let found = timeout_at(end, lookup_host(host_port)).await.unwrap_or_else(|_| Err(unknown()))?;
+    let found = LOOK_UPS.addresses(host_port, end, resolve).await?;
     race(chosen(found, rand::random()), end, TcpStream::connect).await
+}
+
+async fn resolve(name: String) -> io::Result<Vec<SocketAddr>> {
+    lookup_host(name).await.map(Iterator::collect)
+}
+
+impl LookUps {
+    async fn addresses<F>(
+        &self,
+        name: &str,
+        end: Instant,
+        look_up: impl FnOnce(String) -> F,
+    ) -> io::Result<Vec<SocketAddr>>
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        if let Ok(address) = name.parse() {
+            return Ok(vec![address]);
+        }
+        let mut found = self.join(name, look_up);
+        let found = timeout_at(end, found.wait_for(Option::is_some)).await.map(|found| found.ok()?.clone());
+        match found {
+            Ok(Some(found)) => found.map_err(|error| io::Error::new(error.kind(), error.to_string())),
+            Ok(None) => Err(io::Error::other("the runtime that looked the name up has ended")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the name was not resolved in time")),
+        }
+    }
+
+    /// The look-up of the name that is under way, or a new one.
+    fn join<F>(&self, name: &str, look_up: impl FnOnce(String) -> F) -> watch::Receiver<Found>
+    where
+        F: Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        let mut all = self.0.lock();
+        // One whose runtime has ended is closed.
+        if let Some(found) = all.get(name).filter(|found| found.has_changed().is_ok()) {
+            return found.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        all.insert(name.to_owned(), receiver.clone());
+        let (look_ups, name, looking) = (self.clone(), name.to_owned(), look_up(name.to_owned()));
+        tokio::spawn(async move {
+            sender.send_replace(Some(looking.await.map_err(Arc::new)));
+            let is_awaited = {
+                let mut all = look_ups.0.lock();
+                let is_awaited = sender.receiver_count() > 1;
+                if is_awaited {
+                    all.remove(&name);
+                }
+                is_awaited
+            };
+            if !is_awaited {
+                sleep(KEPT).await;
+                look_ups.0.lock().remove(&name);
+            }
+        });
+        receiver
+    }
 }
 
 /// Those that are tried. Of too many others each `turn`, so that a name of which most addresses are dead connects in the end.
@@ -186,6 +266,43 @@ mod tests {
         assert_eq!((error.kind(), begin.elapsed()), (io::ErrorKind::TimedOut, LIMIT));
         let none = race::<(), _>(Vec::new(), begin + LIMIT, connect).await.expect_err("there is none");
         assert_eq!(none.to_string(), "the name has no address");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_that_takes_longer_than_an_attempt_is_there_for_a_later_one() {
+        let look_ups = LookUps::default();
+        let asked = Arc::new(Mutex::new(0));
+        let attempt = || {
+            let (look_ups, asked) = (look_ups.clone(), Arc::clone(&asked));
+            async move {
+                let slow = |_| {
+                    *asked.lock() += 1;
+                    async {
+                        sleep(LIMIT * 5 / 2).await;
+                        Ok(vec![v4(1)])
+                    }
+                };
+                look_ups.addresses("registry:80", Instant::now() + LIMIT, slow).await
+            }
+        };
+        for _ in 0..2 {
+            let begun = *asked.lock();
+            for _ in 0..2 {
+                assert_eq!(attempt().await.expect_err("it takes longer").kind(), io::ErrorKind::TimedOut);
+            }
+            assert_eq!(attempt().await.expect("it is done"), [v4(1)]);
+            assert_eq!(*asked.lock(), begun + 1);
+            assert!(look_ups.0.lock().is_empty(), "an answer that was waited for is not kept");
+        }
+
+        for _ in 0..2 {
+            attempt().await.expect_err("it takes longer");
+        }
+        sleep(LIMIT).await;
+        assert_eq!(attempt().await.expect("it is kept"), [v4(1)]);
+        sleep(KEPT).await;
+        assert!(look_ups.0.lock().is_empty(), "for a bounded time");
+        assert_eq!(*asked.lock(), 3);
     }
 
     #[tokio::test]

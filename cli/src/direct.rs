@@ -1,7 +1,7 @@
 //! A plain gRPC connection to one process: no discovery, no balancing, nothing repeated, so that what it says is about that
 //! process at that moment.
 
-use std::io;
+use std::{io, time::Duration};
 
 use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
@@ -10,11 +10,14 @@ use meshwork::{
     contract::meshwork::event::v1::{
         ListSubscriptionsRequest, ListSubscriptionsResponse, operations_service_client::OperationsServiceClient,
     },
+    dial,
     rpc::code_name,
 };
-use tokio::net::TcpStream;
 use tonic::{Code, Status, body::Body};
 use tower::util::BoxCloneSyncService;
+
+/// For the look-up of a name and the connection.
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a generated client stands on, with [`Direct::origin`]. The connection ends with its last clone.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, hyper::Error>;
@@ -48,13 +51,13 @@ pub(crate) fn said(status: &Status) -> String {
 }
 
 impl Direct {
-    /// Connects to `HOST:PORT`. Set a limit: a host that is silent is waited for as long as the kernel does.
+    /// Connects to `HOST:PORT`, of which the addresses race for [`CONNECT_LIMIT`].
     ///
     /// # Errors
     /// It cannot be connected to, or does not speak HTTP/2.
     pub async fn connect(address: &str) -> io::Result<Self> {
         let origin = Uri::try_from(format!("http://{address}")).map_err(io::Error::other)?;
-        let stream = TcpStream::connect(address).await?;
+        let stream = dial::tcp(address, CONNECT_LIMIT).await?;
         stream.set_nodelay(true)?;
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
