@@ -63,7 +63,7 @@ pub(super) async fn open(url: &str) -> Result<Target, StoreError> {
 }
 
 fn read(url: &str) -> Result<Target, super::InvalidPostgresUrl> {
-    let url: PostgresUrl = url.parse()?;
+    let url = url.parse::<PostgresUrl>()?.with_environment(|variable| std::env::var(variable).ok())?;
     let ms = |limit: Duration| limit.as_millis().to_string();
     let timeouts = [
         ("statement_timeout", ms(STATEMENT_TIMEOUT)),

@@ -42,6 +42,37 @@ const AS_IT_IS: [(&str, &[&str]); 7] = [
     ("sslnegotiation", &["postgres"]),
     ("sslcompression", &["0"]),
 ];
+/// The environment's variables for parameters that a URL leaves out (PostgreSQL's manual, "Environment Variables"). Those that
+/// only shape what psql prints are not among them.
+const VARIABLES: [(&str, &str); 27] = [
+    ("PGHOST", "host"),
+    ("PGHOSTADDR", "hostaddr"),
+    ("PGPORT", "port"),
+    ("PGDATABASE", "dbname"),
+    ("PGUSER", "user"),
+    ("PGPASSWORD", "password"),
+    ("PGAPPNAME", "application_name"),
+    ("PGOPTIONS", "options"),
+    ("PGCONNECT_TIMEOUT", "connect_timeout"),
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGSSLNEGOTIATION", "sslnegotiation"),
+    ("PGSSLCOMPRESSION", "sslcompression"),
+    ("PGSSLCERTMODE", "sslcertmode"),
+    ("PGSSLCRL", "sslcrl"),
+    ("PGSSLCRLDIR", "sslcrldir"),
+    ("PGSSLMINPROTOCOLVERSION", "ssl_min_protocol_version"),
+    ("PGSSLMAXPROTOCOLVERSION", "ssl_max_protocol_version"),
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGGSSENCMODE", "gssencmode"),
+    ("PGREQUIREPEER", "requirepeer"),
+    ("PGREQUIREAUTH", "require_auth"),
+    ("PGSERVICE", "service"),
+    ("PGTARGETSESSIONATTRS", "target_session_attrs"),
+    ("PGLOADBALANCEHOSTS", "load_balance_hosts"),
+];
 const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 /// The URL of a PostgreSQL database: libpq's parameters, of which each can be honoured.
@@ -114,7 +145,29 @@ impl PostgresUrl {
         text(self.0.iter().map(|(name, value)| (name.as_str(), value.as_str())))
     }
 
-    /// What sqlx connects with. What the URL leaves out is as libpq's environment and password file say.
+    /// The URL with what it leaves out taken from libpq's environment variables. An empty one is unset, and a line break at the end
+    /// of one, as files of secrets have it, is no part of it.
+    ///
+    /// # Errors
+    /// One of them cannot be honoured; the error names it.
+    pub(super) fn with_environment(
+        mut self,
+        variable: impl Fn(&str) -> Option<String>,
+    ) -> Result<Self, InvalidPostgresUrl> {
+        for (variable, name, value) in VARIABLES.iter().filter_map(|(of, name)| Some((of, name, variable(of)?))) {
+            let value = value.trim_end_matches(['\r', '\n']);
+            if value.is_empty() || self.0.contains_key(*name) {
+                continue;
+            }
+            self.0.insert((*name).to_owned(), value.to_owned());
+            self.check().map_err(|InvalidPostgresUrl(problem)| {
+                InvalidPostgresUrl(format!("the environment variable {variable} does not fit: {problem}"))
+            })?;
+        }
+        Ok(self)
+    }
+
+    /// What sqlx connects with. What is left out is as the password file says.
     pub(super) fn options(&self) -> Result<PgConnectOptions, InvalidPostgresUrl> {
         let known = self.0.iter().filter(|(name, _)| PASSED_ON.contains(&name.as_str()));
         let passed_on = known.filter_map(|(name, value)| match (name.as_str(), value.as_str()) {
@@ -430,6 +483,41 @@ mod tests {
         }
         let url: PostgresUrl = "postgres://me:cret@db".parse().expect("a URL");
         assert!(!format!("{url:?}").contains("cret"));
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_is_as_the_environment_says_which_is_checked_like_the_url() {
+        let with = |url: &str, variables: &[(&str, &str)]| {
+            let url = url.parse::<PostgresUrl>().expect("a URL");
+            url.with_environment(|asked| {
+                let found = variables.iter().find(|(variable, _)| *variable == asked);
+                found.map(|(_, value)| (*value).to_owned())
+            })
+        };
+        let variables = [("PGPORT", "6432"), ("PGUSER", "me"), ("PGPASSWORD", "se cret \n"), ("PGSSLMODE", "")];
+        let url = with("postgres://you@db", &variables).expect("usable");
+        let expected = [("host", "db"), ("password", "se cret "), ("port", "6432"), ("user", "you")];
+        assert_eq!(url.0, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
+        let url = with("postgres://db", &[("PGOPTIONS", "-c a=1"), ("PGCONNECT_TIMEOUT", "7")]).expect("usable");
+        assert_eq!(url.settings(), Ok(vec![("a".to_owned(), "1".to_owned())]));
+        assert_eq!(url.connect_timeout(), Ok(Duration::from_secs(7)));
+
+        for (variable, value) in [
+            ("PGSSLMODE", "cret"),
+            ("PGPORT", "cret"),
+            ("PGHOST", "a,b"),
+            ("PGSERVICE", "cret"),
+            ("PGCHANNELBINDING", "require"),
+            ("PGREQUIREPEER", "postgres"),
+            ("PGSSLROOTCERT", "system"),
+            ("PGTARGETSESSIONATTRS", "standby"),
+            ("PGOPTIONS", "-e"),
+        ] {
+            let url = if variable == "PGSSLMODE" { "postgres://" } else { "postgres://?sslmode=require" };
+            let error = with(url, &[(variable, value)]).expect_err(variable).to_string();
+            assert!(error.contains(variable) && !error.contains("cret"), "{error}");
+        }
+        with("postgres://db?port=1", &[("PGPORT", "x")]).expect("which the URL outdoes");
     }
 
     #[test]
