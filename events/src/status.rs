@@ -2,7 +2,11 @@
 
 use std::{error::Error, time::Duration};
 
-use meshwork::{log_limit::LogLimit, rpc::Domain};
+use meshwork::{
+    cause::with_causes,
+    log_limit::{LogLimit, MAX_CAUSES},
+    rpc::Domain,
+};
 use tonic::{Code, Status};
 
 use crate::{store::StoreError, writer::WriteError};
@@ -45,16 +49,16 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
 
 /// Each call fails while it is away.
 fn database_failed(error: &StoreError) {
-    static LIMIT: LogLimit = LogLimit::new(1);
-    if let Some(left_out) = LIMIT.pass() {
+    static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
+    if let Some(left_out) = LIMIT.pass_once(with_causes(error)) {
         tracing::warn!(error = error as &dyn Error, "the database failed{left_out}");
     }
 }
 
 fn defect(domain: Domain, error: &(dyn Error + 'static)) -> Status {
     // A caller may know how to bring one about, and each other one is worth a line.
-    static LIMIT: LogLimit = LogLimit::new(10);
-    if let Some(left_out) = LIMIT.pass() {
+    static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
+    if let Some(left_out) = LIMIT.pass_once(with_causes(error)) {
         tracing::error!(error, "a defect{left_out}");
     }
     domain.error(Code::Internal, "INTERNAL", "internal error; the server's log says more")

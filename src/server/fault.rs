@@ -53,7 +53,7 @@ pub(super) fn deadline_exceeded() -> Status {
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
     static LIMIT: LogLimit = LogLimit::new(MAX_FAULTS_LOGGED);
-    if let Some(left_out) = LIMIT.pass() {
+    if let Some(left_out) = LIMIT.pass_once(message) {
         tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked{left_out}");
     }
     SERVER.error(Code::Internal, "PANIC", "the handler failed")
@@ -63,7 +63,7 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
 pub(super) fn of_layer(error: StdError) -> Status {
     Status::try_from_error(error).unwrap_or_else(|error| {
         static LIMIT: LogLimit = LogLimit::new(MAX_FAULTS_LOGGED);
-        if let Some(left_out) = LIMIT.pass() {
+        if let Some(left_out) = LIMIT.pass_once(error.to_string()) {
             tracing::error!(error = &*error as &dyn Error, "a layer failed{left_out}");
         }
         SERVER.error(Code::Internal, "LAYER_FAILED", "a layer of the server failed")

@@ -10,7 +10,7 @@ use meshwork::{
         SubscribeRequest, SubscribeResponse, subscribe_request::Action, subscribe_response,
     },
     health::Condition,
-    log_limit::LogLimit,
+    log_limit::{LogLimit, MAX_CAUSES},
     rpc::{Domain, draining_status, not_serving_status},
 };
 use prost::Message as _;
@@ -267,7 +267,7 @@ impl Session {
                     let position = sent.position + 1;
                     // Each subscriber that comes again finds it; a line for each partition.
                     static LIMIT: LogLimit = LogLimit::new(PARTITIONS);
-                    if let Some(left_out) = LIMIT.pass() {
+                    if let Some(left_out) = LIMIT.pass_once((partition, position)) {
                         tracing::error!(
                             partition,
                             position,
@@ -385,9 +385,10 @@ fn protocol(message: &str) -> Status {
 
 pub(crate) fn unavailable(error: &StoreError) -> Status {
     // Each subscriber that comes again asks anew.
-    static LIMIT: LogLimit = LogLimit::new(1);
-    if let Some(left_out) = LIMIT.pass() {
-        tracing::warn!(error = with_causes(error), "the log could not be read{left_out}");
+    static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
+    let error = with_causes(error);
+    if let Some(left_out) = LIMIT.pass_once(&error) {
+        tracing::warn!(error, "the log could not be read{left_out}");
     }
     DOMAIN.retry_later("STORE_UNAVAILABLE", "the event log cannot be read at the moment", Duration::from_secs(1))
 }

@@ -5,7 +5,10 @@
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt as _;
-use meshwork::{log_limit::LogLimit, trace};
+use meshwork::{
+    log_limit::{LogLimit, MAX_CAUSES},
+    trace,
+};
 use parking_lot::Mutex;
 use tokio::{
     runtime::Handle,
@@ -152,8 +155,8 @@ async fn commit<D: Decider>(outbox: &Outbox, decider: &D, jobs: Vec<Job<D>>) {
         Err(error) if jobs.len() == 1 || error.is_about_the_store() => fail_all(jobs, error),
         Err(error) => {
             // A command that the store refuses may be sent again and again.
-            static LIMIT: LogLimit = LogLimit::new(10);
-            if let Some(left_out) = LIMIT.pass() {
+            static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
+            if let Some(left_out) = LIMIT.pass_once(error.to_string()) {
                 tracing::warn!(%error, jobs = jobs.len(), "a batch failed; its jobs are tried one by one{left_out}");
             }
             for job in jobs {
