@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File},
     io::{self, Write as _},
-    os::unix::fs::{MetadataExt as _, chown},
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -135,11 +135,17 @@ impl PolicyFile {
 
     /// Writes a file beside the one that it is to replace, with its permissions.
     fn draft(&self, text: &[u8]) -> io::Result<()> {
-        let mut file = File::create(self.draft_path())?;
+        // One that a crash left, or a link: neither is written into.
+        if let Err(error) = fs::remove_file(self.draft_path())
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error);
+        }
+        let mut file = File::create_new(self.draft_path())?;
         if let Ok(before) = fs::metadata(&self.path) {
             file.set_permissions(before.permissions())?;
             // Only root may give files away.
-            let _ = chown(self.draft_path(), Some(before.uid()), Some(before.gid()));
+            let _ = fchown(&file, Some(before.uid()), Some(before.gid()));
         }
         file.write_all(text)?;
         file.sync_all()
@@ -184,6 +190,20 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_draft_that_was_left_is_neither_written_into_nor_followed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = PolicyFile::open(&folder.path().join("policies.json")).await.expect("the file is free");
+        let other = folder.path().join("other");
+        fs::write(&other, "not ours").expect("written");
+        std::os::unix::fs::symlink(&other, file.draft_path()).expect("linked");
+
+        file.save(Vec::new()).expect("stored");
+
+        assert_eq!(fs::read_to_string(&other).expect("readable"), "not ours");
+        assert!(file.path.is_file() && !file.path.is_symlink());
+    }
 
     #[tokio::test]
     async fn what_the_next_start_will_load_is_stored_even_if_its_folder_cannot_be_made_durable() {
