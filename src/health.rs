@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
-/// The problem of a condition whose conditioner has ended: its state is unknown.
-const UNWATCHED: &str = "a defect: what watched over it has ended";
+/// The problem of a condition whose [`Conditioner`] was dropped: its state is unknown.
+const UNWATCHED: &str = "a defect: the task that monitors it has ended";
 
-/// A condition, now and as it changes: well, or what is wrong in a few words. Clones see the same. The default is well, for good.
+/// A condition that can be watched: healthy, or a few words on what is wrong. Clones share it. Default: always healthy.
 #[derive(Clone, Debug, Default)]
 pub struct Condition {
     told: Option<watch::Receiver<Result<(), Arc<str>>>>,
-    /// It was seen that nothing reports it any more.
+    /// Whether [`Condition::changed`] has seen that its [`Conditioner`] was dropped.
     ended: bool,
 }
 
@@ -61,7 +61,7 @@ impl Conditioner {
         Condition { told: Some(self.0.subscribe()), ended: false }
     }
 
-    /// Says how it is. Returns whether it has got well, or ceased to be.
+    /// Sets the condition. Returns whether it has become healthy or unhealthy.
     pub fn set(&self, condition: Result<(), String>) -> bool {
         let condition = condition.map_err(Arc::from);
         let mut turned = false;
@@ -85,7 +85,7 @@ mod tests {
         drop(conditioner);
         condition.changed().await;
         assert_eq!(&*condition.until_problem().await, UNWATCHED);
-        assert!(futures_util::poll!(Box::pin(condition.changed())).is_pending(), "it is told once");
+        assert!(futures_util::poll!(Box::pin(condition.changed())).is_pending(), "it is notified once");
         assert_eq!(Condition::default().problem(), None);
     }
 }

@@ -1,8 +1,8 @@
 //! Which endpoints of a large set a client uses: the first ones by rendezvous hashing, as in gRFC A68.
 //!
-//! Each client ranks all endpoints by a hash of its own id and theirs. So its choice is stable: an endpoint that comes or
-//! goes changes one place per group at most, and many clients use all endpoints alike. Without it, each of m clients holds a
-//! connection to each of n endpoints, and every change of the set is m new ones.
+//! Each client ranks all endpoints by a hash of its own id and theirs. So its choice is stable: adding or removing an
+//! endpoint changes at most one place per group, and many clients together use all endpoints alike. Without subsets,
+//! each of m clients holds a connection to each of n endpoints, and every change of the set costs m new ones.
 //!
 //! Endpoints in use that do not answer are not replaced while the registry lists them: it drops them with their lease,
 //! and if each client made up for them at once, an outage would end in a storm of connections.
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn up_to_its_size_all_are_used_and_above_it_exactly_so_many() {
+    fn up_to_its_size_all_are_used_and_above_it_exactly_that_many() {
         let ids = ids(1000);
         for (count, size, used) in [(0, 32, 0), (1, 32, 1), (32, 32, 32), (33, 32, 32), (1000, 32, 32), (1000, 0, 1000)]
         {

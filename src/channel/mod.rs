@@ -79,7 +79,7 @@ fn stack(config: Arc<ServiceConfig>, budget: Arc<Budget>, dispatch: Dispatch) ->
     Retry::new(
         config.clone(),
         budget.clone(),
-        // A slow read is asked of a second endpoint as well. Inside of the retries, which so see one outcome of both.
+        // A slow read is sent to a second endpoint as well. Inside the retries, which so see one outcome for both.
         Hedge::new(
             config,
             budget,
@@ -104,7 +104,7 @@ type Stack = Retry<Hedge<Commit<Transparent<Dispatch>>>>;
 /// It is a cheap handle: clones share connections and loads. Calls go to the instances that serve, the least loaded first,
 /// and move on if one refuses them before processing. A call without a ready instance fails with UNAVAILABLE after 3 s and
 /// says why, unless its request carries [`WaitForReady`]. The deadline of a call is the earlier of its own (`set_timeout`)
-/// and that of the inbound call which its task works for.
+/// and that of the inbound call that its task serves.
 ///
 /// Every answer and error names the instance that it came from in the metadata `meshwork-instance`.
 ///
@@ -189,8 +189,9 @@ impl Channel {
         Self { shared, max_response_message_size: MAX_MESSAGE_SIZE, _keep: None }
     }
 
-    /// Bytes of one message of an answer, for the calls of this handle and of its clones; a larger one is RESOURCE_EXHAUSTED.
-    /// Default 4 MiB, as everywhere in gRPC. To raise it, raise tonic's `max_decoding_message_size` of the client as well.
+    /// Limits the size of a response message, in bytes, for calls through this handle and its clones; a larger message
+    /// fails its call with RESOURCE_EXHAUSTED. Default 4 MiB, as everywhere in gRPC. To raise the limit, raise
+    /// `max_decoding_message_size` of the tonic client as well.
     #[must_use]
     pub fn max_response_message_size(mut self, bytes: usize) -> Self {
         self.max_response_message_size = bytes;
@@ -203,7 +204,7 @@ impl Channel {
         self.shared.picker.endpoints().iter().map(|endpoint| endpoint.stats(now)).collect()
     }
 
-    /// The connection is of no use although it stands: makes a new one, to the next address if there are several.
+    /// Replaces a connection that is open but of no use: connects anew, to the next address if there are several.
     pub(crate) fn reconnect(&self) {
         self.shared.reconnect.notify_waiters();
     }

@@ -37,7 +37,7 @@ type Responses = mpsc::UnboundedSender<Result<WatchResponse, Status>>;
 mod asked;
 mod list;
 
-/// A registry that only knows how to be watched.
+/// A registry that can only be watched.
 struct Registry {
     watches: mpsc::UnboundedReceiver<Watch>,
     task: JoinHandle<()>,
@@ -163,7 +163,7 @@ fn policy(timeout: Duration) -> Policy {
     Policy { service: "echo".into(), timeout, ..Policy::default() }
 }
 
-/// Time enough for what would be wrong to happen.
+/// Waits long enough for anything wrong to happen.
 async fn meanwhile() {
     tokio::time::sleep(Duration::from_millis(10)).await;
 }
@@ -363,7 +363,7 @@ async fn a_policy_reaches_running_clients_and_stays_while_the_registry_is_away()
     until_timeout(&mut endpoints, Some(TIMEOUT)).await;
     registry.kill().await;
     tokio::time::sleep(Duration::from_secs(3600)).await;
-    assert_eq!(endpoints.borrow().policy.timeout, Some(TIMEOUT), "the registry is away");
+    assert_eq!(endpoints.borrow().policy.timeout, Some(TIMEOUT), "the registry is unreachable");
     soon(mesh.close()).await;
     let mesh = built();
     let mut endpoints = mesh.endpoints("echo");
@@ -375,10 +375,10 @@ async fn a_policy_reaches_running_clients_and_stays_while_the_registry_is_away()
 async fn a_call_without_endpoints_tells_what_the_registry_said() {
     let net = Net::default();
     let mesh = mesh(&net);
-    let away = ask(&mesh, "echo").await.expect_err("nobody is there").message().to_owned();
+    let away = ask(&mesh, "echo").await.expect_err("no endpoint is known").message().to_owned();
     assert!(away.contains("none is known; the registry has not answered yet: registry:1 ("), "{away}");
     assert!(away.contains("connection refused"), "{away}");
-    let away = ask(&mesh, "echo").await.expect_err("nobody is there").message().to_owned();
+    let away = ask(&mesh, "echo").await.expect_err("no endpoint is known").message().to_owned();
     assert!(away.contains("the registry does not answer: ") && away.contains("connection refused"), "{away}");
 
     let mut registry = Registry::start(&net, "registry:1");
@@ -387,7 +387,7 @@ async fn a_call_without_endpoints_tells_what_the_registry_said() {
     let services = vec![ServiceInstances { service: "echo".into(), ..ServiceInstances::default() }];
     watch.send("e", 1, Event::Snapshot(Snapshot { services, provisional: false }));
     soon(endpoints.wait_for(|set| set.has_seen("e", 1))).await.expect("discovery is here");
-    let unknown = ask(&mesh, "echo").await.expect_err("nobody is there").message().to_owned();
+    let unknown = ask(&mesh, "echo").await.expect_err("no endpoint is known").message().to_owned();
     assert!(unknown.contains("the registry knows no such service"), "{unknown}");
 }
 
@@ -399,7 +399,7 @@ async fn what_asking_again_does_not_change_is_told_otherwise_than_a_registry_tha
     let mut call = std::pin::pin!(ask(&mesh, "echo"));
     let refused = loop {
         tokio::select! {
-            answer = &mut call => break answer.expect_err("nobody is there"),
+            answer = &mut call => break answer.expect_err("no endpoint is known"),
             watch = registry.watch() => {
                 watch.responses.send(Err(Status::invalid_argument("services: at most 1024"))).expect("it waits");
             }

@@ -1,7 +1,7 @@
-//! What several registries tell, as one: the union of their instances, by id.
+//! What several registries report, as one: the union of their instances, by id.
 //!
-//! Registries of one epoch are one store behind several addresses, and tell the same. Those of different epochs know nothing of
-//! each other: an instance registers at each that it reaches, and is there while one of them says so. Pure.
+//! Registries of one epoch are one store behind several addresses, and report the same. Those of different epochs know
+//! nothing of each other: an instance registers at each that it reaches, and exists while one of them lists it. Pure.
 //!
 //! - The last word of an unreachable registry counts, but not against a reachable one: an instance that another says has left,
 //!   has left.
@@ -31,12 +31,12 @@ pub(super) struct Union {
 #[derive(Debug, Default)]
 struct Registry {
     view: View,
-    /// Whether its watch stands.
+    /// Whether its watch is open.
     there: bool,
 }
 
 impl Union {
-    /// The given number of registries, of which none has spoken.
+    /// The given number of registries, none of which has sent anything yet.
     pub(super) fn new(registries: usize) -> Self {
         Self { registries: (0..registries).map(|_| Registry::default()).collect(), earlier: View::default() }
     }
@@ -272,7 +272,7 @@ mod tests {
         assert_eq!(told.ids(), "2 only at a", "it left while A was away");
 
         told.snapshot(A, "a2", &["3"], true);
-        assert_eq!(told.ids(), "2 3 only at a", "A has restarted: a newcomer, and nobody is removed");
+        assert_eq!(told.ids(), "2 3 only at a", "A has restarted: one instance is added, and none is removed");
         told.removed(B, "b", "2");
         assert_eq!(told.ids(), "3 only at a", "A had only remembered it");
         told.snapshot(A, "a2", &["3"], false);

@@ -1,13 +1,13 @@
 //! The task that watches one registry, for all services that are asked for.
 //!
 //! ```text
-//!   nobody asks ──> watching ── silence, error, end ──> waiting (backoff) ──┐
+//!   no services ──> watching ── silence, error, end ──> waiting (backoff) ──┐
 //!                    ^   │  └── a new service is asked for ──┐              │
 //!                    │   v                                   v              │
 //!                    └── opened again with all services: resumed if they are the same, else from a snapshot
 //! ```
 //!
-//! It works whether calls flow or not. What was known stays when the registry goes away.
+//! It runs whether or not calls flow. What is known is kept when the registry becomes unreachable.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -93,13 +93,13 @@ impl Watcher {
             self.recall(&services).await;
             tokio::select! {
                 () = sleep(backoff.next(rand::random())) => {}
-                // What is asked for now shall not wait for what has failed before.
+                // A service that is asked for now must not wait out the backoff of an earlier failure.
                 () = self.discovery.asked_beyond(&services) => {}
             }
         }
     }
 
-    /// Says why there is no watch: at each attempt what may pass, once what asking again will not change.
+    /// Reports why there is no watch: a transient error at each attempt, one that a retry will not change only once.
     fn failed(&self, status: &Status) {
         let hopeless = !may_pass(status.code());
         let what = if hopeless { "cannot be watched" } else { "does not answer" };
@@ -147,7 +147,7 @@ impl Watcher {
         Ok(End::Closed)
     }
 
-    /// Waits until the store of this registry is watched through no other.
+    /// Waits until no other registry of the same store is watched.
     async fn stand_by(&self, epoch: &Arc<str>) {
         self.discovery.note(self.index, None);
         let watched = RegistryState::There(epoch.clone());

@@ -11,7 +11,7 @@ use crate::{
     rpc::SERVER,
 };
 
-/// A minute: callers may know how to bring a fault about, and each other one is worth a line.
+/// Per minute: callers may know how to provoke a fault; any other fault is worth a line.
 const MAX_FAULTS_LOGGED: u32 = 10;
 
 /// How tonic-prost's INTERNAL begins when a request's bytes are not its message.
@@ -24,7 +24,7 @@ const MAX_MESSAGE: usize = 1024;
 /// Bytes of a status's details as they are sent. Larger ones are left out, for the same reason.
 const MAX_DETAILS: usize = 4 * 1024;
 
-/// What a caller is told of a call that its own needed, and that failed on its way: not which addresses there are behind the server.
+/// What a caller sees if a call on which its own call depends has failed: not the addresses behind the server.
 const INNER_CALL_FAILED: &str = "a call that this one needs has failed";
 
 /// The answer to a call that was not started.
@@ -70,14 +70,14 @@ pub(super) fn of_layer(error: StdError) -> Status {
     })
 }
 
-/// Takes out of a handler's headers or trailers what only the server may say. A handler that passes the error of a call of
-/// its own on with `?` passes on what came with it, and must not seem not to have been started.
+/// Removes from a handler's headers or trailers what only the server may set. A handler that returns the error of an
+/// outbound call with `?` returns that call's metadata too, which must not claim that its own call was never started.
 pub(super) fn strip_reserved(headers: &mut HeaderMap) {
     headers.remove(REFUSED);
     headers.remove(INSTANCE);
     if headers.remove(INNER_CALL).is_some() {
         let message = headers.insert(Status::GRPC_MESSAGE, HeaderValue::from_static(INNER_CALL_FAILED));
-        tracing::debug!(?message, "a handler has passed on why a call of its own failed");
+        tracing::debug!(?message, "a handler returned the error of an outbound call");
     }
 }
 

@@ -26,7 +26,7 @@ use crate::rpc::{Framing, Prefix, SERVER};
 pub(super) enum Encoding {
     /// No.
     Identity,
-    /// In an encoding that the request names: gzip, or whether it is one that the service knows is tonic's to say.
+    /// In the encoding that the request names. tonic decides whether the service supports it.
     Named,
 }
 
@@ -182,7 +182,7 @@ mod tests {
             ("cut in the message", message(10, 9), Code::InvalidArgument),
             ("cut in the prefix", vec![0, 0], Code::InvalidArgument),
             ("an unknown flag", vec![2, 0, 0, 0, 0], Code::InvalidArgument),
-            ("compressed, nobody knows how", vec![1, 0, 0, 0, 0], Code::Internal),
+            ("compressed, without an encoding", vec![1, 0, 0, 0, 0], Code::Internal),
             ("nothing", vec![], Code::Unimplemented),
             ("two", [message(1, 1), message(1, 1)].concat(), Code::Unimplemented),
         ] {

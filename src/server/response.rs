@@ -167,7 +167,7 @@ fn poll_caught(body: &mut Body, context: &mut Context<'_>) -> Poll<Option<Result
     polled.unwrap_or_else(|panic| Poll::Ready(Some(Err(fault::panicked(panic.as_ref())))))
 }
 
-/// The end of a body that has failed. Its status may be one that a call of its own ended with.
+/// The trailers of a body that has failed. Its status may be that of an outbound call on which the handler depended.
 fn trailers_of(status: &Status) -> HeaderMap {
     let mut trailers = fault::trailers(status);
     sanitize(&mut trailers);

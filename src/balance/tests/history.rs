@@ -262,7 +262,7 @@ async fn a_pool_through_which_a_panic_has_unwound_is_not_used_again() {
     let draw = || pool.draw(Instant::now(), None).map(|pick| pick.call.unsent());
     let draws = (0..100).take_while(|_| draw().is_some()).count();
     assert!(draws > 0 && draws < 100 && pool.is_broken(), "the caller finds nothing, and lives on");
-    assert!(service.take_changed(), "the driver is told, and makes a new one");
+    assert!(service.take_changed(), "the driver is notified, and makes a new one");
     assert!(draw().is_none());
 }
 

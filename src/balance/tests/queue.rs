@@ -1,4 +1,4 @@
-//! Those who wait for an endpoint.
+//! Calls that wait for an endpoint.
 
 use futures_util::FutureExt as _;
 
@@ -6,10 +6,10 @@ use super::*;
 use crate::endpoint::Acquired;
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_a_pause_wakes_those_who_wait() {
+async fn the_end_of_a_pause_wakes_waiting_calls() {
     let bench = Bench::new(&["a"]);
     bench.endpoint("a").pause(Duration::from_secs(1));
-    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("nobody is ready") };
+    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("no endpoint is ready") };
     let driver = async {
         loop {
             bench.picker.changed().await;
@@ -19,17 +19,17 @@ async fn the_end_of_a_pause_wakes_those_who_wait() {
     tokio::select! {
         pick = later => assert_eq!(pick.expect("picked").connection.name, "a"),
         () = driver => unreachable!("the driver does not end"),
-        () = tokio::time::sleep(Duration::from_secs(2)) => panic!("nobody was woken"),
+        () = tokio::time::sleep(Duration::from_secs(2)) => panic!("no call was woken"),
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_are_served_in_order_when_an_endpoint_comes() {
+async fn waiting_calls_are_served_in_order_when_an_endpoint_arrives() {
     let mut bench = Bench::new(&[]);
     let waiting: Vec<_> = (0..3)
         .map(|_| match bench.picker.pick(None) {
             Ok(Picked::Later(later)) => later,
-            _ => panic!("nobody is there"),
+            _ => panic!("there is no endpoint"),
         })
         .collect();
     bench.add("a").connected(link("a"));
@@ -43,19 +43,19 @@ async fn those_who_wait_are_served_in_order_when_an_endpoint_comes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_queue_is_bounded_and_those_who_left_do_not_fill_it() {
+async fn the_queue_is_bounded_and_abandoned_waits_do_not_fill_it() {
     let bench = Bench::new(&[]);
     let wait = || bench.picker.pick(None);
     let mut waiting: Vec<_> = (0..picker::MAX_WAITING).map(|_| wait().ok()).collect();
     assert_eq!(wait().err(), Some(NoPick::QueueFull));
     waiting.pop();
-    assert!(wait().is_ok(), "the place of one who left");
+    assert!(wait().is_ok(), "in place of the abandoned one");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_closed_picker_turns_everybody_away() {
+async fn a_closed_picker_refuses_every_call() {
     let bench = Bench::new(&[]);
-    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("nobody is there") };
+    let Ok(Picked::Later(later)) = bench.picker.pick(None) else { panic!("there is no endpoint") };
     bench.picker.close();
     assert!(later.await.is_err());
     assert_eq!(bench.picker.pick(None).err(), Some(NoPick::Closed));
@@ -67,8 +67,8 @@ async fn a_call_that_waits_still_avoids_the_endpoint_that_has_had_it() {
     bench.add("a");
     bench.add("b");
     let avoiding = Some(bench.endpoint("a"));
-    let Ok(Picked::Later(later)) = bench.picker.pick(avoiding) else { panic!("none is there") };
-    let Ok(Picked::Later(last)) = bench.picker.pick(avoiding) else { panic!("none is there") };
+    let Ok(Picked::Later(later)) = bench.picker.pick(avoiding) else { panic!("there is no endpoint") };
+    let Ok(Picked::Later(last)) = bench.picker.pick(avoiding) else { panic!("there is no endpoint") };
     bench.endpoint("a").connected(link("a"));
     bench.endpoint("b").connected(link("b"));
     bench.picker.serve_waiters();
@@ -78,7 +78,7 @@ async fn a_call_that_waits_still_avoids_the_endpoint_that_has_had_it() {
     bench.disconnect("b");
     bench.disconnect("a");
     bench.picker.serve_waiters();
-    let Ok(Picked::Later(later)) = bench.picker.pick(avoiding) else { panic!("none is there") };
+    let Ok(Picked::Later(later)) = bench.picker.pick(avoiding) else { panic!("there is no endpoint") };
     bench.endpoint("a").connected(link("a"));
     bench.picker.serve_waiters();
     assert_eq!(later.await.expect("served").connection.name, "a", "there is no other");

@@ -1,4 +1,4 @@
-//! Deadlines: clamped, told to the server, and kept wherever the call is.
+//! Deadlines are clamped, sent to the server, and enforced wherever the call is.
 
 use tokio_stream::StreamExt as _;
 
@@ -35,7 +35,7 @@ async fn a_call_that_is_not_answered_ends_at_its_deadline_with_deadline_exceeded
 async fn the_deadline_holds_while_no_endpoint_is_ready() {
     let bench = Bench::new(&[]);
     let begin = Instant::now();
-    let status = bench.send(net::WHO, within(SECOND)).await.expect_err("nobody is there");
+    let status = bench.send(net::WHO, within(SECOND)).await.expect_err("there is no endpoint");
     assert_eq!((status.code(), begin.elapsed()), (Code::DeadlineExceeded, SECOND));
     assert!(status.message().contains("no endpoint of echo"), "{status}");
 }
@@ -107,7 +107,7 @@ async fn a_policys_timeout_ends_a_call_whose_answer_has_not_begun_and_no_stream_
         let status = bench.send(net::WAIT, request).await.expect_err("too slow");
         assert_eq!((status.code(), begin.elapsed()), (Code::DeadlineExceeded, limit));
     }
-    assert!(ejection::stats(&bench, "a").calls.failures > 0, "who is too slow for the policy is to blame");
+    assert!(ejection::stats(&bench, "a").calls.failures > 0, "an endpoint that is too slow for the policy is to blame");
 
     // A stream that has begun goes on to its own deadline, if it has one.
     for (own, limit) in [(None, None), (Some(7 * SECOND), None), (Some(2 * SECOND), Some(2 * SECOND))] {

@@ -10,7 +10,7 @@ use crate::channel::tests::net::RawPeer;
 async fn without_a_ready_endpoint_a_call_fails_after_3_seconds_and_says_why() {
     let bench = Bench::new(&["a"]);
     let begin = Instant::now();
-    let status = bench.ask(net::WHO).await.expect_err("nobody is there");
+    let status = bench.ask(net::WHO).await.expect_err("no endpoint is reachable");
     assert_eq!(begin.elapsed().as_millis(), 3000);
     assert_eq!(status.code(), Code::Unavailable);
     for part in ["echo", "3.0 s", "1 known: a@a:1", "connection refused", "the registry is in a test"] {
@@ -91,7 +91,7 @@ async fn a_peer_that_vanished_without_a_word_is_found_by_keepalive() {
     let mut a = RawPeer::listen(&bench.net, "a:1");
     let vanished = tokio::spawn(async move {
         let connection = a.accept().await;
-        // It is neither read nor closed any more.
+        // It is no longer read, and never closed.
         std::future::pending::<()>().await;
         drop(connection);
     });
@@ -106,7 +106,7 @@ async fn a_peer_that_vanished_without_a_word_is_found_by_keepalive() {
 async fn an_idle_connection_to_a_peer_that_vanished_is_found_before_a_call_needs_it() {
     let bench = Bench::new(&["a"]);
     let mut a = RawPeer::listen(&bench.net, "a:1");
-    // It is neither read nor closed any more.
+    // It is no longer read, and never closed.
     let _connection = a.accept().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(stats(&bench, "a").state, EndpointState::Ready);

@@ -1,4 +1,4 @@
-//! A slow read is asked of a second endpoint, and nothing else is ever at two endpoints at once.
+//! A slow read is sent to a second endpoint; no other call is ever at two endpoints at once.
 
 use futures_util::{StreamExt as _, stream};
 
@@ -198,7 +198,7 @@ async fn a_call_that_waits_for_an_endpoint_waits_once() {
 async fn a_call_that_found_no_endpoint_says_nothing_about_how_long_its_method_takes() {
     let bench = Bench::new(&["a", "b"]);
     until_known(&bench).await;
-    bench.ask(net::READ).await.expect_err("nobody is there");
+    bench.ask(net::READ).await.expect_err("no endpoint is reachable");
     let config = bench.channel.shared.config.of(&PathAndQuery::from_static(net::READ));
     assert_eq!(config.method.expect("listed").times.p95(), None);
 }
@@ -244,6 +244,6 @@ async fn an_endpoint_that_only_loses_is_known_to_be_slow_and_not_to_fail() {
         assert_eq!(bench.ask(net::READ).await.expect("answered").into_inner(), "b");
     }
     assert_eq!(b.calls() - before, 300);
-    assert!(a.held().calls <= 30, "{} of 300 were asked of it first", a.held().calls);
+    assert!(a.held().calls <= 30, "{} of 300 went to it first", a.held().calls);
     assert_eq!(stats(&bench, "a").calls.failures, 0);
 }

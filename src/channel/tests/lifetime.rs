@@ -1,4 +1,4 @@
-//! Tasks and connections end with who owns them.
+//! Tasks and connections end with their owners.
 
 use tokio_stream::StreamExt as _;
 
@@ -8,7 +8,7 @@ use super::{
     *,
 };
 
-/// A connection of the channel's, that tells when the channel has closed it.
+/// Accepts a connection of the channel; the returned future completes when the channel closes it.
 async fn connection(bench: &Bench) -> impl Future<Output = ()> + use<> {
     let mut peer = RawPeer::listen(&bench.net, "a:1");
     let mut connection = peer.accept().await;
@@ -25,7 +25,7 @@ async fn the_last_handle_of_a_channel_ends_its_tasks_and_connections() {
     let Bench { channel, context, .. } = bench;
     let other = channel.clone();
     drop(channel);
-    assert_eq!(context.tasks.len(), 2, "another handle is there");
+    assert_eq!(context.tasks.len(), 2, "another handle is left");
     drop(other);
     soon(closed).await;
     context.tasks.close();
@@ -65,7 +65,7 @@ async fn the_end_of_the_mesh_ends_the_tasks_of_its_channels_and_turns_calls_away
 }
 
 #[tokio::test(start_paused = true)]
-async fn those_who_wait_are_told_when_the_mesh_ends() {
+async fn waiting_calls_fail_when_the_mesh_ends() {
     let bench = Bench::new(&[]);
     let asking = bench.ask(net::WHO);
     tokio::pin!(asking);

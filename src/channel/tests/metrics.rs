@@ -1,4 +1,4 @@
-//! What a channel tells of itself: metrics, and what is in a call's span.
+//! What a channel reports about itself: metrics, and the fields of a call's span.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,7 +16,7 @@ use super::{
     *,
 };
 
-/// The channel has told twice how it stands: what it tells again must not count again.
+/// Long enough for the channel to report its state twice: what it repeats must not be counted twice.
 const TOLD: Duration = Duration::from_secs(11);
 
 fn recorder() -> PrometheusRecorder {
@@ -85,7 +85,7 @@ async fn a_call_that_its_caller_gives_up_is_counted_as_cancelled() {
     let bench = Bench::new(&["a"]);
     let a = bench.host("a");
     tokio::select! {
-        _ = bench.ask(net::WAIT) => unreachable!("nobody releases it"),
+        _ = bench.ask(net::WAIT) => unreachable!("nothing releases it"),
         () = a.until_calls(1) => {}
     }
     assert_told(&recorder, &[&calls("_OTHER", "CANCELLED", 1)]);
@@ -219,10 +219,10 @@ async fn the_span_of_a_call_says_which_endpoint_it_went_to_and_how_it_failed() {
     let bench = Bench::new(&["a"]);
     let mut servers = Scripted::default();
     servers.serve(&bench, "a", |respond| scripted::fail(respond, Code::Aborted, None));
-    // Whether anybody is interested in a span is asked once, and a thread of another test, where nobody is, may have been first.
-    bench.ask(net::WHO).await.expect_err("as told");
+    // tracing asks once whether a span is of interest, and may have asked another test's thread, without a subscriber.
+    bench.ask(net::WHO).await.expect_err("as scripted");
     tracing::callsite::rebuild_interest_cache();
-    bench.ask(net::WHO).await.expect_err("as told");
+    bench.ask(net::WHO).await.expect_err("as scripted");
     let said = recorded.0.lock().clone();
     let said = |field| said.get(field).map(String::as_str);
     assert_eq!(said("endpoint"), Some("a@a:1"));

@@ -28,7 +28,7 @@ async fn a_port_that_another_has_taken_over_never_processes_the_call() {
 async fn a_service_whose_only_port_was_taken_over_fails_and_says_so() {
     let bench = Bench::new(&["a"]);
     let stranger = Host::start(&bench.net, "a:1", "stranger");
-    let status = bench.ask(net::WHO).await.expect_err("nobody is there");
+    let status = bench.ask(net::WHO).await.expect_err("no endpoint of the service is there");
     assert_eq!(status.code(), Code::Unavailable);
     assert!(status.message().contains("stranger"), "{status}");
     assert_eq!(told_instance(&status), Some("stranger"));

@@ -143,7 +143,7 @@ async fn a_retry_avoids_the_endpoint_that_failed_even_if_the_other_is_busier() {
     let waiting: Vec<_> = (0..30).map(|_| Box::pin(bench.ask(net::WAIT))).collect();
     let mut waiting = futures_util::future::join_all(waiting);
     tokio::select! {
-        _ = &mut waiting => unreachable!("nobody is released"),
+        _ = &mut waiting => unreachable!("no call is released"),
         () = b.until_calls(30) => {}
     }
     let mut servers = Scripted::default();
@@ -219,7 +219,7 @@ async fn a_body_beyond_the_buffer_is_not_sent_again() {
                 let read = async {
                     while let Some(data) = body.data().await {
                         let size = data.expect("sent").len();
-                        body.flow_control().release_capacity(size).expect("of what was received");
+                        body.flow_control().release_capacity(size).expect("no more than was received");
                     }
                 };
                 tokio::select! {
@@ -233,7 +233,7 @@ async fn a_body_beyond_the_buffer_is_not_sent_again() {
         });
         until_known(&bench).await;
         let stream = tokio_stream::iter((0..texts).map(|_| "x".repeat(2000)));
-        // Each in its own time, so that not all of it is read ahead.
+        // Sent one at a time, so that not all of it is read ahead.
         let stream = tokio_stream::StreamExt::throttle(stream, Duration::from_millis(1));
         bench.stream(net::FOLLOW, Request::new(stream)).await.expect_err("unavailable");
         drop(bench);

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{contract::meshwork::registry::v1::LeaseState, discovery::RegistryState};
 
-/// What must not be waited for in vain; on a paused clock it costs no time.
+/// Bounds a wait that must not be in vain; on a paused clock it takes no real time.
 async fn soon<F: Future>(work: F) -> F::Output {
     timeout(Duration::from_secs(3600), work).await.expect("within an hour")
 }
@@ -138,7 +138,7 @@ async fn the_registrations_of_a_process_are_numbered_so_that_a_late_one_does_not
     let mut holders: Vec<&String> = attempts.iter().map(|(holder, _)| holder).collect();
     holders.sort();
     holders.dedup();
-    assert_eq!(holders.len(), 2, "each announcer is told apart");
+    assert_eq!(holders.len(), 2, "each announcer is distinguishable");
     for holder in holders {
         let numbers: Vec<u64> = attempts.iter().filter(|(of, _)| of == holder).map(|(_, number)| *number).collect();
         assert!(numbers.len() > 1 && numbers.is_sorted_by(|one, next| one < next), "{numbers:?}");
@@ -199,7 +199,7 @@ async fn a_fenced_instance_stops_and_does_not_fight_for_its_id() {
 
     assert!(matches!(&error, AnnounceError::Fenced { instance_id, .. } if instance_id == "a"), "{error}");
     assert_eq!(registry.0.borrow().registrations, 1);
-    assert_eq!(soon(announcer.set_status(InstanceStatus::Draining)).await, None, "nobody is left to confirm it");
+    assert_eq!(soon(announcer.set_status(InstanceStatus::Draining)).await, None, "no registration can confirm it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -238,7 +238,7 @@ async fn an_instance_with_another_store_says_so_and_joins_as_soon_as_it_is_admit
 
     let state = registry.until(|state| state.registrations == 1).await;
     let (first, later) = state.refused_before.split_first().expect("it has come");
-    assert!(!first && later.iter().all(|refused| *refused), "a registry that restarts is told: {state:?}");
+    assert!(!first && later.iter().all(|refused| *refused), "a restarted registry learns of it: {state:?}");
     let mut admission = announcer.admission.clone();
     soon(async {
         while admission.problem().is_some() {
@@ -335,7 +335,7 @@ async fn a_lease_that_the_instance_itself_has_taken_over_through_another_registr
     states.send_replace(vec![RegistryState::Away, there("life-0")]);
     registries[1].until(|state| state.renewals > 0).await;
     registries[0].change(|state| state.fenced = state.leases.keys().cloned().collect());
-    assert!(timeout(TTL * 3, announcers.failed()).await.is_err(), "nobody else has taken its place");
+    assert!(timeout(TTL * 3, announcers.failed()).await.is_err(), "no other instance has taken its place");
     assert_eq!(registries[0].0.borrow().registrations, 1, "and it is not fought over");
 }
 

@@ -49,12 +49,12 @@ const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// ends the connection.
 const MAX_HEADER_LIST_SIZE: u32 = 256 * 1024;
 
-/// Calls that were given up, in the last second, whose answers are known as late when they come. Of the calls of a slow server a
-/// client may give up thousands at once, and each hedge is one; h2's default of 50 is soon passed.
+/// Calls cancelled in the last second whose answers are still recognized as late when they come. A client may cancel
+/// thousands of calls to a slow server at once, and each hedge cancels one; h2's default of 50 is soon exceeded.
 const REMEMBERED_RESETS: usize = 4096;
-/// Frames of answers that nobody remembers any more, over the life of the connection, before it is cut: a server must not
-/// make us send resets without end (RUSTSEC-2024-0003). An answer has three, so that hyper's default of 1024 would cut the
-/// connections, with the calls on them, of a client that has only been impatient.
+/// Frames of late answers beyond those, over the life of a connection, before it is cut: a server must not make us send
+/// resets without end (RUSTSEC-2024-0003). An answer has three frames, so that hyper's default of 1024 would cut the
+/// connections of a client that has only been impatient, with the calls on them.
 const LATE_FRAMES: usize = 64 * 1024;
 
 /// Parts of a connection that has little to do: its own two or three, and a call or two.

@@ -17,7 +17,7 @@ use h2::Reason;
 const FAST: Keepalive = Keepalive { interval: Duration::from_secs(10), while_idle: true };
 /// To any other. gRPC servers take a PING each 5 min while a call is under way; on its way one may catch up with the one before.
 const PATIENT: Keepalive = Keepalive { interval: Duration::from_secs(5 * 60 + 10), while_idle: false };
-/// What gRPC servers take even without a call under way: nobody asks for less.
+/// What gRPC servers accept even without a call under way: none requires a longer interval.
 const LONGEST: Duration = Duration::from_secs(2 * 60 * 60);
 
 /// The debug data of gRFC A8, as h2 prints it. h2 gives it in no other way.

@@ -186,7 +186,7 @@ mod tests {
         writing.await.expect("no panic");
     }
 
-    /// Delivers only when it is told to, as TLS does.
+    /// Delivers only when it is flushed, as TLS does.
     struct Buffering(Vec<u8>, tokio::io::DuplexStream);
 
     impl AsyncRead for Buffering {

@@ -1,4 +1,4 @@
-//! What becomes of one call.
+//! What happens to a single call.
 
 use futures_util::stream;
 use tonic::Code;
@@ -169,7 +169,7 @@ async fn bytes_that_are_no_request_are_the_callers_error() {
         ("no UTF-8", rpc("Deregister"), &[0, 0, 0, 0, 3, 10, 1, 0xff], Code::InvalidArgument),
         ("no protobuf, streamed", rpc("KeepAlive"), &[0, 0, 0, 0, 2, 0xff, 0xff], Code::InvalidArgument),
         ("a wrong flag", rpc("KeepAlive"), &[9, 0, 0, 0, 0], Code::InvalidArgument),
-        ("compressed, nobody knows how", rpc("Deregister"), &[1, 0, 0, 0, 0], Code::Internal),
+        ("compressed, without an encoding", rpc("Deregister"), &[1, 0, 0, 0, 0], Code::Internal),
         ("too large", rpc("Deregister"), &[0, 0xff, 0, 0, 0, 1], Code::ResourceExhausted),
         ("an unknown method", rpc("Else"), &[0, 0, 0, 0, 0], Code::Unimplemented),
         ("an unknown service", "Nobody/Does".into(), &[0, 0, 0, 0, 0], Code::Unimplemented),
@@ -230,7 +230,7 @@ async fn a_request_without_te_or_authority_is_served() {
 }
 
 #[tokio::test]
-async fn an_error_that_quotes_its_caller_at_length_costs_nobody_the_connection() {
+async fn an_error_that_quotes_its_caller_at_length_does_not_break_the_connection() {
     const FRAME: usize = 5;
     let running = run(config(), |server| server);
     let mut connection = running.connect().await.expect("the server answers");

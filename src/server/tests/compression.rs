@@ -90,7 +90,7 @@ async fn what_cannot_be_inflated_fails_its_own_call_as_grpc_has_it() {
     let bomb = unary(&"x".repeat(config().limits.message_size));
     let good = || compressed(&unary(""));
     for (what, encoding, bytes, code) in [
-        ("an encoding that nobody knows", Some("snappy"), good(), Code::Unimplemented),
+        ("an unknown encoding", Some("snappy"), good(), Code::Unimplemented),
         ("no encoding is named", None, good(), Code::Internal),
         ("it is said not to be compressed", Some("identity"), good(), Code::Internal),
         ("not gzip", Some("gzip"), framed(1, &[7; 40]), Code::Internal),

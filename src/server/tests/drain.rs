@@ -228,7 +228,7 @@ mod in_a_mesh {
             http::Uri::from_static("http://probe"),
         );
         let answer = health.check(HealthCheckRequest::default()).await.expect("served");
-        assert_eq!(answer.get_ref().status(), ServingStatus::NotServing, "clients that only know health are told");
+        assert_eq!(answer.get_ref().status(), ServingStatus::NotServing, "clients that only check health see it too");
 
         let begin = Instant::now();
         seen.notify_one();

@@ -143,7 +143,7 @@ async fn a_busy_client_that_gives_up_hundreds_of_calls_at_once_keeps_its_connect
     let (mut peer, incoming) = Peer::hello(&running, &[]).await;
     let end_seen = read_to_the_end(incoming);
     peer.write(&(0..500).flat_map(open_and_reset).collect::<Vec<_>>()).await.expect("read");
-    // On a paused clock this is as long as there is anything to do.
+    // On a paused clock, this lasts until there is nothing left to do.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!end_seen.is_finished());
 }
@@ -235,11 +235,11 @@ async fn an_answer_that_is_not_read_is_not_made() {
         peer.write(&frame(DATA, 1, stream_id(n), &message)).await.expect("read");
     }
     running.probe.until(|seen| seen.started == STREAMS).await;
-    // On a paused clock this is as long as there is anything to do.
+    // On a paused clock, this lasts until there is nothing left to do.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let made = running.probe.seen().endless_bytes;
     let bound = STREAMS * (Limits::default().send_buffer + ENCODED) + UNDER_WAY;
-    assert!((UNDER_WAY / 4..bound).contains(&made), "{made} bytes were made for nobody");
+    assert!((UNDER_WAY / 4..bound).contains(&made), "{made} bytes were made that were never read");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! What a server says of itself: to those who ask for its health, and to the registry.
+//! What a server reports about itself: to clients that check its health, and to the registry.
 
 use std::collections::BTreeMap;
 
@@ -93,7 +93,7 @@ async fn a_server_that_is_not_admitted_with_its_store_is_not_well_until_it_is() 
     until(&running, "", ServingStatus::NotServing).await;
     until(&running, PROBE, ServingStatus::NotServing).await;
     let mut client = running.client().await;
-    let refused = client.deregister(unary("")).await.expect_err("nobody else would see what it acknowledges");
+    let refused = client.deregister(unary("")).await.expect_err("no other instance would see what it acknowledges");
     assert_eq!((refused.code(), header(&refused, "meshwork-refused")), (Code::Unavailable, Some("not-admitted")));
     assert!(refused.message().contains("probe is served from store a"), "{refused}");
     assert_eq!(running.probe.seen().started, 0);
@@ -123,7 +123,7 @@ async fn a_server_that_leaves_does_not_come_back_when_its_store_does() {
         server.announce_through(Announce::new(vec![(registry.client(), Gate::default())], never))
     });
     registry.until(|state| state.statuses() == [Serving]).await;
-    store.set(Err("the store is away".into()));
+    store.set(Err("the store is unavailable".into()));
     registry.until(|state| state.statuses() == [NotServing]).await;
     running.shutdown.cancel();
     let draining = [crate::contract::meshwork::registry::v1::InstanceStatus::Draining];

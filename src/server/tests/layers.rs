@@ -32,7 +32,7 @@ fn with_token(request: Request<()>) -> Result<Request<()>, Status> {
 }
 
 fn refuse_all(_: Request<()>) -> Result<Request<()>, Status> {
-    Err(Status::unauthenticated("nobody may"))
+    Err(Status::unauthenticated("no caller is allowed"))
 }
 
 /// Serves the probe within a layer that does this with each call.

@@ -1,4 +1,4 @@
-//! What a server tells of its calls.
+//! What a server reports about its calls.
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
@@ -59,7 +59,7 @@ async fn a_call_that_its_caller_gives_up_is_counted_as_cancelled() {
     let running = run(config(), |server| server);
     let mut client = running.client().await;
     tokio::select! {
-        _ = client.deregister(unary("wait")) => unreachable!("nobody releases it"),
+        _ = client.deregister(unary("wait")) => unreachable!("nothing releases it"),
         () = running.probe.until(|seen| seen.started == 1) => {}
     }
     running.probe.until(|seen| seen.alive == 0).await;
