@@ -1,7 +1,7 @@
 //! Calls to a shop that breaks: repeated until they are answered, and every failure counted by its code.
 //!
-//! A failure that faults explain is no failure of the run. An answer that says the wrong thing is, and so is a code that
-//! blames nobody (INTERNAL, UNKNOWN) or the caller, who has done nothing wrong.
+//! A failure that faults explain is no failure of the run. A wrong answer is, and so is a code that names no cause
+//! (INTERNAL, UNKNOWN) or blames the caller, which has done nothing wrong.
 
 use std::{collections::BTreeMap, future::Future, time::Duration};
 
@@ -76,7 +76,7 @@ impl Calls {
         }
     }
 
-    /// Calls until there is an answer that another attempt would not change; returns it with the time of its question.
+    /// Calls until there is an answer that another attempt would not change; returns it with the time of its request.
     /// `None`: there was none in time, which is wrong.
     pub(super) async fn insist<T, F>(
         &self,
@@ -103,7 +103,7 @@ impl Calls {
                 self.wrong(format!("{rpc} was not answered in {} s", ANSWER_LIMIT.as_secs()));
                 return None;
             }
-            // A random share of it, so that those who failed together do not come back together.
+            // A random share of it, so that calls that failed together do not come back together.
             sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }

@@ -1,5 +1,5 @@
-//! Carries a plan of faults out. A target's faults come one after another, each some time after the one before is over: a
-//! machine that is slower than planned makes faults late, and not the shop's life shorter.
+//! Carries out a plan of faults. A target's faults come one after another, each some time after the one before is over:
+//! on a machine that is slower than planned, faults come late, but the shop has the same time between them.
 
 use std::{collections::BTreeMap, io, sync::Arc, time::Duration};
 
@@ -40,7 +40,7 @@ const OPERATOR_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Done {
     /// How many faults, by name.
     pub(super) faults: BTreeMap<&'static str, u64>,
-    /// Processes that did not bear what they must: that ended unasked, or did not start again.
+    /// Processes that did not survive what they must: that ended unexpectedly, or did not start again.
     pub(super) failures: Failures,
 }
 
@@ -51,7 +51,7 @@ pub(super) struct Releases {
     pub(super) old: Programs,
 }
 
-/// Who can be made to suffer, each with whoever makes it suffer at the moment.
+/// The possible targets; each is locked by the fault that hits it at the moment.
 struct Victims {
     registries: Vec<Mutex<Arc<Instance>>>,
     services: Vec<Mutex<Arc<Instance>>>,
@@ -93,7 +93,7 @@ pub(super) async fn carry_out(
     done
 }
 
-/// The operator brings back whoever has read what the orders' store has lost, however often it takes.
+/// Reconciles the readers of events that the orders' store has lost, as an operator does: again until it succeeds.
 pub(super) async fn reconcile(shop: &ShopProcesses) -> Result<(), Error> {
     let end = Instant::now() + OPERATOR_LIMIT;
     loop {
@@ -158,8 +158,8 @@ impl Victims {
         Ok(())
     }
 
-    /// Nobody else makes the orders' processes or the database server suffer, as long as this is held. In the order of their
-    /// indices, and each fault holds one, so that nobody waits in a circle.
+    /// While this is held, no other fault hits the orders' processes or the database server. It locks them in the order of
+    /// their indices, and other faults hold one lock each, so that there is no deadlock.
     async fn hold_orders(&self) -> Held<'_> {
         let mut instances = Vec::new();
         for instance in &self.services {

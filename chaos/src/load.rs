@@ -34,13 +34,13 @@ const CENTS: std::ops::Range<i64> = 100..6_000;
 const LIMITS: std::ops::Range<i64> = 20_000..400_000;
 /// Customers before the first order, and how many of the newest order: enough to spread over all partitions.
 const CUSTOMERS: usize = 64;
-/// A new customer comes with every so many orders, since the old ones have soon spent all they may.
+/// A new customer is created every this many orders, since the old ones soon exhaust their credit.
 const ORDERS_PER_CUSTOMER: u64 = 100;
 /// Before a late cancellation.
 const LATER_MS: std::ops::Range<u64> = 500..4_000;
 /// How long an order is watched: longer than its saga may take.
 const WATCH_LIMIT: Duration = Duration::from_secs(45);
-/// Errands at a time: beyond, orders are not begun, and counted. At 200 a second that is an outage of 25 s.
+/// Errands at a time: orders beyond it are not begun, only counted. At 200 a second that is an outage of 25 s.
 const MAX_ERRANDS: usize = 5_000;
 
 /// The load on a shop.
@@ -55,7 +55,7 @@ pub(super) struct Load {
 struct Books {
     customers: Mutex<Vec<Known>>,
     promises: Mutex<Vec<Acknowledged>>,
-    /// When the orders' store was set back: from before the backup until whoever had the lost orders could no longer be asked.
+    /// When the orders' store was set back: from before the backup until no process with the lost orders could be asked.
     restores: Mutex<Vec<(Instant, Instant)>>,
     /// Orders, by their place among the promises, that were said not to be there, and what was asked.
     missed: Mutex<Vec<(usize, String)>>,
@@ -70,7 +70,7 @@ struct Acknowledged {
     cancel: Option<Span>,
 }
 
-/// From the question to its answer: when the answer was true. It may come after the end of who gave it.
+/// From a request to its answer, which was true at some time between. The process that gave it may have ended before.
 #[derive(Clone, Copy)]
 struct Span {
     asked: Instant,

@@ -72,7 +72,7 @@ const SETUP: &str = "Real processes on one machine: two registries that know not
     version,
     after_help = "\
 Examples:
-  cargo chaos-mesh                                        two minutes on SQLite, with a seed of its own
+  cargo chaos-mesh                                        two minutes on SQLite, with a new seed
   cargo chaos-mesh --minutes 10 --store postgres          ten on a PostgreSQL server that it starts and breaks
   cargo chaos-mesh --minutes 3 --seed 7 --store sqlite    the faults of seed 7 again
   cargo chaos-mesh --minutes 3 --old $(chaos/build-old)   an upgrade of each process under load, and the way back"

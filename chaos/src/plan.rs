@@ -1,7 +1,7 @@
-//! Which fault happens to whom and when: a pure function of seed, length and store, so that a failing seed can be replayed.
+//! Which fault hits which target, and when: a pure function of seed, length and store, so that a seed can be replayed.
 //!
-//! Nothing happens to a target that still suffers from the fault before. How long a process takes to come back is not
-//! planned: whoever carries the plan out waits for it.
+//! No fault hits a target that still suffers from the one before. How long a process takes to come back is not planned:
+//! the code that carries out the plan waits for it.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ const LONG_STALL_MS: std::ops::Range<u64> = 6_000..9_000;
 const LONGEST_STALL_MS: std::ops::Range<u64> = 11_000..14_000;
 /// How long the database server takes no writes.
 const READ_ONLY_MS: std::ops::Range<u64> = 4_000..7_000;
-/// How long a database's files are away.
+/// How long a database's files are missing.
 const REMOVED_MS: std::ops::Range<u64> = 1_000..4_000;
 /// How often the orders' database is set back: reading it back, and reconciling, take the better part of a minute.
 const RESTORE_INTERVAL: Duration = Duration::from_secs(180);
@@ -35,7 +35,7 @@ const RECOVERY: Duration = Duration::from_millis(1_500);
 /// What the database server needs, which reads its log and syncs its files first; and its clients, to come back to it.
 const DATABASE_RECOVERY: Duration = Duration::from_secs(12);
 
-/// Who suffers.
+/// The target of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Target {
     /// The registry's process of this index, from 0.
@@ -48,7 +48,7 @@ pub(super) enum Target {
     Orders,
 }
 
-/// Who there is to suffer.
+/// The possible targets.
 #[derive(Clone, Debug)]
 pub(super) struct Shape {
     pub(super) store: Store,
@@ -67,21 +67,21 @@ impl Shape {
 /// What happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// SIGKILL; started again after so long.
+    /// SIGKILL; started again after this long.
     Kill(Duration),
-    /// SIGSTOP; SIGCONT after so long.
+    /// SIGSTOP; SIGCONT after this long.
     Pause(Duration),
     /// SIGTERM, and started again once it has drained.
     Replace,
     /// All connections to it break.
     Cut,
-    /// No byte gets to it or from it for so long, while its own calls to others go on.
+    /// No byte gets to it or from it for this long, while its own calls to others go on.
     Stall(Duration),
     /// The database server ends as in a crash, and recovers.
     Crash,
-    /// The database server ends its sessions, and takes no writes for so long.
+    /// The database server ends its sessions, and takes no writes for this long.
     ReadOnly(Duration),
-    /// The files of its database are moved away; after so long it is killed, they are put back, and it is started again.
+    /// The files of its database are moved away; after this long it is killed, they are put back, and it is restarted.
     Remove(Duration),
     /// The database is set back to a backup, 10 s and 1,000 orders old, and the mesh is reconciled.
     Restore,

@@ -1,4 +1,4 @@
-//! Waits until a shop that nobody breaks any more has come to rest, and gathers the evidence.
+//! Waits until a shop has come to rest after the last fault, and gathers the evidence.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -29,14 +29,14 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(250);
 
 /// A shop at rest.
 pub(super) struct Settled {
-    /// When no order was pending any more, or it was waited for in vain.
+    /// When no order was pending any more, or the wait for that gave up.
     pub(super) at: Instant,
     pub(super) evidence: Evidence,
     /// Orders that were acknowledged, and lost in a restore.
     pub(super) restored_away: usize,
     /// What is wrong with it.
     pub(super) findings: Vec<Finding>,
-    /// Reads that failed although nobody broke anything.
+    /// Reads that failed although no fault was active.
     pub(super) failed_reads: Failures,
 }
 
@@ -59,7 +59,7 @@ impl Settled {
 pub(super) async fn settle(shop: &ShopProcesses, load: &Load) -> Settled {
     let reads = Reads::default();
     let mut findings_before = Vec::new();
-    // Whoever was away when the operator came has noticed it since.
+    // A reader that the operator could not reach has noticed the restore by now.
     if load.was_restored()
         && let Err(error) = faults::reconcile(shop).await
     {
@@ -146,7 +146,7 @@ async fn gather(shop: &ShopProcesses, load: &Load, reads: &Reads) -> Result<Evid
     Ok(Evidence { promises, orders, customers, logs, views, lost_tokens, subscriptions, listings })
 }
 
-/// The ids that the logs tell.
+/// The ids in the logs.
 fn told(logs: &[Log], of: fn(&Fact) -> Option<&String>) -> BTreeSet<String> {
     let events = logs.iter().flat_map(|log| &log.batches).flat_map(|batch| &batch.events);
     events.filter_map(|event| of(&event.fact)).cloned().collect()
