@@ -14,13 +14,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command, builder::Resettable, parser::Val
 
 use crate::{one_line::one_line, telemetry::readable_filter};
 
-/// How a value is called in the command that tries it; replaced by the name of its variable.
+/// Names a value in the command that tries it; replaced by the name of its variable.
 const TRIED: &str = "value";
 
-/// Many programs read it, each in a syntax of its own: what this one cannot read is ignored, and no reason not to start.
+/// Many programs read it, each with its own syntax: this one ignores what it cannot read, and starts all the same.
 const LOG_VARIABLE: &str = "RUST_LOG";
 
-/// Which flags, such as `--listen`, have their value from which variable.
+/// Maps flags, such as `--listen`, to the variables that their values come from.
 pub(crate) type Origins = BTreeMap<String, String>;
 
 /// A command that asks nothing of the environment by itself. What a variable says is not missing.
@@ -32,7 +32,7 @@ pub(crate) fn without_twins(command: Command, variable: &impl Fn(&OsStr) -> Opti
     command.mut_subcommands(|subcommand| without_twins(subcommand, variable))
 }
 
-/// What the variables of a command line have said.
+/// What the variables of a command line contain.
 #[derive(Debug, Default)]
 pub(crate) struct Twins {
     pub(crate) origins: Origins,
@@ -41,7 +41,7 @@ pub(crate) struct Twins {
 }
 
 impl Twins {
-    /// The command with the values of the variables as defaults, for what `given` has not from the command line.
+    /// The command with the values of the variables as defaults, for what `given` does not have from the command line.
     ///
     /// # Errors
     /// A variable with a value that its flag would not take, in one line.

@@ -83,8 +83,8 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', default_value = "http://127.0.0.1:7600")]
     #[arg(value_parser = parse_registry_flag)]
     pub registry: Vec<String>,
-    /// Where the last known addresses are kept, for a start while the registry is away: a folder of this mesh alone, which
-    /// processes may share; empty: nowhere [default: ~/.cache/meshwork/registry-ADDRESS]
+    /// Where the last known addresses are kept, for a start while the registry is unreachable: a folder for this mesh
+    /// only, which processes may share; empty: nowhere [default: ~/.cache/meshwork/registry-ADDRESS]
     #[arg(long, env = "MESHWORK_CACHE_DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub cache_dir: Option<PathBuf>,
     /// Where to listen, HOST:PORT; port 0 takes a free one
@@ -158,7 +158,7 @@ impl InstanceArgs {
         let advertise = match &self.advertise {
             Some(address) => address.to_string(),
             None if listener.address().ip().is_unspecified() => {
-                let problem = "give --advertise HOST:PORT as well: nobody can reach this instance under all addresses";
+                let problem = "give --advertise HOST:PORT as well: clients cannot connect to a wildcard address";
                 return Err(Failure::flag("--listen", &self.listen, problem));
             }
             None => listener.address().to_string(),
@@ -191,7 +191,7 @@ impl InstanceArgs {
 }
 
 /// The user's folder for what can be lost (XDG base directories). `None` without a home: never the system's temporary
-/// folder, where another user could put addresses of their own.
+/// folder, where another user could plant addresses.
 fn user_cache() -> Option<PathBuf> {
     let said = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|folder| folder.is_absolute());
     said.or_else(|| env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".cache")))

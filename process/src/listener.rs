@@ -51,7 +51,7 @@ impl Listener {
     }
 
     #[cfg(feature = "prometheus")]
-    /// The listener alone, for who accepts connections in a way of their own.
+    /// The bare listener, for code that accepts connections itself.
     pub(super) fn into_inner(self) -> TcpListener {
         self.inner
     }
@@ -73,7 +73,7 @@ impl Stream for Listener {
         self.inner.poll_accept(context).map(|accepted| {
             Some(accepted.map(|(stream, _)| {
                 // Small frames must not wait for the peer's acknowledgement (Nagle). It fails on a connection that has broken already,
-                // which whoever serves it finds out.
+                // which the code that serves it finds out.
                 let _ = stream.set_nodelay(true);
                 stream
             }))

@@ -1,4 +1,4 @@
-//! A service as a process of its own: what its flags start, and in which order.
+//! A service as its own process: what its flags start, and in which order.
 //!
 //! Flags come before the database: one that cannot be used leaves no file behind.
 
@@ -61,7 +61,7 @@ fn is_file_name(url: &str) -> bool {
     !url.contains([':', '@', '?']) && endings.iter().any(|ending| url.ends_with(ending))
 }
 
-/// Opens the database; one that goes away while it is opened is waited for, as it would be by a service that runs already.
+/// Opens the database. If it goes away while it is being opened, waits for it, as a running service would.
 async fn open_patiently<T>(url: &str, open: impl AsyncFn(&str) -> Result<T, OpenError>) -> Result<T, OpenError> {
     let end = Instant::now() + OPEN_PATIENCE;
     loop {

@@ -32,9 +32,9 @@ const INPUTS: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 5
 const RETRIES: [f64; 5] = [1.0, 2.0, 3.0, 4.0, 5.0];
 /// Bounds of the buckets of a call's transparent retries: gRFC A96's advice.
 const TRANSPARENT_RETRIES: [f64; 6] = [1.0, 2.0, 3.0, 4.0, 5.0, 10.0];
-/// A gauge that nobody has set for so long is of something that is gone, such as an endpoint.
+/// A gauge that was not set for this long belongs to something that is gone, such as an endpoint.
 const GONE_AFTER: Duration = Duration::from_secs(60);
-/// Histograms keep what they were told until somebody asks for it, or this passes.
+/// Histograms keep every value until the metrics are read, or this time passes.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Connections that are served at once: a few that collect metrics, and people.
@@ -54,7 +54,7 @@ impl Admin {
     /// Makes what is counted from now on readable. Once in a process.
     ///
     /// # Errors
-    /// There is one already.
+    /// This process has one already.
     pub fn install() -> Result<Self, BuildError> {
         Ok(Self(builder()?.install_recorder()?))
     }
@@ -64,7 +64,7 @@ impl Admin {
         self.0.render()
     }
 
-    /// Serves `GET /metrics` (and `GET /healthz`, for whoever only asks whether the process is there). It has no end.
+    /// Serves `GET /metrics` (and `GET /healthz`, which only shows that the process is alive). It never ends.
     ///
     /// At most 16 connections are served at once, each for one request, whose headers must be there within 5 s and whose
     /// answer must be taken within 30 s; others wait until they are accepted.
@@ -82,7 +82,7 @@ impl Admin {
     }
 }
 
-/// Keeps what is counted small, also if nobody ever asks for it.
+/// Keeps the recorded metrics small even if no client ever reads them.
 async fn upkeep(handle: PrometheusHandle) -> Infallible {
     loop {
         let mut passed = Duration::ZERO;
@@ -91,7 +91,7 @@ async fn upkeep(handle: PrometheusHandle) -> Infallible {
             handle.run_upkeep();
             passed += UPKEEP;
         }
-        // What is gone is forgotten only when all is read.
+        // Metrics of what is gone are dropped only when all are rendered.
         drop(handle.render());
     }
 }
@@ -129,7 +129,7 @@ where
     let mut http1 = http1::Builder::new();
     http1.timer(TokioTimer::new()).header_read_timeout(HEADER_TIME).keep_alive(false);
     let connection = http1.serve_connection(TokioIo::new(io), TowerToHyperService::new(pages));
-    // How it ends is its peer's matter.
+    // How the connection ends is the peer's business.
     let _ = timeout(CONNECTION_TIME, connection).await;
 }
 

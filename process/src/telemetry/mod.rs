@@ -1,7 +1,7 @@
-//! What a process tells about itself: logs on stderr, spans to a collector, metrics on an admin listener. Only `main` calls
-//! this; the library `meshwork` logs and counts to whatever subscriber and recorder it finds.
+//! What a process reports about itself: logs on stderr, spans to a collector, metrics on an admin listener. Only `main`
+//! calls this; the library `meshwork` logs and counts to whatever subscriber and recorder it finds.
 //!
-//! A call has a span at level `debug` and no line of its own: what is normal costs nothing and says nothing.
+//! A call has a span at level `debug` but no log line: normal operation costs nothing and logs nothing.
 
 #[cfg(feature = "prometheus")]
 mod admin;
@@ -38,7 +38,7 @@ pub enum LogFormat {
     Json,
 }
 
-/// A text that does not say which lines are logged.
+/// A text that is not a valid log filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{directive:?} is not a level: must be a level (off, error, warn, info, debug, trace), or a list such as info,meshwork=debug"
@@ -51,7 +51,7 @@ pub struct InvalidFilter {
 /// Logging could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {
-    /// The filter is not one.
+    /// The filter is invalid.
     #[error(transparent)]
     Filter(#[from] InvalidFilter),
     /// Something in this process logs already.

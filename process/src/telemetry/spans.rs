@@ -1,7 +1,7 @@
 //! Spans on their way to an OTLP collector, through OpenTelemetry's own SDK.
 //!
-//! A collector that is away costs spans and nothing else: they are sent in batches by a thread of the SDK, from a bounded
-//! queue.
+//! An unreachable collector costs spans and nothing else: they are sent in batches by a thread of the SDK, from a
+//! bounded queue.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ const NAMELESS: &str = "unknown_service";
 /// How long a process that ends waits for a collector.
 const LAST_WORD: Duration = Duration::from_secs(2);
 
-/// The collector's address is none.
+/// The collector's address is invalid.
 #[derive(Debug, thiserror::Error)]
 #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317")]
 pub struct CollectorError(#[from] ExporterBuildError);
