@@ -1,4 +1,4 @@
-//! What the benchmarks and the fault suite share: the shop as processes of its own, and a run's figures, failures and report.
+//! What the benchmarks and the fault suite share: the shop in processes, and a run's figures, failures and report.
 
 pub mod run;
 

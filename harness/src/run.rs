@@ -36,8 +36,8 @@ struct FolderError {
     source: io::Error,
 }
 
-/// Runs `work` in a folder of its own below `out`, which stays if something fails, and writes its report as `out`/`name`.json.
-/// SIGINT and SIGTERM drop it; processes under test are gone then.
+/// Runs `work` in a new folder below `out`, which stays if something fails, and writes its report as `out`/`name`.json.
+/// SIGINT and SIGTERM drop it, and with it the processes under test.
 pub async fn reported<E: Error + 'static>(
     name: &'static str,
     out: &Path,
@@ -65,9 +65,9 @@ async fn in_a_folder<E: Error + 'static>(
 ) -> Result<Report, Box<dyn Error>> {
     let failed = |source| FolderError { path: out.to_owned(), source };
     std::fs::create_dir_all(out).map_err(failed)?;
-    // Whole, because processes under test have working directories of their own.
+    // Absolute, because processes under test have their own working directories.
     let whole = std::path::absolute(out).map_err(failed)?;
-    // To be passed through by a database server, which runs as a user of its own.
+    // A database server, which runs as another user, must be able to pass through it.
     let searchable = Permissions::from_mode(0o711);
     let scratch = tempfile::Builder::new().prefix("run-").permissions(searchable).tempdir_in(whole).map_err(failed)?;
     let report = measured(name, out, scratch.path(), work).await;

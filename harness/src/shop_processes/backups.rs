@@ -56,7 +56,7 @@ impl Backups {
 }
 
 impl Backup {
-    /// Puts it in the place of the database, which nobody uses.
+    /// Replaces the database, which no process may be using, with it.
     pub async fn restore(self, service: &'static str) -> Result<(), Error> {
         let restore = move || match self {
             Self::Postgres { dump, url } => dump.restore(&url),

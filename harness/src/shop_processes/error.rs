@@ -1,4 +1,4 @@
-//! Why there is no shop, or not the one that there should be.
+//! Why a shop could not be started, or does not run as it should.
 
 use std::{io, path::PathBuf, process::ExitStatus};
 
@@ -7,7 +7,7 @@ use meshwork_fixture::ServerError;
 
 use crate::process;
 
-/// Why there is no shop.
+/// Why a shop could not be started, or does not run as it should.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A process.
@@ -30,16 +30,16 @@ pub enum Error {
     /// This process's own view of the mesh.
     #[error("the mesh cannot be reached: {0}")]
     Mesh(#[from] MeshError),
-    /// A process is to start that runs.
+    /// A process that is to be started runs already.
     #[error("{0} runs already")]
     Runs(String),
-    /// A process is to do something and does not run.
+    /// A process that is needed does not run.
     #[error("{0} does not run")]
     RunsNot(String),
-    /// A process has ended unasked.
-    #[error("{0} has ended unasked, with {1}")]
+    /// A process has ended unexpectedly.
+    #[error("{0} has ended unexpectedly, with {1}")]
     Ended(String, ExitStatus),
-    /// A ready process that does not say where.
+    /// A process that is ready but does not say at which address.
     #[error("{0} is ready, but not at an address: {1:?}")]
     NoAddress(String, String),
     /// The command line has failed.

@@ -1,4 +1,4 @@
-//! The whole shop as teams run it: every instance a process of its own, which may be killed, stopped and started again.
+//! The whole shop as teams run it: every instance is its own process, which may be killed, stopped and started again.
 //!
 //! Databases outlive their processes, ports do not: only the registry comes back where it was. Every process is this
 //! one's child, and is gone when its [`Instance`] is dropped.
@@ -33,7 +33,7 @@ pub use serve::serve;
 pub enum Store {
     /// A file for each service; so one process for each of customer and order
     Sqlite,
-    /// A server of its own, with a database for each service
+    /// A server that it starts, with a database for each service
     Postgres,
 }
 

@@ -13,7 +13,7 @@ const PACKAGES: [&str; 5] =
 /// How the services of a shop are run.
 #[derive(Clone, Debug)]
 pub enum Programs {
-    /// A binary of its own for each, in this folder.
+    /// One binary for each service, in this folder.
     Built(PathBuf),
     /// A test binary, which runs a [service](super::serve) in the test of this name if its arguments say so: a test needs nothing
     /// that cargo has not built.
