@@ -51,7 +51,7 @@ pub(crate) struct Waiting {
     pub(crate) deadline_ms: i64,
 }
 
-/// Orders that are held to the monotonic clock at most: 6 MB. What is beyond them waits until some are done.
+/// The most orders that are held to the monotonic clock: 6 MB. Others wait until some are done.
 pub(crate) const MAX_HELD_ORDERS: usize = 100_000;
 
 /// The deadlines of the orders that the wall clock does not judge.
@@ -176,7 +176,7 @@ mod tests {
             assert_eq!(deadlines.was_set(at(START + 1_500, 1_500)), None);
             let set = at((START + 2_000).saturating_add(by), 2_000);
             assert!(deadlines.was_set(set).is_some(), "{by}");
-            // One of the new time is told by the store.
+            // An order stored since then, by the new time, is not held.
             let new = order(2, set.wall_ms.saturating_sub(300), 6_000);
             assert_eq!(deadlines.hold(set, &[old, new]), 1, "{by}");
             assert!(

@@ -1,7 +1,7 @@
 //! A registry and a mesh in process, for the tests of a service.
 //!
 //! It is the registry of `meshwork-registry` on a loopback port, not an imitation: instances register, are found, drain and
-//! die as they do in production. Each [`TestMesh`] is a mesh of its own, so that tests may run at the same time.
+//! die as they do in production. Each [`TestMesh`] is a separate mesh, so that tests may run at the same time.
 //!
 //! ```
 //! use meshwork::{

@@ -199,7 +199,7 @@ async fn an_order_has_the_time_that_it_was_given_wherever_the_wall_clock_is_set_
 async fn an_order_of_a_host_whose_clock_is_an_hour_behind_has_the_time_that_it_was_given() {
     const HOUR_MS: i64 = 3_600_000;
     let deadline_ms = SAGA_DEADLINE.as_millis() as i64;
-    // Whether this host's clock was right before, and was set while an order of its own waited.
+    // Whether this host's clock was right before, and was set while one of its own orders waited.
     for was_set in [false, true] {
         let service = Service::start().await;
         let begin = now_ms();

@@ -60,7 +60,7 @@ pub fn fold(rows: &Rows<Key, Row>, input: &Input) -> Option<Row> {
         (Input::Customer(event), Some(Row::Customer(row))) => row.fold(event).map(Row::Customer),
         (Input::Customer(event), None) => CustomerRow::default().fold(event).map(Row::Customer),
         (Input::Order(_), Some(Row::Customer(_))) | (Input::Customer(_), Some(Row::Order(_))) => {
-            unreachable!("a key names a row of its own kind")
+            unreachable!("a key and its row are of the same kind")
         }
     }
 }

@@ -58,7 +58,7 @@ pub(crate) async fn save(tx: &mut dyn Transaction, changed: &[(Key, Row)]) -> Re
             (Key::Order(id), Row::Order(row)) => orders.push((*id, row)),
             (Key::Customer(id), Row::Customer(row)) => customers.push((*id, row)),
             (Key::Order(_), Row::Customer(_)) | (Key::Customer(_), Row::Order(_)) => {
-                unreachable!("a key names a row of its own kind")
+                unreachable!("a key and its row are of the same kind")
             }
         }
     }
