@@ -158,8 +158,8 @@ impl Victims {
         Ok(())
     }
 
-    /// While this is held, no other fault hits the orders' processes or the database server. It locks them in the order of
-    /// their indices, and other faults hold one lock each, so that there is no deadlock.
+    /// While this is held, no other fault hits the orders' processes or the database server. It locks them in the order
+    /// of their indices, and other faults hold one lock each, so that there is no deadlock.
     async fn hold_orders(&self) -> Held<'_> {
         let mut instances = Vec::new();
         for instance in &self.services {

@@ -55,7 +55,7 @@ pub(super) struct Load {
 struct Books {
     customers: Mutex<Vec<Known>>,
     promises: Mutex<Vec<Acknowledged>>,
-    /// When the orders' store was set back: from before the backup until no process with the lost orders could be asked.
+    /// When the orders' store was set back: from before the backup until no process with the lost orders was left.
     restores: Mutex<Vec<(Instant, Instant)>>,
     /// Orders, by their place among the promises, that were said not to be there, and what was asked.
     missed: Mutex<Vec<(usize, String)>>,
