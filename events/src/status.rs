@@ -47,7 +47,7 @@ pub fn store_status(domain: Domain, error: &StoreError) -> Status {
     }
 }
 
-/// Each call fails while it is away.
+/// Logs the failure; each at most once a minute, because every call fails while the database is unavailable.
 fn database_failed(error: &StoreError) {
     static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
     if let Some(left_out) = LIMIT.pass_once(with_causes(error)) {
@@ -56,7 +56,7 @@ fn database_failed(error: &StoreError) {
 }
 
 fn defect(domain: Domain, error: &(dyn Error + 'static)) -> Status {
-    // A caller may know how to bring one about, and each other one is worth a line.
+    // Callers may know how to provoke a defect; any other is worth a line.
     static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
     if let Some(left_out) = LIMIT.pass_once(with_causes(error)) {
         tracing::error!(error, "a defect{left_out}");

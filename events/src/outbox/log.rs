@@ -35,7 +35,7 @@ pub(super) struct Log {
     pub(super) place: String,
     pub(super) tail: Mutex<Tail>,
     pub(super) heads: watch::Sender<()>,
-    /// What was published is not the past of the log in the database. It stays so: what has come since is a mixture.
+    /// Set once what was published is not the past of the log in the database. Stays set: what came since is a mixture.
     pub(super) went_back: OnceLock<WentBack>,
     /// Held while publishing, so that observers see each partition in order.
     pub(super) observers: Mutex<Vec<Observer>>,

@@ -38,7 +38,7 @@ const MAX_CREDIT: usize = 65_536;
 const MAX_TYPES: usize = 64;
 /// The longest name of a type, by the contract.
 const MAX_TYPE_LEN: usize = 256;
-/// A stream that is not opened for this long holds a place for nothing. Our subscribers open in their first message.
+/// A stream that is not opened for this long occupies a place in vain. Our subscribers open in their first message.
 const OPEN_LIMIT: Duration = Duration::from_secs(10);
 /// The longest name of a group, by the contract.
 const MAX_GROUP_LEN: usize = 128;

@@ -33,7 +33,7 @@ pub trait Store: Send + Sync + 'static {
     /// The place of the database, which distinguishes two copies with the same contents. Empty: unknown.
     async fn place(&self) -> Result<String, StoreError>;
 
-    /// The line to the other processes on this database; `None` where there cannot be any.
+    /// Notifies the other processes on this database; `None` where there cannot be any.
     fn notifier(&self) -> Option<&Notifier> {
         None
     }

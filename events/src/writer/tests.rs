@@ -85,7 +85,7 @@ impl Decider for Accounts {
     }
 
     fn committed(&self, changed: &[(&'static str, i64)]) {
-        assert!(changed.iter().all(|(account, _)| *account != "after"), "a defect of whoever is told");
+        assert!(changed.iter().all(|(account, _)| *account != "after"), "a defect of what runs after the commit");
     }
 }
 
@@ -149,7 +149,7 @@ on_both_stores!(
     consumed_events_have_their_effects_once_although_they_come_twice,
     a_refused_event_takes_its_whole_batch_and_its_cursor_back,
     a_panic_of_the_rules_ends_its_own_input_and_nothing_else,
-    a_panic_of_whoever_is_told_of_a_commit_does_not_make_it_happen_twice,
+    a_panic_after_a_commit_does_not_make_it_happen_twice,
     an_event_that_no_subscriber_could_be_sent_is_refused_and_its_input_alone,
     what_was_queued_is_committed_before_the_writer_closes,
 );
@@ -181,7 +181,7 @@ async fn a_panic_of_the_rules_ends_its_own_input_and_nothing_else(engine: Engine
     assert_eq!(fixture.balances().await, BTreeMap::from([("a".to_owned(), 2)]));
 }
 
-async fn a_panic_of_whoever_is_told_of_a_commit_does_not_make_it_happen_twice(engine: Engine) {
+async fn a_panic_after_a_commit_does_not_make_it_happen_twice(engine: Engine) {
     let fixture = Fixture::new(&engine).await;
     fixture.outbox.observe(|_| panic!("a defect of an observer"));
     let inputs = [book("a", 1), book("after", 1), book("a", 1)];

@@ -1,4 +1,4 @@
-//! Whose database, and whose cursors.
+//! Which service owns a database, and which group owns its cursors.
 
 use super::*;
 use crate::store::Database;
@@ -33,7 +33,7 @@ async fn a_database_of_0_1_belongs_to_the_service_whose_tables_are_in_it(engine:
         tx.commit().await.expect("committed");
     };
     forget(database.clone()).await;
-    assert!(Outbox::open(database.clone(), "customer").await.is_err(), "whoever comes first");
+    assert!(Outbox::open(database.clone(), "customer").await.is_err(), "even if it comes first");
     Outbox::open(database.clone(), "order").await.expect("it is its own");
 
     database.migrate("customer", &create(&["create table u (a bigint)"])).await.expect("another's tables");
@@ -68,13 +68,13 @@ async fn each_group_of_a_database_reads_every_event(engine: Engine) {
         let position = fixture.producer.committed_head(partition).await.expect("readable");
         for subscription in &subscriptions {
             subscription.progress().wait_for(Position { partition, position }).await;
-            assert_eq!(subscription.partitions().len(), PARTITIONS as usize, "nobody shares with it");
+            assert_eq!(subscription.partitions().len(), PARTITIONS as usize, "no other group shares with it");
         }
     }
     let select = "select distinct source from cursor where position > 0 order by source";
     let cursors = fixture.consumer.database().read(Sql::new(select)).await.expect("readable");
     let names: Vec<_> = cursors.iter().map(|row| row.text(0).expect("a name")).collect();
-    // The first to come has the source's own name; which one that is here, is not said.
+    // The first group has the source's own name; which one that is here varies.
     let own = groups.map(|group| format!("producer/{group}"));
     assert_eq!((names.len(), names[0]), (groups.len(), "producer"), "{names:?}");
     assert!(names[1..].iter().all(|name| own.iter().any(|own| own == name)), "{names:?}");
@@ -116,17 +116,17 @@ async fn the_lag_of_a_group_is_one_figure_from_its_cursors_however_many_read(eng
     let lag = "meshwork_subscription_lag_events{source=\"producer\",group=\"consumer\"}";
     let patience = Patience::begin();
     while all(lag) != [format!("{lag} 0")] {
-        patience.check("it is told").await;
+        patience.check("the lag is reported").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     let running = "meshwork_subscription_state{source=\"producer\",group=\"consumer\",state=\"running\"}";
     assert_eq!(all(running), [format!("{running} 2")]);
 
-    // Also cases that no task of this process has caused or can change.
+    // Also a lag that no task of this process has caused or can change.
     draining.cancel();
     fixture.operate("update cursor set position = 0, event_position = 0").await;
     while all(lag) != [format!("{lag} 200")] {
-        patience.check("it is told").await;
+        patience.check("the lag is reported").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

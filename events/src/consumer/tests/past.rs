@@ -297,7 +297,7 @@ async fn a_store_that_went_back_is_not_well_again_however_far_others_have_come_s
         let ended = session(&fixture.producer, vec![open()]).await.expect_err("no log to read");
         assert_eq!(ended.code(), Code::Unavailable, "{ended}");
         subscription.stop().await;
-        assert_eq!(cursors().await, read, "nobody was told what would not stay");
+        assert_eq!(cursors().await, read, "no reader was given what would not stay");
     }
 }
 
@@ -402,7 +402,7 @@ async fn a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be
         assert_eq!(subscription.past().check(token).await, Ok(()));
     }
 
-    // The stream to what was there before still stands.
+    // The stream to what was there before is still open.
     run(&fixture.producer, &RESTORE).await;
     let restored = reopened(&fixture.producer).await;
     produce(&restored, [7; 5], "").await;
@@ -410,7 +410,7 @@ async fn a_token_is_of_what_was_read_or_of_what_was_lost_or_of_what_is_yet_to_be
     let past = Past::new(subscription.progress().clone(), &client(&restored, &CancellationToken::new()));
     assert_eq!(past.check(&kept).await, Ok(()));
     assert_eq!(past.check(&new).await, Err(NotThePast::Diverged));
-    assert_eq!(past.check(&lost).await, Ok(()), "it was read, and nobody has noticed that it is lost");
+    assert_eq!(past.check(&lost).await, Ok(()), "it was read, and its loss was not noticed yet");
 
     // A reader that has just started remembers nothing, and does not vouch for what it has yet to compare.
     let unconfirmed = Past::new(Progress::default(), &client(&restored, &CancellationToken::new()));

@@ -16,7 +16,7 @@ use crate::consumer::reconcile::Forks;
 on_both_stores!(
     a_reader_of_a_source_that_was_set_back_is_brought_back_with_nothing_lost_and_nothing_twice,
     a_reader_can_begin_again_where_it_has_thrown_away_what_it_had,
-    what_is_only_to_be_told_changes_nothing,
+    a_dry_run_changes_nothing,
     a_source_that_was_moved_to_another_store_with_all_its_events_has_lost_nothing,
     of_a_cursor_of_0_1_nothing_is_believed_that_cannot_be_checked,
     a_source_whose_clock_went_back_is_told_apart_by_the_time_of_its_backup,
@@ -117,17 +117,17 @@ async fn a_reader_can_begin_again_where_it_has_thrown_away_what_it_had(engine: E
     subscription.stop().await;
 }
 
-async fn what_is_only_to_be_told_changes_nothing(engine: Engine) {
+async fn a_dry_run_changes_nothing(engine: Engine) {
     let (fixture, restored) = set_back(&engine, 10).await;
     let subscription = fixture.subscribe_to(&restored, &CancellationToken::new());
     let mut operator = Operator::of(&fixture, &subscription, false);
     let cursors = cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable");
     let request = ReconcileSubscriptionRequest { validate_only: true, ..ReconcileSubscriptionRequest::default() };
-    let told = operator.ask(request).await.expect("told");
+    let told = operator.ask(request).await.expect("reported");
     assert_eq!((lost(&told), told.undone[0].count), (50, 50));
     assert_eq!(cursor::load(fixture.consumer.database(), SOURCE).await.expect("readable"), cursors);
     let done = operator.reconcile().await;
-    assert_eq!(done, told, "what was told is what is done");
+    assert_eq!(done, told, "it has done what the dry run reported");
     fixture.expect_all_applied().await;
     subscription.stop().await;
 }
@@ -243,7 +243,7 @@ async fn cursors_that_are_read_on_before_they_are_held_are_looked_at_anew(engine
         let consumer = fixture.consumer.clone();
         let feed = Feed::service(restored, CancellationToken::new(), Condition::default());
         let left = Arc::new(AtomicU32::new(moves));
-        // Whoever asks the source finds that the cursors have moved meanwhile.
+        // Whenever the source is asked, the cursors move meanwhile.
         let asked = tower::service_fn(move |request: http::Request<tonic::body::Body>| {
             let (consumer, mut feed, left) = (consumer.clone(), feed.clone(), left.clone());
             async move {
@@ -321,7 +321,7 @@ async fn an_operator_sees_each_subscription_and_what_holds_it_up(engine: Engine)
         if told[0].unhealthy && told[0].lag == 3 {
             break told;
         }
-        patience.check("it is told").await;
+        patience.check("it is reported").await;
     };
     let [status] = &told[..] else { panic!("{told:?}") };
     let event = fixture
@@ -339,7 +339,7 @@ async fn an_operator_sees_each_subscription_and_what_holds_it_up(engine: Engine)
     assert_eq!(status.source_store_id, fixture.producer.store_id());
 
     let request = ReconcileSubscriptionRequest { source: "nobody".into(), ..ReconcileSubscriptionRequest::default() };
-    let unknown = operator.0.reconcile_subscription(request).await.expect_err("nobody");
+    let unknown = operator.0.reconcile_subscription(request).await.expect_err("no such source");
     assert_eq!(unknown.code(), Code::NotFound);
     subscription.stop().await;
 }

@@ -150,9 +150,9 @@ async fn a_business_transaction_notifies_nobody_so_that_commits_do_not_queue_up(
         .expect("appended");
     tx.commit().await.expect("committed");
     let mut tx = outbox.database().begin().await.expect("begun");
-    tx.execute(Sql::new("notify meshwork, 'a mark'")).await.expect("told");
+    tx.execute(Sql::new("notify meshwork, 'a mark'")).await.expect("notified");
     tx.commit().await.expect("committed");
-    // Words arrive in the order of their commits.
+    // Notifications arrive in the order of their commits.
     let first = timeout(SOON, listener.recv()).await.expect("soon").expect("heard");
     assert_eq!(first.payload(), "a mark");
 }
@@ -284,7 +284,7 @@ async fn consumers_in_several_processes_share_the_work_and_see_each_others_progr
         for partition in 0..PARTITIONS {
             let position = fixture.producer.committed_head(partition).await.expect("readable");
             let seen = subscription.progress().wait_for(Position { partition, position });
-            timeout(SOON, seen).await.expect("whoever applied it");
+            timeout(SOON, seen).await.expect("applied by either");
         }
     }
 

@@ -29,7 +29,7 @@ const RECOVERY_PATIENCE: Duration = Duration::from_secs(60);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// The database that every server has.
 const MAINTENANCE_DATABASE: &str = "postgres";
-/// Of which the statements are tried: none is of a later version. As the server counts.
+/// The oldest version that the statements were tried on; none needs a later one. As the server counts.
 const MIN_SERVER_VERSION: i32 = 12_00_00;
 /// How often two sessions are compared: between their statements, others may take what a proxy has.
 const COMPARISONS: usize = 3;
@@ -116,8 +116,8 @@ async fn suits(target: &Target, session: &mut PgConnection, database: &str) -> R
     shares_no_session(target, session).await
 }
 
-/// A proxy that gives a session of the server to a transaction at a time takes the settings and notifications of one from another.
-/// It is found out by two clients of the same session.
+/// A proxy that assigns sessions of the server by transaction mixes up the settings and notifications of its clients.
+/// It is detected by two clients of the same session.
 async fn shares_no_session(target: &Target, session: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
     const OF_SERVER: &str = "select pg_backend_pid()";
     let mut other = target.connect(&target.options).await?;
@@ -168,8 +168,9 @@ fn is_missing(error: &sqlx::Error) -> bool {
     has_code(error, &["3D000"]) || has_code(error, &["08P01"]) && error.as_database_error().is_some_and(says_so)
 }
 
-/// In UTF8, whatever the server's own databases are in, which the C locale is for on each of them; its order of texts, on which
-/// nothing here relies, is also the one that no update of the system changes under an index.
+/// Makes it in UTF8, whatever encoding the server's own databases have: with the C locale, every server can. That
+/// locale's order of texts, on which nothing here relies, is also the only one that no system update changes under an
+/// index.
 async fn create(target: &Target, database: &str) -> Result<(), sqlx::Error> {
     let mut connection = target.connect(&target.options.clone().database(MAINTENANCE_DATABASE)).await?;
     let name = database.replace('"', "\"\"");

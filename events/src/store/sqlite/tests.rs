@@ -268,9 +268,9 @@ async fn a_schema_that_is_newer_is_refused_unless_it_says_that_it_suits_the_prog
     }
 
     let mut tx = database.begin().await.expect("begun");
-    tx.execute(Sql::new("update schema_version set version = 99")).await.expect("by whoever");
+    tx.execute(Sql::new("update schema_version set version = 99")).await.expect("changed");
     tx.commit().await.expect("committed");
-    let error = database.migrate("thing", MIGRATIONS).await.expect_err("nobody says that it suits");
+    let error = database.migrate("thing", MIGRATIONS).await.expect_err("nothing says that it suits");
     assert!(error.to_string().contains("version 99, made by an unknown program"), "{error}");
 }
 
@@ -331,8 +331,8 @@ async fn a_disk_that_is_full_is_noticed_by_the_write_that_fails_until_one_succee
         insert(&mut *tx, 7, &"x".repeat(1_000_000)).await?;
         tx.commit().await
     };
-    limit(1).await; // As many as there are.
-    database.check().await.expect("nobody knows yet");
+    limit(1).await; // No more than it has.
+    database.check().await.expect("not noticed yet");
     let full = big().await.expect_err("no room");
     assert!(matches!(full, StoreError::Unavailable(_)), "{full}");
     for _ in 0..2 {
