@@ -62,10 +62,10 @@ Examples:
   meshwork demo --orders 20000 --customers 50
   meshwork demo --registry http://127.0.0.1:7600 --json
 
-Without --registry it plays in the mesh that answers at http://127.0.0.1:7600, or else in one of its own in a temporary
-folder, of which it kills an instance on the way. At the end it pages through all that it did, and checks that every
-acknowledged order is there once and in a terminal state, and that the available credit of every customer is the limit
-less the approved orders. If a promise is broken, it exits with code 1. --tamper shows that the check can fail.";
+Without --registry it plays in the mesh that answers at http://127.0.0.1:7600. If there is none, it starts one in a
+temporary folder, and kills one of its instances on the way. At the end it pages through all that it did, and checks that
+every acknowledged order is there once and in a terminal state, and that the available credit of every customer is the
+limit less the approved orders. If a promise is broken, it exits with code 1. --tamper shows that the check can fail.";
 
 const SERVICES_HELP: &str = "\
 Examples:
@@ -141,7 +141,7 @@ it goes on where it was as soon as the registry is back. SIGINT (Ctrl-C) ends it
 #[derive(Parser, Clone, Debug)]
 #[command(name = "meshwork", version, after_help = help(), disable_help_subcommand = true)]
 pub struct Cli {
-    /// What is wanted.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -165,13 +165,13 @@ impl Cli {
     }
 }
 
-/// What is wanted.
+/// The subcommand.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Start a whole mesh in this process: a registry, and instances of customer, order and query
     Up(UpArgs),
-    /// Drive customers and orders through a mesh and check that nothing was lost; without a mesh, through one of its own, of
-    /// which an instance is killed on the way
+    /// Drive customers and orders through a mesh and check that nothing was lost; if no mesh is running, start one, and
+    /// kill one of its instances on the way
     Demo(DemoArgs),
     /// List the services that a registry knows
     Services(ServicesArgs),
@@ -263,7 +263,7 @@ pub struct DemoArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SERVICES_HELP)]
 pub struct ServicesArgs {
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -277,7 +277,7 @@ pub struct InstancesArgs {
     /// Connect to the instances, call them, and show how they look to a client: state, latency, load, failures
     #[arg(long)]
     pub stats: bool,
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -295,7 +295,7 @@ pub struct ReconcileArgs {
     /// since, so that its new events look older than the lost ones
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub backup_time: Option<Timestamp>,
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -304,7 +304,7 @@ pub struct ReconcileArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = STORE_HELP)]
 pub struct StoreArgs {
-    /// What is wanted.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: StoreCommand,
 }
@@ -350,7 +350,7 @@ pub struct StoreAdoptArgs {
     pub service: String,
     /// The store's id, which the refused instance's log names
     pub store_id: String,
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -361,7 +361,7 @@ pub struct StoreAdoptArgs {
 pub struct WatchArgs {
     /// Only this service [default: all]
     pub service: Option<String>,
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     #[command(flatten)]
     pub source: SourceArgs,
 }

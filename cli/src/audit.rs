@@ -1,8 +1,8 @@
 //! The promises of the mesh, and which of them were broken. Pure: it sees only what was acknowledged and what is remembered.
 //!
-//! 1. Every acknowledged order is there, as it was acknowledged, and nobody has more orders than were acknowledged.
+//! 1. Every acknowledged order is there as it was acknowledged, and no customer has more orders than were acknowledged.
 //! 2. Every order has reached a terminal state; one whose cancellation was acknowledged is CANCELLED.
-//! 3. The available credit of every customer is the limit less the approved orders, and never less than nothing.
+//! 3. The available credit of every customer is the limit less the approved orders, and never negative.
 
 use std::collections::HashMap;
 
@@ -51,10 +51,10 @@ pub enum Violation {
     /// An acknowledged order is not there.
     #[error("order {0} was acknowledged but is lost")]
     Lost(String),
-    /// An order is there that nobody placed, or it is there twice.
+    /// An order is there that was never placed, or it is there twice.
     #[error("order {0} was never acknowledged, or is there twice")]
     Doubled(String),
-    /// An order costs something else than was acknowledged.
+    /// An order's total is not the acknowledged one.
     #[error("order {order_id} was acknowledged with {} but is stored with {}", money(*promised), money(*remembered))]
     Changed {
         /// The order.

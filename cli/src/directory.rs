@@ -30,10 +30,10 @@ use crate::{
 };
 
 /// How long a registry may take to answer: a person waits, and it answers from memory. A little more than the 3 s after which
-/// the channel gives up to connect, because its error says why.
+/// the channel gives up connecting, because its error says why.
 const ANSWER_LIMIT: Duration = Duration::from_millis(3300);
 
-/// How long a registry that did not answer is left alone, so that a command of many questions waits for it once.
+/// How long a registry that did not answer is skipped, so that a command of many requests waits for it only once.
 const LEFT_ALONE: Duration = Duration::from_secs(30);
 
 /// How many entries are asked for at once: the most that the contract allows.
@@ -122,10 +122,10 @@ impl Directory {
         answer(&self.addresses.join(","), what, call).await
     }
 
-    /// What those that answer say. Says aloud who does not, and leaves it alone for a while.
+    /// The answers of all registries that answer. Names those that do not on stderr, and skips them for a while.
     ///
     /// # Errors
-    /// The first error of one that answers; or none does.
+    /// The first error of a registry that answers, or an error that none does.
     pub(crate) async fn all<T, F>(&self, ask: impl Fn(Registry) -> F) -> Result<Vec<T>, Error>
     where
         F: Future<Output = Result<T, Error>>,
@@ -163,7 +163,7 @@ impl Directory {
         Ok(answers)
     }
 
-    /// The registries that are not left alone; all, if that would be none.
+    /// The registries that are not skipped; all, if that would be none.
     fn to_ask(&self) -> Vec<usize> {
         let mut silent = self.silent.lock();
         silent.retain(|_, since| since.elapsed() < LEFT_ALONE);
@@ -245,7 +245,7 @@ async fn services_of(registry: Registry) -> Result<Vec<Service>, Error> {
     .await
 }
 
-/// `None`: nobody ever registered this service there.
+/// `None`: this service was never registered there.
 async fn instances_of(registry: Registry, service: &str) -> Result<Option<Vec<Instance>>, Error> {
     let pages = all_pages(|page_token| {
         let registry = registry.clone();

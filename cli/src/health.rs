@@ -22,7 +22,7 @@ use crate::{
     error::Error,
 };
 
-/// How long a server may take to answer: it does so from memory, and who asks for it every few seconds must not pile up.
+/// How long a server may take to answer: it does so from memory, and checks every few seconds must not pile up.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// `meshwork health HOST:PORT [NAME]`.
@@ -125,7 +125,7 @@ mod tests {
         use ServingStatus::{NotServing, Serving};
         assert!(health("events/order", Serving, "events/order").await.is_ok());
         assert!(health("events/order", NotServing, "events/order").await.is_err());
-        let unknown = health("events/order", Serving, "events/other").await.expect_err("nobody has this name");
+        let unknown = health("events/order", Serving, "events/other").await.expect_err("the server has no such name");
         assert!(unknown.to_string().contains(r#"has no health name "events/other""#), "{unknown}");
     }
 }

@@ -1,4 +1,4 @@
-//! `meshwork reconcile`: after the store of a service was set back, brings back whoever has read what it has lost.
+//! `meshwork reconcile`: after the store of a service was restored, brings back the readers of events that it has lost.
 //!
 //! Each reader knows what to undo, and does it (meshwork.event.v1.OperationsService); here they are found, asked one after
 //! the other, and what they say is put together.
@@ -83,7 +83,7 @@ pub(crate) async fn run(args: ReconcileArgs) -> Result<(), Error> {
     }
 }
 
-/// Who reads the events of a service, and what is wrong with those who may, and do not say.
+/// The readers of a service's events, and what is wrong with instances that may be readers, and do not say.
 async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Vec<String>), Error> {
     let (mut instances, mut silent) = (Vec::new(), Vec::new());
     for service in directory.services().await?.into_iter().filter(|service| service.name != source) {
@@ -123,7 +123,7 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
     Ok((readers, silent))
 }
 
-/// One of those who share a store does the work. The others are asked as well, so that they read on at once.
+/// One of the instances that share a store does the work. The others are asked as well, so that they read on at once.
 async fn reconcile(
     readers: Vec<Reader>,
     request: &ReconcileSubscriptionRequest,

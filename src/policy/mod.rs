@@ -29,11 +29,11 @@ pub struct Policy {
 /// When a call is sent again, if its method allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How often a call may be sent altogether, hedges included, 1-10. Default: 3.
+    /// How often a call may be sent in total, hedges included, 1-10. Default: 3.
     pub max_attempts: u32,
     /// Further attempts, in percent of the calls, 0-100. Default: 20.
     pub budget_percent: u32,
-    /// Further attempts per second beside that, 0-1000. Default: 10.
+    /// Further attempts per second in addition to that, 0-1000. Default: 10.
     pub budget_min_per_second: u32,
     /// The wait before the second attempt; doubles for each further one, and is jittered. Default: 25 ms.
     pub backoff_min: Duration,

@@ -14,7 +14,7 @@ Examples:
   meshwork policy set order --timeout 2s --max-attempts 2
   meshwork policy list --json | jq -r '.policies[].service'
 
-Running clients obey a new policy at once, and keep it while the registry is away.";
+Running clients obey a new policy at once, and keep it while the registry is unreachable.";
 
 const GET_HELP: &str = "\
 Examples:
@@ -53,7 +53,7 @@ Shares are relative to each other, 0-1000. Versions are those that instances wer
 #[derive(Args, Clone, Debug)]
 #[command(after_help = POLICY_HELP)]
 pub struct PolicyArgs {
-    /// What is wanted.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: PolicyCommand,
 }
@@ -72,7 +72,7 @@ pub enum PolicyCommand {
 }
 
 impl PolicyCommand {
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     pub fn source(&self) -> &SourceArgs {
         match self {
             Self::Get(args) => &args.source,
@@ -89,7 +89,7 @@ impl PolicyCommand {
 pub struct PolicyGetArgs {
     /// The service's name
     pub service: String,
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -98,7 +98,7 @@ pub struct PolicyGetArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = LIST_HELP)]
 pub struct PolicyListArgs {
-    /// Where from, and how it is printed.
+    /// The registries to ask, and how to print the answer.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -112,7 +112,7 @@ pub struct PolicySetArgs {
     /// What changes.
     #[command(flatten)]
     pub change: PolicyChange,
-    /// Where to, and how the policy is printed then.
+    /// The registries to change, and how to print the new policy.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -122,7 +122,7 @@ pub struct PolicySetArgs {
 pub struct PolicyClearArgs {
     /// The service's name
     pub service: String,
-    /// Where to, and how the policy is printed then.
+    /// The registries to change, and how to print the new policy.
     #[command(flatten)]
     pub source: SourceArgs,
 }
@@ -136,13 +136,13 @@ pub struct PolicyChange {
     /// How long a call waits for its answer to begin, over all of its attempts, 1ms-60m
     #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::TIMEOUT)))]
     pub timeout: Option<Setting<Duration>>,
-    /// How often a call may be sent altogether, hedges included, 1-10
+    /// How often a call may be sent in total, hedges included, 1-10
     #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::MAX_ATTEMPTS)))]
     pub max_attempts: Option<Setting<u32>>,
     /// Further attempts of a client, in percent of its calls, 0-100
     #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number(limits::PERCENT)))]
     pub budget_percent: Option<Setting<u32>>,
-    /// Further attempts per second beside that, 0-1000
+    /// Further attempts per second in addition to that, 0-1000
     #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::BUDGET_MIN_PER_SECOND)))]
     pub budget_min_per_second: Option<Setting<u32>>,
     /// The wait before the second attempt, 1ms-60s
@@ -186,7 +186,7 @@ pub struct SplitArgs {
     /// End the split: versions make no difference again
     #[arg(long)]
     pub clear: bool,
-    /// Where to, and how the policy is printed then.
+    /// The registries to change, and how to print the new policy.
     #[command(flatten)]
     pub source: SourceArgs,
 }

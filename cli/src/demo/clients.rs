@@ -17,7 +17,7 @@ use tonic::{Code, Request, Response, Status};
 const CALL_LIMIT: Duration = Duration::from_secs(5);
 /// How long a call is repeated: an instance that was killed is back, or no longer listed, after a lease of 10 s.
 const LIMIT: Duration = Duration::from_secs(20);
-/// For how long whoever watches is not told that a call is being repeated.
+/// How long a call is repeated before the user is told so.
 const SILENCE: Duration = Duration::from_secs(1);
 /// The first pause; then it doubles.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -102,7 +102,7 @@ mod tests {
     async fn a_mesh_that_stays_away_is_given_up() {
         let begin = Instant::now();
         let answer: Result<(), Status> = retry(|| std::future::ready(Err(Status::unavailable("gone")))).await;
-        assert_eq!(answer.expect_err("nobody came back").code(), Code::Unavailable);
+        assert_eq!(answer.expect_err("the mesh did not come back").code(), Code::Unavailable);
         assert!(begin.elapsed() < LIMIT + 2 * LONGEST_PAUSE, "{:?}", begin.elapsed());
     }
 }

@@ -1,10 +1,10 @@
-//! What the story is going to be: who may spend how much, and who orders what. Pure; chance is passed in.
+//! The plan of the story: who may spend how much, and who orders what. Pure; randomness is passed in.
 
 use rand::{Rng, RngExt as _};
 
-/// Every so many orders, one asks for more than its customer may spend at all.
+/// One order in this many asks for more than its customer may spend at all.
 const TOO_LARGE_EVERY: usize = 10;
-/// Every so many orders, one is cancelled.
+/// One order in this many is cancelled.
 const CANCELLED_EVERY: usize = 10;
 /// What an order costs that is not too large: 1.00 to 99.99.
 const CENTS: std::ops::Range<i64> = 100..10_000;
@@ -32,7 +32,7 @@ pub(super) struct PlannedOrder {
 }
 
 impl Plan {
-    /// A story of so many orders and customers; of both at least one.
+    /// A story of this many orders and customers, at least one of each.
     pub(super) fn new(orders: u32, customers: u32, rng: &mut impl Rng) -> Self {
         let customers = customers as usize;
         let mut orders: Vec<_> = (0..orders as usize)

@@ -1,4 +1,4 @@
-//! The mesh in which the story plays: one that runs already, or one of its own in a temporary folder.
+//! The mesh in which the story plays: one that runs already, or a new one in a temporary folder.
 
 use std::time::Duration;
 
@@ -21,9 +21,9 @@ const CONNECT_LIMIT: Duration = Duration::from_millis(500);
 
 /// Where the story plays.
 pub(super) enum Stage {
-    /// In somebody's mesh, which is left as it is.
+    /// In a mesh that was running before, which is left as it is.
     Running(Mesh),
-    /// In a mesh of its own.
+    /// In a new mesh.
     Own {
         /// The mesh.
         fleet: Box<Fleet>,
@@ -57,7 +57,7 @@ impl Stage {
         }
     }
 
-    /// In a mesh of its own: kills an instance of order once `after` orders have been placed. Returns which.
+    /// In a new mesh: kills an instance of order once `after` orders have been placed. Returns which.
     pub(super) async fn accident(&self, mut placed: watch::Receiver<u32>, after: u32) -> Option<fleet::Instance> {
         let Self::Own { fleet, .. } = self else { return None };
         // An error means that the story has failed before.
@@ -87,7 +87,7 @@ impl Stage {
 
     async fn build() -> Result<Self, Error> {
         let data_dir = tempfile::Builder::new().prefix("meshwork-demo-").tempdir().map_err(Error::TempDir)?;
-        eprintln!("no mesh at {DEFAULT_REGISTRY}: playing in one of its own in {}", data_dir.path().display());
+        eprintln!("no mesh at {DEFAULT_REGISTRY}: playing in a new one in {}", data_dir.path().display());
         let fleet = Box::new(Fleet::start(fleet::Config::new(data_dir.path())).await?);
         Ok(Self::Own { fleet, _data_dir: data_dir })
     }

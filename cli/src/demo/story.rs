@@ -1,4 +1,4 @@
-//! Makes the plan happen: customers first, then the orders, each followed to its end, so many at a time.
+//! Makes the plan happen: customers first, then the orders, each followed to its end, a fixed number at a time.
 
 use std::{sync::Arc, time::Duration};
 

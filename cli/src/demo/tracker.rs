@@ -19,13 +19,13 @@ use tokio::{
 };
 use tonic::Status;
 
-/// After this long without news of an order somebody is asked; news takes milliseconds.
+/// After this long without news of an order, its state is looked up; news takes milliseconds.
 const ASK_AFTER: Duration = Duration::from_secs(1);
 /// After this long an order has no end: twice its saga's default deadline.
 const END_LIMIT: Duration = Duration::from_secs(60);
 /// Before the watch is opened again, in case the next instance refuses it at once.
 const REJOIN_AFTER: Duration = Duration::from_millis(50);
-/// How long the first watch may take to stand.
+/// How long the first watch may take to be established.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// A state of an order, and when it was seen.
@@ -39,9 +39,9 @@ pub(super) struct Seen {
 #[derive(Debug)]
 pub(super) struct Tracker {
     customers: HashSet<String>,
-    /// By order id. An entry is made by whoever comes first: the watch, or the one who waits for the order.
+    /// By order id. An entry is made by whichever comes first: the watch, or the task that waits for the order.
     orders: Mutex<HashMap<String, watch::Sender<Seen>>>,
-    /// How often the watch was opened; what happened between two times was not seen.
+    /// How often the watch was opened; what happened while it was closed was not seen.
     joined: watch::Sender<u64>,
 }
 
@@ -60,7 +60,7 @@ impl Tracker {
         loop {
             if let Ok(answer) = client.watch_orders(WatchOrdersRequest::default()).await {
                 let mut stream = answer.into_inner();
-                // The first message has no orders: it says that the watch stands.
+                // The first message has no orders: it says that the watch is established.
                 if let Ok(Some(_)) = stream.message().await {
                     self.joined.send_modify(|joined| *joined += 1);
                 }
@@ -74,7 +74,7 @@ impl Tracker {
         }
     }
 
-    /// Waits until the watch stands for the first time.
+    /// Waits until the watch is established for the first time.
     pub(super) async fn stands(&self) -> Result<(), Status> {
         let mut joined = self.joined.subscribe();
         let stands = timeout(JOIN_LIMIT, joined.wait_for(|joined| *joined > 0)).await.is_ok();

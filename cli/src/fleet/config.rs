@@ -37,8 +37,8 @@ pub struct Config {
     pub grace: Duration,
     /// How long calls under way may take when an instance leaves. Default 30 s.
     pub drain_limit: Duration,
-    /// How long to wait before an instance that ended unasked is started again; doubled for each failure in a row, up to
-    /// 30 s. Default 500 ms.
+    /// How long to wait before an instance that ended unexpectedly is started again; doubled for each failure in a row,
+    /// up to 30 s. Default 500 ms.
     pub restart_after: Duration,
     /// How instances connect, to each other and to the registry. Default: TCP.
     pub connector: Connector,
@@ -62,7 +62,7 @@ impl Config {
         }
     }
 
-    /// The folder of the last endpoint sets, for clients of this mesh that start while its registry is away.
+    /// The folder of the last endpoint sets, for clients of this mesh that start while its registry is unreachable.
     pub fn cache_dir(&self) -> PathBuf {
         self.data_dir.join("endpoints")
     }
@@ -72,7 +72,7 @@ impl Config {
         self.data_dir.join("policies.json")
     }
 
-    /// Forgets the endpoint sets of an earlier run: whoever holds the data folder's lock knows that its instances are gone. Files
+    /// Deletes the endpoint sets of an earlier run: the lock on the data folder proves that its instances are gone. Files
     /// that are not the mesh's stay.
     pub(super) fn clear_cache_dir(&self) -> Result<(), Error> {
         let path = self.cache_dir();

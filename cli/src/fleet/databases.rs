@@ -25,7 +25,7 @@ pub enum Databases {
 /// Where the instances of query fold their views.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Views {
-    /// Each into a SQLite file of its own in the data folder, so that reads scale with the instances.
+    /// Each into its own SQLite file in the data folder, so that reads scale with the instances.
     #[default]
     Private,
     /// All into one PostgreSQL database.
@@ -40,7 +40,7 @@ pub struct PostgresUrl {
     database: String,
 }
 
-/// The text is no URL of a PostgreSQL database.
+/// The text is not a URL of a PostgreSQL database.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPostgresUrl {
     /// It names none.
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn each_service_has_a_database_of_its_own_however_the_url_names_the_first() {
+    fn each_service_has_its_own_database_however_the_url_names_the_first() {
         for (url, expected) in [
             ("postgresql:///shop", "postgres://?dbname=shop_order"),
             ("postgres://db/?user=me&dbname=shop", "postgres://?dbname=shop_order&host=db&user=me"),

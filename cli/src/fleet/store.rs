@@ -1,8 +1,8 @@
 //! Where the instances' data is, and who opens it.
 //!
 //! A SQLite file is opened once, for all instances of its service in this process. A PostgreSQL database is opened by each
-//! instance for itself, as if it were a process of its own: instances then share it in the way of processes, and one that
-//! is killed loses its connections.
+//! instance for itself, as if it were a separate process: instances then share it as processes do, and one that is
+//! killed loses its connections.
 
 use std::{future::Future, path::PathBuf, pin::Pin};
 

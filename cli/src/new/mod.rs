@@ -1,5 +1,5 @@
-//! `meshwork new`: writes the package of a new service. It is written beside its place and moved there when it is whole, so that
-//! an error leaves nothing.
+//! `meshwork new`: writes the package of a new service. It is written beside its target and moved there when it is
+//! complete, so that an error leaves nothing behind.
 
 mod manifest;
 mod name;

@@ -1,4 +1,4 @@
-//! `meshwork watch`: who is there, and then what changes, as it changes.
+//! `meshwork watch`: lists the instances, and then shows changes as they happen.
 //!
 //! It reconnects by itself and goes on where it was; what did not change meanwhile is not shown again.
 
@@ -26,7 +26,7 @@ use crate::{
 };
 use changes::{Change, Known};
 
-/// How long to wait before the next attempt to reach a registry that has gone: soon enough for a person who looks on.
+/// How long to wait before the next attempt to reach a registry that is gone: short enough for a person who watches.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 
 /// Shows changes until `shutdown`.
@@ -89,7 +89,7 @@ impl Watch {
     }
 }
 
-/// A service that is not known yet may come, or its name is misspelt: the one who waits for it is told.
+/// Warns of services that no instance has registered yet: one may still come, or the name may be misspelled.
 fn warn_of_unknown(first: &WatchResponse) {
     let Some(Event::Snapshot(snapshot)) = &first.event else { return };
     for service in snapshot.services.iter().filter(|service| !service.known) {
