@@ -1,7 +1,7 @@
 //! What the benchmarks and their callers have in common: the echo's contract, and what they say to each other.
 //!
-//! A caller is a process with one client. It makes the calls of a slice when it is told to, so that the CPU time of the process is
-//! the client's alone, and so that the same program can be built against another library and measured beside this one.
+//! A caller is a process with one client. It makes the calls of a slice on request, so that the CPU time of the process
+//! is the client's alone, and so that the same program can be built against another library and measured beside this.
 
 mod wire;
 
@@ -14,7 +14,7 @@ pub mod contract {
     pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("echo");
 }
 
-/// tonic's own idea of an address, with its defaults but for Nagle's delay, which nobody wants.
+/// tonic's own idea of an address, with its defaults but without Nagle's delay.
 ///
 /// # Panics
 /// If `address` is not `host:port`.

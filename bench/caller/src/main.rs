@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use peer::{Peer, Wanted};
 
-/// Calls the benchmarks' echo when it is told to
+/// Calls the benchmarks' echo on request
 #[derive(Debug, Parser)]
 #[command(after_help = "\
 Each line of stdin is a slice of calls, and is answered on stdout when all have ended:

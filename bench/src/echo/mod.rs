@@ -1,6 +1,6 @@
 //! The service that benchmarks call: an echo whose endpoints can be told how to answer.
 //!
-//! It runs in processes of its own (this program's hidden command `echo`), so that its CPU time is not the client's.
+//! It runs in separate processes (this program's hidden command `echo`), so that its CPU time is not the client's.
 
 mod behaviour;
 mod process;
@@ -19,7 +19,7 @@ use contract::{BehaveRequest, Behaviour, echo_service_client::EchoServiceClient}
 /// The service's name in the mesh.
 pub(crate) const SERVICE: &str = "echo";
 
-/// Tells the endpoint at `address` how to answer, beside any balancing.
+/// Tells the endpoint at `address` how to answer, bypassing any balancing.
 pub(crate) async fn behave(
     address: &str,
     behaviour: Behaviour,

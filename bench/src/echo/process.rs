@@ -74,7 +74,7 @@ impl Echo {
         let any: HostPort = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind("--listen", &any).await.map_err(Error::Registry)?;
         let address = listener.address().to_string();
-        // Nobody was there before, so nobody has to be waited for.
+        // No instance was there before, so there is none to wait for.
         let config = meshwork_registry::Config { grace: Duration::ZERO, ..meshwork_registry::Config::new(&address) };
         let registry = tokio::spawn(async move {
             if let Err(error) = meshwork_registry::run(config, listener, std::future::pending()).await {

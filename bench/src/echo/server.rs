@@ -1,4 +1,4 @@
-//! The process: any number of echo endpoints, each a server and an instance of its own.
+//! The process: any number of echo endpoints, each with its own server and instance.
 
 use std::{
     convert::Infallible,

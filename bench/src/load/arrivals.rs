@@ -1,7 +1,7 @@
 //! Where a worker meets the news of its order, without polling.
 //!
 //! The news may come before the worker knows the order's id, because the saga does not wait for CreateOrder's answer.
-//! Whoever comes second finds what the first one left: the news itself, or whom to tell.
+//! The second of the two finds what the first one left: the news itself, or the worker to notify.
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -18,9 +18,9 @@ enum Place {
     Awaited(oneshot::Sender<OrderState>),
 }
 
-/// Orders that are awaited, or were seen before somebody asked.
+/// Orders that are awaited, or were seen before a worker asked.
 pub(super) struct Arrivals {
-    /// A map is whole between any two of its operations, whoever panicked.
+    /// A map is whole between any two of its operations, even if a worker panicked.
     shards: Vec<Mutex<HashMap<Uuid, Place>>>,
 }
 
@@ -29,11 +29,11 @@ impl Arrivals {
         Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    /// Tells that an order is in a terminal state.
+    /// Reports that an order is in a terminal state.
     pub(super) fn seen(&self, order: Uuid, state: OrderState) {
         match self.shard(order).entry(order) {
             Entry::Occupied(place) => match place.remove() {
-                // Whoever waited may have given up.
+                // The worker may have given up.
                 Place::Awaited(worker) => drop(worker.send(state)),
                 Place::Seen(_) => {}
             },
@@ -46,7 +46,7 @@ impl Arrivals {
         let news = match self.shard(order).entry(order) {
             Entry::Occupied(place) => match place.remove() {
                 Place::Seen(state) => return Some(state),
-                // Ids are unique, so that nobody else waits for it.
+                // Ids are unique, so that no other worker waits for it.
                 Place::Awaited(_) => return None,
             },
             Entry::Vacant(place) => {

@@ -64,7 +64,7 @@ impl Buyers {
         async move { while alive.changed().await.is_ok() {} }
     }
 
-    /// Ends the watch, before its stream would be told to move, find nobody to move to, and warn.
+    /// Ends the watch, before its stream would be asked to move, find no instance to move to, and warn.
     pub(crate) async fn close(self) {
         self.watch.stop().await;
     }
@@ -138,7 +138,7 @@ impl Watch {
         let mut client = QueryServiceClient::new(mesh.channel("query"));
         let request = WatchOrdersRequest::default();
         let mut orders = client.watch_orders(request).await.map_err(Error::call("WatchOrders"))?.into_inner();
-        // The first answer shows that the watch stands.
+        // The first answer shows that the watch is established.
         orders.message().await.map_err(Error::call("WatchOrders"))?;
         let arrivals = Arc::new(Arrivals::new());
         let (reading, alive) = watch::channel(());
@@ -180,7 +180,7 @@ fn tell(order: &Order, arrivals: &Arrivals) {
     match order.state() {
         OrderState::Unspecified | OrderState::Pending => {}
         state @ (OrderState::Approved | OrderState::Rejected | OrderState::Cancelled) => {
-            // An id that is none belongs to no worker, whose wait then fails.
+            // An invalid id belongs to no worker, whose wait then fails.
             if let Ok(order_id) = order.order_id.parse::<Uuid>() {
                 arrivals.seen(order_id, state);
             }

@@ -1,4 +1,4 @@
-//! The closed loop: so many workers, each with one order under way at a time.
+//! The closed loop: a fixed number of workers, each with one order under way at a time.
 //!
 //! Orders count when they end within the window between warm-up and end; the load does not change at its edges.
 

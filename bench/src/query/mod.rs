@@ -1,6 +1,6 @@
 //! The read side while orders come in: reads per second over 1, 2 and 3 query instances, and how far their views are behind.
 //!
-//! Real processes: registry, customer, order, and the query instances, each with a view of its own in a SQLite file. Orders
+//! Real processes: registry, customer, order, and the query instances, each with its own view in a SQLite file. Orders
 //! come in at a fixed rate the whole time, first without reads, then with them.
 
 mod reads;
@@ -30,14 +30,15 @@ const INSTANCES: [usize; 3] = [1, 2, 3];
 const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
 
 const SETUP: &str = "Registry, customer, order and query as processes, write sides in SQLite files with synchronous=FULL, every \
-    query instance with a view of its own in a SQLite file with synchronous=NORMAL; 500 orders/s are placed in an open loop from \
-    this process, which also reads: GetOrder and ListOrders (pages of 10) in turn, in a closed loop over all query instances. \
+    query instance with its own view in a SQLite file with synchronous=NORMAL; 500 orders/s are placed in an open loop \
+    from this process, which also reads: GetOrder and ListOrders (pages of 10) in turn, in a closed loop over all query \
+    instances. \
     reads_per_s_N is of N instances together. All of it shares the machine's cores: instances more than cores add \
     folding (every view folds every event) and no CPU, so that reads per second are bound by cores / (CPU for each read, client \
     included); query_cpu_us_per_read_N, the CPU of the query processes with reads less that without, is what says whether \
     reads scale. lag_p99_ms is the time from CreateOrder's answer until the order was seen on a WatchOrders stream of a \
     view, at the worst view of the worst N, while the readers keep every core busy; lag_p99_ms_without_reads is the same while \
-    nobody reads. Figures are medians of the rounds.";
+    there are no reads. Figures are medians of the rounds.";
 
 /// What to run.
 #[derive(Debug, clap::Args)]

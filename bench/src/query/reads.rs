@@ -24,7 +24,7 @@ pub(super) struct Reads {
     pub(super) failures: Failures,
 }
 
-/// Reads for as long as `window`, so many at a time: orders of `orders`, and pages of the buyer's customers.
+/// Reads for as long as `window`, with `readers` at a time: orders of `orders`, and pages of the buyer's customers.
 pub(super) async fn read(mesh: &Mesh, buyer: &Buyer, orders: &[Uuid], readers: usize, window: Duration) -> Reads {
     let until = Instant::now() + window;
     let orders: Arc<[Uuid]> = orders.into();

@@ -24,9 +24,9 @@ use ledger::Ledger;
 const ORDERS_PER_S: u32 = 20;
 /// Load before the kill, in which every process has had its share of the work.
 const BEFORE: Duration = Duration::from_secs(3);
-/// How long the killed process is away.
+/// How long the killed process is down.
 const AWAY: Duration = Duration::from_secs(1);
-/// Load after that: longer than a lease of a partition, so that whoever waits for one to end is among the orders.
+/// Load after that: longer than a lease of a partition, so that orders that wait for one to end are included.
 const AFTER: Duration = Duration::from_secs(9);
 
 const SETUP: &str = "Registry, customer, order and query as processes on one machine, 20 orders/s in an open loop from this \

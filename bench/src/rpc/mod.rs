@@ -1,10 +1,10 @@
 //! What a call costs: the same echo through Meshwork with everything on, its client of an earlier commit, tonic's own channels,
 //! and proxies.
 //!
-//! Every client is a process of its own, all run the same program, and that of the earlier commit differs in the library alone.
-//! Peers alternate in slices of a second, so that what the machine does meanwhile meets all of them alike; a figure is the
-//! geometric mean of the ratios of neighbouring slices. tonic's balanced channel and the earlier client are measured against
-//! themselves as well: what that ratio differs from one is the noise of all others.
+//! Every client is its own process; all run the same program, and that of the earlier commit differs only in the
+//! library. Peers alternate in slices of a second, so that what the machine does meanwhile affects all of them alike; a
+//! figure is the geometric mean of the ratios of neighbouring slices. tonic's balanced channel and the earlier client
+//! are measured against themselves as well: the distance of that ratio from one is the noise of all others.
 
 mod against;
 mod args;

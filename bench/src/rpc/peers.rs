@@ -1,4 +1,4 @@
-//! What is measured: clients, each in a process of its own.
+//! What is measured: clients, each in its own process.
 
 use std::{path::Path, time::Duration};
 

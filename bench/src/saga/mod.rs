@@ -1,7 +1,7 @@
 //! The order saga under load: orders per second from CreateOrder to a terminal state seen on one watch stream.
 //!
 //! The whole mesh and the load generator share one process and so its cores, as in `meshwork up`. They speak over TCP
-//! and keep what they acknowledge on disk, as everybody does. A round measures, one after another:
+//! and keep what they acknowledge on disk, as in production. A round measures, one after another:
 //!
 //! 1. `meshwork up`, the release binary, as a process of its own: how soon it is ready and what it holds when idle;
 //! 2. on SQLite, one instance of each service: the closed loop at full width, then at one in flight, then the open loop;

@@ -19,7 +19,7 @@ const TABLE: &str =
 /// One insert, and so one transaction.
 const SCRIPT: &str = "insert into pgbench_row (body) values (repeat('x', 200));\n";
 
-/// Why there is no number.
+/// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The script cannot be written, or the program cannot be started.
@@ -57,7 +57,7 @@ impl<'a> Inserts<'a> {
         Ok(Self { server, script })
     }
 
-    /// Transactions per second of so many clients.
+    /// Transactions per second of this many clients.
     pub(super) async fn per_s(&self, clients: u32, seconds: u64) -> Result<f64, Error> {
         let mut command = self.server.program("pgbench");
         command.args(["--no-vacuum", "--protocol=prepared"]);
@@ -68,7 +68,7 @@ impl<'a> Inserts<'a> {
     }
 }
 
-/// What a program says, waited for on a thread of its own.
+/// The output of a program, awaited on its own thread.
 async fn run(program: &'static str, mut command: Command) -> Result<String, Error> {
     let output = spawn_blocking(move || command.stdin(Stdio::null()).output()).await;
     let output = output.expect("it does not panic, and the runtime lives on");

@@ -46,7 +46,7 @@ pub(super) async fn measure(meshwork: &Path, folder: PathBuf) -> Result<Startup,
     .await
 }
 
-/// Processes are waited for on a thread of their own.
+/// Runs `work`, which waits for a process, on a blocking thread.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, process::Error> + Send + 'static,
 ) -> Result<T, process::Error> {

@@ -88,7 +88,7 @@ impl Calls {
 }
 
 impl Strategy {
-    /// A client of its own over these endpoints.
+    /// A new client over these endpoints.
     pub(super) async fn connect(self, echo: &Echo, addresses: &[String]) -> Result<Calls, Error> {
         let channels = || addresses.iter().map(|address| endpoint(address).connect_lazy()).collect::<Vec<_>>();
         Ok(match self {
@@ -137,7 +137,7 @@ where
     Calls::new(move || boxed(balance.clone()))
 }
 
-/// A mesh of its own, so that nothing is known from the run before, under this policy.
+/// A new mesh under this policy, so that nothing is known from the run before.
 async fn meshwork(echo: &Echo, retry: Option<RetryPolicy>) -> Result<Calls, Error> {
     let policy = Policy { service: SERVICE.to_owned(), retry, ..Policy::default() };
     let request = SetPolicyRequest { policy: Some(policy) };
