@@ -1,4 +1,4 @@
-//! Compiles gRPC's test contract with protox, so that nobody has to install protoc.
+//! Compiles gRPC's test contract with protox, so that protoc need not be installed.
 
 use std::{env, error::Error, fs, path::PathBuf};
 

@@ -88,7 +88,7 @@ async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_fiel
         ("watch", orders.watch_order(WatchOrderRequest { order_id: bad() }).await.expect_err("refused")),
         ("customer id", customers.get_customer(GetCustomerRequest { customer_id: bad() }).await.expect_err("refused")),
         (
-            "limit of nobody",
+            "limit without a customer",
             customers.update_credit_limit(UpdateCreditLimitRequest::default()).await.expect_err("refused"),
         ),
         (
@@ -127,7 +127,7 @@ async fn a_malformed_id_page_or_token_is_an_invalid_argument_that_names_the_fiel
                 .expect_err("refused"),
         ),
         (
-            "history of nobody",
+            "history without a customer",
             queries.get_customer_history(GetCustomerHistoryRequest::default()).await.expect_err("refused"),
         ),
         (

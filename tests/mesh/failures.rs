@@ -90,7 +90,7 @@ async fn no_call_fails_while_the_registry_restarts(engine: Engine) {
     let mut endpoints = shop.fleet.mesh().endpoints("order");
     let before = endpoints.borrow().revisions.clone();
     shop.fleet.abort_registry().await;
-    // It comes back empty and provisional: nobody is removed on its word, and everybody registers again.
+    // It comes back empty and provisional: clients remove no instance because of it, and all instances register again.
     let back = endpoints.wait_for(|set| !set.revisions.keys().eq(before.keys()) && set.endpoints.len() == 2);
     let (back, ()) = tokio::join!(back, load.go_on_for(1000));
     drop(back.expect("discovery runs"));
@@ -107,8 +107,8 @@ async fn no_read_fails_at_the_abrupt_end_of_one_of_two_instances_and_no_call_aft
     let customer = shop.customer(usd(1_000_000)).await;
     let order = shop.settled_order(&customer.customer_id, usd(1)).await;
     let killed = shop.instances("order")[0].instance_id.clone();
-    // Reads that are under way when the connections break are sent again. Of a CreateOrder nobody knows whether it was
-    // processed: it may fail, and its caller has the request_id to ask again.
+    // Reads that are under way when the connections break are sent again. A CreateOrder may have been processed or not:
+    // it may fail, and its caller has the request_id to ask again.
     let readers = (0..CALLERS).map(|_| async {
         for _ in 0..100 {
             shop.get_order(&order.order_id).await;

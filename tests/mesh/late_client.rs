@@ -1,4 +1,4 @@
-//! What a client can do that starts while the registry is away: call the instances that others saw last.
+//! A client that starts while the registry is unreachable can call the instances that others saw last.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use prost::Message as _;
 
 use crate::shop::{STUCK, Shop, usd};
 
-/// A process of its own, as far as its flags go.
+/// A separate process, as far as its flags go.
 #[derive(Parser)]
 #[command(disable_version_flag = true)]
 struct Client {
@@ -19,9 +19,9 @@ struct Client {
     instance: InstanceArgs,
 }
 
-on_both_stores!(flavor = "multi_thread"; a_client_that_starts_while_the_registry_is_away_reaches_the_instances_last_seen);
+on_both_stores!(flavor = "multi_thread"; a_client_that_starts_without_a_registry_reaches_the_instances_last_seen);
 
-async fn a_client_that_starts_while_the_registry_is_away_reaches_the_instances_last_seen(engine: Engine) {
+async fn a_client_that_starts_without_a_registry_reaches_the_instances_last_seen(engine: Engine) {
     let shop = Shop::open_with(&engine, 1, |config| config.restart_after = Duration::from_secs(600)).await;
     let customer = shop.customer(usd(1500)).await;
     let folder = shop.home.folder().join("endpoints");

@@ -31,7 +31,7 @@ const ORDERS: usize = 20;
 enum Weather {
     /// Slow, no more.
     Fair,
-    /// Nothing gets through, and nobody is told.
+    /// Nothing gets through, and no error shows it.
     Silent,
     /// Connections break, and new ones are refused.
     Broken,
@@ -129,7 +129,7 @@ async fn sagas_settle_once_over_a_network_that_is_slow_then_silent_then_broken(e
         shop.cancel(&order.order_id).await.expect("cancelled, wherever its saga stands");
     }
     for order in &lost {
-        assert_eq!(shop.get_order(&order.order_id).await.state(), OrderState::Pending, "nobody could be asked");
+        assert_eq!(shop.get_order(&order.order_id).await.state(), OrderState::Pending, "no credit could be asked for");
     }
     network.turn(Weather::Fair);
 

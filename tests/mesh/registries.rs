@@ -1,4 +1,4 @@
-//! A list of registries that know nothing of each other is one mesh, whichever of them is away, and whenever it comes back.
+//! Registries of a list that know nothing of each other are one mesh, whichever is down, and whenever it returns.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -126,7 +126,7 @@ async fn a_registry_of_a_list_that_was_away_is_one_mesh_with_the_others_again() 
     for instance in [&old, &meanwhile, &newcomer] {
         finds(&instance.mesh, &all).await;
     }
-    // Whoever knows only one of them misses nothing.
+    // A client that knows only one of them misses nothing.
     for registry in [&a, &b] {
         registry.until_it_lists(&all).await;
         let alone = mesh(&[registry.address]);

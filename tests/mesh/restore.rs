@@ -1,5 +1,5 @@
-//! The store of a service is set back to a backup, as docs/operations.md says, and the mesh is brought back: whoever has read
-//! what is lost notices, and after `meshwork reconcile` all agree again.
+//! The store of a service is set back to a backup, as docs/operations.md says, and the mesh is brought back: readers
+//! of what is lost notice, and after `meshwork reconcile` all agree again.
 
 use std::{fs, io, path::PathBuf};
 
@@ -60,7 +60,7 @@ impl Backup {
                 for suffix in ["", "-wal", "-shm"] {
                     let mut file = of.clone().into_os_string();
                     file.push(suffix);
-                    // What is not there needs not to be removed.
+                    // A file that is not there need not be removed.
                     let _ = fs::remove_file(file);
                 }
                 fs::copy(copy, of).expect("put back");

@@ -1,4 +1,4 @@
-//! A service has one store, and acknowledges nothing that it would not find again.
+//! A service has one store, and acknowledges nothing that it would lose.
 
 use std::{fs, time::Duration};
 
@@ -21,7 +21,7 @@ use tonic::Code;
 use crate::shop::{STUCK, Shop, usd};
 
 impl Shop {
-    /// Waits until the registry has told that all instances of a service are as `status`, and that there are some.
+    /// Waits until the registry reports that all instances of a service are `status`, and that there are some.
     async fn until_all_are(&self, service: &str, status: InstanceStatus) {
         let mut endpoints = self.fleet.mesh().endpoints(service);
         let all = endpoints.wait_for(|set| {
@@ -49,7 +49,7 @@ async fn after_its_files_are_removed_a_service_acknowledges_nothing_and_says_so_
         let refused = shop.orders.clone().create_order(request).await.expect_err("it would be lost");
         assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     }
-    assert!(files.iter().all(|file| !file.exists()), "nobody has made new ones");
+    assert!(files.iter().all(|file| !file.exists()), "no instance has made new ones");
     shop.until_all_are("order", InstanceStatus::NotServing).await;
     shop.until_all_are("customer", InstanceStatus::Serving).await;
     shop.until_all_are("query", InstanceStatus::Serving).await;
@@ -64,7 +64,7 @@ async fn after_its_files_are_removed_a_service_acknowledges_nothing_and_says_so_
     shop.fleet.stop().await;
 }
 
-/// Another instance of order, on a database of its own.
+/// Another instance of order, on its own database.
 struct Stranger {
     address: String,
     instance_id: String,
@@ -127,7 +127,7 @@ async fn an_instance_with_another_store_takes_no_calls_until_an_operator_adopts_
         serving.map(|instance| &*instance.instance_id).eq([&*stranger.instance_id])
     });
     timeout(STUCK, only_the_stranger).await.expect("told in time").expect("the mesh is there");
-    // Whoever has read the events of the other store hears that they are not of this one, although the other's process lives on.
+    // Readers of the other store's events notice that they are not of this one, although the other's process lives on.
     let instances = shop.fleet.instances();
     for reader in instances.iter().filter(|instance| ["customer", "query"].contains(&&*instance.service)) {
         let direct = meshwork_cli::direct::Direct::connect(&reader.address.to_string()).await.expect("it listens");

@@ -1,4 +1,4 @@
-//! Who can no longer reach whom, and what becomes of calls.
+//! Hosts that can no longer reach each other, and what happens to calls.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +24,7 @@ fn a_client_that_is_cut_off_from_the_registry_goes_on_and_sees_new_instances_aft
         go.send_replace(true);
         let (answered, failed) = client.call_until(sleep(LONG)).await;
         assert_eq!((answered, failed), (BTreeSet::from([ONE.to_owned()]), 0));
-        assert!(client.sees(&[ONE]), "nobody could tell of another");
+        assert!(client.sees(&[ONE]), "it cannot learn of another");
 
         turmoil::repair(CLIENT, REGISTRY);
         let (_, failed) = client.call_until(client.until_seen(&[ONE, TWO])).await;
@@ -85,7 +85,7 @@ fn calls_leave_an_instance_that_the_client_cannot_reach_and_return_when_it_can()
 }
 
 #[test]
-fn a_client_that_is_cut_off_from_everybody_is_back_when_its_network_is() {
+fn a_client_that_is_cut_off_from_every_host_is_back_when_its_network_is() {
     let mut sim = simulation(|_| {});
     registry(&mut sim);
     instance(&mut sim, ONE, &at_once());

@@ -47,7 +47,7 @@ pub(crate) fn simulation(change: impl FnOnce(&mut Builder)) -> Sim<'static> {
         .tick_duration(Duration::from_millis(5))
         .min_message_latency(Duration::from_millis(1))
         .max_message_latency(Duration::from_millis(3))
-        // Segments of a connection that nobody has read yet: more than HTTP/2's windows let through.
+        // Segments of a connection that were not read yet: more than HTTP/2's windows let through.
         .tcp_capacity(4096);
     change(&mut builder);
     builder.build()

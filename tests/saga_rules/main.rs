@@ -68,7 +68,7 @@ fn total_of(number: u8) -> Amount {
     usd(i64::from(number) * 7 % 23 + 1)
 }
 
-/// What a service has told, and which of it has arrived.
+/// What a service has sent, and which of it has arrived.
 #[derive(Default)]
 struct Log {
     events: Vec<NewEvent>,
@@ -96,7 +96,7 @@ impl Log {
     }
 }
 
-/// Two services with their rows, and what each has told.
+/// Two services with their rows, and what each has sent.
 struct Saga {
     orders: Rows<orders::Key, orders::Row>,
     credit: Rows<credit::Key, credit::Row>,
@@ -158,7 +158,7 @@ impl Saga {
         }
     }
 
-    /// What has not arrived yet arrives, until nothing new is told.
+    /// What has not arrived yet arrives, until nothing new is sent.
     fn settle(&mut self) {
         loop {
             if let Some(event) = self.order_log.deliver_next() {

@@ -1,5 +1,6 @@
-//! Either half set back to a backup, at any time and as often as one likes, while the other has gone on: once each has been
-//! reconciled and all has arrived, every order that is still there is settled, and exactly the approved ones hold credit.
+//! Either half is set back to a backup, at any time and any number of times, while the other has gone on: once each has
+//! been reconciled and all has arrived, every order that is still there is settled, and exactly the approved ones hold
+//! credit.
 
 use super::*;
 
@@ -20,7 +21,7 @@ enum Step {
     TimeOut(prop::sample::Index),
     /// The limit of all customers is set, if it covers what they have reserved.
     Limit(i64),
-    /// A side reads so many events of the other.
+    /// A side reads this many events of the other.
     Read(Side, u8),
     Backup(Side),
     Restore(Side),

@@ -21,7 +21,7 @@ MESHWORK = os.environ.get("MESHWORK", HERE.parents[2] / "target/debug/meshwork")
 
 
 class Mesh:
-    """`meshwork up`, on free ports and in a folder of its own."""
+    """`meshwork up`, on free ports and in its own folder."""
 
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory()
@@ -56,7 +56,7 @@ class ShopTest(unittest.TestCase):
     @classmethod
     def tearDownClass(cls):
         cls.shop.close()
-        assert cls.mesh.stop() == 0, "a mesh that is told to stop ends in order"
+        assert cls.mesh.stop() == 0, "a mesh that is asked to stop ends in order"
 
     def refusal(self, call, *args):
         with self.assertRaises(grpc.RpcError) as refused:
@@ -102,9 +102,9 @@ class ShopTest(unittest.TestCase):
         stream = self.shop.queries.WatchOrders(query_pb2.WatchOrdersRequest(), timeout=0.2)
         self.assertEqual(self.refusal(list, stream).code(), grpc.StatusCode.DEADLINE_EXCEEDED)
 
-    def test_an_address_where_nobody_listens_costs_no_call(self):
+    def test_an_address_without_a_listener_costs_no_call(self):
         with socket.socket() as taken:
-            # Bound and not listening: it refuses connections, and nobody else can take it.
+            # Bound and not listening: it refuses connections, and no other process can take it.
             taken.bind(("127.0.0.1", 0))
             dead = f"ipv4:127.0.0.1:{taken.getsockname()[1]},"
             shop = Shop(*(target.replace("ipv4:", dead) for target in self.mesh.targets()))

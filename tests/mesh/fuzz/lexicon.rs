@@ -12,8 +12,8 @@ use rand::{Rng, RngExt as _, seq::IndexedRandom as _};
 /// Texts that are kept for a field: enough for variety. Beyond, a new one takes the place of an old one.
 const MAX_WORDS: usize = 32;
 
-/// Never learned: whoever registers under another's id fences that instance, as the contract says, and the mesh under test
-/// would lose its instances by right.
+/// Never learned: a registration under another instance's id fences that instance, as the contract says, and the mesh
+/// under test would rightly lose its instances.
 const UNSPOKEN: &str = "instance_id";
 
 /// What an honest caller would put into fields that no answer fills first.
