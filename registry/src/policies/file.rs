@@ -1,8 +1,9 @@
 //! The policies on disk: one file, written whole and renamed, so that it is always the old one or the new one.
 //!
-//! It is a `ListPoliciesResponse` as protobuf JSON, as `meshwork policy list --json` prints it. One process has it at a time.
-//! A link stays: the file that it leads to is replaced. Whether it can be replaced is tried at the start, by doing so with what is
-//! in it: a file that is mounted alone cannot (nomad #2560), and one that can only be read would fail an operator later.
+//! It is a `ListPoliciesResponse` as protobuf JSON, as `meshwork policy list --json` prints it. One process uses it at
+//! a time. A link stays: the file that it leads to is replaced. Whether it can be replaced is tried at the start, by
+//! replacing it with its own contents: a file that is mounted alone cannot be replaced (nomad #2560), and a read-only
+//! one would fail an operator later.
 
 use std::{
     fs::{self, File},
@@ -56,7 +57,7 @@ pub enum PolicyFileError {
         /// The fields that are wrong.
         problem: String,
     },
-    /// Another registry has the file.
+    /// Another registry is using the file.
     #[error("is in use by another registry")]
     InUse,
 }
@@ -208,7 +209,7 @@ mod tests {
     #[tokio::test]
     async fn what_the_next_start_will_load_is_stored_even_if_its_folder_cannot_be_made_durable() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut file = PolicyFile::open(&folder.path().join("policies.json")).await.expect("nobody has it");
+        let mut file = PolicyFile::open(&folder.path().join("policies.json")).await.expect("not in use");
         // A device cannot be synced.
         file.folder = File::open("/dev/null").expect("there is one");
         assert!(file.folder.sync_all().is_err());

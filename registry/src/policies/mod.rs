@@ -1,4 +1,4 @@
-//! The policies that were set: checked, versioned by etag, and durable before anybody hears of them.
+//! The policies that were set: checked, versioned by etag, and durable before any watcher sees them.
 //!
 //! The etag is a hash of the policy itself. So it needs no counter that a restart could lose, two registries with the same
 //! policy give it the same etag, and setting what is there already is seen to be no change.

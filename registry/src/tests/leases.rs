@@ -55,7 +55,7 @@ async fn every_renewal_is_answered_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_replaced_holder_is_told_that_it_is_fenced_and_can_change_nothing() {
+async fn a_replaced_holder_learns_that_it_is_fenced_and_can_change_nothing() {
     let mut mesh = Mesh::start();
     let older = mesh.register("order", "a").await;
     let newer = mesh.register("order", "a").await;

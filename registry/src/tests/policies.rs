@@ -17,7 +17,7 @@ use crate::{limits::MAX_TOMBSTONES, policies::PolicyFileError};
 
 impl Mesh {
     async fn restart(file: &Path) -> Self {
-        let policies = PolicyStore::open(file).await.expect("nobody else has the file");
+        let policies = PolicyStore::open(file).await.expect("the file is not in use");
         Self::with(Duration::ZERO, policies)
     }
 
@@ -119,8 +119,8 @@ async fn a_policy_that_does_not_validate_changes_nothing_and_says_which_field() 
     }
     let missing = mesh.policies.set_policy(SetPolicyRequest::default()).await.expect_err("there is none");
     assert_eq!(fields(&missing), ["policy"]);
-    let nobody = mesh.policies.get_policy(GetPolicyRequest::default()).await.expect_err("there is none");
-    assert_eq!(fields(&nobody), ["service"]);
+    let nameless = mesh.policies.get_policy(GetPolicyRequest::default()).await.expect_err("there is none");
+    assert_eq!(fields(&nameless), ["service"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +141,7 @@ async fn an_etag_lets_only_the_policy_be_replaced_that_it_is_of() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_changes_of_one_policy_at_a_time_one_is_told_of_the_other() {
+async fn of_two_concurrent_changes_of_one_policy_one_is_refused() {
     let mut mesh = Mesh::start();
     let etag = mesh.policy("order").await.etag;
     let (mut one, mut other) = (mesh.policies.clone(), mesh.policies.clone());
@@ -170,11 +170,11 @@ async fn watchers_get_the_policy_with_the_snapshot_and_its_changes_as_they_happe
     mesh.set(nothing("customer")).await;
     assert_eq!(watch.policies().await, [("customer".into(), None)]);
     let snapshot = mesh.watch(&["customer"]).await.snapshot().await;
-    assert_eq!(services(&snapshot), [("customer", false, vec![])], "a policy makes nobody known");
+    assert_eq!(services(&snapshot), [("customer", false, vec![])], "a policy makes no service known");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_watcher_gets_the_latest_policy_once_and_nobody_gets_that_of_others() {
+async fn a_slow_watcher_gets_the_latest_policy_once_and_none_of_other_services() {
     let mut mesh = Mesh::start();
     let (mut slow, mut other) = (mesh.watch(&["order"]).await, mesh.watch(&["customer"]).await);
     slow.snapshot().await;
@@ -243,7 +243,7 @@ async fn a_policy_that_cannot_be_stored_is_not_in_effect() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_file_that_somebody_wrote_is_checked_and_completed() {
+async fn a_file_that_was_written_by_hand_is_checked_and_completed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("policies.json");
     for (text, says) in [

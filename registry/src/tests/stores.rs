@@ -40,7 +40,7 @@ async fn a_second_store_of_a_service_is_refused_while_the_first_is_served() {
     mesh.set_status(&again, InstanceStatus::Draining).await.expect("held");
     register(&mut mesh, "c", "two").await.expect_err("b serves");
     tokio::time::sleep(Duration::from_secs(11)).await;
-    register(&mut mesh, "c", "two").await.expect("nobody is there any more");
+    register(&mut mesh, "c", "two").await.expect("no instance is left");
 }
 
 #[tokio::test(start_paused = true)]
@@ -48,17 +48,17 @@ async fn an_instance_that_was_not_serving_does_not_come_back_beside_another_stor
     let mut mesh = Mesh::start();
     let first = register(&mut mesh, "a", "one").await.expect("the first");
     mesh.set_status(&first, InstanceStatus::NotServing).await.expect("held");
-    let second = register(&mut mesh, "b", "two").await.expect("nobody serves");
+    let second = register(&mut mesh, "b", "two").await.expect("no instance serves");
     let refused = mesh.set_status(&first, InstanceStatus::Serving).await.expect_err("b serves");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     mesh.set_status(&first, InstanceStatus::Draining).await.expect("it may leave");
     mesh.set_status(&first, InstanceStatus::NotServing).await.expect("or be there");
     mesh.set_status(&second, InstanceStatus::NotServing).await.expect("held");
-    mesh.set_status(&first, InstanceStatus::Serving).await.expect("nobody else does");
+    mesh.set_status(&first, InstanceStatus::Serving).await.expect("no other instance does");
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_is_refused_is_listed_for_as_long_as_it_tries() {
+async fn a_refused_instance_is_listed_for_as_long_as_it_tries() {
     let mut mesh = Mesh::start();
     let listed = async |mesh: &mut Mesh| {
         let request = ListRefusedInstancesRequest { service: "order".into() };
@@ -76,7 +76,7 @@ async fn whoever_is_refused_is_listed_for_as_long_as_it_tries() {
     assert_eq!(listed(&mut mesh).await, [("b".into(), "two".into(), "one".into())]);
 
     mesh.set_status(&first, InstanceStatus::Draining).await.expect("held");
-    register(&mut mesh, "b", "two").await.expect("nobody serves the other");
+    register(&mut mesh, "b", "two").await.expect("no instance serves the other");
     assert_eq!(listed(&mut mesh).await, [], "it is admitted");
 
     register(&mut mesh, "c", "three").await.expect_err("another store");
@@ -88,10 +88,10 @@ async fn whoever_is_refused_is_listed_for_as_long_as_it_tries() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instances_with_stores_of_their_own_and_such_as_say_none_do_not_meet() {
+async fn instances_with_their_own_stores_and_instances_that_name_none_do_not_conflict() {
     let mut mesh = Mesh::start();
     for (id, store_id) in [("a", "one"), ("b", "two")] {
-        mesh.client.register(request_with(id, store_id, StoreScope::Instance)).await.expect("a view of its own");
+        mesh.client.register(request_with(id, store_id, StoreScope::Instance)).await.expect("its own view");
     }
     register(&mut mesh, "c", "").await.expect("of 0.1");
     register(&mut mesh, "d", "three").await.expect("the first that says one");
@@ -148,7 +148,7 @@ async fn whoever_was_refused_before_a_registry_restarted_waits_until_it_knows_wh
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
     register(&mut mesh, "a", "one").await.expect("it was never refused");
-    mesh.client.register(again("one")).await.expect_err("nobody knows yet");
+    mesh.client.register(again("one")).await.expect_err("it is not known yet");
     tokio::time::sleep(Duration::from_secs(6)).await;
     let refused = mesh.client.register(again("two")).await.expect_err("a serves");
     assert!(refused.message().contains("from store one by instance a"), "{refused}");
@@ -171,7 +171,7 @@ async fn a_store_that_is_adopted_takes_the_place_of_the_other() {
     register(&mut mesh, "b", "two").await.expect_err("another store");
     assert_eq!(adopt(&mut mesh, "two").await.expect("of b"), (vec![], vec![]));
     let mut renewals = mesh.keep_alive().await;
-    assert_eq!(renewals.renew(&old).await, LeaseState::Renewed, "nobody serves the other yet, and calls go on");
+    assert_eq!(renewals.renew(&old).await, LeaseState::Renewed, "no instance serves the other yet, and calls go on");
     register(&mut mesh, "b", "two").await.expect("adopted");
     assert_eq!(watch.change().await.1, ["a"], "both are never there");
     assert_eq!(renewals.renew(&old).await, LeaseState::Unknown);
@@ -181,7 +181,7 @@ async fn a_store_that_is_adopted_takes_the_place_of_the_other() {
     mesh.set_status(&two, InstanceStatus::NotServing).await.expect("held");
     register(&mut mesh, "a", "one").await.expect_err("also while the adopted store is not served");
     mesh.client.deregister(DeregisterRequest { lease_id: two.lease_id }).await.expect("left");
-    register(&mut mesh, "a", "one").await.expect_err("or nobody is there");
+    register(&mut mesh, "a", "one").await.expect_err("or when no instance is there");
     register(&mut mesh, "b", "two").await.expect("it is back");
     assert_eq!(watch.change().await.0, ["b"]);
     assert_eq!(adopt(&mut mesh, "one").await.expect("of a"), (vec![], vec![]));

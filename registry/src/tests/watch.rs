@@ -76,7 +76,7 @@ async fn a_watch_that_resumes_gets_what_it_missed_and_only_that() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watch_that_missed_nothing_is_told_so_at_once() {
+async fn a_watch_that_missed_nothing_learns_so_at_once() {
     let mut mesh = Mesh::start();
     mesh.register("order", "a").await;
     let resume = point(&mesh.watch(&["order"]).await.response().await);
