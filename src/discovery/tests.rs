@@ -342,7 +342,7 @@ async fn a_client_that_starts_without_a_registry_finds_its_services_on_disk() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_reaches_running_clients_and_stays_while_the_registry_is_away() {
+async fn a_policy_reaches_running_clients_and_stays_while_the_registry_is_unreachable() {
     const TIMEOUT: Duration = Duration::from_secs(2);
     let net = Net::default();
     let folder = tempfile::tempdir().expect("a folder");

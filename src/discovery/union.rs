@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_registry_that_is_away_keeps_its_word_but_not_against_one_that_is_there() {
+    fn an_unreachable_registry_keeps_its_word_but_not_against_one_that_is_there() {
         let mut told = Told::nothing();
         told.snapshot(A, "a", &["1", "2", "only at a"], false);
         told.snapshot(B, "b", &["1", "2"], false);
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn of_policies_that_differ_the_one_that_was_set_last_holds_and_it_is_told() {
+    fn of_policies_that_differ_the_one_that_was_set_last_holds_and_it_is_reported() {
         let policy = |seconds: i64, update_time: i64| contract::Policy {
             service: "order".into(),
             timeout: Some(prost_types::Duration { seconds, nanos: 0 }),

@@ -273,7 +273,7 @@ async fn an_endpoint_that_came_later_and_does_not_declare_the_method_gets_no_ret
 }
 
 #[tokio::test(start_paused = true)]
-async fn retries_end_with_the_deadline_and_the_failure_is_told() {
+async fn retries_end_with_the_deadline_and_the_failure_is_reported() {
     let (bench, servers) = failing(|respond| fail(respond, Code::Unavailable, Some("400"))).await;
     let mut request = Request::new(String::new());
     request.set_timeout(Duration::from_secs(1));

@@ -146,7 +146,7 @@ async fn the_registrations_of_a_process_are_numbered_so_that_a_late_one_does_not
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_away_is_tried_again_and_found_when_it_is_back() {
+async fn an_unreachable_registry_is_retried_and_found_when_it_is_back() {
     let registry = Fake::new(State { away: true, ..State::default() });
     let _announcer = start(&registry);
     tokio::time::advance(Duration::from_secs(60)).await;
@@ -157,7 +157,7 @@ async fn a_registry_that_is_away_is_tried_again_and_found_when_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_that_changed_while_the_registry_was_away_is_confirmed_when_it_is_back() {
+async fn a_status_that_changed_while_the_registry_was_unreachable_is_confirmed_when_it_is_back() {
     let registry = Fake::new(State::default());
     let mut announcer = start(&registry);
     registry.until(|state| state.renewals == 1).await;
@@ -250,7 +250,7 @@ async fn an_instance_with_another_store_says_so_and_joins_as_soon_as_it_is_admit
 }
 
 #[tokio::test(start_paused = true)]
-async fn leaving_a_registry_that_is_away_takes_a_second_at_most() {
+async fn leaving_an_unreachable_registry_takes_a_second_at_most() {
     for away_from_the_start in [true, false] {
         let registry = Fake::new(State { away: away_from_the_start, ..State::default() });
         let announcer = start(&registry);
@@ -287,7 +287,7 @@ fn there(epoch: &str) -> RegistryState {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_instance_registers_at_each_registry_of_the_list_that_is_a_store_of_its_own() {
+async fn an_instance_registers_at_each_registry_of_the_list_that_is_a_separate_store() {
     let registries = [(); 3].map(|()| Fake::new(State::default()));
     let (announcers, states) = start_at(&registries, &[there("e"), RegistryState::Away, RegistryState::Same]);
     registries[0].until(|state| state.renewals > 3).await;
@@ -302,7 +302,7 @@ async fn an_instance_registers_at_each_registry_of_the_list_that_is_a_store_of_i
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_drain_is_told_to_all_registries_and_waits_for_those_that_are_there() {
+async fn a_drain_is_announced_to_all_registries_and_waits_for_those_that_are_there() {
     let registries = [(); 2].map(|()| Fake::new(State::default()));
     let (mut announcers, _states) = start_at(&registries, &[there("e"), there("f")]);
     for registry in &registries {

@@ -255,7 +255,7 @@ mod in_a_mesh {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_registry_that_is_away_holds_up_neither_service_nor_end() {
+    async fn an_unreachable_registry_holds_up_neither_service_nor_end() {
         let registry = Fake::new(State { away: true, ..State::default() });
         let running = run_in(&registry, &Arc::default());
         running.client().await.deregister(unary("")).await.expect("served without a registry");
