@@ -63,9 +63,10 @@ Examples:
   meshwork demo --registry http://127.0.0.1:7600 --json
 
 Without --registry it plays in the mesh that answers at http://127.0.0.1:7600. If there is none, it starts one in a
-temporary folder, and kills one of its instances on the way. At the end it pages through all that it did, and checks that
-every acknowledged order is there once and in a terminal state, and that the available credit of every customer is the
-limit less the approved orders. If a promise is broken, it exits with code 1. --tamper shows that the check can fail.";
+temporary folder, and kills one of its instances on the way. At the end it pages through all that it did, and checks
+that every acknowledged order is there once and in a terminal state, and that the available credit of every customer
+is the limit less the approved orders. If a promise is broken, it exits with code 1. --tamper shows that the check can
+fail.";
 
 const SERVICES_HELP: &str = "\
 Examples:

@@ -72,8 +72,8 @@ impl Config {
         self.data_dir.join("policies.json")
     }
 
-    /// Deletes the endpoint sets of an earlier run: the lock on the data folder proves that its instances are gone. Files
-    /// that are not the mesh's stay.
+    /// Deletes the endpoint sets of an earlier run: the lock on the data folder proves that its instances are gone.
+    /// Files that are not the mesh's stay.
     pub(super) fn clear_cache_dir(&self) -> Result<(), Error> {
         let path = self.cache_dir();
         let cleared = fs::read_dir(&path).and_then(|entries| {
