@@ -40,10 +40,10 @@ pub(crate) fn changes<'a>(before: &'a Endpoints, now: &'a Endpoints) -> impl Ite
 pub struct EndpointSet {
     /// The service's name.
     pub service: Arc<str>,
-    /// The revision of each registry, by its life (epoch), up to which all changes are in. Empty: no registry has spoken yet,
-    /// and the endpoints, if there are any, are those of an earlier run.
+    /// The revision of each registry, by its life (epoch), up to which all changes are in. Empty: no registry answered
+    /// yet, and the endpoints, if there are any, are those of an earlier run.
     pub revisions: BTreeMap<Arc<str>, u64>,
-    /// Whether anybody ever registered the service: known without endpoints is empty, not unknown.
+    /// Whether an instance of the service ever registered: known without endpoints is empty, not unknown.
     pub known: bool,
     /// All instances, whatever their status.
     pub endpoints: Endpoints,

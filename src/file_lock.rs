@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_lock_file_that_its_holder_has_removed_is_made_again_by_whoever_waits() {
+    async fn a_lock_file_that_its_holder_has_removed_is_made_again_by_a_waiter() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("lock");
         let first = FileLock::take(&path).await.expect("made").expect("free");

@@ -10,8 +10,8 @@ use base64::{
 use http::{HeaderMap, HeaderName};
 use tonic::{Code, Status};
 
-/// In a request: the `instance_id` that the call is meant for; anybody else refuses it before processing, because the
-/// address has been taken over. In every response: the `instance_id` that answered.
+/// In a request: the `instance_id` that the call is meant for; any other instance refuses it before processing, because
+/// the address has been taken over. In every response: the `instance_id` that answered.
 pub const INSTANCE: HeaderName = HeaderName::from_static("meshwork-instance");
 
 /// In a response: why the call was refused before any of it was processed, a [`Refusal`] by name.

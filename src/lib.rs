@@ -22,11 +22,11 @@
 //! - [`channel`]: THE client stack: retry, hedge, commit, transparent retry, dispatch;
 //! - `balance`: which endpoint a call goes to: split, zone, and tower's `Balance` over our own load;
 //! - `endpoint`: THE endpoint: identity, connectivity, outlier state, load, and its connection;
-//! - [`address`], [`service_name`], [`instance`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what client and server say to each other beside
-//!   the call itself;
-//! - [`health`]: whether what calls and events depend on is well, as a server's health tells it;
+//! - [`address`], [`service_name`], [`instance`], [`headers`], [`deadline`], [`trace`]: where a call goes, and what
+//!   client and server say to each other besides the call itself;
+//! - [`health`]: whether what calls and events depend on is healthy, as a server's health reports it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
-//! - [`rpc`]: what a handler needs beside its rules: errors with details, pages, tokens;
+//! - [`rpc`]: what a handler needs besides its rules: errors with details, pages, tokens;
 //! - [`backoff`], [`cause`], [`file_lock`]: waits between attempts, errors in one line, a file that one process holds at a time.
 //!
 //! # Beside this package

@@ -161,8 +161,8 @@ impl MeshBuilder {
     }
 }
 
-/// Logs once that nothing of a service that is called has registered, when its instances had the time to start. A misspelt name
-/// would otherwise be silent where no call waits for an answer, as of a subscription.
+/// Logs once that no instance of a service that is called has registered, after its instances had time to start. A
+/// misspelled name would otherwise go unnoticed where no call waits for an answer, as with a subscription.
 async fn tell_if_unknown(discovery: Discovery, service: String) {
     tokio::time::sleep(UNKNOWN_FOR).await;
     if discovery.is_unknown(&service) {

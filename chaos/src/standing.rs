@@ -55,7 +55,7 @@ pub(super) async fn listings(shop: &ShopProcesses) -> Result<Vec<Listing>, Statu
             let list = ListInstancesRequest { service: service.into(), page_size: PAGE_SIZE, ..Default::default() };
             match client.list_instances(list).await {
                 Ok(page) => listed.extend(page.into_inner().instances.into_iter().map(|instance| instance.address)),
-                // Nobody has registered there.
+                // No instance has registered there.
                 Err(status) if status.code() == Code::NotFound => {}
                 Err(status) => return Err(status),
             }

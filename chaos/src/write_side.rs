@@ -1,4 +1,4 @@
-//! What the order and the customer service remember, asked through the mesh as anybody would ask.
+//! What the order and the customer service remember, asked through the mesh as any client would.
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use meshwork_shop::contract::shop::{

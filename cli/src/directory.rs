@@ -98,7 +98,7 @@ impl Directory {
         Ok(told.iter().any(Option::is_some))
     }
 
-    /// Says on stderr if what was done for a service waits for its first instance: its name may be misspelt.
+    /// Warns on stderr if what was done for a service waits for its first instance: its name may be misspelled.
     pub(crate) async fn warn_of_unknown(&self, service: &str) -> Result<(), Error> {
         if !self.knows(service).await? {
             eprintln!(

@@ -33,7 +33,7 @@ pub(crate) enum Error {
     /// The registry is of a later version.
     #[error("this version of meshwork does not understand the registry's policy: {0}")]
     StrangePolicy(String),
-    /// Nobody ever registered this service.
+    /// No instance of this service has ever registered.
     #[error("the registry knows no service {0:?}: `meshwork services` lists the ones it knows")]
     UnknownService(String),
     /// The mesh is no shop.
@@ -69,7 +69,7 @@ pub(crate) enum Error {
     /// A server that has no such name in its health.
     #[error("{address} has no health name {name:?}: give one of its gRPC services, events/SOURCE, or no name")]
     UnknownHealthName {
-        /// Who was asked.
+        /// The server that was asked.
         address: String,
         /// For what.
         name: String,
@@ -77,12 +77,12 @@ pub(crate) enum Error {
     /// A server does not serve.
     #[error("{address} does not serve: {problem}")]
     NotServing {
-        /// Who was asked.
+        /// The server that was asked.
         address: String,
         /// What it says, or what happened instead.
         problem: String,
     },
-    /// Nobody reads the events of this service.
+    /// No instance reads the events of this service.
     #[error("no instance reads the events of {0:?}")]
     NoReader(String),
     /// Stores could not be reconciled; each was named before.

@@ -99,7 +99,7 @@ mod tests {
         let address = listener.local_addr().expect("it listens").to_string().parse().expect("HOST:PORT");
         let service = TowerToHyperService::new(HealthServer::new(Told(told, status)));
         let serve = async move {
-            let (stream, _) = listener.accept().await.expect("somebody asks");
+            let (stream, _) = listener.accept().await.expect("a client asks");
             let server = server::conn::http2::Builder::new(TokioExecutor::new());
             server.serve_connection(TokioIo::new(stream), service).await
         };

@@ -1,4 +1,4 @@
-//! The `meshwork` command: starts a whole mesh in one process, drives a story through it, and shows who is there.
+//! The `meshwork` command: starts a whole mesh in one process, drives a story through it, and shows its instances.
 //!
 //! Modules are listed in the order in which a command passes through them: [`args`] says what is wanted, [`run`] does it.
 //! [`fleet`] is the whole mesh in one process, for `up`, `demo`, tests and benchmarks; [`audit`] finds the promises that it

@@ -36,7 +36,7 @@ use undo::LostOrders;
 
 /// One instance of the service.
 pub struct Config {
-    /// Who it is in the mesh, and what it bears.
+    /// Its identity in the mesh, and its limits.
     pub server: server::Config,
     /// Where it finds the order service, and announces itself.
     pub mesh: Mesh,

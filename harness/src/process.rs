@@ -272,7 +272,7 @@ fn cpu_ticks(stat: &str) -> Option<u32> {
 fn forward(from: impl Read + Send + 'static, to: mpsc::Sender<String>) {
     thread::spawn(move || {
         for line in BufReader::new(from).lines().map_while(Result::ok) {
-            // Nobody listens any more: what it says is of no interest, that it can say it is.
+            // The receiver may be gone: what the process prints no longer matters, but it must be able to print it.
             let _ = to.send(line);
         }
     });

@@ -37,7 +37,7 @@ pub const SAGA_DEADLINE: Duration = Duration::from_secs(30);
 
 /// One instance of the service.
 pub struct Config {
-    /// Who it is in the mesh, and what it bears.
+    /// Its identity in the mesh, and its limits.
     pub server: server::Config,
     /// Where it finds the customer service, and announces itself.
     pub mesh: Mesh,

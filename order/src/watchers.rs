@@ -1,4 +1,4 @@
-//! Who waits for which order to change: a change wakes its own watchers, however many orders there are.
+//! The watchers of orders: a change wakes only the watchers of its order, however many orders there are.
 //!
 //! The log wakes them. It shows every change, including those that another process on the same database has made.
 //! They learn only that the order changed and read it anew, so nothing can queue up.
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_change_wakes_the_watchers_of_its_order_and_nobody_else() {
+    fn a_change_wakes_the_watchers_of_its_order_and_no_others() {
         let (this, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
         let watchers = Watchers::default();
         let mut first = watchers.watch(this);
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_that_nobody_watches_any_more_are_forgotten() {
+    fn orders_without_watchers_are_forgotten() {
         let watchers = Watchers::default();
         let (first, second) = (watchers.watch(Uuid::nil()), watchers.watch(Uuid::nil()));
         drop(first);

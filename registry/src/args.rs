@@ -43,7 +43,7 @@ Examples:
     meshwork-registry --policy-file /var/lib/meshwork/policies.json
   On a trusted network, for machines to log to:
     meshwork-registry --listen 0.0.0.0:7600 --insecure --log json
-  Who is there (the reflection service is on, so no proto files are needed):
+  What is registered (the reflection service is on, so no proto files are needed):
     grpcurl -plaintext 127.0.0.1:7600 meshwork.registry.v1.RegistryService/ListServices
     grpcurl -plaintext -d '{\"services\": [\"order\"]}' 127.0.0.1:7600 meshwork.registry.v1.RegistryService/Watch";
 

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_call_that_found_nobody_names_service_endpoints_errors_and_time() {
+    fn a_call_that_found_no_endpoint_names_service_endpoints_errors_and_time() {
         let not_ready = NotReady {
             service: "order".into(),
             waited: Duration::from_secs(3),

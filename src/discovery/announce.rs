@@ -49,7 +49,7 @@ impl Announcers {
         Self(announcers)
     }
 
-    /// What sets the status from anywhere, without waiting for anybody.
+    /// A handle that sets the status from anywhere, without waiting.
     pub(crate) fn voice(&self) -> Voice {
         Voice(self.0.iter().map(|announcer| announcer.goal.clone()).collect())
     }

@@ -1,4 +1,4 @@
-//! What one registry's watch has told so far: a pure fold of its responses.
+//! What one registry's watch has reported so far: a pure fold of its responses.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,8 +68,9 @@ impl View {
         self.services.entry(service.into()).or_insert(recalled);
     }
 
-    /// Another registry says that an instance has left. What is only remembered of it is forgotten: unless the registry has told of
-    /// it in this life, or `anyway`. Otherwise it is forgotten if the registry goes [away](Self::away) without a further word.
+    /// Another registry says that an instance has left. What is only remembered of it is forgotten: unless the registry
+    /// has reported it in this life, or `anyway`. Otherwise it is forgotten if the registry goes [away](Self::away)
+    /// without reporting it again.
     pub(super) fn forget(&mut self, service: &str, instance_id: &str, anyway: bool) {
         let Some(service) = self.services.get_mut(service) else { return };
         if !service.endpoints.contains_key(instance_id) {

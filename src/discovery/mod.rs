@@ -1,4 +1,4 @@
-//! Who is there: the instances of every service, and this one among them.
+//! What is there: the instances of every service, and this one among them.
 //!
 //! ```text
 //!   registry A ── Watch, one stream for all services ──> watch (a task each) ── fold ──┐

@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_callers_broken_stream_is_told_as_such() {
+    async fn a_callers_broken_stream_is_reported_as_such() {
         let (frames, body) = stream();
         let body = read_ahead(body).await.expect("encodes");
         let mut attempt = body.attempt();

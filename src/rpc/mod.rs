@@ -1,4 +1,4 @@
-//! What every rpc handler needs beside its rules: errors with details, pages, durations, and opaque tokens.
+//! What every rpc handler needs besides its rules: errors with details, pages, durations, and opaque tokens.
 
 mod call_duration;
 mod code;

@@ -8,7 +8,7 @@ use std::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
 
-/// Who an error comes from: the `domain` of its `google.rpc.ErrorInfo`.
+/// The origin of an error: the `domain` of its `google.rpc.ErrorInfo`.
 #[derive(Clone, Copy, Debug)]
 pub struct Domain(&'static str);
 

@@ -10,7 +10,7 @@ use crate::{
     instance::{DEFAULT_LEASE_TTL, DEFAULT_WEIGHT, InvalidField, WEIGHT, check_id, check_instance, check_lease_ttl},
 };
 
-/// Who a server is, and how it behaves.
+/// The identity of a server, and how it behaves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// The service's name in the mesh, 1-63 characters of `[a-z0-9-]`.

@@ -18,10 +18,10 @@ use crate::{
 /// For the registry to confirm that we drain, and for our own watch to show it. If the registry is unreachable,
 /// waiting longer would not help.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
-/// From our own watch's knowing to everybody's: the registry sends a change to all watchers at once.
+/// From the change's arrival at our own watch to that at all others: the registry sends it to all watchers at once.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// Through whom a server is announced. The transport is forgotten here, so that the server is not generic over it.
+/// How a server is announced. The transport is erased here, so that the server is not generic over it.
 pub(crate) struct Announce {
     start: Box<dyn FnOnce(Instance, Duration) -> Announcers + Send>,
     seen: Seen,

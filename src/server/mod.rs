@@ -191,8 +191,8 @@ impl Server {
         self
     }
 
-    /// Calls cannot be answered truthfully unless this is well: then the health of the server and of its services is NOT_SERVING,
-    /// and so is its status in the registry, so that clients go elsewhere.
+    /// Calls cannot be answered truthfully unless this is healthy: otherwise the health of the server and of its
+    /// services is NOT_SERVING, and so is its status in the registry, so that clients go elsewhere.
     #[must_use]
     pub fn depends_on(mut self, condition: Condition) -> Self {
         self.0.conditions.essential.push(condition);

@@ -1,4 +1,4 @@
-//! The calls of a deployment, and who has answered them.
+//! The calls of a deployment, and which instances have answered them.
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

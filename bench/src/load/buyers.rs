@@ -53,7 +53,7 @@ impl Buyers {
         Ok(Self { buyer: Buyer { client, customers, arrivals: watch.arrivals.clone() }, watch })
     }
 
-    /// Who places orders.
+    /// The handle that places orders.
     pub(crate) fn buyer(&self) -> Buyer {
         self.buyer.clone()
     }

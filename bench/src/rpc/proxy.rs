@@ -45,7 +45,7 @@ impl Proxy {
     pub(super) async fn start(self, endpoints: &[String], folder: &Path) -> Result<Option<Running>, Error> {
         let Some(program) = on_path(self.name()) else { return Ok(None) };
         let failed = |source: std::io::Error| Error::Proxy { name: self.name(), source: source.into() };
-        // Nobody else takes ports on this machine meanwhile; if somebody does, the proxy says so and the run ends.
+        // No other process takes ports on this machine meanwhile; if one does, the proxy says so and the run ends.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).map_err(failed)?.port();
         let (file, config) = match self {
             Self::Envoy => ("envoy.json", envoy(port, endpoints)),

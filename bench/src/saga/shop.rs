@@ -1,4 +1,4 @@
-//! A mesh in this process, on one store, and those who order from it.
+//! A mesh in this process, on one store, and its buyers.
 
 use std::{path::Path, time::Duration};
 

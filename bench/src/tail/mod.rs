@@ -32,7 +32,7 @@ const GOOD: usize = 10;
 const LATENCY: (Duration, Duration) = (Duration::from_millis(167), Duration::from_millis(5));
 /// The time to an answer of the endpoint that is slow.
 const SLOW: Duration = Duration::from_secs(2);
-/// Who has no answer by then has failed.
+/// A call without an answer by then has failed.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// Between two runs: what was under way ends, and a process that was stopped is found again.
 const PAUSE: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use meshwork_cli::audit::Violation;
 pub(crate) enum Kind {
     /// Something acknowledged, or an event, is not there or not what it was.
     Lost,
-    /// Something happened twice, or without anybody having asked for it.
+    /// Something happened twice, or without having been asked for.
     Doubled,
     /// More was reserved or approved than the limit.
     OverLimit,

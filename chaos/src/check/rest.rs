@@ -1,4 +1,4 @@
-//! A mesh at rest: what moves, who is listed, and what is said of what was lost.
+//! A mesh at rest: what still moves, which instances are listed, and what is said of lost events.
 
 use super::finding::{Finding, Kind};
 use crate::evidence::{Evidence, Listing, LostToken, Subscription};

@@ -169,7 +169,7 @@ fn a_missing_order_is_found() {
 }
 
 #[test]
-fn an_order_that_nobody_placed_is_found() {
+fn an_order_that_was_never_placed_is_found() {
     assert!(found(|evidence| drop(evidence.promises.remove(1))).contains(&Kind::Doubled));
 }
 

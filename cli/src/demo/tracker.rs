@@ -115,7 +115,7 @@ impl Tracker {
                     _ = joined.changed() => {}
                     () = sleep(ASK_AFTER) => {}
                 }
-                // An error is no news: the next round asks again.
+                // An error tells nothing: the next round asks again.
                 if let Ok(state) = ask().await {
                     self.saw(order_id, state);
                 }

@@ -3,7 +3,7 @@
 //! Every instance has its own listener and its own place in the registry, exactly as if it were a process; what
 //! they share is what one process may share: a SQLite file for each write side, and one view of the registry. On PostgreSQL
 //! each opens the database for itself.
-//! An instance that ends unasked is started again, with backoff.
+//! An instance that ends unexpectedly is started again, with backoff.
 
 mod config;
 mod databases;

@@ -174,7 +174,7 @@ impl Restarts {
         Self { first, next: first }
     }
 
-    /// After a run that lasted so long and ended so.
+    /// How long to wait after a run that lasted for `ran` and ended with `result`.
     fn pause(&mut self, ran: Duration, result: &RunResult) -> Duration {
         // What another has replaced would replace it in turn: however long it ran, it is left alone for longer each time.
         let fenced = result.as_ref().is_err_and(|error| is_fenced(&**error));

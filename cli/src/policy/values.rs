@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_is_shown_with_whether_somebody_set_it() {
+    fn what_holds_is_shown_with_whether_it_was_set() {
         let defaults = lines(&contract::Policy::default());
         assert!(defaults.iter().all(|line| line.ends_with(" false")), "{defaults:?}");
         assert!(defaults.contains(&"retry.backoff_max 250ms false".to_owned()), "{defaults:?}");

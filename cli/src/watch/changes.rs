@@ -34,7 +34,7 @@ impl Known {
         }
     }
 
-    /// A provisional snapshot only adds: its registry has just started, and not everybody has come back yet.
+    /// A provisional snapshot only adds: its registry has just started, and not every instance has come back yet.
     fn replace(&mut self, snapshot: Snapshot) -> Vec<Change> {
         let there: Vec<Instance> = snapshot.services.into_iter().flat_map(|service| service.instances).collect();
         let mut changes = Vec::new();
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_leaves_on_the_word_of_a_registry_that_has_just_started() {
+    fn no_instance_leaves_on_the_word_of_a_registry_that_has_just_started() {
         let mut known = Known::default();
         known.apply(snapshot(vec![serving("a")], false));
         assert_eq!(known.apply(snapshot(vec![serving("b")], true)), [Change::Joined(serving("b"))]);

@@ -54,7 +54,7 @@ pub enum Row {
 /// A customer and its credit line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Customer {
-    /// Who.
+    /// The customer's id.
     pub id: Uuid,
     /// The name.
     pub name: String,

@@ -384,7 +384,7 @@ async fn a_stream_that_is_never_opened_is_ended() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lag_of_a_subscription_that_has_stopped_by_itself_is_told_until_somebody_stops_it() {
+async fn the_lag_of_a_subscription_that_has_stopped_by_itself_is_reported_until_it_is_stopped() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let _counting = metrics::set_default_local_recorder(&recorder);
     let engine = Engine::Sqlite;

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_database_is_its_owners_and_one_without_an_owner_belongs_to_whoever_has_tables_in_it() {
+    fn a_database_is_its_owners_and_one_without_an_owner_belongs_to_the_service_with_tables_in_it() {
         for (recorded, components) in
             [("", &[][..]), ("query", &[]), ("", &["query", "query_shared"]), ("query", &["query"])]
         {

@@ -137,7 +137,7 @@ impl Instance {
         Ok(took)
     }
 
-    /// An error if it has ended unasked.
+    /// An error if it has ended unexpectedly.
     pub fn lives(&self) -> Result<(), Error> {
         self.with(|running| match running {
             Some(running) => match running.process.ended() {
@@ -153,7 +153,7 @@ impl Instance {
         self.with(|running| running.iter().filter_map(|running| running.front.as_ref()).for_each(Front::cut));
     }
 
-    /// Holds back all bytes between it and those who call it, or passes them on again.
+    /// Holds back all bytes between it and its callers, or passes them on again.
     pub fn stall(&self, stalled: bool) {
         let front = |running: &Running| running.front.iter().for_each(|front| front.stall(stalled));
         self.with(|running| running.iter().for_each(front));

@@ -37,7 +37,7 @@ pub struct Orders {
 }
 
 impl Orders {
-    /// Who waits for which order to change.
+    /// The watchers, which wait for orders to change.
     pub(crate) fn watchers(&self) -> &Watchers {
         &self.watchers
     }
@@ -71,7 +71,7 @@ pub enum Row {
 pub struct Order {
     /// Which.
     pub id: Uuid,
-    /// Who ordered, known or not.
+    /// The customer, known or not.
     pub customer_id: Uuid,
     /// What it costs.
     pub total: Amount,
@@ -130,7 +130,7 @@ pub enum Input {
     CreateOrder {
         /// Its new id.
         order_id: Uuid,
-        /// Who orders.
+        /// The customer.
         customer_id: Uuid,
         /// What it costs.
         total: Amount,

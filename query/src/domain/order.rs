@@ -39,7 +39,7 @@ pub struct OrderCreated {
 pub struct OrderEvent {
     /// The order.
     pub order_id: Uuid,
-    /// Who ordered.
+    /// The customer.
     pub customer_id: Uuid,
     /// When it was decided, in milliseconds since the Unix epoch.
     pub time_ms: i64,

@@ -200,7 +200,7 @@ async fn a_customers_history_is_the_credit_that_is_left_and_its_orders() {
 }
 
 #[tokio::test]
-async fn a_malformed_request_is_told_all_that_is_wrong_with_it() {
+async fn all_that_is_wrong_with_a_malformed_request_is_reported() {
     let shop = Shop::open().await;
     let invalid = |fields: &[&str]| {
         let fields = fields.iter().map(ToString::to_string).collect::<Vec<_>>();

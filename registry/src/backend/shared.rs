@@ -63,7 +63,7 @@ impl Shared {
         self.table.lock()
     }
 
-    /// Makes one step, and wakes those whom it concerns.
+    /// Makes one step, and wakes the watches that it concerns.
     pub(super) fn change<R>(&self, step: impl FnOnce(&mut Table, Duration) -> R) -> R {
         let (result, touched, expired, before, after) = {
             let mut table = self.table();

@@ -64,7 +64,7 @@ impl Wakers {
         }
     }
 
-    /// Wakes those whom a change concerns. A watch that is not waiting now finds it when it next does.
+    /// Wakes the watches that a change concerns. A watch that is not waiting now finds it when it next does.
     pub(super) fn wake(&self, touched: &Touched) {
         match touched {
             Touched::Services(names) if names.is_empty() => {}

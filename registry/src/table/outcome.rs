@@ -69,7 +69,7 @@ pub enum StatusNotSet {
 pub struct ServiceSnapshot {
     /// Its name.
     pub service: Arc<str>,
-    /// Whether anybody ever registered it.
+    /// Whether an instance of it ever registered.
     pub known: bool,
     /// Its instances, by id.
     pub instances: Vec<Record>,
@@ -95,12 +95,12 @@ impl Delta {
     }
 }
 
-/// Whose watchers have something to see.
+/// Which watchers have something to see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Touched {
     /// Those of these services.
     Services(BTreeSet<Arc<str>>),
-    /// Everybody: the grace period is over.
+    /// All: the grace period is over.
     All,
 }
 

@@ -29,7 +29,7 @@ impl RegistrationAttempt {
 /// An instance that wants a lease.
 #[derive(Clone, Debug)]
 pub struct Registration {
-    /// Who; already checked and complete.
+    /// The instance, already checked and complete.
     pub instance: Instance,
     /// How long it stays without a renewal.
     pub lease_ttl: Duration,

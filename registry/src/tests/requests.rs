@@ -79,7 +79,7 @@ async fn a_malformed_instance_is_refused_by_the_field_that_is_wrong() {
 }
 
 #[tokio::test]
-async fn everything_that_is_wrong_is_told_at_once() {
+async fn everything_that_is_wrong_is_reported_at_once() {
     let mut mesh = Mesh::start();
     let nothing = RegisterRequest { instance: None, lease_ttl: Some(seconds(-1)), ..RegisterRequest::default() };
     assert_eq!(blamed(mesh.client.register(nothing).await), ["lease_ttl", "instance"]);

@@ -81,7 +81,7 @@ async fn an_answer_that_was_given_up_between_headers_and_message_did_not_go_well
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_who_waits_is_served_when_a_probe_has_made_room_or_takes_too_long() {
+async fn a_waiting_call_is_served_when_a_probe_has_made_room_or_takes_too_long() {
     for gives_up in [true, false] {
         let bench = Bench::new(&["a"]);
         bench.set_policy(|policy| policy.ejection.max_ejected_percent = 100);
@@ -136,7 +136,7 @@ async fn endpoints_without_a_connection_do_not_count_for_the_half() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_policy_that_ejects_nobody_is_obeyed_at_once_and_so_is_its_number_of_failures() {
+async fn a_policy_that_ejects_no_endpoint_is_obeyed_at_once_and_so_is_its_number_of_failures() {
     let bench = Bench::new(&["a", "b"]);
     bench.calls("a", ENOUGH);
     assert_eq!(bench.shares(100).len(), 1);

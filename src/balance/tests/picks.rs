@@ -1,4 +1,4 @@
-//! Who is picked, as endpoints open, close and are removed.
+//! Which endpoint is picked, as endpoints open, close and are removed.
 
 use super::*;
 
@@ -84,7 +84,7 @@ async fn an_endpoint_that_is_to_be_avoided_is_picked_only_if_no_other_is_ready()
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_endpoint_is_picked_only_if_it_is_ready_and_nobody_waits_for_it() {
+async fn another_endpoint_is_picked_only_if_it_is_ready_and_no_call_waits_for_it() {
     let bench = Bench::new(&["a", "b"]);
     let other_now = || bench.picker.pick_other(bench.endpoint("a")).map(|pick| pick.connection.name);
     let other = || {

@@ -171,7 +171,7 @@ async fn a_version_whose_only_endpoint_is_on_probation_does_not_keep_the_calls_o
     bench.set_policy(|policy| policy.split = split(&[("v2", 1)]));
     bench.calls("x", [Blame::Failed; 5]);
     advance(Duration::from_secs(1)).await;
-    let calls: Vec<_> = (0..20).map(|_| bench.pick().expect("somebody is ready")).collect();
+    let calls: Vec<_> = (0..20).map(|_| bench.pick().expect("an endpoint is ready")).collect();
     assert_eq!(calls.iter().filter(|call| call.connection.name == "x").count(), 1, "the probe");
     drop(calls);
     bench.calls("x", [Blame::None]);

@@ -19,7 +19,7 @@ use crate::{
 /// How fast earnings are forgotten: two thirds after this long. Long enough that all calls under way on a connection that
 /// breaks can be sent again, short enough that they are no store for a storm.
 const MEMORY: Duration = Duration::from_secs(1);
-/// For how long the attempts that come with time are kept: a client that has hardly called anybody yet can send again what
+/// For how long the attempts that come with time are kept: a client that has hardly made calls yet can send again what
 /// is under way when a connection breaks, 30 calls by default.
 const RESERVE: Duration = Duration::from_secs(3);
 

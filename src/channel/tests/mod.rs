@@ -126,7 +126,7 @@ impl Bench {
         soon(client.streaming(request, PathAndQuery::from_static(method), codec)).await.map(Response::into_inner)
     }
 
-    /// Who answers a call.
+    /// The instance that answers a call.
     async fn who(&self) -> String {
         self.ask(net::WHO).await.expect("answered").into_inner()
     }

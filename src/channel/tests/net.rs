@@ -59,7 +59,7 @@ pub(crate) const CLAIM: &str = "/test.Echo/Claim";
 /// Asks [`WHO`] of the downstream service.
 pub(crate) const PASS_ON: &str = "/test.Echo/PassOn";
 
-/// Addresses, and who listens there. An address without a listener refuses connections.
+/// Addresses and their listeners. An address without a listener refuses connections.
 #[derive(Clone, Default)]
 pub(crate) struct Net(Arc<State>);
 
@@ -115,7 +115,7 @@ impl Net {
         })
     }
 
-    /// Who listens at an address from now on.
+    /// Listens at an address from now on.
     pub(crate) fn listen(&self, address: &str) -> Incoming {
         let (connections, incoming) = mpsc::unbounded_channel();
         self.0.listeners.lock().insert(address.to_owned(), connections);

@@ -81,7 +81,7 @@ async fn of_registries_that_are_one_store_one_is_watched_and_another_once_it_is_
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_is_away_at_the_start_holds_nothing_up_and_is_heard_when_it_comes() {
+async fn a_registry_that_is_unreachable_at_the_start_holds_nothing_up_and_is_heard_when_it_comes() {
     let net = Net::default();
     let mut second = Registry::start(&net, "registry:2");
     let mesh = mesh_of_two(&net);

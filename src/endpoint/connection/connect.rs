@@ -47,7 +47,7 @@ pub(crate) struct KeepConnected {
     pub(crate) connector: Connector,
     /// The endpoint was removed.
     pub(crate) removed: CancellationToken,
-    /// The connection is of no use, although it stands.
+    /// The connection is open, but of no use.
     pub(crate) reconnect: Arc<Notify>,
 }
 

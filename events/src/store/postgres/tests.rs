@@ -176,7 +176,7 @@ async fn connections_that_the_server_ended_cost_neither_reads_nor_transactions()
 }
 
 #[tokio::test]
-async fn other_processes_hear_a_word_and_whoever_tells_does_not() {
+async fn other_processes_are_notified_and_the_notifier_is_not() {
     let Some(Fixture { place, database: one }) = Fixture::new().await else { return };
     let other = place.open().await;
     let (mine, mut others) = (
