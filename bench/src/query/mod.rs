@@ -31,8 +31,8 @@ const CATCH_UP_LIMIT: Duration = Duration::from_secs(30);
 
 const SETUP: &str = "Registry, customer, order and query as processes, write sides in SQLite files with synchronous=FULL, every \
     query instance with its own view in a SQLite file with synchronous=NORMAL; 500 orders/s are placed in an open loop \
-    from this process, which also reads: GetOrder and ListOrders (pages of 10) in turn, in a closed loop over all query \
-    instances. \
+    from this process, which also reads: GetOrder and ListOrders (pages of 10) in turn, in a closed loop over all \
+    query instances. \
     reads_per_s_N is of N instances together. All of it shares the machine's cores: instances more than cores add \
     folding (every view folds every event) and no CPU, so that reads per second are bound by cores / (CPU for each read, client \
     included); query_cpu_us_per_read_N, the CPU of the query processes with reads less that without, is what says whether \

@@ -204,8 +204,8 @@ impl Table {
         self.refused.of(service)
     }
 
-    /// Checks that an instance serves the store of its service, where that is known: from an operator's declaration, or,
-    /// once all earlier instances may have come back, from those that are there.
+    /// Checks that an instance serves the store of its service, where that is known: from an operator's declaration,
+    /// or, once all earlier instances may have come back, from those that are there.
     fn check_store(&mut self, instance: &Instance) -> Result<(), StoreConflict> {
         let service = self.services.get(instance.service.as_str()).filter(|_| self.grace_end.is_none());
         let others = service.filter(|service| service.has_other_store(instance));
