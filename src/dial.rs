@@ -46,8 +46,23 @@ struct LookUps(Arc<Mutex<HashMap<String, watch::Receiver<Found>>>>);
 /// No address was found, or none of them accepted; what each said.
 pub async fn tcp(host_port: &str, limit: Duration) -> io::Result<TcpStream> {
     let end = Instant::now() + limit;
-    let found = LOOK_UPS.addresses(host_port, end, resolve).await?;
-    race(chosen(found, rand::random()), end, TcpStream::connect).await
+    first(look_up(host_port, end).await?, end).await
+}
+
+/// The addresses of `host_port`, found until `end`. A look-up that takes longer goes on, and the next one joins it.
+///
+/// # Errors
+/// The name is not known, or it takes longer.
+pub async fn look_up(host_port: &str, end: Instant) -> io::Result<Vec<SocketAddr>> {
+    LOOK_UPS.addresses(host_port, end, resolve).await
+}
+
+/// Connects to the first of these addresses that accepts, until `end`.
+///
+/// # Errors
+/// None of them accepted; what each said.
+pub async fn first(addresses: Vec<SocketAddr>, end: Instant) -> io::Result<TcpStream> {
+    race(chosen(addresses, rand::random()), end, TcpStream::connect).await
 }
 
 async fn resolve(name: String) -> io::Result<Vec<SocketAddr>> {

@@ -1,8 +1,12 @@
 //! Reaches a database for the first time: makes it if it is missing, and checks in one place what is relied on.
 
-use std::{io, time::Duration};
+use std::{io, net::IpAddr, time::Duration};
 
-use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _, postgres::PgConnectOptions};
+use meshwork::dial;
+use sqlx::{
+    AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _,
+    postgres::{PgConnectOptions, PgSslMode},
+};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -90,10 +94,34 @@ impl Target {
         session.execute(set.build().persistent(false)).await.map(drop)
     }
 
-    async fn connect(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-        let connecting = PgConnection::connect_with(options);
+    /// What to connect with now. Of a name with several addresses it is the one that answers first: sqlx tries them one after
+    /// another within one limit, which the first uses up if it drops packets (materialize #23271).
+    pub(super) async fn route(&self) -> io::Result<PgConnectOptions> {
+        let options = self.options.clone();
+        let Some(name) = raced_name(&options) else { return Ok(options) };
+        let end = Instant::now() + self.connect_timeout;
+        let addresses = dial::look_up(&name, end).await?;
+        if addresses.len() < 2 {
+            return Ok(options);
+        }
+        let answered = dial::first(addresses, end).await?.peer_addr()?;
+        Ok(options.host(&answered.ip().to_string()))
+    }
+
+    async fn connect(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
+        let options = self.route().await?.database(database);
+        let connecting = PgConnection::connect_with(&options);
         timeout(self.connect_timeout, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
+}
+
+/// The HOST:PORT whose addresses may race. With verify-full the certificate is compared with the host's name, which therefore stays.
+fn raced_name(options: &PgConnectOptions) -> Option<String> {
+    let host = options.get_host();
+    let is_socket = options.get_socket().is_some() || host.starts_with('/');
+    let is_fixed =
+        is_socket || host.parse::<IpAddr>().is_ok() || matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
+    (!is_fixed).then(|| format!("{host}:{}", options.get_port()))
 }
 
 /// Whether the server and the database are what is relied on, or why not.
@@ -113,14 +141,18 @@ async fn suits(target: &Target, session: &mut PgConnection, database: &str) -> R
              pg_dump"
         )));
     }
-    shares_no_session(target, session).await
+    shares_no_session(target, session, database).await
 }
 
 /// A proxy that assigns sessions of the server by transaction mixes up the settings and notifications of its clients.
 /// It is detected by two clients of the same session.
-async fn shares_no_session(target: &Target, session: &mut PgConnection) -> Result<Result<(), String>, sqlx::Error> {
+async fn shares_no_session(
+    target: &Target,
+    session: &mut PgConnection,
+    database: &str,
+) -> Result<Result<(), String>, sqlx::Error> {
     const OF_SERVER: &str = "select pg_backend_pid()";
-    let mut other = target.connect(&target.options).await?;
+    let mut other = target.connect(database).await?;
     for _ in 0..COMPARISONS {
         let (one, two) = (session.fetch_one(OF_SERVER).await?, other.fetch_one(OF_SERVER).await?);
         if one.try_get::<i32, _>(0)? == two.try_get::<i32, _>(0)? {
@@ -138,7 +170,7 @@ async fn reach(target: &Target, database: &str) -> Result<PgConnection, sqlx::Er
     let begin = Instant::now();
     let mut made = false;
     loop {
-        let error = match target.connect(&target.options).await {
+        let error = match target.connect(database).await {
             Ok(session) => return Ok(session),
             Err(error) if is_missing(&error) && !made => match create(target, database).await {
                 Ok(()) => {
@@ -172,7 +204,7 @@ fn is_missing(error: &sqlx::Error) -> bool {
 /// locale's order of texts, on which nothing here relies, is also the only one that no system update changes under an
 /// index.
 async fn create(target: &Target, database: &str) -> Result<(), sqlx::Error> {
-    let mut connection = target.connect(&target.options.clone().database(MAINTENANCE_DATABASE)).await?;
+    let mut connection = target.connect(MAINTENANCE_DATABASE).await?;
     let name = database.replace('"', "\"\"");
     let create = format!("create database \"{name}\" encoding 'UTF8' lc_collate 'C' lc_ctype 'C' template template0");
     let created = connection.execute(AssertSqlSafe(create)).await;
@@ -181,5 +213,20 @@ async fn create(target: &Target, database: &str) -> Result<(), sqlx::Error> {
         // Another instance was faster: it has it, or is about to.
         Err(error) if has_code(&error, &["42P04", "23505"]) => Ok(()),
         created => created.map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_addresses_of_a_name_race_unless_a_certificate_is_compared_with_it() {
+        let raced = |url: &str| raced_name(&url.parse::<PostgresUrl>().expect("a URL").options().expect("usable"));
+        assert_eq!(raced("postgres://db/shop?sslmode=require"), Some("db:5432".to_owned()));
+        assert_eq!(raced("postgres://db:6432/shop"), Some("db:6432".to_owned()));
+        for fixed in ["127.0.0.1", "[::1]", "%2Frun%2Fpostgresql", "db/shop?sslmode=verify-full"] {
+            assert_eq!(raced(&format!("postgres://{fixed}")), None, "{fixed}");
+        }
     }
 }

@@ -22,8 +22,11 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
-use sqlx::{Connection as _, Executor as _, PgConnection, PgPool, Row as _, postgres::PgPoolOptions};
-use tokio::task::JoinHandle;
+use sqlx::{
+    Connection as _, Executor as _, PgConnection, PgPool, Row as _,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::{sync::Notify, task::JoinHandle};
 
 pub use self::url::{InvalidPostgresUrl, PostgresUrl};
 use self::{
@@ -54,8 +57,9 @@ pub(super) struct Postgres {
     writers: PgPool,
     readers: PgPool,
     demoted: Arc<Demoted>,
+    unreached: Arc<Notify>,
     notifier: Arc<Notifier>,
-    wake: JoinHandle<()>,
+    background: JoinHandle<()>,
 }
 
 impl Postgres {
@@ -64,9 +68,20 @@ impl Postgres {
         let target = Arc::new(connect::open(url).await?);
         let notifier = Arc::new(Notifier::default());
         let demoted = Arc::new(Demoted::default());
-        let pool = |max| pool(max, &target, &demoted);
-        let wake = tokio::spawn(wake::run(pool(wake::MAX_CONNECTIONS), notifier.clone()));
-        Ok(Self { writers: pool(MAX_WRITERS), readers: pool(MAX_READERS), demoted, notifier, wake })
+        let unreached = Arc::new(Notify::new());
+        let options = target.route().await.unwrap_or_else(|_| target.options.clone());
+        let pool = |max| pool(max, &target, options.clone(), &demoted);
+        let (writers, readers, wakers) = (pool(MAX_WRITERS), pool(MAX_READERS), pool(wake::MAX_CONNECTIONS));
+        let routed = reroute(target.clone(), unreached.clone(), [writers.clone(), readers.clone(), wakers.clone()]);
+        let woken = wake::run(wakers, notifier.clone());
+        let background = tokio::spawn(async { tokio::join!(routed, woken).1 });
+        Ok(Self { writers, readers, demoted, unreached, notifier, background })
+    }
+
+    /// Why there was no session.
+    fn no_session(&self, error: sqlx::Error) -> StoreError {
+        self.unreached.notify_one();
+        self.demoted.explain(error)
     }
 
     async fn transaction(&self, answer_timeout: Duration) -> Result<PostgresTransaction, StoreError> {
@@ -80,8 +95,8 @@ impl Postgres {
                     let demoted = self.demoted.clone();
                     return Ok(PostgresTransaction { tx, answer_timeout, failed: false, demoted });
                 }
-                Err(error) if is_lost(&error) && tries <= MAX_WRITERS => {}
-                Err(error) => return Err(self.demoted.explain(error)),
+                Err(error) if is_lost(&error) && tries <= MAX_WRITERS => self.unreached.notify_one(),
+                Err(error) => return Err(self.no_session(error)),
             }
         }
     }
@@ -89,14 +104,13 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.wake.abort();
+        self.background.abort();
     }
 }
 
 /// A pool of which every connection was writable when it was made, and is younger than the last that turned out not to be.
-fn pool(max_connections: u32, target: &Arc<Target>, demoted: &Arc<Demoted>) -> PgPool {
+fn pool(max_connections: u32, target: &Arc<Target>, options: PgConnectOptions, demoted: &Arc<Demoted>) -> PgPool {
     let (connecting, waiting) = (demoted.clone(), demoted.clone());
-    let options = target.options.clone();
     let acquire_timeout = ACQUIRE_TIMEOUT.max(target.connect_timeout);
     let target = target.clone();
     PgPoolOptions::new()
@@ -123,6 +137,17 @@ fn pool(max_connections: u32, target: &Arc<Target>, demoted: &Arc<Demoted>) -> P
             Box::pin(async move { answered(ANSWER_TIMEOUT, connection.ping()).await.map(|()| true) })
         })
         .connect_lazy_with(options)
+}
+
+/// Leads the pools to an address that answers, whenever a session was lost or could not be made.
+async fn reroute(target: Arc<Target>, unreached: Arc<Notify>, pools: [PgPool; 3]) {
+    loop {
+        unreached.notified().await;
+        match target.route().await {
+            Ok(options) => pools.iter().for_each(|pool| pool.set_connect_options(options.clone())),
+            Err(error) => tracing::debug!(%error, "no address of the database's host answers"),
+        }
+    }
 }
 
 /// A session of a standby, or of a primary that was demoted, is of no use, also for reads: they would be of a past that goes
@@ -170,7 +195,7 @@ impl Store for Postgres {
         let mut tries = 0;
         loop {
             tries += 1;
-            let mut connection = self.readers.acquire().await.map_err(|error| self.demoted.explain(error))?;
+            let mut connection = self.readers.acquire().await.map_err(|error| self.no_session(error))?;
             match answered(ANSWER_TIMEOUT, render::query(sql.clone()).fetch_all(&mut *connection)).await {
                 Ok(rows) => return render::rows(&rows),
                 // Its connection may be one of a server that has restarted, and so may all others.
