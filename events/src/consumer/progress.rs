@@ -170,9 +170,15 @@ impl Progress {
         Some(LogPoint { at, event_id: Some(event_id) })
     }
 
-    /// The age of the oldest event that is known to exist and has had no effects here.
+    /// The age of the oldest event that is known to exist and has had no effects here. Events that were read tell it by the wall
+    /// clock of the host that decided them.
     pub fn oldest_unread(&self) -> Option<Duration> {
         self.0.unread.lock().since().map(|since| since.elapsed())
+    }
+
+    /// For how long an event has been known here, and has had no effects.
+    pub(crate) fn longest_unread(&self) -> Option<Duration> {
+        self.0.unread.lock().known().map(|known| known.elapsed())
     }
 
     /// Whether the source is connected and has confirmed that what was read is its past.
@@ -200,22 +206,23 @@ impl Progress {
                 }
             }
         });
-        self.there(heads, Instant::now());
+        self.there(heads);
     }
 
     /// The source's last positions have moved.
     pub(crate) fn heads(&self, heads: impl Iterator<Item = Position> + Clone) {
         self.0.snapshot.send_if_modified(|snapshot| raise(&mut snapshot.heads, heads.clone()));
-        self.there(heads, Instant::now());
+        self.there(heads);
     }
 
     /// A batch is in hand.
     pub(crate) fn received(&self, batch: &Batch) {
         let through = Position { partition: batch.partition, position: batch.through };
-        let decided = batch.events.first().and_then(decided).unwrap_or_else(Instant::now);
+        let now = Instant::now();
+        let decided = batch.events.first().and_then(decided).unwrap_or(now);
         self.0.snapshot.send_if_modified(|snapshot| raise(&mut snapshot.heads, [through]));
         let mut unread = self.0.unread.lock();
-        unread.there(through, decided);
+        unread.there(through, now, decided);
         let applied = self.0.snapshot.borrow().applied.get(batch.partition as usize).copied();
         if applied == Some(batch.after) && !batch.events.is_empty() {
             unread.first_is_of(batch.partition, decided);
@@ -267,7 +274,8 @@ impl Progress {
         });
         let mut unread = self.0.unread.lock();
         unread.begin_again(at);
-        unread.there(Position { position: head, ..at }, Instant::now());
+        let now = Instant::now();
+        unread.there(Position { position: head, ..at }, now, now);
     }
 
     /// What was folded is, or is not, the source's past. If not, what is known of positions and events is worth nothing.
@@ -284,9 +292,10 @@ impl Progress {
         });
     }
 
-    fn there(&self, heads: impl Iterator<Item = Position>, since: Instant) {
+    fn there(&self, heads: impl Iterator<Item = Position>) {
+        let now = Instant::now();
         let mut unread = self.0.unread.lock();
-        heads.for_each(|at| unread.there(at, since));
+        heads.for_each(|at| unread.there(at, now, now));
     }
 
     /// Puts the states of readers and partitions together.

@@ -43,7 +43,7 @@ pub(super) async fn run(
         }
         let (condition, now) = {
             let snapshot = changes.borrow_and_update();
-            (condition(&snapshot, progress.oldest_unread()), state_name(&snapshot.state))
+            (condition(&snapshot, progress.longest_unread()), state_name(&snapshot.state))
         };
         state.set(now);
         let problem = condition.clone().err();
@@ -57,8 +57,8 @@ pub(super) async fn run(
 }
 
 /// Whether a subscription is healthy. An unreachable source is not its reader's fault, however old its last event is.
-fn condition(snapshot: &Snapshot, oldest: Option<Duration>) -> Result<(), String> {
-    let late = |why: &str| match oldest {
+fn condition(snapshot: &Snapshot, unread: Option<Duration>) -> Result<(), String> {
+    let late = |why: &str| match unread {
         Some(age) if age > MAX_UNREAD_AGE => Err(format!("an event has been unread for {} s{why}", age.as_secs())),
         Some(_) | None => Ok(()),
     };

@@ -1,7 +1,8 @@
 //! Tracks since when there are unread events: how far a reader is behind in time, not only in events.
 //!
 //! The age of an event counts from when it was decided, if the reader has it in hand, and else from when the reader learnt
-//! that it is there. Pure: times come with the calls.
+//! that it is there. When it was decided is told by another host's wall clock, so that only figures rely on it; health relies on since
+//! when the reader knows of it. Pure: times come with the calls.
 
 use std::collections::VecDeque;
 
@@ -20,8 +21,18 @@ pub(super) struct Unread(Vec<Partition>);
 #[derive(Clone, Debug, Default)]
 struct Partition {
     read: u64,
-    /// Events up to this position are there since then; ascending, all unread.
-    marks: VecDeque<(u64, Instant)>,
+    /// Ascending, all unread.
+    marks: VecDeque<Mark>,
+}
+
+/// Events up to a position.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    position: u64,
+    /// Since when the reader knows of them.
+    known: Instant,
+    /// Since when they are there, as far as the reader can tell.
+    since: Instant,
 }
 
 impl Default for Unread {
@@ -31,26 +42,26 @@ impl Default for Unread {
 }
 
 impl Unread {
-    /// There are events up to a position; new ones count from now.
-    pub(super) fn there(&mut self, at: Position, since: Instant) {
+    /// The reader learns `now` that there are events up to a position, `since` then.
+    pub(super) fn there(&mut self, at: Position, now: Instant, since: Instant) {
         let Some(partition) = self.0.get_mut(at.partition as usize) else { return };
-        let known = partition.marks.back().map_or(partition.read, |(position, _)| *position);
+        let known = partition.marks.back().map_or(partition.read, |mark| mark.position);
         if at.position <= known {
             return;
         }
         if partition.marks.len() == MAX_MARKS
             && let Some(last) = partition.marks.back_mut()
         {
-            last.0 = at.position;
+            last.position = at.position;
         } else {
-            partition.marks.push_back((at.position, since));
+            partition.marks.push_back(Mark { position: at.position, known: now, since });
         }
     }
 
     /// The first unread event of a partition is in hand, and was decided then.
     pub(super) fn first_is_of(&mut self, partition: u32, decided: Instant) {
-        if let Some((_, since)) = self.0.get_mut(partition as usize).and_then(|partition| partition.marks.front_mut()) {
-            *since = decided.min(*since);
+        if let Some(mark) = self.0.get_mut(partition as usize).and_then(|partition| partition.marks.front_mut()) {
+            mark.since = decided.min(mark.since);
         }
     }
 
@@ -58,7 +69,7 @@ impl Unread {
     pub(super) fn read(&mut self, at: Position) {
         let Some(partition) = self.0.get_mut(at.partition as usize) else { return };
         partition.read = partition.read.max(at.position);
-        while partition.marks.front().is_some_and(|(position, _)| *position <= partition.read) {
+        while partition.marks.front().is_some_and(|mark| mark.position <= partition.read) {
             partition.marks.pop_front();
         }
     }
@@ -72,7 +83,16 @@ impl Unread {
 
     /// Since when there is something unread.
     pub(super) fn since(&self) -> Option<Instant> {
-        self.0.iter().filter_map(|partition| partition.marks.front().map(|(_, since)| *since)).min()
+        self.first().map(|mark| mark.since).min()
+    }
+
+    /// Since when the reader knows of something unread.
+    pub(super) fn known(&self) -> Option<Instant> {
+        self.first().map(|mark| mark.known).min()
+    }
+
+    fn first(&self) -> impl Iterator<Item = &Mark> {
+        self.0.iter().filter_map(|partition| partition.marks.front())
     }
 }
 
@@ -91,23 +111,24 @@ mod tests {
         let begin = Instant::now();
         let after = |seconds| begin + Duration::from_secs(seconds);
         let mut unread = Unread::default();
-        unread.there(at(5), after(10));
-        unread.there(at(7), after(15));
-        unread.there(at(7), after(20));
+        let there = |unread: &mut Unread, position, seconds| unread.there(at(position), after(seconds), after(seconds));
+        there(&mut unread, 5, 10);
+        there(&mut unread, 7, 15);
+        there(&mut unread, 7, 20);
         assert_eq!(unread.since(), Some(after(10)));
         unread.first_is_of(3, after(2));
-        assert_eq!(unread.since(), Some(after(2)));
+        assert_eq!((unread.since(), unread.known()), (Some(after(2)), Some(after(10))));
         unread.read(at(4));
         assert_eq!(unread.since(), Some(after(2)), "5 is unread");
         unread.read(at(5));
         assert_eq!(unread.since(), Some(after(15)));
         unread.read(at(7));
         assert_eq!(unread.since(), None);
-        unread.there(at(6), after(30));
+        there(&mut unread, 6, 30);
         assert_eq!(unread.since(), None, "it was read before it was told");
         unread.begin_again(at(0));
-        unread.there(at(1), after(40));
-        assert_eq!(unread.since(), Some(after(40)));
+        unread.there(at(1), after(40), after(3));
+        assert_eq!((unread.since(), unread.known()), (Some(after(3)), Some(after(40))));
     }
 
     #[test]
@@ -115,7 +136,8 @@ mod tests {
         let begin = Instant::now();
         let mut unread = Unread::default();
         for position in 1..=1000 {
-            unread.there(at(position), begin + Duration::from_secs(position));
+            let now = begin + Duration::from_secs(position);
+            unread.there(at(position), now, now);
         }
         assert_eq!(unread.0[3].marks.len(), MAX_MARKS);
         unread.read(at(999));
