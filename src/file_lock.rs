@@ -26,20 +26,27 @@ impl FileLock {
     /// # Errors
     /// The file cannot be made or locked.
     pub async fn take(path: &Path) -> io::Result<Option<Self>> {
-        let open = || File::options().create(true).truncate(false).write(true).open(path);
-        let mut file = open()?;
+        let mut file = open(path)?;
         let give_up = Instant::now() + PATIENCE;
         loop {
             match file.try_lock() {
                 Ok(()) if is_at(&file, path)? => return Ok(Some(Self(file))),
                 // Its holder has removed it: a lock on it would exclude no other process.
-                Ok(()) => file = open()?,
+                Ok(()) => file = open(path)?,
                 Err(TryLockError::WouldBlock) if Instant::now() < give_up => sleep(PAUSE).await,
                 Err(TryLockError::WouldBlock) => return Ok(None),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // To open a pipe is to wait for its other end.
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        return Err(io::Error::other(format!("{} is not a regular file", path.display())));
+    }
+    File::options().create(true).truncate(false).write(true).open(path)
 }
 
 fn is_at(file: &File, path: &Path) -> io::Result<bool> {
@@ -50,6 +57,18 @@ fn is_at(file: &File, path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_no_file_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let pipe = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("it runs");
+        assert!(made.success());
+        for path in [pipe.as_path(), folder.path()] {
+            let error = FileLock::take(path).await.expect_err("no file");
+            assert!(error.to_string().ends_with("is not a regular file"), "{error}");
+        }
+    }
 
     #[tokio::test]
     async fn a_lock_file_that_its_holder_has_removed_is_made_again_by_a_waiter() {

@@ -88,6 +88,16 @@ impl Sqlite {
         // SQLite names what it puts beside a database after the file that a link leads to.
         let path = if path.is_symlink() { path.canonicalize().unwrap_or(path) } else { path };
         let locks = lock(&path).await?;
+        // Another program's lock is waited for: not on the runtime's threads, so that a signal ends the wait.
+        let opening = tokio::task::spawn_blocking(move || Self::open_locked(path, synchronous, locks));
+        opening.await.expect("opening does not panic")
+    }
+
+    fn open_locked(
+        path: PathBuf,
+        synchronous: Synchronous,
+        locks: (FileLock, DatabaseLock),
+    ) -> Result<Self, StoreError> {
         let failed = |source| open_error(&path, std::io::Error::other(source));
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
         let set_up = |connection: &Connection| {
@@ -168,7 +178,7 @@ impl Store for Sqlite {
 
     async fn migrate(&self, component: &'static str, migrations: &[Migration]) -> Result<(), StoreError> {
         // Under the name `bytea` SQLite would read the column as numeric.
-        migrate::run(self.begin().await?, component, migrations, "blob").await
+        migrate::run(self.begin().await?, false, component, migrations, "blob").await
     }
 
     async fn place(&self) -> Result<String, StoreError> {
