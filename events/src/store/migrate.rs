@@ -19,15 +19,17 @@ const TABLES: [&str; 2] = [
 ];
 
 /// Runs those of `migrations` that are not recorded for `component`, and records them. `bytes` is the engine's name of the type
-/// of bytes. Only one may run at a time: the engine sees to that.
+/// of bytes. Only one may run at a time: the engine sees to that. `has_tables`: it is known that [`TABLES`] are there; a role that
+/// may only use tables could not even ask for them.
 pub(super) async fn run(
     mut tx: Box<dyn Transaction>,
+    has_tables: bool,
     component: &'static str,
     migrations: &[Migration],
     bytes: &str,
 ) -> Result<(), StoreError> {
-    for table in TABLES {
-        tx.execute(Sql::new(table)).await?;
+    for table in TABLES.iter().filter(|_| !has_tables) {
+        tx.execute(Sql::new(*table)).await?;
     }
     let current = Sql::new("select version from schema_version where component = ").arg(component);
     let version = tx.fetch(current).await?.first().map_or(Ok(0), |row| row.int(0))?;

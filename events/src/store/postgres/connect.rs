@@ -56,6 +56,9 @@ pub(super) async fn open(url: &str) -> Result<Target, StoreError> {
     let database = options.get_database().unwrap_or(options.get_username()).to_owned();
     let path = match options.get_socket() {
         Some(folder) => format!("postgres://{}/{database}", folder.display()),
+        None if options.get_host().contains(':') => {
+            format!("postgres://[{}]:{}/{database}", options.get_host(), options.get_port())
+        }
         None => format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()),
     };
     let failed = |source| StoreError::Open { path: path.clone(), source: io::Error::other(source) };
@@ -111,7 +114,8 @@ impl Target {
     async fn connect(&self, database: &str) -> Result<PgConnection, sqlx::Error> {
         let options = self.route().await?.database(database);
         let connecting = PgConnection::connect_with(&options);
-        timeout(self.connect_timeout, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+        let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.connect_timeout));
+        timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(silent().into()))
     }
 }
 

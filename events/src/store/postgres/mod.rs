@@ -219,7 +219,9 @@ impl Store for Postgres {
         tx.execute(Sql::new("set local lock_timeout = 0")).await?;
         tx.execute(Sql::new("set local statement_timeout = 0")).await?;
         tx.execute(Sql::new("select pg_advisory_xact_lock(").arg(MIGRATION_LOCK).push(")")).await?;
-        migrate::run(Box::new(tx), component, migrations, "bytea").await
+        let select = "select (to_regclass('schema_version') is not null and to_regclass('schema_suits') is not null)::int::bigint";
+        let has_tables = tx.fetch(Sql::new(select)).await?.first().map_or(Ok(0), |row| row.int(0))? == 1;
+        migrate::run(Box::new(tx), has_tables, component, migrations, "bytea").await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -316,6 +316,30 @@ async fn a_database_that_not_every_text_fits_into_is_refused_with_the_way_to_one
 }
 
 #[tokio::test]
+async fn a_user_that_may_only_use_the_tables_is_enough_once_they_are_there() {
+    let Some(Fixture { place, .. }) = Fixture::new().await else { return };
+    let url: PostgresUrl = place.url.parse().expect("a URL");
+    let user = format!("user_of_{}", url.database().expect("its name"));
+    let mut owner = PgConnection::connect(&place.url).await.expect("connected");
+    let grants = format!(
+        "create user {user}; revoke create on schema public from public; \
+         grant select, insert, update, delete on all tables in schema public to {user}"
+    );
+    owner.execute(AssertSqlSafe(grants)).await.expect("granted");
+    let as_user = place.url.replace("postgres@", &format!("{user}@"));
+    assert_ne!(as_user, place.url);
+
+    let database = open(&as_user).await.expect("it may connect");
+    database.migrate("thing", MIGRATIONS).await.expect("nothing is to be made");
+    assert_eq!(names(&database).await, ["first"]);
+    let later = Migration { version: 3, suits: 1, statements: &["create table other (id bigint)"] };
+    database.migrate("thing", &[later]).await.expect_err("which it may not");
+
+    let drop = format!("drop owned by {user}; drop user {user}");
+    owner.execute(AssertSqlSafe(drop)).await.expect("dropped");
+}
+
+#[tokio::test]
 async fn a_database_that_is_made_here_takes_every_text_whatever_the_servers_own_are_in() {
     let (Some(Fixture { place, database }), Some((_, mut operator))) = (Fixture::new().await, operator().await) else {
         return;

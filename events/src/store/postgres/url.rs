@@ -164,6 +164,14 @@ impl PostgresUrl {
                 InvalidPostgresUrl(format!("the environment variable {variable} does not fit: {problem}"))
             })?;
         }
+        // psql takes the name that the operating system has for its user, which containers mostly lack.
+        let user = || ["USER", "LOGNAME"].into_iter().find_map(|name| variable(name).filter(|user| !user.is_empty()));
+        match self.get("user").map(str::to_owned).or_else(user) {
+            Some(user) => self.0.insert("user".to_owned(), user),
+            None => {
+                return invalid("it names no user: postgres://USER@HOST/DATABASE, or the environment variable PGUSER");
+            }
+        };
         Ok(self)
     }
 
@@ -494,11 +502,17 @@ mod tests {
                 found.map(|(_, value)| (*value).to_owned())
             })
         };
+        let user =
+            |variables: &[(&str, &str)]| with("postgres://db", variables).map(|url| url.get("user").map(str::to_owned));
+        assert_eq!(user(&[("PGUSER", "me"), ("USER", "you")]), Ok(Some("me".to_owned())));
+        assert_eq!(user(&[("USER", ""), ("LOGNAME", "you")]), Ok(Some("you".to_owned())));
+        assert!(user(&[]).expect_err("of nobody").to_string().contains("PGUSER"));
         let variables = [("PGPORT", "6432"), ("PGUSER", "me"), ("PGPASSWORD", "se cret \n"), ("PGSSLMODE", "")];
         let url = with("postgres://you@db", &variables).expect("usable");
         let expected = [("host", "db"), ("password", "se cret "), ("port", "6432"), ("user", "you")];
         assert_eq!(url.0, expected.map(|(name, value)| (name.to_owned(), value.to_owned())).into());
-        let url = with("postgres://db", &[("PGOPTIONS", "-c a=1"), ("PGCONNECT_TIMEOUT", "7")]).expect("usable");
+        let variables = [("USER", "me"), ("PGOPTIONS", "-c a=1"), ("PGCONNECT_TIMEOUT", "7")];
+        let url = with("postgres://db", &variables).expect("usable");
         assert_eq!(url.settings(), Ok(vec![("a".to_owned(), "1".to_owned())]));
         assert_eq!(url.connect_timeout(), Ok(Duration::from_secs(7)));
 
@@ -517,7 +531,7 @@ mod tests {
             let error = with(url, &[(variable, value)]).expect_err(variable).to_string();
             assert!(error.contains(variable) && !error.contains("cret"), "{error}");
         }
-        with("postgres://db?port=1", &[("PGPORT", "x")]).expect("which the URL outdoes");
+        with("postgres://me@db?port=1", &[("PGPORT", "x")]).expect("which the URL outdoes");
     }
 
     #[test]
