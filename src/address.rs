@@ -6,6 +6,8 @@ use http::uri::Authority;
 
 /// Characters of an address: a host name has up to 253.
 const MAX_LEN: usize = 255;
+/// Characters between two dots of a name.
+const MAX_LABEL_LEN: usize = 63;
 
 /// What is wrong with a text that is not an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,11 +35,16 @@ pub enum InvalidAddress {
     #[error("must be HOST:PORT, with an IPv6 address in brackets, such as [::1]:7600")]
     Brackets,
     /// The host is neither a name nor an IP address.
-    #[error("must be HOST:PORT, with a name (letters, digits, '.', '-' and '_') or an IP address as its host")]
+    #[error(
+        "must be HOST:PORT, with a host name (letters, digits, '-' and '_', separated by '.') or an IP address as its host"
+    )]
     Host,
     /// The host is `0.0.0.0` or `[::]`.
     #[error("names all addresses of a machine: it must be one that others can connect to")]
     Unspecified,
+    /// The host is a multicast address, or the broadcast address.
+    #[error("names several machines: it must be an address that others can connect to")]
+    Multicast,
     /// It is an address of a registry, which is spoken to without TLS.
     #[error("must be http://HOST:PORT: https is not supported")]
     Https,
@@ -94,13 +101,21 @@ pub fn split_address(text: &str) -> Result<(&str, u16), InvalidAddress> {
     Ok((host, port))
 }
 
-/// Reads an address that others are to connect to: [`parse_address`], and not that of all of a machine's addresses.
+/// Reads an address that others are to connect to: [`parse_address`], and not one of all of a machine's addresses or of several
+/// machines.
 ///
 /// # Errors
 /// [`InvalidAddress`].
 pub fn parse_advertised(text: &str) -> Result<Authority, InvalidAddress> {
     let address = parse_address(text)?;
-    if is_unspecified(address.host()) { Err(InvalidAddress::Unspecified) } else { Ok(address) }
+    let host = address.host().trim_start_matches('[').trim_end_matches(']');
+    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+        Ok(address) if address.is_unspecified() => Err(InvalidAddress::Unspecified),
+        Ok(address) if address.is_multicast() || address == Ipv4Addr::BROADCAST => Err(InvalidAddress::Multicast),
+        // The resolver reads such a number as an IPv4 address.
+        Err(_) if host.bytes().all(|c| c == b'0') => Err(InvalidAddress::Unspecified),
+        Ok(_) | Err(_) => Ok(address),
+    }
 }
 
 /// Reads the address of a registry, `host:port` or `http://host:port`, with or without a `/` at its end; returns `host:port`.
@@ -128,16 +143,15 @@ fn is_host(host: &str) -> bool {
     if host.contains('.') && host.bytes().all(|c| c.is_ascii_digit() || c == b'.') {
         return host.parse::<Ipv4Addr>().is_ok();
     }
-    !host.is_empty() && host.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_".contains(&c))
-}
-
-fn is_unspecified(host: &str) -> bool {
-    let bare = host.trim_start_matches('[').trim_end_matches(']');
-    match bare.parse::<IpAddr>() {
-        Ok(address) => address.to_canonical().is_unspecified(),
-        // The resolver reads such a number as an IPv4 address.
-        Err(_) => bare.bytes().all(|c| c == b'0'),
-    }
+    // RFC 1123, section 2.1, and the underscore, which many resolvers take; a dot at the end makes a name absolute.
+    let is_label = |label: &str| {
+        let bytes = label.as_bytes();
+        (1..=MAX_LABEL_LEN).contains(&bytes.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && bytes.iter().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(c))
+    };
+    host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -146,10 +160,16 @@ mod tests {
 
     #[test]
     fn only_host_and_port_is_an_address_and_an_error_says_what_is_wrong() {
-        let long = |len: usize| format!("{}:7600", "h".repeat(len - 5));
-        for good in
-            ["127.0.0.1:7600", "[::1]:7600", "registry.local:1", "my_service-1:65535", "localhost:80", &long(MAX_LEN)]
-        {
+        let long = |len: usize| format!("{}:7600", &"h23456789.".repeat(30)[..len - 5]);
+        for good in [
+            "127.0.0.1:7600",
+            "[::1]:7600",
+            "registry.local:1",
+            "my_service-1:65535",
+            "localhost:80",
+            "absolute.:80",
+            &long(MAX_LEN),
+        ] {
             assert_eq!(parse_address(good).expect(good).as_str(), good);
         }
         for (bad, problem) in [
@@ -170,6 +190,11 @@ mod tests {
             ("host/path:1", InvalidAddress::Extra),
             ("host?query:1", InvalidAddress::Extra),
             ("a b:1", InvalidAddress::Host),
+            ("-a:1", InvalidAddress::Host),
+            ("a-:1", InvalidAddress::Host),
+            ("a..b:1", InvalidAddress::Host),
+            (".:1", InvalidAddress::Host),
+            (&format!("{}:1", "h".repeat(64)), InvalidAddress::Host),
             ("höst:1", InvalidAddress::Host),
             ("line\nbreak:1", InvalidAddress::Host),
             ("256.1.1.1:1", InvalidAddress::Host),
@@ -190,6 +215,9 @@ mod tests {
     fn what_nothing_can_connect_to_is_not_advertised() {
         for bad in ["0.0.0.0:1", "[::]:1", "[::ffff:0.0.0.0]:1", "0:1", "[0:0:0:0:0:0:0:0]:80"] {
             assert_eq!(parse_advertised(bad), Err(InvalidAddress::Unspecified), "{bad}");
+        }
+        for bad in ["224.0.0.1:1", "255.255.255.255:1", "[ff02::1]:1", "[::ffff:224.0.0.1]:1"] {
+            assert_eq!(parse_advertised(bad), Err(InvalidAddress::Multicast), "{bad}");
         }
         assert_eq!(parse_advertised("host:0"), Err(InvalidAddress::Port));
         for good in ["127.0.0.1:1", "[::1]:1", "host:1", "10.0.0.0:80", "host-0:1"] {

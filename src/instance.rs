@@ -66,8 +66,8 @@ pub fn check_instance(instance: &Instance) -> Vec<InvalidField> {
     if !instance.store_id.is_empty() {
         check.note("store_id", check_id(&instance.store_id));
     }
-    if instance.store_place.chars().count() > MAX_STORE_PLACE_LEN {
-        check.note("store_place", Err("must be up to 256 characters"));
+    if instance.store_place.chars().count() > MAX_STORE_PLACE_LEN || !is_visible(&instance.store_place) {
+        check.note("store_place", Err("must be up to 256 visible characters"));
     }
     check.note("store_scope", StoreScope::try_from(instance.store_scope).map(drop).map_err(|_| "is not a scope"));
     check.note("labels", check_labels(&instance.labels));
@@ -93,7 +93,18 @@ pub fn check_id(id: &str) -> Result<(), &'static str> {
 /// # Errors
 /// What is accepted.
 pub fn check_text(text: &str) -> Result<(), &'static str> {
-    if text.chars().count() <= MAX_TEXT_LEN { Ok(()) } else { Err("must be up to 128 characters") }
+    let good = text.chars().count() <= MAX_TEXT_LEN && is_visible(text);
+    if good { Ok(()) } else { Err("must be up to 128 visible characters") }
+}
+
+/// Whether what a person sees of a text is all of it, and the same on every terminal: no control characters, none that have no
+/// width or change the direction of writing, and no blanks at its ends.
+fn is_visible(text: &str) -> bool {
+    let is_hidden = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    text.trim() == text && !text.contains(is_hidden)
 }
 
 /// Whether this can be a label.
@@ -101,9 +112,9 @@ pub fn check_text(text: &str) -> Result<(), &'static str> {
 /// # Errors
 /// What is accepted.
 pub fn check_label(key: &str, value: &str) -> Result<(), &'static str> {
-    let fits = |text: &str| text.chars().count() <= MAX_LABEL_LEN;
+    let fits = |text: &str| text.chars().count() <= MAX_LABEL_LEN && is_visible(text);
     let good = !key.is_empty() && fits(key) && fits(value);
-    if good { Ok(()) } else { Err("keys must be 1-256 characters, values up to 256") }
+    if good { Ok(()) } else { Err("keys must be 1-256 visible characters, values up to 256") }
 }
 
 /// Whether a lease may last that long.

@@ -4,7 +4,7 @@ use std::{error::Error, fmt, process::ExitCode};
 
 use meshwork::{cause::with_causes, server::is_fenced};
 
-use crate::environment::Origins;
+use crate::{environment::Origins, one_line::printable};
 
 /// What exit code 2 means, in the help of every program.
 pub const EXIT_CODE_2: &str =
@@ -39,7 +39,7 @@ impl Failure {
 
     /// Says it on stderr in one line, and returns the code to exit with. A value of the environment is named by its variable.
     pub(super) fn tell(&self, origins: &Origins) -> ExitCode {
-        eprintln!("error: {}", self.told(origins));
+        eprintln!("error: {}", printable(&self.told(origins)));
         ExitCode::from(self.exit_code())
     }
 

@@ -216,5 +216,6 @@ fn parse_text(text: &str) -> Result<String, &'static str> {
 
 fn parse_label(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or("must be KEY=VALUE")?;
+    let (key, value) = (key.trim(), value.trim());
     check_label(key, value).map(|()| (key.to_owned(), value.to_owned()))
 }

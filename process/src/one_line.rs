@@ -1,4 +1,10 @@
-//! clap's errors, for logs and terminals.
+//! Errors in one line, for logs and terminals.
+
+/// The text with control characters escaped, so that a value stays within its line and does nothing to a terminal.
+pub(crate) fn printable(text: &str) -> String {
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    text.chars().map(escaped).collect()
+}
 
 /// clap's error in one line, without its usage.
 pub(crate) fn one_line(error: &str) -> String {
@@ -13,4 +19,14 @@ pub(crate) fn one_line(error: &str) -> String {
         text.push_str(line);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_an_error_shows_stays_within_its_line() {
+        assert_eq!(printable("--data-dir x\ny\u{1b}[31mé: is taken"), "--data-dir x\\ny\\u{1b}[31mé: is taken");
+    }
 }

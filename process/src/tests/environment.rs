@@ -91,7 +91,7 @@ fn blanks_and_newlines_around_a_value_are_dropped_also_within_lists() {
         ("127.0.0.1:0", ["a:1", "b:2"].map(String::from).as_slice())
     );
     assert_eq!(instance.labels[0], ("team".to_owned(), "red".to_owned()));
-    assert_eq!(instance.labels.len(), 2);
+    assert_eq!(instance.labels[1..], [("tier".to_owned(), "1".to_owned())]);
     assert_eq!(instance.cache_dir, Some(PathBuf::from("/a folder")));
 }
 

@@ -50,8 +50,8 @@ fn a_bad_value_is_one_line_that_names_flag_value_and_what_is_accepted() {
         ("--advertise", "host:0", "1-65535"),
         ("--advertise", "a b:80", "host"),
         ("--instance-id", "a b", "1-128 visible ASCII"),
-        ("--zone", LONG, "up to 128 characters"),
-        ("--version", LONG, "up to 128 characters"),
+        ("--zone", LONG, "up to 128 visible characters"),
+        ("--version", LONG, "up to 128 visible characters"),
         ("--lease-ttl", "301s", "1s to 5m"),
         ("--lease-ttl", "999ms", "ms, s, m or h"),
         ("--drain-limit", "soon", "ms, s, m or h"),
@@ -81,7 +81,7 @@ fn the_last_endpoint_sets_are_kept_for_each_mesh_apart_unless_a_folder_is_given_
     assert_eq!(folder(&[], Some("/home/me")), there("/home/me/meshwork/registry-127.0.0.1_7600"));
     let several = ["--registry", "http://[::1]:7601/,other:7600"];
     assert_eq!(folder(&several, Some("/home/me")), there("/home/me/meshwork/registry-___1__7601"));
-    assert_eq!(folder(&["--registry", "a..:1"], Some("/home/me")), there("/home/me/meshwork/registry-a.._1"));
+    assert_eq!(folder(&["--registry", "a.b:1"], Some("/home/me")), there("/home/me/meshwork/registry-a.b_1"));
     assert_eq!(folder(&[], None), None, "no home, no cache");
     assert_eq!(folder(&["--cache-dir", "sets"], Some("/home/me")), there("sets"));
     assert_eq!(folder(&["--cache-dir", ""], Some("/home/me")), None);
