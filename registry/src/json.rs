@@ -1,9 +1,18 @@
 //! Messages of the mesh as protobuf JSON, as grpcurl prints and takes them (camelCase, 64-bit numbers as text).
 
+use std::{collections::HashSet, fmt};
+
 use meshwork::contract::DESCRIPTORS;
 use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+use serde::{
+    Deserialize,
+    de::{self, MapAccess, SeqAccess, Visitor},
+};
 use serde_json::{Deserializer, Error, Serializer};
+
+/// Characters of a name that an error shows.
+const MAX_SHOWN: usize = 64;
 
 /// Writes and reads messages as JSON; knows the descriptors of the mesh's own contracts.
 #[derive(Clone, Debug)]
@@ -37,8 +46,9 @@ impl ProtobufJson {
     /// A message from JSON.
     ///
     /// # Errors
-    /// Other text, or a field that the message does not have.
+    /// Other text, a field that the message does not have, or one that is there twice: the first would be dropped in silence.
     pub fn read<M: Message + Name + Default>(&self, text: &[u8]) -> Result<M, Error> {
+        serde_json::from_slice::<Unique>(text)?;
         let mut json = Deserializer::from_slice(text);
         let message = DynamicMessage::deserialize(self.descriptor::<M>(), &mut json)?;
         json.end()?;
@@ -53,6 +63,70 @@ impl ProtobufJson {
     fn descriptor<M: Name>(&self) -> MessageDescriptor {
         self.0.get_message_by_name(&M::full_name()).expect("the contract's own message")
     }
+}
+
+/// Any JSON in which no object has a name twice.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: serde::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_any(Self)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Self;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_unit<E>(self) -> Result<Self, E> {
+        Ok(self)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self, A::Error> {
+        while entries.next_element::<Self>()?.is_some() {}
+        Ok(self)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<Self, A::Error> {
+        let mut names = HashSet::new();
+        while let Some((name, Self)) = fields.next_entry::<String, Self>()? {
+            if names.contains(&name) {
+                return Err(de::Error::custom(format_args!("has the field {:?} twice", shortened(&name))));
+            }
+            names.insert(name);
+        }
+        Ok(self)
+    }
+}
+
+/// A name that is shown in an error.
+pub(crate) fn shortened(name: &str) -> String {
+    let mut characters = name.chars();
+    let shown: String = characters.by_ref().take(MAX_SHOWN).collect();
+    if characters.next().is_some() { shown + "..." } else { shown }
 }
 
 fn decoded<M: Message + Default>(message: &DynamicMessage) -> M {
@@ -85,6 +159,21 @@ mod tests {
         );
         let lease = registry::Lease { revision: 7, ..Default::default() };
         assert!(ProtobufJson::new().line(&lease).contains(r#""revision":"7""#), "as grpcurl prints 64-bit numbers");
+    }
+
+    #[test]
+    fn a_field_that_is_there_twice_is_named_and_not_dropped_in_silence() {
+        let json = ProtobufJson::new();
+        let long = format!("{{\"{0}\":1,\"{0}\":1}}", "n".repeat(100_000));
+        for (text, named) in [
+            (r#"{"policies":[{"service":"a"}],"policies":[{"service":"b"}]}"#, "\"policies\" twice"),
+            (r#"{"policies":[{"service":"a","timeout":"1s","timeout":"9s"}]}"#, "\"timeout\" twice"),
+            (r#"{"policies":[{"split":{"weights":{"v1":1,"v1":2}}}]}"#, "\"v1\" twice"),
+            (&long, "n...\" twice"),
+        ] {
+            let error = json.read::<registry::ListPoliciesResponse>(text.as_bytes()).expect_err(text).to_string();
+            assert!(error.contains(named) && error.len() < 200, "{error}");
+        }
     }
 
     #[test]

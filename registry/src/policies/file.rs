@@ -17,7 +17,13 @@ use meshwork::{
     file_lock::FileLock,
 };
 
-use crate::ProtobufJson;
+use crate::{
+    ProtobufJson,
+    limits::{MAX_POLICIES, grouped},
+};
+
+/// 4,096 policies of 8 KiB, which is several times what one with everything in it has.
+const MAX_FILE_BYTES: u64 = 32 << 20;
 
 /// Why there is no file of policies.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +52,12 @@ pub enum PolicyFileError {
     /// The file has two policies of one service.
     #[error("has more than one policy of {0:?}: keep one")]
     Twice(String),
+    /// It has more policies than a registry.
+    #[error("has more than {} policies", grouped(MAX_POLICIES))]
+    TooMany,
+    /// It is larger than all policies of a registry can be.
+    #[error("is larger than {} MiB", MAX_FILE_BYTES >> 20)]
+    TooLarge,
     /// What is in the file is no list of policies.
     #[error("is not a list of policies: {0}")]
     Malformed(serde_json::Error),
@@ -89,6 +101,9 @@ impl PolicyFile {
 
     /// What was last written; nothing, if there is no file yet.
     pub(super) fn load(&self) -> Result<Vec<Policy>, PolicyFileError> {
+        if fs::metadata(&self.path).is_ok_and(|file| file.len() > MAX_FILE_BYTES) {
+            return Err(PolicyFileError::TooLarge);
+        }
         match fs::read(&self.path) {
             Ok(text) => {
                 let list = self.json.read::<ListPoliciesResponse>(&text).map_err(PolicyFileError::Malformed)?;

@@ -27,7 +27,10 @@ pub use file::PolicyFileError;
 #[cfg(feature = "program")]
 pub(crate) use file::folder;
 
-use crate::limits::{MAX_POLICIES, grouped};
+use crate::{
+    json::shortened,
+    limits::{MAX_POLICIES, grouped},
+};
 use file::PolicyFile;
 
 /// The policies of one mesh. A cheap handle; its clones share them.
@@ -80,10 +83,14 @@ impl PolicyStore {
     pub async fn open(path: &Path) -> Result<Self, PolicyFileError> {
         let file = PolicyFile::open(path).await?;
         let now = SystemTime::now();
-        let stored = file.load()?.into_iter().map(|stored| check_stored(stored, now)).collect::<Result<Vec<_>, _>>()?;
+        let stored = file.load()?;
+        if stored.len() > MAX_POLICIES {
+            return Err(PolicyFileError::TooMany);
+        }
+        let stored = stored.into_iter().map(|stored| check_stored(stored, now)).collect::<Result<Vec<_>, _>>()?;
         let mut services = BTreeSet::new();
         if let Some(twice) = stored.iter().find(|policy| !services.insert(&policy.service)) {
-            return Err(PolicyFileError::Twice(twice.service.clone()));
+            return Err(PolicyFileError::Twice(shortened(&twice.service)));
         }
         file.try_out()?;
         let set = stored.into_iter().filter(is_set);
@@ -197,7 +204,9 @@ fn check_stored(stored: Policy, now: SystemTime) -> Result<Policy, PolicyFileErr
             let update_time = stored.update_time.and_then(|time| SystemTime::try_from(time).ok());
             Ok(complete(stored, update_time.unwrap_or(now)))
         }
-        Err(violations) => Err(PolicyFileError::Invalid { service: stored.service, problem: violations.to_string() }),
+        Err(violations) => {
+            Err(PolicyFileError::Invalid { service: shortened(&stored.service), problem: violations.to_string() })
+        }
     }
 }
 
