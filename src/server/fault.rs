@@ -7,12 +7,9 @@ use tonic::{Code, Status, body::Body, codegen::StdError};
 
 use crate::{
     headers::{INNER_CALL, INSTANCE, REFUSED, Refusal, drop_unreadable_details},
-    log_limit::LogLimit,
-    rpc::SERVER,
+    log_limit::{LogLimit, MAX_CAUSES},
+    rpc::{SERVER, code_name},
 };
-
-/// Per minute: callers may know how to provoke a fault; any other fault is worth a line.
-const MAX_FAULTS_LOGGED: u32 = 10;
 
 /// How tonic-prost's INTERNAL begins when a request's bytes are not its message.
 const UNDECODABLE: &str = "failed to decode Protobuf message";
@@ -52,7 +49,7 @@ pub(super) fn deadline_exceeded() -> Status {
 /// The error of a call whose handler panicked: it is logged, and its details are hidden from the caller.
 pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
     let message = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
-    static LIMIT: LogLimit = LogLimit::new(MAX_FAULTS_LOGGED);
+    static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
     if let Some(left_out) = LIMIT.pass_once(message) {
         tracing::error!(panic = message.unwrap_or("no message"), "a handler panicked{left_out}");
     }
@@ -62,7 +59,7 @@ pub(super) fn panicked(panic: &(dyn Any + Send)) -> Status {
 /// What a call ends with if a layer fails: the layer's status if it is one; other errors are hidden from the caller.
 pub(super) fn of_layer(error: StdError) -> Status {
     Status::try_from_error(error).unwrap_or_else(|error| {
-        static LIMIT: LogLimit = LogLimit::new(MAX_FAULTS_LOGGED);
+        static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
         if let Some(left_out) = LIMIT.pass_once(error.to_string()) {
             tracing::error!(error = &*error as &dyn Error, "a layer failed{left_out}");
         }
@@ -76,8 +73,13 @@ pub(super) fn strip_reserved(headers: &mut HeaderMap) {
     headers.remove(REFUSED);
     headers.remove(INSTANCE);
     if headers.remove(INNER_CALL).is_some() {
-        let message = headers.insert(Status::GRPC_MESSAGE, HeaderValue::from_static(INNER_CALL_FAILED));
-        tracing::debug!(?message, "a handler returned the error of an outbound call");
+        let status = Status::from_header_map(headers).unwrap_or_else(|| Status::unknown("no status"));
+        headers.insert(Status::GRPC_MESSAGE, HeaderValue::from_static(INNER_CALL_FAILED));
+        static LIMIT: LogLimit = LogLimit::new(MAX_CAUSES);
+        let error = format!("{}: {}", code_name(status.code()), status.message());
+        if let Some(left_out) = LIMIT.pass_once(&error) {
+            tracing::warn!(%error, "a handler returned the error of an outbound call{left_out}");
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use tower::{ServiceExt as _, layer::layer_fn};
 
 use super::{
     calls::raw,
+    logged::Logged,
     probe::{stream_of, unary},
     *,
 };
@@ -185,6 +186,7 @@ async fn a_refusal_of_a_layer_cannot_claim_that_the_server_has_not_started_the_c
 /// As of a service that returns the answers of others as its own.
 #[tokio::test]
 async fn a_body_that_fails_as_an_inner_call_has_tells_no_address_and_claims_nothing() {
+    let (logged, _guard) = Logged::here();
     let running = run_within(|_, _| async {
         let mut status = Status::unavailable("the connection was lost at b@10.0.0.7:7601");
         let claims = [("meshwork-inner-call", "failed"), ("meshwork-refused", "draining"), ("meshwork-instance", "b")];
@@ -204,6 +206,9 @@ async fn a_body_that_fails_as_an_inner_call_has_tells_no_address_and_claims_noth
         }
         assert_ne!(header(&status, "meshwork-instance"), Some("b"));
     }
+    let lines = logged.lines();
+    let told = "a handler returned the error of an outbound call error=UNAVAILABLE: the connection was lost at b@10.0.0.7:7601";
+    assert_eq!(lines.iter().filter(|line| line.as_str() == told).count(), 1, "the log has it: {lines:#?}");
 }
 
 #[tokio::test]

@@ -1,13 +1,10 @@
 //! Peers that ask for too much meet a bound.
 
-use std::{fmt::Debug, sync::Arc};
-
 use tokio::io::AsyncReadExt as _;
 use tonic::Code;
-use tracing::{Event, Subscriber, field::Field};
-use tracing_subscriber::{Layer, layer, layer::SubscriberExt as _, registry};
 
 use super::{
+    logged::Logged,
     probe::{stream_of, unary},
     *,
 };
@@ -190,30 +187,10 @@ async fn a_limit_may_be_as_high_as_one_likes() {
     running.client().await.deregister(unary("")).await.expect("served");
 }
 
-/// The messages that are logged.
-#[derive(Clone, Default)]
-struct Logged(Arc<parking_lot::Mutex<Vec<String>>>);
-
-impl tracing::field::Visit for Logged {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        if field.name() == "message" {
-            self.0.lock().push(format!("{value:?}"));
-        }
-    }
-}
-
-impl<S: Subscriber> Layer<S> for Logged {
-    fn on_event(&self, event: &Event<'_>, _: layer::Context<'_, S>) {
-        event.record(&mut self.clone());
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn connections_that_cannot_be_accepted_are_a_line_a_minute_and_asked_for_ever_less_often() {
-    let logged = Logged::default();
-    let _logged = tracing::subscriber::set_default(registry().with(logged.clone()));
-    tracing::callsite::rebuild_interest_cache();
-    let lines = |text: &str| logged.0.lock().iter().filter(|line| line.starts_with(text)).cloned().collect::<Vec<_>>();
+    let (logged, _guard) = Logged::here();
+    let lines = |text: &str| logged.lines().into_iter().filter(|line| line.starts_with(text)).collect::<Vec<_>>();
     let running = limited(|_| {});
     let begin = Instant::now();
     let refuse = async |count: u32| {
@@ -224,7 +201,10 @@ async fn connections_that_cannot_be_accepted_are_a_line_a_minute_and_asked_for_e
     refuse(100).await;
     running.client().await.deregister(unary("")).await.expect("served, as soon as there is one");
     assert!(begin.elapsed() >= Duration::from_secs(20), "it waits between them: {:?}", begin.elapsed());
-    assert_eq!(lines("a connection could not be accepted"), ["a connection could not be accepted"]);
+    assert_eq!(
+        lines("a connection could not be accepted"),
+        ["a connection could not be accepted error=no file is left"]
+    );
 
     tokio::time::advance(Duration::from_secs(60)).await;
     refuse(1).await;
@@ -232,7 +212,9 @@ async fn connections_that_cannot_be_accepted_are_a_line_a_minute_and_asked_for_e
     let said = lines("a connection could not be accepted");
     assert_eq!(
         said.last().map(String::as_str),
-        Some("a connection could not be accepted; and 99 more times before, which were not logged")
+        Some(
+            "a connection could not be accepted; and 99 more times before, which were not logged error=no file is left"
+        )
     );
 
     // A pause holds up no end.
@@ -242,16 +224,14 @@ async fn connections_that_cannot_be_accepted_are_a_line_a_minute_and_asked_for_e
 
 #[tokio::test(start_paused = true)]
 async fn connections_too_many_are_a_line_a_minute() {
-    let logged = Logged::default();
-    let _logged = tracing::subscriber::set_default(registry().with(logged.clone()));
-    tracing::callsite::rebuild_interest_cache();
+    let (logged, _guard) = Logged::here();
     let running = limited(|limits| limits.connections = 1);
     let _first = running.client().await;
     for _ in 0..50 {
         closed(running.pipe().await).await;
     }
-    let lines = logged.0.lock().iter().filter(|line| line.contains("a connection above the limit")).count();
-    assert_eq!(lines, 1);
+    let lines = logged.lines();
+    assert_eq!(lines.iter().filter(|line| line.contains("a connection above the limit")).count(), 1, "{lines:?}");
 }
 
 #[tokio::test(start_paused = true)]

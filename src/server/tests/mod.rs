@@ -7,6 +7,7 @@ mod floods;
 mod health;
 mod layers;
 mod limits;
+mod logged;
 mod metrics;
 mod probe;
 
