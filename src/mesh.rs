@@ -149,6 +149,7 @@ impl MeshBuilder {
             _ => Shared::fixed(REGISTRY, peers, &context),
         };
         let (discovery, cache) = (Discovery::new(registries.len()), self.cache_dir.map(Cache::new));
+        context.tasks.spawn(context.stop.clone().run_until_cancelled_owned(discovery.clone().repeat_gauges()));
         if let Some(cache) = cache.clone() {
             context.tasks.spawn(cache.run(context.stop.clone()));
         }

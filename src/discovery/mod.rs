@@ -21,11 +21,13 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    convert::Infallible,
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::sync::watch as latest;
+use tokio::{sync::watch as latest, time::sleep};
 
 use crate::{contract::meshwork::registry::v1::InstanceStatus, service_name::check_service_name};
 use union::Union;
@@ -34,6 +36,11 @@ pub use crate::endpoint_set::{EndpointSet, Endpoints};
 
 pub(crate) use cache::Cache;
 pub(crate) use watch::{MAX_WATCH_RESPONSE, run};
+
+const STORES_DIFFER: &str = "meshwork_stores_differ";
+const POLICIES_DIFFER: &str = "meshwork_policies_differ";
+/// How often they are set again.
+const REPEAT_GAUGES: Duration = Duration::from_secs(15);
 
 /// What channels ask, and the watching tasks answer. A cheap handle.
 #[derive(Clone, Debug)]
@@ -208,17 +215,29 @@ impl Discovery {
         let service = &set.service;
         let turned = turned(&self.0.of_two_stores, service, differ);
         if turned {
-            metrics::gauge!("meshwork_stores_differ", "service" => service.to_string()).set(u8::from(differ));
+            metrics::gauge!(STORES_DIFFER, "service" => service.to_string()).set(u8::from(differ));
         }
         if turned && differ {
             tracing::warn!(%service, "instances of the service have different stores: see `meshwork instances`");
         }
     }
 
+    /// Sets the gauges of what differs again and again: exporters drop one that was not set for a while.
+    pub(crate) async fn repeat_gauges(self) -> Infallible {
+        loop {
+            sleep(REPEAT_GAUGES).await;
+            for (gauge, services) in [(STORES_DIFFER, &self.0.of_two_stores), (POLICIES_DIFFER, &self.0.differing)] {
+                for service in services.lock().iter() {
+                    metrics::gauge!(gauge, "service" => service.to_string()).set(1);
+                }
+            }
+        }
+    }
+
     fn tell_whether_policies(&self, service: &Arc<str>, differ: bool) {
         let turned = turned(&self.0.differing, service, differ);
         if turned {
-            metrics::gauge!("meshwork_policies_differ", "service" => service.to_string()).set(u8::from(differ));
+            metrics::gauge!(POLICIES_DIFFER, "service" => service.to_string()).set(u8::from(differ));
         }
         if turned && differ {
             tracing::warn!(%service, "registries have different policies: the one set last is used");

@@ -11,9 +11,10 @@
 //! [`Server::depends_on`]: super::Server::depends_on
 //! [`Server::reports`]: super::Server::reports
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures_util::future::select_all;
+use tokio::time::sleep;
 
 use super::{Config, health_service::Statuses};
 use crate::{
@@ -21,6 +22,9 @@ use crate::{
     discovery::announce::Voice,
     health::{Condition, Conditioner},
 };
+
+/// How often the gauges are set again: exporters drop one that was not set for a while, as of something that is gone.
+const REPEAT: Duration = Duration::from_secs(15);
 
 /// The conditions of a server.
 #[derive(Default)]
@@ -80,12 +84,16 @@ impl Health {
             if well != self.well {
                 self.well = well;
                 self.tell_together();
-                self.tell_all(well);
                 if let Some(voice) = &voice {
                     voice.say(status(well));
                 }
             }
-            self.changed().await;
+            self.tell_all(well);
+            // Cancel-safe: what has changed is read anew.
+            tokio::select! {
+                () = self.changed() => {}
+                () = sleep(REPEAT) => {}
+            }
         }
     }
 

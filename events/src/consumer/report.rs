@@ -3,7 +3,7 @@
 use std::{convert::Infallible, time::Duration};
 
 use meshwork::health::Conditioner;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::{Progress, Snapshot, SubscriptionState, progress};
 use crate::{
@@ -18,7 +18,7 @@ const CONDITION_INTERVAL: Duration = Duration::from_secs(1);
 /// How often the metrics are set: more often than Prometheus collects them, by default every 15 s.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Tells until it is dropped.
+/// Reports until it is dropped.
 pub(super) async fn run(
     database: Database,
     cursor: CursorName,
@@ -27,19 +27,34 @@ pub(super) async fn run(
     progress: &Progress,
     conditioner: &Conditioner,
 ) -> Infallible {
+    // Apart, so that a database which does not answer holds up no report of health.
+    tokio::select! {
+        never = report_health(source, group, progress, conditioner) => never,
+        never = report_lag(&database, &cursor, source, group, progress) => never,
+    }
+}
+
+fn every(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+async fn report_health(
+    source: &'static str,
+    group: &str,
+    progress: &Progress,
+    conditioner: &Conditioner,
+) -> Infallible {
     let mut changes = progress.watch();
     let mut state = StateGauge::new(source, group);
-    let mut conditions = interval(CONDITION_INTERVAL);
-    let mut metrics = interval(METRICS_INTERVAL);
-    for ticks in [&mut conditions, &mut metrics] {
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    }
+    let (mut conditions, mut metrics) = (every(CONDITION_INTERVAL), every(METRICS_INTERVAL));
     loop {
         // All arms are cancel-safe; after each wake-up everything is read anew.
         tokio::select! {
             _ = conditions.tick() => {}
             changed = changes.changed() => changed.expect("the progress is held here"),
-            _ = metrics.tick() => tell(&database, &cursor, source, group, progress).await,
+            _ = metrics.tick() => state.repeat(),
         }
         let (condition, now) = {
             let snapshot = changes.borrow_and_update();
@@ -72,20 +87,30 @@ fn condition(snapshot: &Snapshot, unread: Option<Duration>) -> Result<(), String
 
 /// The lag is read from the cursors, so that every process of a group reports the same figure: also while the source is unreachable,
 /// which is when an operator looks. Nothing is reported until the source was reached, because its heads are not known before.
-async fn tell(database: &Database, cursor: &CursorName, source: &'static str, group: &str, progress: &Progress) {
-    let snapshot = progress.snapshot();
-    if snapshot.store_id.is_empty() {
-        return;
-    }
-    let age = progress.oldest_unread().unwrap_or_default().as_secs_f64();
-    gauge("meshwork_subscription_oldest_unread_seconds", source, group).set(age);
-    match cursor::load(database, cursor).await {
-        Ok(cursors) => {
-            let position = |partition: u32| cursors.get(&partition).map_or(0, |cursor| cursor.position);
-            let lag = progress::lag(&snapshot.heads, (0..crate::outbox::PARTITIONS).map(position));
-            gauge("meshwork_subscription_lag_events", source, group).set(lag as f64);
+async fn report_lag(
+    database: &Database,
+    cursor: &CursorName,
+    source: &'static str,
+    group: &str,
+    progress: &Progress,
+) -> Infallible {
+    let mut metrics = every(METRICS_INTERVAL);
+    loop {
+        metrics.tick().await;
+        let snapshot = progress.snapshot();
+        if snapshot.store_id.is_empty() {
+            continue;
         }
-        Err(error) => tracing::debug!(source, %error, "cursors could not be read; the lag is not reported"),
+        let age = progress.oldest_unread().unwrap_or_default().as_secs_f64();
+        gauge("meshwork_subscription_oldest_unread_seconds", source, group).set(age);
+        match cursor::load(database, cursor).await {
+            Ok(cursors) => {
+                let position = |partition: u32| cursors.get(&partition).map_or(0, |cursor| cursor.position);
+                let lag = progress::lag(&snapshot.heads, (0..crate::outbox::PARTITIONS).map(position));
+                gauge("meshwork_subscription_lag_events", source, group).set(lag as f64);
+            }
+            Err(error) => tracing::debug!(source, %error, "cursors could not be read; the lag is not reported"),
+        }
     }
 }
 
@@ -120,6 +145,13 @@ impl StateGauge {
             self.leave();
             self.of(state).increment(1);
             self.now = Some(state);
+        }
+    }
+
+    /// Exporters drop a gauge that is not changed for a while, as of something that is gone.
+    fn repeat(&self) {
+        if let Some(state) = self.now {
+            self.of(state).increment(0);
         }
     }
 

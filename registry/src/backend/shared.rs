@@ -73,8 +73,11 @@ impl Shared {
             let result = step(&mut table, now);
             (result, table.take_touched(), table.take_expired(), before, table.store_conflicts())
         };
-        if before != after {
+        // Again and again while there are any: exporters drop a gauge that was not set for a while.
+        if before != after || !after.is_empty() {
             metrics::gauge!("meshwork_registry_store_conflicts").set(after.len() as f64);
+        }
+        if before != after {
             for service in after.difference(&before) {
                 if let Some(left_out) = self.conflicts.pass() {
                     tracing::warn!(

@@ -90,10 +90,11 @@ async fn each_name_of_its_health_is_a_metric() {
         serving = server.serving();
         server.depends_on(store.condition()).reports("events/order", events.condition())
     });
-    let told = |name: &str, well: u8| {
+    let told_to = |recorder: &PrometheusRecorder, name: &str, well: u8| {
         let labels = format!(r#"service="probe",instance="probe-1",name="{name}""#);
-        assert_told(&recorder, &format!("meshwork_health_serving{{{labels}}} {well}"));
+        assert_told(recorder, &format!("meshwork_health_serving{{{labels}}} {well}"));
     };
+    let told = |name: &str, well: u8| told_to(&recorder, name, well);
     let names = ["", "meshwork.registry.v1.RegistryService", "events/order"];
     running.client().await.deregister(unary("")).await.expect("it serves");
     names.iter().for_each(|name| told(name, 1));
@@ -103,5 +104,11 @@ async fn each_name_of_its_health_is_a_metric() {
     serving.until_problem().await;
     tokio::task::yield_now().await;
     names.iter().for_each(|name| told(name, 0));
+
+    // Exporters drop a gauge that is not set again.
+    let later = self::recorder();
+    let _counting = ::metrics::set_default_local_recorder(&later);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    names.iter().for_each(|name| told_to(&later, name, 0));
     running.stop().await.expect("it left");
 }
