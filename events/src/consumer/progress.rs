@@ -206,6 +206,9 @@ impl Progress {
                 }
             }
         });
+        let mut unread = self.0.unread.lock();
+        heads.clone().for_each(|head| unread.ends_at(head));
+        drop(unread);
         self.there(heads);
     }
 

@@ -58,6 +58,16 @@ impl Unread {
         }
     }
 
+    /// The log ends there, and may have been longer before: its store was restored, or has failed over to an older copy.
+    pub(super) fn ends_at(&mut self, head: Position) {
+        let Some(partition) = self.0.get_mut(head.partition as usize) else { return };
+        for mark in &mut partition.marks {
+            mark.position = mark.position.min(head.position);
+        }
+        let mut before = partition.read;
+        partition.marks.retain(|mark| std::mem::replace(&mut before, mark.position) < mark.position);
+    }
+
     /// The first unread event of a partition is in hand, and was decided then.
     pub(super) fn first_is_of(&mut self, partition: u32, decided: Instant) {
         if let Some(mark) = self.0.get_mut(partition as usize).and_then(|partition| partition.marks.front_mut()) {
@@ -126,6 +136,15 @@ mod tests {
         assert_eq!(unread.since(), None);
         there(&mut unread, 6, 30);
         assert_eq!(unread.since(), None, "it was read before it was told");
+        there(&mut unread, 9, 31);
+        there(&mut unread, 12, 32);
+        there(&mut unread, 15, 33);
+        unread.ends_at(at(10));
+        assert_eq!(unread.since(), Some(after(31)));
+        unread.read(at(9));
+        assert_eq!(unread.since(), Some(after(32)));
+        unread.ends_at(at(9));
+        assert_eq!(unread.since(), None, "what the log has lost is not unread");
         unread.begin_again(at(0));
         unread.there(at(1), after(40), after(3));
         assert_eq!((unread.since(), unread.known()), (Some(after(3)), Some(after(40))));
