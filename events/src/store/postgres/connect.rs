@@ -1,6 +1,11 @@
 //! Reaches a database for the first time: makes it if it is missing, and checks in one place what is relied on.
 
-use std::{io, net::IpAddr, time::Duration};
+use std::{
+    io,
+    net::IpAddr,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use meshwork::dial;
 use sqlx::{
@@ -39,13 +44,14 @@ const MIN_SERVER_VERSION: i32 = 12_00_00;
 const COMPARISONS: usize = 3;
 
 /// How the sessions of a database are made.
-#[derive(Clone)]
 pub(super) struct Target {
     pub(super) options: PgConnectOptions,
     /// Set in each session once it is connected, because PgBouncer refuses them in the startup message.
     pub(super) settings: Vec<(String, String)>,
     /// For one attempt to connect.
     pub(super) connect_timeout: Duration,
+    /// An attempt by the host's name has failed.
+    pub(super) name_failed: AtomicBool,
 }
 
 /// Reads `url`, makes its database if it is missing, and checks it.
@@ -82,7 +88,8 @@ fn read(url: &str) -> Result<Target, super::InvalidPostgresUrl> {
     let keepalives = KEEPALIVES.map(|(name, value)| (name, value.to_owned()));
     let ours = keepalives.into_iter().chain(timeouts).map(|(name, value)| (name.to_owned(), value));
     let settings = ours.chain(url.settings()?).collect();
-    Ok(Target { options: url.options()?, settings, connect_timeout: url.connect_timeout()? })
+    let (options, connect_timeout) = (url.options()?, url.connect_timeout()?);
+    Ok(Target { options, settings, connect_timeout, name_failed: AtomicBool::new(false) })
 }
 
 impl Target {
@@ -97,11 +104,13 @@ impl Target {
         session.execute(set.build().persistent(false)).await.map(drop)
     }
 
-    /// What to connect with now. Of a name with several addresses it is the one that answers first: sqlx tries them one after
-    /// another within one limit, which the first uses up if it drops packets (materialize #23271).
+    /// What to connect with now: the name, and once that has failed, of several addresses the one that answers first. sqlx tries them
+    /// one after another within one limit, which the first uses up if it drops packets (materialize #23271). The name comes first
+    /// because some servers are told apart by it in the TLS handshake.
     pub(super) async fn route(&self) -> io::Result<PgConnectOptions> {
         let options = self.options.clone();
-        let Some(name) = raced_name(&options) else { return Ok(options) };
+        let name_failed = self.name_failed.load(Ordering::Relaxed);
+        let Some(name) = raced_name(&options).filter(|_| name_failed) else { return Ok(options) };
         let end = Instant::now() + self.connect_timeout;
         let addresses = dial::look_up(&name, end).await?;
         if addresses.len() < 2 {
@@ -115,7 +124,11 @@ impl Target {
         let options = self.route().await?.database(database);
         let connecting = PgConnection::connect_with(&options);
         let silent = || io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {:?}", self.connect_timeout));
-        timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(silent().into()))
+        let connected = timeout(self.connect_timeout, connecting).await.unwrap_or_else(|_| Err(silent().into()));
+        if matches!(connected, Err(sqlx::Error::Io(_))) {
+            self.name_failed.store(true, Ordering::Relaxed);
+        }
+        connected
     }
 }
 

@@ -16,7 +16,7 @@ mod wake;
 
 use std::{
     io,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -143,6 +143,7 @@ fn pool(max_connections: u32, target: &Arc<Target>, options: PgConnectOptions, d
 async fn reroute(target: Arc<Target>, unreached: Arc<Notify>, pools: [PgPool; 3]) {
     loop {
         unreached.notified().await;
+        target.name_failed.store(true, Ordering::Relaxed);
         match target.route().await {
             Ok(options) => pools.iter().for_each(|pool| pool.set_connect_options(options.clone())),
             Err(error) => tracing::debug!(%error, "no address of the database's host answers"),
