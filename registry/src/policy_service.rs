@@ -8,6 +8,7 @@ use meshwork::{
     rpc::{Page, Violations},
     service_name::check_service_name,
 };
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use crate::{
@@ -50,6 +51,7 @@ impl PolicyService for Registry {
         violations.into_result(DOMAIN)?;
         let (size, after) = page.expect("no violation was noted");
         let mut policies = self.backend().policies(after.as_deref(), size + 1).await.map_err(status)?;
+        let size = Page::fit(size, &policies, |policy| policy.message().encoded_len());
         let next_page_token =
             Page::cut(POLICIES.as_bytes(), size, &mut policies, |policy| policy.message().service.as_bytes());
         let policies = policies.iter().map(|policy| policy.message().clone()).collect();

@@ -200,6 +200,7 @@ impl RegistryService for Registry {
         violations.into_result(DOMAIN)?;
         let (size, after) = page.expect("no violation was noted");
         let mut records = self.backend.instances(&service, after.as_deref(), size + 1).await.map_err(status)?;
+        let size = Page::fit(size, &records, |record| record.instance().encoded_len());
         let next_page_token =
             Page::cut(service.as_bytes(), size, &mut records, |record| record.instance().instance_id.as_bytes());
         let instances = records.iter().map(|record| record.instance().clone()).collect();

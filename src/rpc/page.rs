@@ -7,6 +7,9 @@ use super::{
     token::{self, InvalidToken},
 };
 
+/// Bytes of the rows of a page.
+const MAX_PAGE_BYTES: usize = 1 << 20;
+
 /// What a page's token holds.
 #[derive(Clone, PartialEq, prost::Message)]
 struct TokenBody {
@@ -56,6 +59,17 @@ impl Page {
         }
     }
 
+    /// How many of these rows make a page: up to `size`, and fewer if they are large, which AIP-158 allows. Together they have up to
+    /// 1 MiB, unless the first alone has more: clients take messages of 4 MiB by default.
+    pub fn fit<T>(size: usize, rows: &[T], bytes: impl Fn(&T) -> usize) -> usize {
+        let mut total = 0;
+        let fitting = rows.iter().take(size).take_while(|row| {
+            total += bytes(row);
+            total <= MAX_PAGE_BYTES
+        });
+        fitting.count().max(1)
+    }
+
     /// The `next_page_token` that leads to the rows after `last_key`.
     pub fn token_after(filter: &[u8], last_key: &[u8]) -> String {
         token::encode_token(&TokenBody { filter: hash(filter), last_key: last_key.to_vec() })
@@ -101,6 +115,16 @@ mod tests {
         assert_eq!(cut(2), (vec!["a", "b"], Ok(Some(b"b".to_vec()))));
         assert_eq!(cut(3), (vec!["a", "b", "c"], Ok(None)));
         assert_eq!(Page::cut(b"all", 1, &mut Vec::new(), |row: &String| row.as_bytes()), "");
+    }
+
+    #[test]
+    fn a_page_of_large_rows_has_fewer_of_them_and_one_at_least() {
+        let fit = |size, bytes: &[usize]| Page::fit(size, bytes, |bytes| *bytes);
+        let half = MAX_PAGE_BYTES / 2;
+        assert_eq!(fit(2, &[1, 1, 1]), 2);
+        assert_eq!(fit(1000, &[half, half, 1]), 2);
+        assert_eq!(fit(1000, &[half, half + 1]), 1);
+        assert_eq!(fit(1000, &[MAX_PAGE_BYTES * 3, 1]), 1);
     }
 
     #[test]
