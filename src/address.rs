@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::uri::Authority;
 
-/// Characters of an address: a host name has up to 253.
-const MAX_LEN: usize = 255;
+/// Characters of a host's name (RFC 1035, without the dot at its end).
+const MAX_HOST_LEN: usize = 253;
+/// Characters of an address: a host, a colon and a port.
+const MAX_LEN: usize = MAX_HOST_LEN + 6;
 /// Characters between two dots of a name.
 const MAX_LABEL_LEN: usize = 63;
 
@@ -151,7 +153,8 @@ fn is_host(host: &str) -> bool {
             && !label.ends_with('-')
             && bytes.iter().all(|c| c.is_ascii_alphanumeric() || b"-_".contains(c))
     };
-    host.strip_suffix('.').unwrap_or(host).split('.').all(is_label)
+    let name = host.strip_suffix('.').unwrap_or(host);
+    name.len() <= MAX_HOST_LEN && name.split('.').all(is_label)
 }
 
 #[cfg(test)]
@@ -160,7 +163,7 @@ mod tests {
 
     #[test]
     fn only_host_and_port_is_an_address_and_an_error_says_what_is_wrong() {
-        let long = |len: usize| format!("{}:7600", &"h23456789.".repeat(30)[..len - 5]);
+        let long = |len: usize| format!("{}:65535", &"h23456789.".repeat(30)[..len]);
         for good in [
             "127.0.0.1:7600",
             "[::1]:7600",
@@ -168,7 +171,7 @@ mod tests {
             "my_service-1:65535",
             "localhost:80",
             "absolute.:80",
-            &long(MAX_LEN),
+            &long(MAX_HOST_LEN),
         ] {
             assert_eq!(parse_address(good).expect(good).as_str(), good);
         }
@@ -205,7 +208,8 @@ mod tests {
             ("[::1:7600", InvalidAddress::Host),
             ("[host]:1", InvalidAddress::Host),
             ("[::1]x:1", InvalidAddress::Host),
-            (&long(MAX_LEN + 1), InvalidAddress::TooLong),
+            (&long(MAX_HOST_LEN + 1), InvalidAddress::TooLong),
+            (&long(MAX_HOST_LEN + 1).replace(":65535", ":1"), InvalidAddress::Host),
         ] {
             assert_eq!(parse_address(bad), Err(problem), "{bad:?}");
         }

@@ -105,16 +105,18 @@ impl LookUps {
         all.insert(name.to_owned(), receiver.clone());
         let (look_ups, name, looking) = (self.clone(), name.to_owned(), look_up(name.to_owned()));
         tokio::spawn(async move {
-            sender.send_replace(Some(looking.await.map_err(Arc::new)));
-            let is_awaited = {
+            let found = looking.await;
+            let is_found = found.is_ok();
+            sender.send_replace(Some(found.map_err(Arc::new)));
+            let is_kept = {
                 let mut all = look_ups.0.lock();
                 let is_awaited = sender.receiver_count() > 1;
-                if is_awaited {
+                if is_awaited || !is_found {
                     all.remove(&name);
                 }
-                is_awaited
+                is_found && !is_awaited
             };
-            if !is_awaited {
+            if is_kept {
                 sleep(KEPT).await;
                 look_ups.0.lock().remove(&name);
             }
@@ -318,6 +320,14 @@ mod tests {
         sleep(KEPT).await;
         assert!(look_ups.0.lock().is_empty(), "for a bounded time");
         assert_eq!(*asked.lock(), 3);
+
+        let fails = |_| async {
+            sleep(LIMIT * 3 / 2).await;
+            Err(io::ErrorKind::NotFound.into())
+        };
+        look_ups.addresses("registry:80", Instant::now() + LIMIT, fails).await.expect_err("it takes longer");
+        sleep(LIMIT).await;
+        assert!(look_ups.0.lock().is_empty(), "a failure is not kept");
     }
 
     #[tokio::test]

@@ -66,8 +66,8 @@ pub fn check_instance(instance: &Instance) -> Vec<InvalidField> {
     if !instance.store_id.is_empty() {
         check.note("store_id", check_id(&instance.store_id));
     }
-    if instance.store_place.chars().count() > MAX_STORE_PLACE_LEN || !is_visible(&instance.store_place) {
-        check.note("store_place", Err("must be up to 256 visible characters"));
+    if instance.store_place.chars().count() > MAX_STORE_PLACE_LEN {
+        check.note("store_place", Err("must be up to 256 characters"));
     }
     check.note("store_scope", StoreScope::try_from(instance.store_scope).map(drop).map_err(|_| "is not a scope"));
     check.note("labels", check_labels(&instance.labels));
@@ -102,7 +102,9 @@ pub fn check_text(text: &str) -> Result<(), &'static str> {
 fn is_visible(text: &str) -> bool {
     let is_hidden = |c: char| {
         c.is_control()
-            || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+            || matches!(c, '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{180e}' | '\u{200b}'..='\u{200f}')
+            || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}')
+            || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
     };
     text.trim() == text && !text.contains(is_hidden)
 }
@@ -186,6 +188,28 @@ mod tests {
             instance_id: "1".into(),
             address: "127.0.0.1:1".into(),
             ..Instance::default()
+        }
+    }
+
+    #[test]
+    fn what_a_person_sees_of_a_version_is_all_of_it() {
+        for good in ["", "1.2.3-rc.1+x", "version zwei", "版本", "v٣", "🦀"] {
+            assert_eq!(check_text(good), Ok(()), "{good:?}");
+        }
+        for bad in [
+            " v1",
+            "v1\n",
+            "v\t1",
+            "\u{1b}[31m",
+            "v\0",
+            "v\u{200b}1",
+            "\u{202e}1v",
+            "v1\u{e0041}",
+            "\u{3164}",
+            "\u{61c}v",
+        ] {
+            assert!(check_text(bad).is_err(), "{bad:?}");
+            assert!(check_label("team", bad).is_err() && check_label(bad, "red").is_err(), "{bad:?}");
         }
     }
 

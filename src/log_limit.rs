@@ -75,7 +75,7 @@ impl LogLimit {
     }
 }
 
-/// The lines that were left out: nothing, or `; and 99 more before that were not logged`.
+/// The lines that were left out: nothing, or `; and 99 more times before, which were not logged`. The next line tells of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeftOut(u64);
 
@@ -83,6 +83,7 @@ impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             0 => Ok(()),
+            1 => f.write_str("; and once more before, which was not logged"),
             count => write!(f, "; and {count} more times before, which were not logged"),
         }
     }
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!(said(&limit).as_deref(), Some("; and 99 more times before, which were not logged"));
         assert_eq!(said(&limit), None);
         tokio::time::advance(PERIOD * 2).await;
-        assert_eq!(said(&limit).as_deref(), Some("; and 1 more times before, which were not logged"));
+        assert_eq!(said(&limit).as_deref(), Some("; and once more before, which was not logged"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{
     contract::meshwork::registry::v1 as contract,
+    instance::check_text,
     rpc::{Violations, duration},
 };
 
 const MAX_VERSIONS: usize = 16;
-const MAX_VERSION_LEN: usize = 128;
 
 /// All of its fields that are wrong are named, as fields of a request with a `policy`.
 impl TryFrom<&contract::Policy> for Policy {
@@ -140,8 +140,8 @@ fn check_weights(weights: &BTreeMap<String, u32>) -> Result<(), &'static str> {
     if !(1..=MAX_VERSIONS).contains(&weights.len()) {
         return Err("must have 1-16 versions");
     }
-    if !weights.keys().all(|version| (1..=MAX_VERSION_LEN).contains(&version.chars().count())) {
-        return Err("versions must be 1-128 characters");
+    if !weights.keys().all(|version| !version.is_empty() && check_text(version).is_ok()) {
+        return Err("versions must be 1-128 visible characters");
     }
     if !weights.values().all(|weight| VERSION_WEIGHT.contains(weight)) {
         return Err("weights must be 0-1000");
@@ -269,12 +269,12 @@ mod tests {
     fn a_split_is_among_few_versions_with_names_and_bounded_weights() {
         let many: Vec<_> = (0..=MAX_VERSIONS).map(|n| n.to_string()).collect();
         let many: Vec<_> = many.iter().map(|version| (version.as_str(), 1)).collect();
-        let long = "v".repeat(MAX_VERSION_LEN + 1);
+        let long = "v".repeat(129);
         let cases: [(&[(&str, u32)], &str); 5] = [
             (&[], "must have 1-16 versions"),
             (&many, "must have 1-16 versions"),
-            (&[("", 1)], "versions must be 1-128 characters"),
-            (&[(&long, 1)], "versions must be 1-128 characters"),
+            (&[("", 1)], "versions must be 1-128 visible characters"),
+            (&[(&long, 1)], "versions must be 1-128 visible characters"),
             (&[("v1", 1001)], "weights must be 0-1000"),
         ];
         for (weights, expected) in cases {
