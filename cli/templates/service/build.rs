@@ -2,6 +2,7 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
+/// The files of the contract, below `proto/`: change this list when you add or rename one.
 const FILES: [&str; 1] = ["{{snake}}/v1/{{snake}}.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
