@@ -112,6 +112,9 @@ pub(crate) enum Error {
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]
     Broken(usize),
+    /// The check cannot be shown to fail.
+    #[error("--tamper needs an approved order, and there is none: give more --orders")]
+    NothingToTamper,
     /// A signal came before the end.
     #[error("interrupted")]
     Interrupted,
@@ -189,6 +192,7 @@ impl From<Error> for Failure {
             | Error::Copies { .. }
             | Error::NotAdopted(_)
             | Error::Broken(_)
+            | Error::NothingToTamper
             | Error::Interrupted
             | Error::TempDir(_)
             | Error::Output(_)) => Self::run(error),

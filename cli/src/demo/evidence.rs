@@ -47,13 +47,15 @@ pub(super) async fn gather_settled(clients: &Clients, outcome: &Played) -> Resul
     }
 }
 
-/// Tells a lie for the check to find: one order did not end as it did.
-pub(super) fn tamper(credit_lines: &mut [CreditLine]) {
-    let mut orders: Vec<_> = credit_lines.iter_mut().flat_map(|line| &mut line.orders).collect();
-    match orders.iter_mut().find(|order| order.state == OrderState::Approved) {
-        Some(approved) => approved.state = OrderState::Rejected,
-        None => orders.iter_mut().for_each(|order| order.state = OrderState::Pending),
-    }
+/// Tells a lie for the check to find: one approved order was rejected.
+///
+/// # Errors
+/// No order was approved, as in a small story, of which each order asks for more than its customer may spend.
+pub(super) fn tamper(credit_lines: &mut [CreditLine]) -> Result<(), Error> {
+    let mut orders = credit_lines.iter_mut().flat_map(|line| &mut line.orders);
+    let approved = orders.find(|order| order.state == OrderState::Approved).ok_or(Error::NothingToTamper)?;
+    approved.state = OrderState::Rejected;
+    Ok(())
 }
 
 /// One customer. `placed`: any of its orders; all of them are in one partition, so that one position covers them.
@@ -127,15 +129,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tampered_order_is_found_whatever_the_story_was() {
+    fn a_tampered_order_is_found_and_a_story_without_an_approved_one_is_not_called_broken() {
         for state in [OrderState::Approved, OrderState::Rejected, OrderState::Cancelled] {
             let promise = Promise { order_id: "o".into(), customer_id: "c".into(), cents: 5, cancelled: false };
             let available = if state == OrderState::Approved { 5 } else { 10 };
             let orders = vec![Remembered { order_id: "o".into(), cents: 5, state }];
             let mut lines = [CreditLine { customer_id: "c".into(), limit: 10, available, orders }];
             assert_eq!(audit(std::slice::from_ref(&promise), &lines), [], "honest");
-            tamper(&mut lines);
-            assert_eq!(audit(std::slice::from_ref(&promise), &lines).len(), 1, "{state:?}");
+            let tampered = tamper(&mut lines).map_err(|error| error.to_string());
+            let broken = audit(std::slice::from_ref(&promise), &lines).len();
+            if state == OrderState::Approved {
+                assert_eq!((tampered, broken), (Ok(()), 1));
+            } else {
+                let needs = "--tamper needs an approved order, and there is none: give more --orders".to_owned();
+                assert_eq!((tampered, broken), (Err(needs), 0), "{state:?}");
+            }
         }
     }
 }

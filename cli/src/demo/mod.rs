@@ -57,7 +57,7 @@ async fn play(stage: &Stage, args: &DemoArgs) -> Result<Report, Error> {
 
     let mut credit_lines = evidence::gather_settled(&clients, &outcome).await?;
     if args.tamper {
-        evidence::tamper(&mut credit_lines);
+        evidence::tamper(&mut credit_lines)?;
     }
     Ok(Report::new(&outcome, &credit_lines, killed))
 }
