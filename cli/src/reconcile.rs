@@ -226,7 +226,8 @@ fn json(args: &ReconcileArgs, outcomes: &[Reconciled]) -> serde_json::Value {
         }
         Err(problem) => serde_json::json!({ "service": service, "storeId": store_id, "problem": problem }),
     });
-    serde_json::json!({ "source": args.service, "changed": args.yes, "stores": stores.collect::<Vec<_>>() })
+    let changed = args.yes && outcomes.iter().flat_map(|outcome| &outcome.result).any(|told| !told.forks.is_empty());
+    serde_json::json!({ "source": args.service, "changed": changed, "stores": stores.collect::<Vec<_>>() })
 }
 
 #[cfg(test)]
@@ -236,20 +237,45 @@ mod tests {
     use super::*;
     use crate::args::{Cli, Command};
 
-    fn told(yes: bool, results: Vec<Result<ReconcileSubscriptionResponse, String>>, silent: usize) -> String {
+    type Results = Vec<Result<ReconcileSubscriptionResponse, String>>;
+
+    fn asked(yes: bool, results: Results) -> (ReconcileArgs, Vec<Reconciled>) {
         let line = ["meshwork", "reconcile", "order", "--yes"];
         let cli = Cli::try_parse_from(&line[..if yes { 4 } else { 3 }]).expect("a command line");
         let Command::Reconcile(args) = cli.command else { panic!("another command") };
         let outcome = |result| Reconciled { service: "query".into(), store_id: "store".into(), result };
-        let outcomes: Vec<Reconciled> = results.into_iter().map(outcome).collect();
+        (args, results.into_iter().map(outcome).collect())
+    }
+
+    fn told(yes: bool, results: Results, silent: usize) -> String {
+        let (args, outcomes) = asked(yes, results);
         text(&args, &outcomes, silent)
+    }
+
+    fn well() -> Result<ReconcileSubscriptionResponse, String> {
+        Ok(ReconcileSubscriptionResponse::default())
+    }
+
+    fn lost() -> Result<ReconcileSubscriptionResponse, String> {
+        Ok(ReconcileSubscriptionResponse { forks: vec![Fork::default()], ..Default::default() })
+    }
+
+    #[test]
+    fn json_says_changed_only_if_something_was() {
+        for (yes, results, changed) in [
+            (true, vec![well()], false),
+            (true, vec![Err("silent".to_owned())], false),
+            (false, vec![lost()], false),
+            (true, vec![well(), lost()], true),
+        ] {
+            let (args, outcomes) = asked(yes, results);
+            assert_eq!(json(&args, &outcomes)["changed"], changed, "{yes} {}", json(&args, &outcomes));
+        }
     }
 
     #[test]
     fn all_is_well_is_said_only_if_every_reader_has_said_so() {
         const WELL: &str = "no reader has read events that order has lost";
-        let well = || Ok(ReconcileSubscriptionResponse::default());
-        let lost = || Ok(ReconcileSubscriptionResponse { forks: vec![Fork::default()], ..Default::default() });
         let failed = || Err("Aborted: another".to_owned());
         for yes in [false, true] {
             assert!(told(yes, vec![well()], 0).contains(WELL));
