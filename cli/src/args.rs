@@ -4,7 +4,7 @@ mod new;
 mod policy;
 mod source;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs};
@@ -294,7 +294,7 @@ pub struct ReconcileArgs {
     pub yes: bool,
     /// When its backup was made, or any time before, as in 2026-11-29T02:00:00Z; needed only if the service's clock went back
     /// since, so that its new events look older than the lost ones
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_past)]
     pub backup_time: Option<Timestamp>,
     /// The registries to ask, and how to print the answer.
     #[command(flatten)]
@@ -391,9 +391,18 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
     if address.ip().is_loopback() { Ok(address) } else { Err("must be a loopback address, such as 127.0.0.1:7600") }
 }
 
-/// Reads a time.
-fn parse_time(text: &str) -> Result<Timestamp, &'static str> {
-    text.parse().map_err(|_| "must be a time as in 2026-11-29T02:00:00Z")
+/// Reads a time at which a backup can have been made.
+fn parse_past(text: &str) -> Result<Timestamp, &'static str> {
+    let time: Timestamp = text.parse().map_err(|_| "must be a time as in 2026-11-29T02:00:00Z")?;
+    // A time of day without one would be read as UTC, which is hours off for most.
+    let has_zone = text.split_once(':').is_some_and(|(_, rest)| rest.contains(['Z', 'z', '+', '-']));
+    let now = Timestamp::from(SystemTime::now());
+    match (time.seconds, time.nanos) {
+        _ if !has_zone => Err("must be a time with its zone, as in 2026-11-29T02:00:00Z"),
+        (..0, _) => Err("must not be before 1970"),
+        at if at > (now.seconds, now.nanos) => Err("must not be in the future"),
+        _ => Ok(time),
+    }
 }
 
 #[cfg(test)]

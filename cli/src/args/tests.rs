@@ -91,6 +91,24 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
 }
 
 #[test]
+fn a_backup_was_made_in_the_past_since_1970_at_a_time_of_a_zone() {
+    let backup = |time: &str| parse(&format!("reconcile order --backup-time {time}"));
+    for good in ["1970-01-01T00:00:00Z", "2026-01-29T02:00:00+02:00", "2026-01-29T02:00:00.5z"] {
+        assert!(backup(good).is_ok(), "{good}");
+    }
+    for (bad, says) in [
+        ("2999-01-01T00:00:00Z", "must not be in the future"),
+        ("1969-12-31T23:59:59Z", "must not be before 1970"),
+        ("2026-01-29T02:00:00", "with its zone"),
+        ("2026-01-29", "with its zone"),
+        ("yesterday", "must be a time as in"),
+    ] {
+        let error = backup(bad).expect_err(bad);
+        assert!(error.contains(says) && error.contains("--backup-time"), "{error}");
+    }
+}
+
+#[test]
 fn what_is_missing_or_unknown_is_named() {
     for (line, named) in [
         ("", "Usage: meshwork"),
