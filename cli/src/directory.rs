@@ -144,12 +144,7 @@ impl Directory {
             }
         }
         if answers.is_empty() {
-            // One that has answered says more than those that are silent.
-            let told = absent.iter().position(|(_, error)| matches!(error, Error::Answered { .. })).unwrap_or_default();
-            return Err(match absent.swap_remove(told).1 {
-                Error::NoRegistry { problem, .. } => Error::NoRegistry { registry: self.addresses.join(","), problem },
-                error => error,
-            });
+            return Err(self.none_answers(absent));
         }
         for (index, error) in absent {
             match error {
@@ -161,6 +156,27 @@ impl Directory {
             self.silent.lock().insert(index, Instant::now());
         }
         Ok(answers)
+    }
+
+    /// Why no registry answers, of each that was asked.
+    fn none_answers(&self, mut absent: Vec<(usize, Error)>) -> Error {
+        let registry = self.addresses.join(",");
+        if absent.len() == 1 {
+            return match absent.remove(0).1 {
+                Error::NoRegistry { problem, .. } => Error::NoRegistry { registry, problem },
+                error => error,
+            };
+        }
+        let problem = |(index, error): &(usize, Error)| match error {
+            Error::NoRegistry { registry, problem } => format!("{registry}: {problem}"),
+            error => format!("{}: {error}", self.addresses[*index]),
+        };
+        Error::NoRegistry { registry, problem: absent.iter().map(problem).collect::<Vec<_>>().join("; ") }
+    }
+
+    /// The registries that have not answered, and were named.
+    pub(crate) fn left_out(&self) -> Vec<&str> {
+        self.silent.lock().keys().map(|index| self.addresses[*index].as_str()).collect()
     }
 
     /// The registries that are not skipped; all, if that would be none.
@@ -335,7 +351,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_registry_that_refuses_calls_is_left_out_if_another_answers_and_says_why_if_none_does() {
+    async fn a_registry_that_refuses_calls_is_left_out_if_another_answers_and_each_says_why_if_none_does() {
         let addresses = ["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:2".to_owned()];
         let directory = Directory::open(&addresses).expect("addresses");
         let ask = |second: Result<u8, Status>| {
@@ -351,7 +367,9 @@ mod tests {
         };
         let silent = directory.all(ask(Err(Status::unavailable("connection refused")))).await;
         let silent = silent.expect_err("no answer").to_string();
-        assert!(silent.contains(":1 answered UNAVAILABLE: this instance is draining"), "{silent}");
+        for reason in [":1 answered UNAVAILABLE: this instance is draining", ":2: connection refused"] {
+            assert!(silent.contains(reason), "{silent}");
+        }
         assert_eq!(directory.all(ask(Ok(7))).await.expect("one answers"), [7]);
         let failed =
             Domain::new(meshwork_registry::DOMAIN.name()).error(Code::Unavailable, "POLICY_NOT_STORED", "disk");

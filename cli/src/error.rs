@@ -109,6 +109,9 @@ pub(crate) enum Error {
     /// Registries do not know of an adoption; each was named before.
     #[error("not adopted at {0} of the registries: run it again once they answer and know an instance with this store")]
     NotAdopted(usize),
+    /// Registries did not answer.
+    #[error("the policy was not set at {0}: run it again once all registries answer")]
+    NotSet(String),
     /// The mesh did not keep its promises; each was printed before.
     #[error("broken promises: {0}")]
     Broken(usize),
@@ -191,6 +194,7 @@ impl From<Error> for Failure {
             | Error::UnknownStore { .. }
             | Error::Copies { .. }
             | Error::NotAdopted(_)
+            | Error::NotSet(_)
             | Error::Broken(_)
             | Error::NothingToTamper
             | Error::Interrupted

@@ -98,6 +98,9 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
         }
         instances.extend(of_service);
     }
+    let unasked =
+        |registry| format!("the registry at {registry} did not answer: readers that only it knows are not asked");
+    silent.extend(directory.left_out().into_iter().map(unasked));
     let ask = |address: String| async move {
         let asked = async {
             let Direct { transport, origin } = Direct::connect(&address).await.map_err(|error| error.to_string())?;

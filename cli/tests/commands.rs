@@ -12,6 +12,7 @@ use meshwork_cli::{
     fleet::{Config, Fleet, Replicas},
     run,
 };
+use meshwork_fixture::restart_port;
 use meshwork_process::Failure;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -142,4 +143,32 @@ async fn health_is_good_of_a_server_that_serves_and_bad_of_one_that_is_gone_or_n
     let address = silent.local_addr().expect("it listens");
     let given_up = failure(command(&format!("meshwork health {address}")).await);
     assert_eq!(given_up, format!("{address} does not serve: no answer for 3.0 s"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_not_done_at_a_silent_registry_is_no_success_and_names_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let config = Config { replicas: Replicas::all(1), ..Config::new(folder.path()) };
+    let fleet = Fleet::start(config).await.expect("a mesh");
+    let registry = fleet.registry_url();
+    let gone = restart_port().expect("a free port");
+    let gone = format!("http://127.0.0.1:{gone}");
+    let at_both = async |line: &str| command(&format!("meshwork {line} --registry {registry},{gone}")).await;
+    // At once, as each waits for the silent one.
+    let lines = ["policy set order --timeout 2s", "split customer --clear", "policy clear query"];
+    let set = futures_util::future::join_all(lines.map(&at_both));
+    let (set, reconciled) = tokio::join!(set, at_both("reconcile order"));
+    for (line, set) in lines.into_iter().zip(set) {
+        let not_set = format!("the policy was not set at {gone}: run it again once all registries answer");
+        assert_eq!(failure(set), not_set, "{line}");
+    }
+    let reconciled = failure(reconciled);
+    assert!(reconciled.starts_with("1 of the stores and instances are not reconciled"), "{reconciled}");
+    assert!(at_both("services").await.is_ok(), "a list of what the others know");
+    fleet.stop().await;
+
+    let none = failure(at_both("services").await);
+    for one in [registry, gone] {
+        assert_eq!(none.matches(&format!("{one}: ")).count(), 1, "{none}");
+    }
 }

@@ -41,9 +41,7 @@ pub(crate) async fn split(args: SplitArgs) -> Result<(), Error> {
     let split = weights(args.shares)?.map(|weights| SplitPolicy { weights });
     let directory = Directory::open(&args.source.registry)?;
     let now = directory.policy(args.service).await?;
-    let set = directory.set_policy(Policy { split, ..now }).await?;
-    directory.warn_of_unknown(&set.service).await?;
-    show(&set, args.source.json)
+    show_set(&directory, Policy { split, ..now }, args.source.json).await
 }
 
 async fn get(args: PolicyGetArgs) -> Result<(), Error> {
@@ -78,15 +76,24 @@ async fn set(args: PolicySetArgs) -> Result<(), Error> {
         None => directory.policy(service).await?,
     };
     change::apply(&change, &mut policy);
-    let set = directory.set_policy(policy).await?;
-    directory.warn_of_unknown(&set.service).await?;
-    show(&set, source.json)
+    show_set(&directory, policy, source.json).await
 }
 
 async fn clear(args: PolicyClearArgs) -> Result<(), Error> {
     let directory = Directory::open(&args.source.registry)?;
     let policy = Policy { service: args.service, ..Policy::default() };
-    show(&directory.set_policy(policy).await?, args.source.json)
+    show_set(&directory, policy, args.source.json).await
+}
+
+/// Sets a policy and shows it.
+async fn show_set(directory: &Directory, policy: Policy, json: bool) -> Result<(), Error> {
+    let set = directory.set_policy(policy).await?;
+    // Now: a registry that goes away after this has the policy.
+    let left_out = directory.left_out().join(", ");
+    directory.warn_of_unknown(&set.service).await?;
+    show(&set, json)?;
+    // Its clients go on without the policy, and it may be the one that is asked next.
+    if left_out.is_empty() { Ok(()) } else { Err(Error::NotSet(left_out)) }
 }
 
 impl Directory {
