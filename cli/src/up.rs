@@ -3,9 +3,11 @@
 use std::{
     fmt,
     io::{self, Write as _},
+    net::SocketAddr,
 };
 
 use meshwork_events::store;
+use meshwork_process::telemetry::metrics_address;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -27,11 +29,12 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
     };
     // A signal during the start drops what is there already: there are no callers yet to drain for.
     let Some(fleet) = shutdown.run_until_cancelled(Fleet::start(config)).await else { return Ok(()) };
-    let fleet = fleet?;
+    let metrics = metrics_address();
+    let fleet = fleet.map_err(|error| clash(&error, metrics).unwrap_or_else(|| error.into()))?;
     for moved in fleet.moved() {
         eprintln!("{moved}");
     }
-    let told = tell(&fleet, args.json);
+    let told = tell(&fleet, metrics, args.json);
     if told.is_ok() {
         shutdown.cancelled().await;
     }
@@ -41,15 +44,31 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
     Ok(told?)
 }
 
+/// The metrics have the port that the registry is to have: they were there first, and the registry's flag is most often the default.
+fn clash(error: &fleet::Error, metrics: Option<SocketAddr>) -> Option<Error> {
+    let fleet::Error::Listen { address, source } = error else { return None };
+    let metrics = metrics.filter(|metrics| metrics.port() == address.port())?;
+    let taken = source.kind() == io::ErrorKind::AddrInUse;
+    let problem =
+        format!("is where the registry listens too (--registry-addr {address}): give one of them another port");
+    taken.then(|| Error::flag("--admin-listen", metrics, problem))
+}
+
 /// Says that the mesh is ready, and how to use it.
-fn tell(fleet: &Fleet, json: bool) -> io::Result<()> {
+fn tell(fleet: &Fleet, metrics: Option<SocketAddr>, json: bool) -> io::Result<()> {
     let instances = fleet.instances();
+    let metrics = metrics.map(|address| format!("http://{address}/metrics"));
     let mut out = io::stdout().lock();
     if json {
-        let ready = Ready { registry: fleet.registry_url(), instances: instances.iter().map(Place::from).collect() };
+        let instances = instances.iter().map(Place::from).collect();
+        let ready = Ready { registry: fleet.registry_url(), metrics, instances };
         writeln!(out, "{}", serde_json::to_string(&ready)?)?;
     } else {
-        writeln!(out, "{}\n{}\nmesh is ready", place_table(&instances, Output::stdout()), TryIt(&instances))?;
+        write!(out, "{}", place_table(&instances, Output::stdout()))?;
+        if let Some(metrics) = metrics {
+            writeln!(out, "metrics: {metrics}")?;
+        }
+        writeln!(out, "\n{}\nmesh is ready", TryIt(&instances))?;
     }
     out.flush()
 }
@@ -75,6 +94,8 @@ fn databases(url: &str) -> Result<Databases, Error> {
 #[derive(Serialize)]
 struct Ready {
     registry: String,
+    /// Where Prometheus finds them; null: nowhere.
+    metrics: Option<String>,
     instances: Vec<Place>,
 }
 

@@ -1,8 +1,8 @@
 //! The command as a real process: what it says without flags, and what a start that fails leaves behind.
 
-use std::{fs, path::Path};
+use std::{fs, net::TcpStream, path::Path};
 
-use meshwork_fixture::Program;
+use meshwork_fixture::{Program, expect_refused_flags, restart_port};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_meshwork");
 
@@ -90,4 +90,27 @@ fn a_mesh_says_where_it_is_before_all_else_and_in_the_end_that_it_has_stopped() 
     program.wait_for("stopped");
     assert!(program.heard.iter().skip_while(|line| *line != "mesh is ready").count() <= 4, "{:#?}", program.heard);
     assert_eq!(program.end(), Some(0));
+}
+
+#[test]
+fn metrics_on_the_registrys_port_are_refused_by_their_flag_and_on_a_free_one_are_named() {
+    let home = tempfile::tempdir().expect("a folder");
+    let data = home.path().join("data");
+    let data = data.to_str().expect("UTF-8");
+    let address = format!("127.0.0.1:{}", restart_port().expect("a free port"));
+    let both = ["up", "--data-dir", data, "--registry-addr", &address, "--admin-listen", &address];
+    expect_refused_flags(PROGRAM, &both, &format!("--admin-listen {address}: is where the registry listens too"));
+
+    for (flags, begin) in
+        [(&["--json"] as &[&str], r#""metrics":"http://127.0.0.1:"#), (&[], "metrics: http://127.0.0.1:")]
+    {
+        let one_each = ["--replicas", "customer=1,order=1,query=1", "--admin-listen", "127.0.0.1:0"];
+        let mut program = up(Path::new(data), &[&one_each, flags].concat());
+        program.wait_for(begin);
+        let line = program.heard.last().expect("heard");
+        let port = line.split(begin).nth(1).expect("said").split('/').next().expect("a port");
+        TcpStream::connect(format!("127.0.0.1:{port}")).expect("metrics are served there");
+        program.terminate();
+        assert_eq!(program.end(), Some(0));
+    }
 }

@@ -89,6 +89,7 @@ async fn start(args: &TelemetryArgs, name: &str) -> Result<impl Sized + use<>, F
     if let Some(address) = &args.admin_listen {
         let listener = Listener::bind("--admin-listen", address).await?;
         let admin = telemetry::Admin::install().map_err(Failure::run)?;
+        telemetry::set_metrics_address(listener.address());
         tracing::info!("metrics are on http://{}/metrics", listener.address());
         // Until the process ends: its last metrics are of interest too.
         tokio::spawn(admin.serve(listener.into_inner()));

@@ -3,7 +3,7 @@
 //! What is counted is said where it is counted, through the `metrics` facade; names follow OpenTelemetry's semantic conventions
 //! for RPC where there is one (<https://opentelemetry.io/docs/specs/semconv/rpc/rpc-metrics/>), in Prometheus's spelling.
 
-use std::{convert::Infallible, io, pin::pin, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, pin::pin, sync::OnceLock, time::Duration};
 
 use axum::{Router, http::header::CONTENT_TYPE, response::IntoResponse, routing::get};
 use futures_util::{Stream, StreamExt as _};
@@ -45,6 +45,20 @@ const HEADER_TIME: Duration = Duration::from_secs(5);
 const CONNECTION_TIME: Duration = Duration::from_secs(30);
 /// After a failed accept, which is mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Where the metrics are served: a process has one recorder, and one listener for it.
+static ADDRESS: OnceLock<SocketAddr> = OnceLock::new();
+
+/// Where this process serves its metrics, as `--admin-listen` says. `None`: nowhere.
+pub fn metrics_address() -> Option<SocketAddr> {
+    ADDRESS.get().copied()
+}
+
+/// From now on [`metrics_address`] is this.
+pub(crate) fn set_metrics_address(address: SocketAddr) {
+    // Set already: `main` runs once in a process.
+    let _ = ADDRESS.set(address);
+}
 
 /// This process's metrics, from when it was made.
 #[derive(Clone)]

@@ -9,7 +9,9 @@ mod admin;
 mod spans;
 
 #[cfg(feature = "prometheus")]
-pub use admin::Admin;
+pub(crate) use admin::set_metrics_address;
+#[cfg(feature = "prometheus")]
+pub use admin::{Admin, metrics_address};
 #[cfg(feature = "otel")]
 pub use spans::{CollectorError, Spans};
 
