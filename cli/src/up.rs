@@ -7,9 +7,10 @@ use std::{
 };
 
 use meshwork_events::store;
-use meshwork_process::telemetry::metrics_address;
+use meshwork_process::telemetry::{metrics_address, say};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
+use tracing::Level;
 
 use crate::{
     args::UpArgs,
@@ -20,6 +21,7 @@ use crate::{
 
 /// Runs a mesh until `shutdown`, then drains it.
 pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(), Error> {
+    let format = args.telemetry.log.log;
     let config = fleet::Config {
         base_port: args.base_port(),
         registry_addr: args.registry_addr,
@@ -32,15 +34,15 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
     let metrics = metrics_address();
     let fleet = fleet.map_err(|error| clash(&error, metrics).unwrap_or_else(|| error.into()))?;
     for moved in fleet.moved() {
-        eprintln!("{moved}");
+        say(format, Level::WARN, moved);
     }
     let told = tell(&fleet, metrics, args.json);
     if told.is_ok() {
         shutdown.cancelled().await;
     }
-    eprintln!("stopping: calls under way may finish; a second signal ends it at once");
+    say(format, Level::INFO, "stopping: calls under way may finish; a second signal ends it at once");
     fleet.stop().await;
-    eprintln!("stopped");
+    say(format, Level::INFO, "stopped");
     Ok(told?)
 }
 

@@ -1,6 +1,10 @@
 //! The command as a real process: what it says without flags, and what a start that fails leaves behind.
 
-use std::{fs, net::TcpStream, path::Path};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    path::Path,
+};
 
 use meshwork_fixture::{Program, expect_refused_flags, restart_port};
 
@@ -113,4 +117,26 @@ fn metrics_on_the_registrys_port_are_refused_by_their_flag_and_on_a_free_one_are
         program.terminate();
         assert_eq!(program.end(), Some(0));
     }
+}
+
+#[test]
+fn with_json_logs_all_that_a_mesh_says_on_stderr_is_json() {
+    let home = tempfile::tempdir().expect("a folder");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let base_port = taken.local_addr().expect("bound").port().to_string();
+    let ours = ["--log", "json", "--json", "--replicas", "customer=1,order=1,query=1", "--base-port", &base_port];
+    let mut program = up(&home.path().join("data"), &ours);
+    program.wait_for(r#""registry":"#);
+    // It is held by this one.
+    let mut second = up(&home.path().join("data"), &ours);
+    second.wait_for("is in use by another process");
+    program.terminate();
+    program.wait_for("stopped");
+    for said in program.heard.iter().chain(&second.heard) {
+        assert!(serde_json::from_str::<serde_json::Value>(said).is_ok_and(|line| line.is_object()), "{said}");
+    }
+    for part in ["taken", "stopping: ", r#""stopped""#] {
+        assert!(program.heard.iter().any(|said| said.contains(part)), "{part}: {:#?}", program.heard);
+    }
+    assert_eq!((program.end(), second.end()), (Some(0), Some(2)));
 }

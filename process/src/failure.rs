@@ -3,8 +3,13 @@
 use std::{error::Error, fmt, process::ExitCode};
 
 use meshwork::{cause::with_causes, server::is_fenced};
+use tracing::Level;
 
-use crate::{environment::Origins, one_line::printable};
+use crate::{
+    environment::Origins,
+    one_line::printable,
+    telemetry::{LogFormat, say},
+};
 
 /// What exit code 2 means, in the help of every program.
 pub const EXIT_CODE_2: &str =
@@ -38,8 +43,8 @@ impl Failure {
     }
 
     /// Says it on stderr in one line, and returns the code to exit with. A value of the environment is named by its variable.
-    pub(super) fn tell(&self, origins: &Origins) -> ExitCode {
-        eprintln!("error: {}", printable(&self.told(origins)));
+    pub(super) fn tell(&self, origins: &Origins, format: LogFormat) -> ExitCode {
+        say(format, Level::ERROR, format_args!("error: {}", printable(&self.told(origins))));
         ExitCode::from(self.exit_code())
     }
 

@@ -58,13 +58,14 @@ where
         Ok(parsed) => parsed,
         Err(code) => return code,
     };
+    let told = telemetry(&args);
+    let format = told.log.log;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return Failure::run(error).tell(&origins),
+        Err(error) => return Failure::run(error).tell(&origins, format),
     };
     let result = runtime.block_on(async {
         let shutdown = signal::shutdown().map_err(Failure::run)?;
-        let told = telemetry(&args);
         let command = A::command();
         let starting = start(&told, command.get_name());
         let Some(_telemetry) = shutdown.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
@@ -78,7 +79,7 @@ where
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.tell(&origins),
+        Err(failure) => failure.tell(&origins, format),
     }
 }
 

@@ -16,11 +16,12 @@ pub use admin::{Admin, metrics_address};
 pub use spans::{CollectorError, Spans};
 
 use std::{
+    fmt::Display,
     io::{self, IsTerminal as _},
     str::FromStr as _,
 };
 
-use tracing::level_filters::LevelFilter;
+use tracing::{Level, level_filters::LevelFilter};
 use tracing_subscriber::{
     Layer, Registry,
     filter::Targets,
@@ -29,6 +30,9 @@ use tracing_subscriber::{
     registry,
     util::SubscriberInitExt as _,
 };
+
+/// The target of lines that are said whatever is logged.
+const SAID: &str = "meshwork_said";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -83,13 +87,26 @@ fn subscribe(
     filter: &str,
     exported: impl Layer<Registry> + Send + Sync,
 ) -> Result<(), TelemetryError> {
-    let filter = filter_of(filter)?;
+    let filter = filter_of(filter)?.with_target(SAID, LevelFilter::INFO);
     let lines = fmt::layer().with_writer(io::stderr);
     let lines = match format {
         LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     registry().with(exported).with(lines.with_filter(filter)).try_init().map_err(TelemetryError::Twice)
+}
+
+/// Says a line on stderr whatever is logged. If log lines are JSON it is one too: what reads them can read nothing else.
+pub fn say(format: LogFormat, level: Level, line: impl Display) {
+    // An error may come before the log.
+    match format {
+        LogFormat::Json if tracing::dispatcher::has_been_set() => match level {
+            Level::ERROR => tracing::error!(target: SAID, "{line}"),
+            Level::WARN => tracing::warn!(target: SAID, "{line}"),
+            _ => tracing::info!(target: SAID, "{line}"),
+        },
+        LogFormat::Human | LogFormat::Json => eprintln!("{line}"),
+    }
 }
 
 /// Reads which lines are logged, as [`init`] takes it. A bare word is a level: tracing's own filter takes any other for the name of
