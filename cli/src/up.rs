@@ -30,7 +30,10 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
         ..fleet::Config::new(args.data_dir)
     };
     // A signal during the start drops what is there already: there are no callers yet to drain for.
-    let Some(fleet) = shutdown.run_until_cancelled(Fleet::start(config)).await else { return Ok(()) };
+    let Some(fleet) = shutdown.run_until_cancelled(Fleet::start(config)).await else {
+        say(format, Level::INFO, "stopped before the mesh was ready");
+        return Ok(());
+    };
     let metrics = metrics_address();
     let fleet = fleet.map_err(|error| clash(&error, metrics).unwrap_or_else(|| error.into()))?;
     for moved in fleet.moved() {

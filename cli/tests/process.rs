@@ -73,13 +73,14 @@ fn a_start_that_fails_leaves_the_files_that_others_put_into_its_folder_meanwhile
 }
 
 #[test]
-fn a_stop_while_the_database_is_waited_for_is_in_order_and_leaves_nothing() {
+fn a_stop_while_the_database_is_waited_for_is_said_and_in_order_and_leaves_nothing() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = silent.local_addr().expect("bound");
     let home = tempfile::tempdir().expect("a folder");
     let mut program = up(&home.path().join("data"), &["--database-url", &format!("postgres://me@{address}/shop")]);
     program.wait_for("waiting for the database");
     program.terminate();
+    program.wait_for("stopped before the mesh was ready");
     assert_eq!(program.end(), Some(0));
     assert_eq!(entries(home.path()), [""; 0]);
 }
