@@ -38,7 +38,7 @@ Exit codes:
   0    done; for up and watch: ended in order by SIGINT or SIGTERM
   1    an operation or a check failed
   2    {EXIT_CODE_2}
-  130  ended at once by a second SIGINT (143: SIGTERM)
+  130  ended by SIGINT (143: SIGTERM) before it was done; up and watch: at once, by a second one
 
 Errors are one line on stderr. `meshwork COMMAND --help` has examples for each command."
     )

@@ -181,6 +181,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         match error {
             Error::Flag { flag, value, problem } => Self::Flag { flag, value, problem },
+            Error::Interrupted => Self::Interrupted,
             error @ (Error::NoRegistry { .. }
             | Error::StrangePolicy(_)
             | Error::UnknownService(_)
@@ -197,7 +198,6 @@ impl From<Error> for Failure {
             | Error::NotSet(_)
             | Error::Broken(_)
             | Error::NothingToTamper
-            | Error::Interrupted
             | Error::TempDir(_)
             | Error::Output(_)) => Self::run(error),
         }

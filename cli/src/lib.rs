@@ -32,7 +32,7 @@ use std::io;
 use meshwork_process::Failure;
 use tokio_util::sync::CancellationToken;
 
-use args::{Cli, Command};
+use args::{Cli, Command, StoreCommand};
 use error::Error;
 
 /// Does what a command line asks for, until it is done or `shutdown` is cancelled.
@@ -40,9 +40,41 @@ use error::Error;
 /// # Errors
 /// What went wrong, in one line.
 pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
-    let result = match cli.command {
+    let ends_itself = ends_itself(&cli.command);
+    // Boxed: the demo's future is large.
+    let done = Box::pin(dispatch(cli.command, shutdown.clone()));
+    let result = if ends_itself {
+        done.await
+    } else {
+        shutdown.run_until_cancelled(done).await.unwrap_or(Err(Error::Interrupted))
+    };
+    match result {
+        // Whoever reads has had enough, as in `meshwork watch | head`.
+        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.map_err(Failure::from),
+    }
+}
+
+/// Whether a signal does not simply end it: `up` drains, a watch is never done, and a backup would leave half a copy.
+fn ends_itself(command: &Command) -> bool {
+    match command {
+        Command::Up(_) | Command::Watch(_) => true,
+        Command::Store(args) => matches!(args.command, StoreCommand::Backup(_)),
+        Command::Demo(_)
+        | Command::Services(_)
+        | Command::Instances(_)
+        | Command::Policy(_)
+        | Command::Split(_)
+        | Command::Health(_)
+        | Command::Reconcile(_)
+        | Command::New(_) => false,
+    }
+}
+
+async fn dispatch(command: Command, shutdown: CancellationToken) -> Result<(), Error> {
+    match command {
         Command::Up(args) => up::run(args, shutdown).await,
-        Command::Demo(args) => demo::run(args, shutdown).await,
+        Command::Demo(args) => demo::run(args).await,
         Command::Services(args) => directory::services(args).await,
         Command::Instances(args) if args.stats => stats::run(&args).await,
         Command::Instances(args) => instances::run(args).await,
@@ -53,10 +85,5 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
         Command::Store(args) => store::run(args.command).await,
         Command::Reconcile(args) => reconcile::run(args).await,
         Command::New(args) => new::run(&args),
-    };
-    match result {
-        // Whoever reads has had enough, as in `meshwork watch | head`.
-        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        result => result.map_err(Failure::from),
     }
 }

@@ -28,6 +28,7 @@ async fn command(line: &str) -> Result<(), Failure> {
 fn failure(result: Result<(), Failure>) -> String {
     match result.expect_err("it should fail") {
         Failure::Run(error) => error.to_string(),
+        Failure::Interrupted => panic!("no signal was sent"),
         Failure::Flag { flag, problem, .. } => panic!("exit code 2 is for flags: {flag}: {problem}"),
     }
 }

@@ -141,3 +141,17 @@ fn with_json_logs_all_that_a_mesh_says_on_stderr_is_json() {
     }
     assert_eq!((program.end(), second.end()), (Some(0), Some(2)));
 }
+
+#[test]
+fn a_signal_ends_a_command_that_is_not_done_with_the_shells_code() {
+    for line in ["demo", "policy get order"] {
+        // It never answers, so that the command has not ended of itself by then. One for each: a command may connect twice.
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let address = silent.local_addr().expect("bound").to_string();
+        let words: Vec<_> = line.split(' ').chain(["--registry", &address]).collect();
+        let program = Program::start(PROGRAM, &words);
+        silent.accept().expect("it asks");
+        program.terminate();
+        assert_eq!(program.end(), Some(143), "{line}");
+    }
+}

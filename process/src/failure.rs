@@ -8,6 +8,7 @@ use tracing::Level;
 use crate::{
     environment::Origins,
     one_line::printable,
+    signal,
     telemetry::{LogFormat, say},
 };
 
@@ -29,6 +30,8 @@ pub enum Failure {
     },
     /// Anything else: exit code 1; 3 if another process has taken the instance's place.
     Run(Box<dyn Error + Send + Sync>),
+    /// A signal ended it before it was done: exit code 130 (SIGINT) or 143 (SIGTERM).
+    Interrupted,
 }
 
 impl Failure {
@@ -54,7 +57,7 @@ impl Failure {
                 Some(variable) => format!("{variable} (for {flag}) {value}: {problem}"),
                 None => self.to_string(),
             },
-            Self::Run(_) => self.to_string(),
+            Self::Run(_) | Self::Interrupted => self.to_string(),
         }
     }
 
@@ -63,6 +66,7 @@ impl Failure {
             Self::Flag { .. } => 2,
             Self::Run(error) if is_fenced(&**error) => 3,
             Self::Run(_) => 1,
+            Self::Interrupted => signal::exit_code(),
         }
     }
 }
@@ -73,6 +77,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Flag { flag, value, problem } => write!(f, "{flag} {value}: {problem}"),
             Self::Run(error) => f.write_str(&with_causes(&**error)),
+            Self::Interrupted => f.write_str("interrupted"),
         }
     }
 }

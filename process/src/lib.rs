@@ -7,7 +7,7 @@
 //! | 1 | ended by an error |
 //! | 2 | a flag or environment variable is invalid, or the file or address it names is unusable; nothing was served |
 //! | 3 | another process has registered with this instance's id, and serves in its place |
-//! | 130, 143 | ended at once by a second SIGINT or SIGTERM |
+//! | 130, 143 | ended by SIGINT or SIGTERM before it was done; a process that serves: at once, by a second one |
 
 mod command_line;
 mod duration;

@@ -1,9 +1,17 @@
 //! SIGINT and SIGTERM: the first one drains, the second one ends the process.
 
-use std::io;
+use std::{io, sync::OnceLock};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+/// The exit code of the first signal.
+static FIRST: OnceLock<u8> = OnceLock::new();
+
+/// The exit code of a process that the first signal has ended before it was done.
+pub(super) fn exit_code() -> u8 {
+    FIRST.get().copied().unwrap_or(1)
+}
 
 /// A token that the first signal cancels. To be called once in a process, within its runtime, which ends the task that
 /// waits for signals.
@@ -19,10 +27,11 @@ pub(super) fn shutdown() -> io::Result<CancellationToken> {
     let token = CancellationToken::new();
     let first = token.clone();
     tokio::spawn(async move {
-        code().await;
+        // Set already: `main` runs once in a process.
+        let _ = FIRST.set(code().await);
         tracing::info!("shutting down; a second signal ends at once");
         first.cancel();
-        std::process::exit(code().await);
+        std::process::exit(code().await.into());
     });
     Ok(token)
 }

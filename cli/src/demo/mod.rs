@@ -18,8 +18,6 @@ mod report;
 
 mod clients;
 
-use tokio_util::sync::CancellationToken;
-
 use crate::{args::DemoArgs, error::Error};
 
 use clients::Clients;
@@ -28,18 +26,12 @@ use report::Report;
 use stage::Stage;
 use story::Story;
 
-/// Plays the demo until it is over or `shutdown` is cancelled.
-pub(crate) async fn run(args: DemoArgs, shutdown: CancellationToken) -> Result<(), Error> {
-    // A signal before the story begins leaves nothing untold.
-    let Some(stage) = shutdown.run_until_cancelled(Stage::open(&args.registry)).await else { return Ok(()) };
-    let stage = stage?;
-    let play = async {
-        // Boxed: the story's future is large, and lives in a `select!`.
-        let result = Box::pin(play(&stage, &args)).await;
-        stage.close().await;
-        result
-    };
-    let report = shutdown.run_until_cancelled(play).await.unwrap_or(Err(Error::Interrupted))?;
+/// Plays the demo until it is over. Dropped, it leaves nothing behind.
+pub(crate) async fn run(args: DemoArgs) -> Result<(), Error> {
+    let stage = Stage::open(&args.registry).await?;
+    let played = play(&stage, &args).await;
+    stage.close().await;
+    let report = played?;
     report.print(args.json)?;
     match report.broken() {
         0 => Ok(()),
