@@ -127,12 +127,20 @@ pub(crate) enum Error {
     /// Stdout cannot be written.
     #[error("cannot write the output")]
     Output(#[from] io::Error),
+    /// Stdout cannot be written, after something was changed.
+    #[error("done, but the output could not be written")]
+    Untold(#[source] io::Error),
 }
 
 impl Error {
     /// A flag that cannot be used.
     pub(crate) fn flag(flag: &'static str, value: impl Display, problem: impl Display) -> Self {
         Self::Flag { flag, value: value.to_string(), problem: problem.to_string() }
+    }
+
+    /// The same, of a command that prints only after its work is done: it is not to be run again.
+    pub(crate) fn after_work(self) -> Self {
+        if let Self::Output(error) = self { Self::Untold(error) } else { self }
     }
 
     /// A registry list of which no mesh can be made.
@@ -199,7 +207,8 @@ impl From<Error> for Failure {
             | Error::Broken(_)
             | Error::NothingToTamper
             | Error::TempDir(_)
-            | Error::Output(_)) => Self::run(error),
+            | Error::Output(_)
+            | Error::Untold(_)) => Self::run(error),
         }
     }
 }

@@ -50,7 +50,7 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
     };
     match result {
         // Whoever reads has had enough, as in `meshwork watch | head`.
-        Err(Error::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        Err(Error::Output(error) | Error::Untold(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         result => result.map_err(Failure::from),
     }
 }
@@ -82,8 +82,9 @@ async fn dispatch(command: Command, shutdown: CancellationToken) -> Result<(), E
         Command::Split(args) => policy::split(args).await,
         Command::Watch(args) => watch::run(args, shutdown).await,
         Command::Health(args) => health::run(args).await,
-        Command::Store(args) => store::run(args.command).await,
+        Command::Store(args) => store::run(args.command).await.map_err(Error::after_work),
+        Command::Reconcile(args) if args.yes => reconcile::run(args).await.map_err(Error::after_work),
         Command::Reconcile(args) => reconcile::run(args).await,
-        Command::New(args) => new::run(&args),
+        Command::New(args) => new::run(&args).map_err(Error::after_work),
     }
 }

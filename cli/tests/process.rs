@@ -4,6 +4,7 @@ use std::{
     fs,
     net::{TcpListener, TcpStream},
     path::Path,
+    process::Command,
 };
 
 use meshwork_fixture::{Program, expect_refused_flags, restart_port};
@@ -154,4 +155,25 @@ fn a_signal_ends_a_command_that_is_not_done_with_the_shells_code() {
         program.terminate();
         assert_eq!(program.end(), Some(143), "{line}");
     }
+}
+
+/// The exit code of a command that prints to a full device, and what it says.
+fn on_a_full_device(line: &[&str]) -> (Option<i32>, String) {
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a full device");
+    let ended = Command::new(PROGRAM).args(line).stdout(full).output().expect("it can be started");
+    (ended.status.code(), String::from_utf8(ended.stderr).expect("UTF-8"))
+}
+
+#[test]
+fn what_cannot_be_printed_is_an_error_that_says_whether_the_work_was_done() {
+    let home = tempfile::tempdir().expect("a folder");
+    let package = home.path().join("inventory");
+    for line in [&["--help"] as &[&str], &["-V"], &["policy", "set", "--help"]] {
+        let (code, said) = on_a_full_device(line);
+        assert!(code == Some(1) && said.starts_with("error: cannot write the output: "), "{line:?}: {code:?} {said}");
+    }
+    let (code, said) = on_a_full_device(&["new", "inventory", "--path", package.to_str().expect("UTF-8")]);
+    let done = "error: done, but the output could not be written: ";
+    assert!(code == Some(1) && said.starts_with(done), "{code:?} {said}");
+    assert!(package.join("Cargo.toml").exists());
 }

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     fmt,
+    io::{self, Write as _},
     process::ExitCode,
 };
 
@@ -71,11 +72,7 @@ impl Refused {
     /// Says it, and returns the code to exit with.
     fn tell(self) -> ExitCode {
         match self {
-            Self::Clap(error) if !error.use_stderr() => {
-                // A closed stdout is no error of the flags.
-                let _ = error.print();
-                ExitCode::SUCCESS
-            }
+            Self::Clap(error) if !error.use_stderr() => printed(&error),
             // A command that is not there: the help says which ones are.
             Self::Clap(error) if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
                 let _ = error.print();
@@ -86,6 +83,18 @@ impl Refused {
                 ExitCode::from(2)
             }
         }
+    }
+}
+
+/// Prints help or a version, and returns the code to exit with.
+fn printed(help: &clap::Error) -> ExitCode {
+    match help.print().and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write the output: {error}");
+            ExitCode::FAILURE
+        }
+        // Whoever reads has had enough, as in `meshwork --help | head`.
+        Ok(()) | Err(_) => ExitCode::SUCCESS,
     }
 }
 

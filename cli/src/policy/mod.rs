@@ -91,7 +91,7 @@ async fn show_set(directory: &Directory, policy: Policy, json: bool) -> Result<(
     // Now: a registry that goes away after this has the policy.
     let left_out = directory.left_out().join(", ");
     directory.warn_of_unknown(&set.service).await?;
-    show(&set, json)?;
+    show(&set, json).map_err(Error::after_work)?;
     // Its clients go on without the policy, and it may be the one that is asked next.
     if left_out.is_empty() { Ok(()) } else { Err(Error::NotSet(left_out)) }
 }
