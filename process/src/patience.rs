@@ -22,27 +22,12 @@ pub async fn say_if_slow<T>(database: impl Display, opening: impl Future<Output 
 
 #[cfg(test)]
 mod tests {
-    use std::{future::pending, io, sync::Arc};
+    use std::future::pending;
 
-    use parking_lot::Mutex;
     use tokio::time::sleep;
 
     use super::*;
-
-    /// What is logged.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<Mutex<Vec<u8>>>);
-
-    impl io::Write for Lines {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().extend_from_slice(bytes);
-            Ok(bytes.len())
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
+    use crate::tests::Lines;
 
     #[tokio::test(start_paused = true)]
     async fn a_database_that_is_waited_for_is_named_soon_and_one_that_is_made_on_a_slow_machine_is_not() {
@@ -51,10 +36,10 @@ mod tests {
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
         let _guard = tracing::subscriber::set_default(subscriber);
         say_if_slow("order.db", sleep(Duration::from_millis(1900))).await;
-        assert!(lines.0.lock().is_empty());
+        assert_eq!(lines.text(), "");
         let waiting = say_if_slow("postgres://...", pending::<()>());
         assert!(timeout(Duration::from_millis(2100), waiting).await.is_err());
-        let told = String::from_utf8(lines.0.lock().clone()).expect("UTF-8");
+        let told = lines.text();
         assert!(told.contains("waiting for the database database=postgres://..."), "{told}");
         assert_eq!(told.lines().count(), 1, "{told}");
     }

@@ -6,7 +6,10 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use meshwork::trace::{self, TraceContext};
+use meshwork::{
+    log_limit::LogLimit,
+    trace::{self, TraceContext},
+};
 use opentelemetry::{
     Key, KeyValue,
     propagation::{Extractor, Injector, TextMapPropagator as _},
@@ -15,8 +18,9 @@ use opentelemetry::{
 use opentelemetry_otlp::{self as otlp, ExporterBuildError, WithExportConfig as _};
 use opentelemetry_sdk::{
     Resource,
+    error::OTelSdkResult,
     propagation::TraceContextPropagator,
-    trace::{SdkTracerProvider, SpanExporter},
+    trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
 use tracing::{Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
@@ -34,8 +38,17 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 
 /// The collector's address is invalid.
 #[derive(Debug, thiserror::Error)]
-#[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317")]
-pub struct CollectorError(#[from] ExporterBuildError);
+pub enum CollectorError {
+    /// It is none.
+    #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317")]
+    Url(#[from] ExporterBuildError),
+    /// It is of another protocol.
+    #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317: {0} is not supported")]
+    Scheme(String),
+    /// OTLP over gRPC has none.
+    #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317: without a path")]
+    Path,
+}
 
 /// The export of this process's spans. Dropped, it sends what is left.
 #[derive(Debug)]
@@ -49,8 +62,9 @@ impl Spans {
     /// # Errors
     /// [`CollectorError`].
     pub fn start(collector: &str, service: &str) -> Result<Self, CollectorError> {
+        check_collector(collector)?;
         let exporter = otlp::SpanExporter::builder().with_tonic().with_endpoint(collector).build()?;
-        Ok(Self::through(exporter, service))
+        Ok(Self::through(Watched { exporter, collector: collector.to_owned(), limit: LogLimit::new(1) }, service))
     }
 
     fn through(exporter: impl SpanExporter + 'static, service: &str) -> Self {
@@ -74,6 +88,52 @@ impl Drop for Spans {
         if let Err(error) = self.0.shutdown_with_timeout(LAST_WORD) {
             tracing::warn!(%error, "the last spans could not be sent");
         }
+    }
+}
+
+/// Refuses what the exporter takes and does not use: it would call the host by gRPC all the same. `unix:` is a socket's; an address
+/// without a scheme is as `OTEL_EXPORTER_OTLP_INSECURE` says.
+fn check_collector(collector: &str) -> Result<(), CollectorError> {
+    if collector.starts_with("unix:") {
+        return Ok(());
+    }
+    let (scheme, rest) = collector.split_once("://").unwrap_or(("http", collector));
+    if !scheme.eq_ignore_ascii_case("http") {
+        return Err(CollectorError::Scheme(scheme.to_owned()));
+    }
+    if rest.strip_suffix('/').unwrap_or(rest).contains(['/', '?', '#']) { Err(CollectorError::Path) } else { Ok(()) }
+}
+
+/// An exporter of which one failure a minute is logged: the SDK's own log lines are compiled out, and would be one for each batch.
+#[derive(Debug)]
+struct Watched<E> {
+    exporter: E,
+    collector: String,
+    limit: LogLimit,
+}
+
+impl<E: SpanExporter> SpanExporter for Watched<E> {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let exported = self.exporter.export(batch).await;
+        if let Err(error) = &exported
+            && let Some(left_out) = self.limit.pass()
+        {
+            tracing::warn!(%error, spans, collector = %self.collector, "spans could not be exported and are lost{left_out}");
+        }
+        exported
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.exporter.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.exporter.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.exporter.set_resource(resource);
     }
 }
 
@@ -134,11 +194,13 @@ mod tests {
     use std::sync::Arc;
 
     use opentelemetry::trace::Status;
-    use opentelemetry_sdk::{error::OTelSdkResult, trace::SpanData};
+    use opentelemetry_sdk::error::OTelSdkError;
     use parking_lot::Mutex;
+    use tokio::time::sleep;
     use tracing_subscriber::{layer::SubscriberExt as _, registry};
 
     use super::*;
+    use crate::tests::Lines;
 
     fn detected(attributes: &[(&'static str, &'static str)]) -> Resource {
         let attributes = attributes.iter().map(|(key, value)| KeyValue::new(*key, *value));
@@ -192,5 +254,48 @@ mod tests {
         assert!(matches!(span.status, Status::Error { .. }), "{:?}", span.status);
         let code = span.attributes.iter().find(|attribute| attribute.key.as_str() == "rpc.response.status_code");
         assert_eq!(code.expect("said").value.as_str(), "ABORTED");
+    }
+
+    #[test]
+    fn a_collector_that_the_exporter_would_not_reach_as_it_is_given_is_refused() {
+        for good in ["http://127.0.0.1:4317", "HTTP://collector:4317/", "collector:4317", "unix:///run/otlp.sock"] {
+            assert!(check_collector(good).is_ok(), "{good}");
+        }
+        for (bad, says) in [
+            ("https://collector:4317", "https is not supported"),
+            ("ftp://collector:4317", "ftp is not supported"),
+            ("http://collector:4318/v1/traces", "without a path"),
+            ("http://collector:4317?key=x", "without a path"),
+        ] {
+            let error = check_collector(bad).expect_err(bad).to_string();
+            assert!(error.starts_with("must be the URL of an OTLP collector") && error.contains(says), "{error}");
+        }
+    }
+
+    /// An exporter without a collector.
+    #[derive(Debug)]
+    struct Nowhere;
+
+    impl SpanExporter for Nowhere {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            Err(OTelSdkError::InternalFailure("no route to host".into()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn spans_that_cannot_be_exported_are_one_warning_a_minute_that_names_the_collector() {
+        let lines = Lines::default();
+        let written = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || written.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let exporter = Watched { exporter: Nowhere, collector: "http://a:4317".into(), limit: LogLimit::new(1) };
+        for pause in [0, 1, 30, 60] {
+            sleep(Duration::from_secs(pause)).await;
+            assert!(exporter.export(Vec::new()).await.is_err());
+        }
+        let told = lines.text();
+        assert_eq!(told.matches(" WARN ").count(), 2, "{told}");
+        assert_eq!(told.matches("collector=http://a:4317").count(), 2, "{told}");
+        assert!(told.contains("no route to host") && told.contains("2 more"), "{told}");
     }
 }
