@@ -8,11 +8,11 @@ use meshwork::service_name::{InvalidServiceName, check_service_name};
 use super::manifest;
 
 /// What no package can be called: Rust's keywords (strict and reserved), the crates that come with Rust, the folders of Cargo's
-/// builds, and the mesh's own service.
+/// builds, and the services that a mesh of `meshwork up` has already.
 const RESERVED: &str = "\
-abstract alloc as async await become box break build const continue core crate deps do dyn else enum examples extern false \
-final fn for gen if impl in incremental let loop macro match mod move mut override priv proc-macro pub ref registry return \
-self static std struct super test trait true try type typeof union unsafe unsized use virtual where while yield";
+abstract alloc as async await become box break build const continue core crate customer deps do dyn else enum examples extern \
+false final fn for gen if impl in incremental let loop macro match mod move mut order override priv proc-macro pub query ref \
+registry return self static std struct super test trait true try type typeof union unsafe unsized use virtual where while yield";
 
 /// A name that a service and its package can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -113,8 +113,11 @@ mod tests {
         for name in ["2fast", "-a", "a-", "a--b", "-"] {
             assert_eq!(name.parse::<PackageName>(), Err(InvalidPackageName::NotWords), "{name}");
         }
-        for name in ["fn", "async", "gen", "self", "test", "std", "core", "proc-macro", "deps", "registry"] {
+        for name in ["fn", "async", "gen", "self", "test", "std", "core", "proc-macro", "deps"] {
             assert_eq!(name.parse::<PackageName>(), Err(InvalidPackageName::Reserved), "{name}");
+        }
+        for name in ["customer", "order", "query", "registry"] {
+            assert_eq!(name.parse::<PackageName>(), Err(InvalidPackageName::Reserved), "a mesh has it: {name}");
         }
         for name in ["meshwork", "meshwork-events", "tonic", "tonic-prost", "tokio", "clap", "protox"] {
             assert_eq!(name.parse::<PackageName>(), Err(InvalidPackageName::Dependency), "{name}");
