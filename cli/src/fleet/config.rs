@@ -139,17 +139,23 @@ impl Default for Replicas {
 
 /// The text is not a number of instances for each service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not SERVICE=COUNT, with a service of customer, order, query and a count of 1-{max}", max = Replicas::MAX)]
-pub struct InvalidReplicas(String);
+pub enum InvalidReplicas {
+    /// This part of it is none.
+    #[error("{0:?} is not SERVICE=COUNT, with a service of customer, order, query and a count of 1-{max}", max = Replicas::MAX)]
+    Part(String),
+    /// It has two for this service.
+    #[error("{0} is given twice")]
+    Twice(String),
+}
 
 impl FromStr for Replicas {
     type Err = InvalidReplicas;
 
     /// Reads `order=3,customer=2`; what is not named keeps its default.
     fn from_str(text: &str) -> Result<Self, InvalidReplicas> {
-        let mut replicas = Self::default();
+        let (mut replicas, mut given) = (Self::default(), Vec::new());
         for part in text.split(',') {
-            let invalid = || InvalidReplicas(part.to_owned());
+            let invalid = || InvalidReplicas::Part(part.to_owned());
             let (service, count) = part.split_once('=').ok_or_else(invalid)?;
             let count = count.parse().ok().filter(|count| (1..=Self::MAX).contains(count)).ok_or_else(invalid)?;
             match service {
@@ -158,6 +164,10 @@ impl FromStr for Replicas {
                 "query" => replicas.query = count,
                 _ => return Err(invalid()),
             }
+            if given.contains(&service) {
+                return Err(InvalidReplicas::Twice(service.to_owned()));
+            }
+            given.push(service);
         }
         Ok(replicas)
     }
@@ -173,6 +183,8 @@ mod tests {
         for bad in ["", "order", "order=0", "order=17", "order=x", "orders=1", "order=1,"] {
             assert!(bad.parse::<Replicas>().is_err(), "{bad}");
         }
+        let twice = "order=2,query=1,order=3".parse::<Replicas>().expect_err("twice");
+        assert_eq!(twice.to_string(), "order is given twice");
     }
 
     #[test]
