@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rusqlite::OpenFlags;
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::{classify, connect, open_error};
 use crate::store::StoreError;
@@ -30,8 +30,7 @@ pub(in crate::store) fn backup(path: &Path, target: &Path) -> Result<(), BackupE
     if target.try_exists()? {
         return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file already exists").into());
     }
-    // Without CREATE: a slip of the pen is not a new, empty database.
-    let database = connect(path, OpenFlags::empty()).map_err(|error| open_error(path, io::Error::other(error)))?;
+    let database = open_source(path)?;
     let part = Part::beside(target)?;
     let name = part.0.to_str().ok_or_else(|| io::Error::other("its name must be UTF-8"))?;
     database.execute("vacuum into ?1", [name]).map_err(classify)?;
@@ -43,6 +42,36 @@ pub(in crate::store) fn backup(path: &Path, target: &Path) -> Result<(), BackupE
     let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(folder)?.sync_all()?;
     Ok(())
+}
+
+/// Opens a database of ours, which its user may only be allowed to read.
+fn open_source(path: &Path) -> Result<Connection, StoreError> {
+    let refused = |kind, problem: &str| open_error(path, io::Error::new(kind, problem));
+    let file = fs::metadata(path).map_err(|error| open_error(path, error))?;
+    // SQLite calls each of these "unable to open database file".
+    if file.is_dir() {
+        return Err(open_error(path, io::ErrorKind::IsADirectory.into()));
+    }
+    if !file.is_file() {
+        return Err(refused(io::ErrorKind::InvalidInput, "it is not a file"));
+    }
+    File::open(path).map_err(|error| open_error(path, error))?;
+    // Without CREATE: a slip of the pen is not a new, empty database.
+    let database = connect(path, OpenFlags::empty()).map_err(|error| open_error(path, io::Error::other(error)))?;
+    let ours = "select exists (select 1 from sqlite_master where type = 'table' and name = 'schema_version')";
+    match database.query_row(ours, [], |row| row.get(0)) {
+        Ok(true) => Ok(database),
+        Ok(false) => Err(refused(io::ErrorKind::InvalidData, "it is not a database of Meshwork")),
+        // A database that no process has open is read by way of files that SQLite makes beside it.
+        Err(error) if matches!(error.sqlite_error_code(), Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen)) => {
+            let problem = "it is not in use, and to be read then needs write permission for it and its folder";
+            Err(refused(io::ErrorKind::PermissionDenied, problem))
+        }
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::NotADatabase) => {
+            Err(refused(io::ErrorKind::InvalidData, "it is not an SQLite database"))
+        }
+        Err(error) => Err(classify(error)),
+    }
 }
 
 /// The copy while it is made; dropped, its name is taken away.

@@ -319,6 +319,36 @@ async fn a_backup_that_cannot_be_made_leaves_nothing_and_replaces_nothing() {
 }
 
 #[tokio::test]
+async fn a_backup_of_what_is_no_database_of_ours_is_refused_with_the_reason_and_not_made() {
+    let folder = folder();
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("empty.db"), "").expect("written");
+    std::fs::write(path("text.db"), "not a database, and long enough to be looked at: ".repeat(100)).expect("written");
+    open_file(&path("foreign.db")).execute_batch("create table other (id bigint)").expect("made");
+    std::fs::create_dir(path("folder.db")).expect("made");
+    std::os::unix::net::UnixListener::bind(path("socket.db")).expect("bound");
+    let target = path("backup.db");
+    for (source, says) in [
+        ("missing.db", "No such file or directory"),
+        ("folder.db", "is a directory"),
+        ("socket.db", "it is not a file"),
+        ("empty.db", "it is not a database of Meshwork"),
+        ("foreign.db", "it is not a database of Meshwork"),
+        ("text.db", "it is not an SQLite database"),
+    ] {
+        let url = format!("sqlite://{}", path(source).display());
+        let backup = crate::store::backup(&url, target.clone()).await;
+        let Err(BackupError::Database(StoreError::Open { source: problem, .. })) = backup else { panic!("{backup:?}") };
+        assert!(problem.to_string().contains(says), "{source}: {problem}");
+        let made = folder.path().read_dir().expect("a folder").flatten().map(|entry| entry.file_name());
+        assert!(
+            !made.map(|name| name.to_string_lossy().into_owned()).any(|name| name.starts_with("backup")),
+            "{source}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_disk_that_is_full_is_noticed_by_the_write_that_fails_until_one_succeeds() {
     let folder = folder();
     let database = database(&folder).await;
