@@ -7,6 +7,7 @@ mod source;
 use std::{net::SocketAddr, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Parser, Subcommand};
+use meshwork::address::{InvalidAddress, parse_address};
 use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs};
 use prost_types::Timestamp;
 
@@ -372,7 +373,7 @@ pub struct WatchArgs {
 #[command(after_help = HEALTH_HELP, mut_arg("log_level", |arg| arg.default_value("off")))]
 pub struct HealthArgs {
     /// The server, any that speaks grpc.health.v1: every process of a mesh does
-    #[arg(value_name = "HOST:PORT")]
+    #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
     pub address: HostPort,
     /// A service of it, such as shop.order.v1.OrderService, or a subscription, such as events/order [default: the whole server]
     #[arg(default_value = "", hide_default_value = true)]
@@ -389,6 +390,12 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
         .parse()
         .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7600, or localhost:PORT")?;
     if address.ip().is_loopback() { Ok(address) } else { Err("must be a loopback address, such as 127.0.0.1:7600") }
+}
+
+/// Reads the address of a server. Port 0 is one to listen on.
+fn parse_server(text: &str) -> Result<HostPort, InvalidAddress> {
+    parse_address(text)?;
+    text.parse()
 }
 
 /// Reads a time at which a backup can have been made.

@@ -67,6 +67,7 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("instances order", "--registry", "http://host", "no port"),
         ("watch", "--registry", "http://host:1/path", "without a user, a path"),
         ("health", "", "7602", "<HOST:PORT>"),
+        ("health", "", "127.0.0.1:0", "1-65535"),
         (
             "policy set order",
             "--timeout",
