@@ -39,7 +39,7 @@ Examples:
 
 Values that are not named stay as they are; with --file, which holds a Policy as protobuf JSON, they have their defaults. If
 the policy was changed by somebody else in the meantime, or a value is not accepted (its field is named), nothing changes,
-and it exits with code 1.";
+and it exits with code 1; with code 2 if the value is in FILE.";
 
 const SPLIT_HELP: &str = "\
 Examples:

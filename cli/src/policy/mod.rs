@@ -12,9 +12,12 @@ use std::{
     path::Path,
 };
 
-use meshwork::contract::meshwork::registry::v1::{
-    GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest, SplitPolicy,
-    policy_service_client::PolicyServiceClient,
+use meshwork::{
+    contract::meshwork::registry::v1::{
+        GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest, SplitPolicy,
+        policy_service_client::PolicyServiceClient,
+    },
+    policy,
 };
 use meshwork_registry::ProtobufJson;
 
@@ -182,6 +185,8 @@ fn from_file(file: &Path, service: &str) -> Result<Policy, Error> {
     if !policy.service.is_empty() && policy.service != service {
         return Err(bad(format!("is the policy of {:?}, not of {service:?}", policy.service)));
     }
+    // The registry checks it too; a mistake in a file is one of the command line.
+    policy::Policy::try_from(&policy).map_err(|violations| bad(violations.to_string()))?;
     Ok(Policy { service: service.to_owned(), ..policy })
 }
 
@@ -242,6 +247,9 @@ mod tests {
         for (text, says) in [
             (r#"{"timout": "2s"}"#, "timout"),
             (r#"{"timeout": 2}"#, "must be a Policy as protobuf JSON"),
+            (r#"{"timeout": "2h"}"#, "must be a Policy as protobuf JSON"),
+            (r#"{"timeout": "7200s"}"#, "policy.timeout"),
+            (r#"{"retry": {"maxAttempts": 11}}"#, "policy.retry.max_attempts"),
             (r#"{"service": "customer"}"#, r#"is the policy of "customer", not of "order""#),
             ("", "must be a Policy as protobuf JSON"),
         ] {
