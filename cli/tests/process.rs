@@ -23,6 +23,24 @@ fn up(data: &Path, flags: &[&str]) -> Program {
     Program::start(PROGRAM, &[&["up", "--registry-addr", "127.0.0.1:0", "--data-dir", data], flags].concat())
 }
 
+/// A small mesh, and its registry.
+fn mesh(data: &Path) -> (Program, String) {
+    let mut program = up(data, &["--replicas", "customer=1,order=1,query=1", "--json"]);
+    program.wait_for(r#""registry":"#);
+    let ready: serde_json::Value = serde_json::from_str(&program.heard[0]).expect("JSON");
+    let registry = ready["registry"].as_str().expect("an address").to_owned();
+    (program, registry)
+}
+
+/// What a command that succeeds prints on stdout, and on stderr.
+fn run(line: &str, registry: &str) -> (String, String) {
+    let ended = Command::new(PROGRAM).args(line.split(' ')).args(["--registry", registry]).output();
+    let ended = ended.expect("it can be started");
+    let [out, err] = [ended.stdout, ended.stderr].map(|said| String::from_utf8(said).expect("UTF-8"));
+    assert!(ended.status.success(), "{line}: {err}");
+    (out, err)
+}
+
 #[test]
 fn without_a_command_it_shows_its_help_and_its_version_is_its_own() {
     let mut program = Program::start(PROGRAM, &[]);
@@ -176,4 +194,15 @@ fn what_cannot_be_printed_is_an_error_that_says_whether_the_work_was_done() {
     let done = "error: done, but the output could not be written: ";
     assert!(code == Some(1) && said.starts_with(done), "{code:?} {said}");
     assert!(package.join("Cargo.toml").exists());
+}
+
+#[test]
+fn every_command_for_the_policy_of_a_service_that_never_registered_warns_of_it() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (_program, registry) = mesh(&home.path().join("data"));
+    for line in ["policy get odrer", "policy set odrer --timeout 2s", "split odrer --clear", "policy clear odrer"] {
+        let (_, warned) = run(line, &registry);
+        assert!(warned.starts_with(r#"warning: no instance of "odrer" has registered yet"#), "{line}: {warned}");
+    }
+    assert_eq!(run("policy get order", &registry).1, "");
 }

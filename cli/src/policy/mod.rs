@@ -48,7 +48,10 @@ pub(crate) async fn split(args: SplitArgs) -> Result<(), Error> {
 }
 
 async fn get(args: PolicyGetArgs) -> Result<(), Error> {
-    show(&Directory::open(&args.source.registry)?.policy(args.service).await?, args.source.json)
+    let directory = Directory::open(&args.source.registry)?;
+    let policy = directory.policy(args.service).await?;
+    directory.warn_of_unknown(&policy.service).await?;
+    show(&policy, args.source.json)
 }
 
 async fn list(args: PolicyListArgs) -> Result<(), Error> {
