@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &InstancesArgs) -> Result<(), Error> {
 
     let mut out = io::stdout().lock();
     if args.source.json {
-        let instances = endpoints.iter().map(|endpoint| json(&args.service, endpoint)).collect::<Vec<_>>();
+        let instances = endpoints.iter().map(|endpoint| json(&args.service, &instances, endpoint)).collect::<Vec<_>>();
         writeln!(out, "{}", serde_json::json!({ "instances": instances }))?;
     } else {
         write!(out, "{}", table(&endpoints, Output::stdout()))?;
@@ -107,10 +107,12 @@ fn table(endpoints: &[EndpointStats], output: Output) -> Table<8> {
     table
 }
 
-/// What `instances --json` has too, in its own form, and beside it what only a client knows.
-fn json(service: &str, endpoint: &EndpointStats) -> serde_json::Value {
+/// What `instances --json` has too, in its own form and as the registry says it, and beside it what only a client knows.
+fn json(service: &str, registered: &[Instance], endpoint: &EndpointStats) -> serde_json::Value {
     let EndpointStats { instance_id, address, version, zone, weight, state, calls, .. } = endpoint;
-    let mut value = in_registry_form(&Instance {
+    let registered = registered.iter().find(|instance| instance.instance_id == *instance_id).cloned();
+    // One that has come since says of itself what its endpoint does.
+    let mut value = in_registry_form(&registered.unwrap_or_else(|| Instance {
         service: service.to_owned(),
         instance_id: instance_id.clone(),
         address: address.clone(),
@@ -118,7 +120,7 @@ fn json(service: &str, endpoint: &EndpointStats) -> serde_json::Value {
         zone: zone.clone(),
         weight: *weight,
         ..Instance::default()
-    });
+    }));
     let why = match state {
         EndpointState::TransientFailure { why } => Some(why),
         EndpointState::Connecting | EndpointState::Ready | EndpointState::Ejected { .. } | EndpointState::Probation => {

@@ -206,3 +206,19 @@ fn every_command_for_the_policy_of_a_service_that_never_registered_warns_of_it()
     }
     assert_eq!(run("policy get order", &registry).1, "");
 }
+
+#[test]
+fn an_instance_with_its_stats_has_the_status_and_the_store_that_the_registry_has() {
+    let home = tempfile::tempdir().expect("a folder");
+    let (_program, registry) = mesh(&home.path().join("data"));
+    let [listed, with_stats] = ["instances order --json", "instances order --stats --json"].map(|line| {
+        let all: serde_json::Value = serde_json::from_str(&run(line, &registry).0).expect("JSON");
+        all["instances"][0].clone()
+    });
+    assert_eq!(with_stats["status"], "INSTANCE_STATUS_SERVING");
+    for field in ["status", "storeId", "createTime", "labels"] {
+        assert_eq!(with_stats[field], listed[field], "{field}");
+    }
+    assert_ne!(with_stats["storeId"], "");
+    assert_eq!(with_stats["state"], "ready");
+}
