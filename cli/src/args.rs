@@ -206,6 +206,7 @@ pub struct UpArgs {
     /// The port of the first instance, 1-65000; the others have those after it. Where one is taken, a free one is used instead.
     /// 0: free ones [default: the registry's port and 1; free ones, if that is 0]
     #[arg(long, env = "MESHWORK_BASE_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(0..=65000))]
+    #[arg(allow_negative_numbers = true)]
     pub base_port: Option<u16>,
     /// The folder of the SQLite files; made if it is missing
     #[arg(long, env = "MESHWORK_DATA_DIR", default_value = ".meshwork", value_name = "FOLDER")]
@@ -245,10 +246,12 @@ pub struct DemoArgs {
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
     pub registry: Vec<String>,
     /// How many orders are placed, 1-1000000
-    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 1000, allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub orders: u32,
     /// How many customers share them, 1-1000
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub customers: u32,
     /// Show that the check can fail: hand it one approved order as rejected (exit code 1)
     #[arg(long)]

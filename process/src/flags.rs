@@ -104,20 +104,23 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_VERSION", default_value = "", value_parser = parse_text)]
     pub version: String,
     /// The instance's share of the load relative to the others, 1-1000
-    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT)]
+    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT, allow_negative_numbers = true)]
     #[arg(value_parser = clap::value_parser!(u32).range(i64::from(*WEIGHT.start())..=i64::from(*WEIGHT.end())))]
     pub weight: u32,
     /// How many instances of a service this one calls at most (each process picks a different set), 1-10000; 0: all
     #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32, value_parser = parse_subset)]
+    #[arg(allow_negative_numbers = true)]
     pub subset: usize,
     /// A free label, KEY=VALUE; may be given several times
     #[arg(long = "label", env = "MESHWORK_LABELS", value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE")]
     pub labels: Vec<(String, String)>,
     /// How long the instance stays registered without a sign of life, 1s to 300s
     #[arg(long, env = "MESHWORK_LEASE_TTL", default_value = "10s", value_parser = duration_in(LEASE_TTL))]
+    #[arg(allow_hyphen_values = true)]
     pub lease_ttl: Duration,
     /// How long calls under way may take to finish at the end, 0s to 24h
     #[arg(long, env = "MESHWORK_DRAIN_LIMIT", default_value = "30s", value_parser = duration_in(DRAIN_LIMIT))]
+    #[arg(allow_hyphen_values = true)]
     pub drain_limit: Duration,
 }
 

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use clap::{ArgGroup, Args, Subcommand};
+use clap::{Arg, ArgGroup, Args, Subcommand};
 use meshwork::policy::limits;
 use meshwork_process::duration_in;
 
@@ -129,6 +129,7 @@ pub struct PolicyClearArgs {
 
 /// What of a policy changes.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+#[command(mut_args(hyphen_values))]
 pub struct PolicyChange {
     /// A policy to begin with instead of the service's own: a file of protobuf JSON; -: stdin
     #[arg(long, value_name = "FILE")]
@@ -207,6 +208,11 @@ impl<T> Setting<T> {
             text => parse(text).map(Self::To).map_err(|problem| format!("{problem}, or the word default")),
         }
     }
+}
+
+/// A flag reads also a value such as `-1s`, and says its range, instead of taking the value for an unknown flag.
+fn hyphen_values(arg: Arg) -> Arg {
+    if arg.get_long().is_some() { arg.allow_hyphen_values(true) } else { arg }
 }
 
 fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone {
