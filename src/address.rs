@@ -16,7 +16,7 @@ const MAX_LABEL_LEN: usize = 63;
 #[non_exhaustive]
 pub enum InvalidAddress {
     /// There is none.
-    #[error("is required, as HOST:PORT")]
+    #[error("is empty: must be HOST:PORT")]
     Empty,
     /// It has more characters than any address.
     #[error("must be up to {MAX_LEN} characters")]
@@ -25,14 +25,17 @@ pub enum InvalidAddress {
     #[error("must be HOST:PORT, without a scheme")]
     Scheme,
     /// It has a user, a path or a query.
-    #[error("must be HOST:PORT alone, without a user, a path or a query")]
+    #[error("must be HOST:PORT, without a user, path or query")]
     Extra,
     /// The port is missing.
-    #[error("has no port: must be HOST:PORT, such as 127.0.0.1:7600")]
+    #[error("has no port: must be HOST:PORT, such as 127.0.0.1:9100")]
     NoPort,
     /// The port is not one that can be connected to.
     #[error("must be HOST:PORT, with a port of 1-65535")]
     Port,
+    /// The port is not one that can be listened on.
+    #[error("must be HOST:PORT, with a port of 0-65535")]
+    ListenPort,
     /// An IPv6 address, whose end cannot be told from a port.
     #[error("must be HOST:PORT, with an IPv6 address in brackets, such as [::1]:7600")]
     Brackets,
@@ -51,8 +54,17 @@ pub enum InvalidAddress {
     #[error("must be http://HOST:PORT: https is not supported")]
     Https,
     /// It is an address of a registry with another scheme.
-    #[error("must be http://HOST:PORT or HOST:PORT: there is no other scheme")]
+    #[error("must be HOST:PORT or http://HOST:PORT: other schemes are not supported")]
     OtherScheme,
+    /// There is none in a list of registries.
+    #[error("an address is empty: must be HOST:PORT or http://HOST:PORT")]
+    EmptyRegistry,
+    /// It is an address of a registry with a user, a path or a query.
+    #[error("must be HOST:PORT or http://HOST:PORT, without a user, path or query")]
+    RegistryExtra,
+    /// It is an address of a registry without a port.
+    #[error("has no port: must be HOST:PORT, such as 127.0.0.1:7600")]
+    RegistryNoPort,
 }
 
 /// Reads `host:port`. The host is a name or an IPv4 address, of letters, digits, `.`, `-` and `_`, or an IPv6 address in
@@ -67,7 +79,10 @@ pub fn parse_address(text: &str) -> Result<Authority, InvalidAddress> {
     if text.len() > MAX_LEN {
         return Err(InvalidAddress::TooLong);
     }
-    let (_, port) = split_address(text)?;
+    let (_, port) = split_address(text).map_err(|problem| match problem {
+        InvalidAddress::ListenPort => InvalidAddress::Port,
+        problem => problem,
+    })?;
     if port == 0 { Err(InvalidAddress::Port) } else { text.parse().map_err(|_| InvalidAddress::Host) }
 }
 
@@ -99,7 +114,7 @@ pub fn split_address(text: &str) -> Result<(&str, u16), InvalidAddress> {
         return Err(InvalidAddress::NoPort);
     }
     let digits = port.bytes().all(|c| c.is_ascii_digit());
-    let port = port.parse().ok().filter(|_| digits).ok_or(InvalidAddress::Port)?;
+    let port = port.parse().ok().filter(|_| digits).ok_or(InvalidAddress::ListenPort)?;
     Ok((host, port))
 }
 
@@ -132,8 +147,12 @@ pub fn parse_registry(text: &str) -> Result<&str, InvalidAddress> {
         Some(_) => return Err(InvalidAddress::OtherScheme),
     };
     let plain = plain.strip_suffix('/').unwrap_or(plain);
-    parse_address(plain)?;
-    Ok(plain)
+    parse_address(plain).map(|_| plain).map_err(|problem| match problem {
+        InvalidAddress::Empty => InvalidAddress::EmptyRegistry,
+        InvalidAddress::Extra => InvalidAddress::RegistryExtra,
+        InvalidAddress::NoPort => InvalidAddress::RegistryNoPort,
+        problem => problem,
+    })
 }
 
 fn is_host(host: &str) -> bool {
@@ -213,6 +232,8 @@ mod tests {
         ] {
             assert_eq!(parse_address(bad), Err(problem), "{bad:?}");
         }
+        assert_eq!(split_address("host:0"), Ok(("host", 0)));
+        assert_eq!(split_address("host:65536"), Err(InvalidAddress::ListenPort));
     }
 
     #[test]
@@ -237,10 +258,10 @@ mod tests {
         for (bad, problem) in [
             ("https://host:7600", InvalidAddress::Https),
             ("ftp://host:7600", InvalidAddress::OtherScheme),
-            ("http://", InvalidAddress::Empty),
-            ("http://host", InvalidAddress::NoPort),
-            ("http://host:1/path", InvalidAddress::Extra),
-            ("http://user@host:7600", InvalidAddress::Extra),
+            ("http://", InvalidAddress::EmptyRegistry),
+            ("http://host", InvalidAddress::RegistryNoPort),
+            ("http://host:1/path", InvalidAddress::RegistryExtra),
+            ("http://user@host:7600", InvalidAddress::RegistryExtra),
         ] {
             assert_eq!(parse_registry(bad), Err(problem), "{bad}");
         }

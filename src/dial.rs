@@ -43,10 +43,14 @@ struct LookUps(Arc<Mutex<HashMap<String, watch::Receiver<Found>>>>);
 /// longer goes on, and the next attempt uses it.
 ///
 /// # Errors
-/// No address was found, or none of them accepted; what each said.
+/// No address was found, or none of them accepted; what each said, without the address if it is `host_port` itself.
 pub async fn tcp(host_port: &str, limit: Duration) -> io::Result<TcpStream> {
     let end = Instant::now() + limit;
-    first(look_up(host_port, end).await?, end).await
+    let connected = first(look_up(host_port, end).await?, end).await;
+    connected.map_err(|error| match error.to_string().strip_prefix(&format!("{host_port}: ")) {
+        Some(problem) => io::Error::new(error.kind(), problem),
+        None => error,
+    })
 }
 
 /// The addresses of `host_port`, found until `end`. A look-up that takes longer goes on, and the next one joins it.

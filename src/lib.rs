@@ -65,6 +65,8 @@ pub mod headers;
 
 pub mod deadline;
 
+pub mod duration;
+
 pub mod trace;
 
 pub mod health;

@@ -10,7 +10,7 @@ pub enum InvalidServiceName {
     #[error("is required")]
     Empty,
     /// It is too long, or has other characters.
-    #[error("must be 1-63 characters of [a-z0-9-]")]
+    #[error("must be 1-63 lowercase letters, digits and hyphens")]
     Malformed,
 }
 

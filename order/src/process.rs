@@ -23,7 +23,7 @@ pub struct Args {
     /// What it tells about itself.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
-    /// How long an order waits for credit before it is rejected, 1ms to 720h
+    /// How long an order waits for credit before it is rejected, 1ms-720h
     #[arg(long, env = "MESHWORK_SAGA_DEADLINE", default_value = "30s", value_parser = duration_in(SAGA_DEADLINES))]
     #[arg(allow_hyphen_values = true)]
     pub saga_deadline: Duration,

@@ -122,21 +122,29 @@ fn is_help(error: &clap::Error) -> bool {
     matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand)
 }
 
+/// Whether this is a program that listens until it is stopped.
+pub(crate) fn is_server(command: &Command) -> bool {
+    has(command, "listen")
+}
+
+fn has(command: &Command, flag: &str) -> bool {
+    command.get_arguments().any(|arg| arg.get_long() == Some(flag))
+}
+
 /// The help of a server says what its exit codes mean.
 fn with_exit_codes(command: Command) -> Command {
-    let has = |flag| command.get_arguments().any(|arg| arg.get_long() == Some(flag));
-    if !has("listen") {
+    if !is_server(&command) {
         return command;
     }
     let help = command.get_after_help().map(|help| format!("{help}\n\n")).unwrap_or_default();
-    let replaced = if has("instance-id") { EXIT_CODE_3 } else { "" };
+    let replaced = if has(&command, "instance-id") { EXIT_CODE_3 } else { "" };
     command.after_help(format!(
         "{help}\
 Exit codes:
-  0         ended in order by SIGINT or SIGTERM
+  0         stopped by SIGINT or SIGTERM
   1         ended by an error
-  2         {EXIT_CODE_2}{replaced}
-  130, 143  ended at once by a second SIGINT or SIGTERM"
+  2         {EXIT_CODE_2}; nothing was served{replaced}
+  130, 143  stopped at once by a second SIGINT or SIGTERM"
     ))
 }
 
@@ -146,7 +154,7 @@ fn with_version(command: Command) -> Command {
     if command.get_version().is_none() {
         return command;
     }
-    let taken = command.get_arguments().any(|arg| arg.get_long() == Some("version"));
+    let taken = has(&command, "version");
     let version = Arg::new("program-version").short('V').action(ArgAction::Version).help("Print the program's version");
     command.arg(if taken { version } else { version.long("version") })
 }

@@ -1,21 +1,15 @@
 //! Durations as people type them.
 
-use std::{fmt, ops::RangeInclusive, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
-/// The units, the largest first.
-const UNITS: [(&str, Duration); 4] = [
-    ("h", Duration::from_secs(3600)),
-    ("m", Duration::from_secs(60)),
-    ("s", Duration::from_secs(1)),
-    ("ms", Duration::from_millis(1)),
-];
+use meshwork::duration::{Shown, UNITS};
 
 /// The longest that is read where no shorter one is asked for: a year.
 const MAX: Duration = Duration::from_secs(8760 * 3600);
 
 /// A text that is not a duration, or not one that is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("must be {} to {}, as a whole number with its unit: ms, s, m or h", Shown(*.0.start()), Shown(*.0.end()))]
+#[error("must be {}-{}, as a whole number with its unit: ms, s, m or h", Shown(*.0.start()), Shown(*.0.end()))]
 pub struct InvalidDuration(RangeInclusive<Duration>);
 
 /// Reads a duration such as `30s`, `500ms`, `2m` or `1h`, up to a year.
@@ -43,19 +37,6 @@ fn read(text: &str) -> Option<Duration> {
     unit.checked_mul(digits.parse().ok()?)
 }
 
-/// A duration in its largest unit that makes it a whole number.
-struct Shown(Duration);
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let millis = self.0.as_millis();
-        match UNITS.iter().find(|(_, unit)| millis > 0 && millis.is_multiple_of(unit.as_millis())) {
-            Some((name, unit)) => write!(f, "{}{name}", millis / unit.as_millis()),
-            None => write!(f, "{millis}ms"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,7 +57,7 @@ mod tests {
         assert!(parse("1ms").is_ok() && parse("2h").is_ok());
         for bad in ["0s", "121m", "4294967295m", "soon"] {
             let error = parse(bad).expect_err(bad).to_string();
-            assert_eq!(error, "must be 1ms to 2h, as a whole number with its unit: ms, s, m or h", "{bad}");
+            assert_eq!(error, "must be 1ms-2h, as a whole number with its unit: ms, s, m or h", "{bad}");
         }
     }
 }

@@ -10,9 +10,12 @@ use std::{
     os::unix::ffi::{OsStrExt as _, OsStringExt as _},
 };
 
-use clap::{Arg, ArgAction, ArgMatches, Command, builder::Resettable, parser::ValueSource};
+use clap::{Arg, ArgAction, ArgMatches, Command, builder::Resettable, error::ErrorKind, parser::ValueSource};
 
-use crate::{one_line::one_line, telemetry::readable_filter};
+use crate::{
+    one_line::one_line,
+    telemetry::{LEVELS_AND, readable_filter},
+};
 
 /// Names a value in the command that tries it; replaced by the name of its variable.
 const TRIED: &str = "value";
@@ -84,7 +87,10 @@ impl Twins {
     /// What this program can read of [`LOG_VARIABLE`].
     fn readable_filter(&mut self, value: &OsStr) -> OsString {
         let (readable, ignored) = readable_filter(&value.to_string_lossy());
-        self.warnings.extend(ignored.iter().map(|error| format!("warning: ignored in {LOG_VARIABLE}: {error}")));
+        let warning = |directive: &String| {
+            format!("warning: {LOG_VARIABLE}: {directive:?} is not a level and is ignored; levels are {LEVELS_AND}")
+        };
+        self.warnings.extend(ignored.iter().map(warning));
         readable.into()
     }
 }
@@ -125,14 +131,18 @@ fn accepted(arg: &Arg, name: &str, value: OsString) -> Result<OsString, String> 
     line.push(&value);
     match Command::new(TRIED).no_binary_name(true).arg(tried).try_get_matches_from([line]) {
         Ok(_) => Ok(value),
-        // The value itself is free to hold these words: the flag is named before the problem, once.
-        Err(error) => {
-            let flag = arg.get_long().map_or_else(String::new, |long| format!(" (for --{long})"));
-            Err(one_line(&error.to_string()).replacen(
-                &format!("for '--{TRIED} <{TRIED}>'"),
-                &format!("for {name}{flag}"),
-                1,
-            ))
+        Err(error) if error.kind() == ErrorKind::InvalidUtf8 => {
+            Err(format!("error: {name}{}: is not valid UTF-8", for_flag(arg)))
         }
+        // The value itself is free to hold these words: the flag is named before the problem, once.
+        Err(error) => Err(one_line(&error.to_string()).replacen(
+            &format!("for '--{TRIED} <{TRIED}>'"),
+            &format!("for {name}{}", for_flag(arg)),
+            1,
+        )),
     }
+}
+
+fn for_flag(arg: &Arg) -> String {
+    arg.get_long().map_or_else(String::new, |long| format!(" (for --{long})"))
 }

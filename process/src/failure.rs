@@ -12,9 +12,9 @@ use crate::{
     telemetry::{LogFormat, say},
 };
 
-/// What exit code 2 means, in the help of every program.
+/// What exit code 2 means, in the help of every program, which adds what was not done.
 pub const EXIT_CODE_2: &str =
-    "a flag or environment variable is invalid, or the file or address it names is unusable; nothing was served";
+    "an argument, flag or environment variable is invalid, or a file or address cannot be used";
 
 /// Why a process ends other than in order.
 #[derive(Debug)]
@@ -98,9 +98,9 @@ mod tests {
 
     #[test]
     fn a_value_of_the_environment_is_named_by_its_variable() {
-        let failure = Failure::flag("--listen", "127.0.0.1:1", "the port is taken");
-        assert_eq!(failure.told(&Origins::new()), "--listen 127.0.0.1:1: the port is taken");
+        let failure = Failure::flag("--listen", "127.0.0.1:1", "the port is in use");
+        assert_eq!(failure.told(&Origins::new()), "--listen 127.0.0.1:1: the port is in use");
         let origins = Origins::from([("--listen".to_owned(), "MESHWORK_LISTEN".to_owned())]);
-        assert_eq!(failure.told(&origins), "MESHWORK_LISTEN (for --listen) 127.0.0.1:1: the port is taken");
+        assert_eq!(failure.told(&origins), "MESHWORK_LISTEN (for --listen) 127.0.0.1:1: the port is in use");
     }
 }

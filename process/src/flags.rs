@@ -19,6 +19,7 @@ use crate::{
     failure::Failure,
     host_port::HostPort,
     listener::Listener,
+    number::number_in,
     telemetry::{LogFormat, parse_filter},
 };
 
@@ -30,11 +31,11 @@ const MAX_SUBSET: usize = 10_000;
 /// What every process logs.
 #[derive(Args, Clone, Debug)]
 pub struct LogArgs {
-    /// How log lines look, on stderr
-    #[arg(long, env = "MESHWORK_LOG", value_enum, default_value_t)]
+    /// The format of log lines, on stderr
+    #[arg(long, env = "MESHWORK_LOG", value_enum, default_value_t, value_name = "FORMAT")]
     pub log: LogFormat,
-    /// Which lines are logged: a level (off, error, warn, info, debug, trace), or a list such as info,meshwork=debug
-    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = parse_filter)]
+    /// What is logged: a level (off, error, warn, info, debug, trace), or a list such as info,meshwork=debug
+    #[arg(long, env = "RUST_LOG", default_value = "info", value_parser = parse_filter, value_name = "LEVEL")]
     pub log_level: String,
 }
 
@@ -44,11 +45,11 @@ pub struct TelemetryArgs {
     /// Its logs.
     #[command(flatten)]
     pub log: LogArgs,
-    /// Where metrics are served, HOST:PORT, as /metrics for Prometheus [default: nowhere]
+    /// Where metrics are served, as /metrics for Prometheus [default: off]
     #[cfg(feature = "prometheus")]
-    #[arg(long, env = "MESHWORK_ADMIN_LISTEN")]
+    #[arg(long, env = "MESHWORK_ADMIN_LISTEN", value_name = "HOST:PORT")]
     pub admin_listen: Option<HostPort>,
-    /// The OTLP collector (gRPC) that gets the spans of calls and events, such as http://127.0.0.1:4317 [default: none]
+    /// The OTLP collector (gRPC) that gets the spans of calls and events, such as http://127.0.0.1:4317 [default: off]
     #[cfg(feature = "otel")]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
@@ -87,11 +88,11 @@ pub struct InstanceArgs {
     /// only, which processes may share; empty: nowhere [default: ~/.cache/meshwork/registry-ADDRESS]
     #[arg(long, env = "MESHWORK_CACHE_DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub cache_dir: Option<PathBuf>,
-    /// Where to listen, HOST:PORT; port 0 takes a free one
-    #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:0")]
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:0", value_name = "HOST:PORT")]
     pub listen: HostPort,
-    /// Where others reach this instance, HOST:PORT [default: where it listens]
-    #[arg(long, env = "MESHWORK_ADVERTISE", value_parser = HostPort::advertised)]
+    /// Where others reach this instance [default: where it listens]
+    #[arg(long, env = "MESHWORK_ADVERTISE", value_parser = HostPort::advertised, value_name = "HOST:PORT")]
     pub advertise: Option<HostPort>,
     /// The instance's id, unique within its service, 1-128 visible ASCII characters. An instance that registers with the id of
     /// another takes its place, and the other one ends with exit code 3 [default: a new one]
@@ -104,21 +105,21 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_VERSION", default_value = "", value_parser = parse_text)]
     pub version: String,
     /// The instance's share of the load relative to the others, 1-1000
-    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT, allow_negative_numbers = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(i64::from(*WEIGHT.start())..=i64::from(*WEIGHT.end())))]
+    #[arg(long, env = "MESHWORK_WEIGHT", default_value_t = DEFAULT_WEIGHT, value_parser = number_in(WEIGHT))]
+    #[arg(allow_negative_numbers = true)]
     pub weight: u32,
-    /// How many instances of a service this one calls at most (each process picks a different set), 1-10000; 0: all
-    #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32, value_parser = parse_subset)]
+    /// The most instances of a service that this one calls (each process picks a different set), 1-10000; 0: all
+    #[arg(long, env = "MESHWORK_SUBSET", default_value_t = 32, value_parser = number_in(0..=MAX_SUBSET))]
     #[arg(allow_negative_numbers = true)]
     pub subset: usize,
     /// A free label, KEY=VALUE; may be given several times
     #[arg(long = "label", env = "MESHWORK_LABELS", value_delimiter = ',', value_parser = parse_label, value_name = "KEY=VALUE")]
     pub labels: Vec<(String, String)>,
-    /// How long the instance stays registered without a sign of life, 1s to 300s
+    /// How long the instance stays registered without a sign of life, 1s-5m
     #[arg(long, env = "MESHWORK_LEASE_TTL", default_value = "10s", value_parser = duration_in(LEASE_TTL))]
     #[arg(allow_hyphen_values = true)]
     pub lease_ttl: Duration,
-    /// How long calls under way may take to finish at the end, 0s to 24h
+    /// How long calls in progress may take to finish when the instance stops, 0s-24h
     #[arg(long, env = "MESHWORK_DRAIN_LIMIT", default_value = "30s", value_parser = duration_in(DRAIN_LIMIT))]
     #[arg(allow_hyphen_values = true)]
     pub drain_limit: Duration,
@@ -202,11 +203,6 @@ fn user_cache() -> Option<PathBuf> {
 
 fn parse_registry_flag(text: &str) -> Result<String, InvalidAddress> {
     parse_registry(text).map(|_| text.to_owned())
-}
-
-fn parse_subset(text: &str) -> Result<usize, String> {
-    let size = text.parse().ok().filter(|size| *size <= MAX_SUBSET);
-    size.ok_or_else(|| format!("must be 0-{MAX_SUBSET}"))
 }
 
 fn parse_id(text: &str) -> Result<String, &'static str> {

@@ -3,11 +3,11 @@
 //!
 //! | exit code | meaning |
 //! |---|---|
-//! | 0 | shut down in order |
+//! | 0 | stopped by SIGINT or SIGTERM |
 //! | 1 | ended by an error |
-//! | 2 | a flag or environment variable is invalid, or the file or address it names is unusable; nothing was served |
+//! | 2 | an argument, flag or environment variable is invalid, or a file or address cannot be used; nothing was served |
 //! | 3 | another process has registered with this instance's id, and serves in its place |
-//! | 130, 143 | ended by SIGINT or SIGTERM before it was done; a process that serves: at once, by a second one |
+//! | 130, 143 | stopped by SIGINT or SIGTERM before it was done; a process that serves: at once, by a second one |
 
 mod command_line;
 mod duration;
@@ -16,6 +16,7 @@ mod failure;
 mod flags;
 mod host_port;
 mod listener;
+mod number;
 mod one_line;
 mod patience;
 #[cfg(feature = "events")]
@@ -33,11 +34,13 @@ pub use flags::{InstanceArgs, LogArgs, StoreArgs, TelemetryArgs};
 pub use host_port::HostPort;
 pub use listener::Listener;
 pub use meshwork::cause::with_causes;
+pub use number::{InvalidNumber, number_in};
 pub use patience::say_if_slow;
 #[cfg(feature = "events")]
 pub use serve::serve;
+pub use signal::STOPPING;
 
-use command_line::{Parsed, parse};
+use command_line::{Parsed, is_server, parse};
 use telemetry::TelemetryError;
 
 /// Runs a process: reads its flags, sets up what it tells about itself, and calls `run` with a token that the first SIGINT or SIGTERM cancels. A
@@ -65,12 +68,18 @@ where
         Err(error) => return Failure::run(error).tell(&origins, format),
     };
     let result = runtime.block_on(async {
-        let shutdown = signal::shutdown().map_err(Failure::run)?;
         let command = A::command();
+        let is_server = is_server(&command);
+        let say = move || {
+            if is_server {
+                tracing::info!("{STOPPING}");
+            }
+        };
+        let shutdown = signal::shutdown(say).map_err(Failure::run)?;
         let starting = start(&told, command.get_name());
         let Some(_telemetry) = shutdown.run_until_cancelled(starting).await.transpose()? else { return Ok(()) };
         let ended = run(args, shutdown.clone()).await;
-        if ended.is_ok() && shutdown.is_cancelled() {
+        if is_server && ended.is_ok() && shutdown.is_cancelled() {
             tracing::info!("stopped");
         }
         ended

@@ -26,7 +26,7 @@ impl Listener {
     pub async fn bind(flag: &'static str, address: &HostPort) -> Result<Self, Failure> {
         let unusable = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => {
-                Failure::flag(flag, address, "the port is taken; give another one, or 0 for any that is free")
+                Failure::flag(flag, address, "the port is in use; give another one, or 0 to take a free one")
             }
             _ => Failure::flag(flag, address, format!("cannot listen there: {error}")),
         };

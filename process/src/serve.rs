@@ -61,13 +61,13 @@ fn is_file_name(url: &str) -> bool {
     !url.contains([':', '@', '?']) && endings.iter().any(|ending| url.ends_with(ending))
 }
 
-/// Opens the database. If it goes away while it is being opened, waits for it, as a running service would.
+/// Opens the database. If it is lost while it is being opened, waits for it, as a running service would.
 async fn open_patiently<T>(url: &str, open: impl AsyncFn(&str) -> Result<T, OpenError>) -> Result<T, OpenError> {
     let end = Instant::now() + OPEN_PATIENCE;
     loop {
         match open(url).await {
             Err(error) if error.is_passing() && Instant::now() < end => {
-                tracing::warn!(%error, "the database went away while it was being opened; retrying");
+                tracing::warn!(%error, "the database was lost while it was being opened; retrying");
                 sleep(OPEN_AGAIN_AFTER).await;
             }
             opened => return opened,

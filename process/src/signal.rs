@@ -13,9 +13,12 @@ pub(super) fn exit_code() -> u8 {
     FIRST.get().copied().unwrap_or(1)
 }
 
-/// A token that the first signal cancels. To be called once in a process, within its runtime, which ends the task that
+/// What is said at the first signal: a server logs it, a program that has something to stop prints it.
+pub const STOPPING: &str = "stopping: calls in progress may finish; a second signal stops at once";
+
+/// A token that the first signal cancels, after `say`. To be called once in a process, within its runtime, which ends the task that
 /// waits for signals.
-pub(super) fn shutdown() -> io::Result<CancellationToken> {
+pub(super) fn shutdown(say: impl FnOnce() + Send + 'static) -> io::Result<CancellationToken> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     // The shell's convention: 128 and the signal's number.
     let mut code = async move || {
@@ -29,7 +32,7 @@ pub(super) fn shutdown() -> io::Result<CancellationToken> {
     tokio::spawn(async move {
         // Set already: `main` runs once in a process.
         let _ = FIRST.set(code().await);
-        tracing::info!("shutting down; a second signal ends at once");
+        say();
         first.cancel();
         std::process::exit(code().await.into());
     });

@@ -90,7 +90,7 @@ fn check_store(progress: &Progress, token: &PositionToken) -> Result<(), Status>
 }
 
 fn unknown_position() -> Status {
-    let description = "is of a log that this view does not fold; read without it, or get a new one";
+    let description = "is of a log that this view does not read; read without it, or get a new one";
     DOMAIN.invalid_field("UNKNOWN_POSITION", "position_token", description)
 }
 

@@ -56,8 +56,8 @@ impl Undo for ThrowAway {
             }
         }
         let what = match self.rows {
-            Rows::Orders => "orders of the view that lost events had changed",
-            Rows::Customers => "customers of the view that lost events had changed",
+            Rows::Orders => "orders of the view with changes from lost events",
+            Rows::Customers => "customers of the view with changes from lost events",
         };
         Ok(Undone { effects: vec![(what, count)], from_the_beginning: true })
     }

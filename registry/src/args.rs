@@ -19,13 +19,13 @@ const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(360
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "meshwork-registry", version, disable_version_flag = true, after_help = EXAMPLES)]
 pub struct Args {
-    /// Where to listen, HOST:PORT; port 0 takes a free one
-    #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:7600")]
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:7600", value_name = "HOST:PORT")]
     pub listen: HostPort,
     /// Allow --listen beyond loopback: anyone who can reach the port can join the mesh and see all of it
     #[arg(long, env = "MESHWORK_INSECURE")]
     pub insecure: bool,
-    /// How long after its start clients remove no instance, 0s to 1h; 0s if there was no mesh before
+    /// How long after its start clients remove no instance, 0s-1h; 0s if there was no mesh before
     #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = duration_in(GRACE))]
     pub grace: Duration,
     /// The file that keeps the policies over a restart; it is created when the first policy is set. Each registry needs its own:

@@ -1,21 +1,20 @@
 //! A policy of the contract, checked field by field against the limits that it states there, with its defaults filled in.
 
-use std::{collections::BTreeMap, fmt::Debug, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, fmt::Display, ops::RangeInclusive, time::Duration};
 
 use super::{
     EjectionPolicy, Policy, RetryPolicy, SplitPolicy, ZonePolicy,
     limits::{
-        BACKOFF, BUDGET_MIN_PER_SECOND, CONSECUTIVE_FAILURES, EJECTION_TIME, MAX_ATTEMPTS, PERCENT, TIMEOUT,
-        VERSION_WEIGHT,
+        BACKOFF, BUDGET_MIN_PER_SECOND, CONSECUTIVE_FAILURES, EJECTION_TIME, MAX_ATTEMPTS, MAX_VERSIONS, PERCENT,
+        TIMEOUT, VERSION_WEIGHT,
     },
 };
 use crate::{
     contract::meshwork::registry::v1 as contract,
+    duration::Shown,
     instance::check_text,
     rpc::{Violations, duration},
 };
-
-const MAX_VERSIONS: usize = 16;
 
 /// All of its fields that are wrong are named, as fields of a request with a `policy`.
 impl TryFrom<&contract::Policy> for Policy {
@@ -104,7 +103,10 @@ impl Check {
         match told {
             None => default,
             Some(number) if range.contains(&number) => number,
-            Some(_) => self.out_of(field, &range, default),
+            Some(_) => {
+                self.out_of(field, range.start(), range.end());
+                default
+            }
         }
     }
 
@@ -118,13 +120,15 @@ impl Check {
         match told.map(duration) {
             None => default,
             Some(Some(duration)) if range.contains(&duration) => duration,
-            Some(_) => self.out_of(field, &range, default),
+            Some(_) => {
+                self.out_of(field, Shown(*range.start()), Shown(*range.end()));
+                default
+            }
         }
     }
 
-    fn out_of<T: Debug>(&mut self, field: &str, range: &RangeInclusive<T>, default: T) -> T {
-        self.wrong(field, &format!("must be {:?}-{:?}", range.start(), range.end()));
-        default
+    fn out_of(&mut self, field: &str, first: impl Display, last: impl Display) {
+        self.wrong(field, &format!("must be {first}-{last}"));
     }
 
     fn wrong(&mut self, field: &str, description: &str) {
@@ -141,12 +145,12 @@ fn check_weights(weights: &BTreeMap<String, u32>) -> Result<(), &'static str> {
         return Err("must have 1-16 versions");
     }
     if !weights.keys().all(|version| !version.is_empty() && check_text(version).is_ok()) {
-        return Err("versions must be 1-128 visible characters");
+        return Err("a version must have 1-128 visible characters");
     }
     if !weights.values().all(|weight| VERSION_WEIGHT.contains(weight)) {
         return Err("weights must be 0-1000");
     }
-    if weights.values().all(|weight| *weight == 0) { Err("must not all be 0") } else { Ok(()) }
+    if weights.values().all(|weight| *weight == 0) { Err("at least one must be above 0") } else { Ok(()) }
 }
 
 #[cfg(test)]
@@ -249,18 +253,18 @@ mod tests {
             ..contract::Policy::default()
         };
         let expected = [
-            "policy.timeout: must be 1ms-3600s",
-            "policy.retry.backoff_min: must be 1ms-60s",
-            "policy.retry.hedging_min_delay: must be 1ms-60s",
+            "policy.timeout: must be 1ms-1h",
+            "policy.retry.backoff_min: must be 1ms-1m",
+            "policy.retry.hedging_min_delay: must be 1ms-1m",
             "policy.retry.max_attempts: must be 1-10",
             "policy.retry.budget_percent: must be 0-100",
             "policy.retry.budget_min_per_second: must be 0-1000",
-            "policy.retry.backoff_max: must be 25ms-60s",
-            "policy.ejection.base_time: must be 100ms-3600s",
+            "policy.retry.backoff_max: must be 25ms-1m",
+            "policy.ejection.base_time: must be 100ms-1h",
             "policy.ejection.consecutive_failures: must be 1-1000",
-            "policy.ejection.max_time: must be 1s-3600s",
+            "policy.ejection.max_time: must be 1s-1h",
             "policy.ejection.max_ejected_percent: must be 0-100",
-            "policy.split.weights: must not all be 0",
+            "policy.split.weights: at least one must be above 0",
         ];
         assert_eq!(complaint(&told).split("; ").collect::<Vec<_>>(), expected);
     }
@@ -273,8 +277,8 @@ mod tests {
         let cases: [(&[(&str, u32)], &str); 5] = [
             (&[], "must have 1-16 versions"),
             (&many, "must have 1-16 versions"),
-            (&[("", 1)], "versions must be 1-128 visible characters"),
-            (&[(&long, 1)], "versions must be 1-128 visible characters"),
+            (&[("", 1)], "a version must have 1-128 visible characters"),
+            (&[(&long, 1)], "a version must have 1-128 visible characters"),
             (&[("v1", 1001)], "weights must be 0-1000"),
         ];
         for (weights, expected) in cases {

@@ -20,5 +20,7 @@ pub const BACKOFF: RangeInclusive<Duration> = MILLISECOND..=MINUTE;
 pub const CONSECUTIVE_FAILURES: RangeInclusive<u32> = 1..=1000;
 /// For how long an instance is ejected.
 pub const EJECTION_TIME: RangeInclusive<Duration> = Duration::from_millis(100)..=HOUR;
+/// Versions of a split.
+pub const MAX_VERSIONS: usize = 16;
 /// The share of a version in a split.
 pub const VERSION_WEIGHT: RangeInclusive<u32> = 0..=1000;

@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, time::Duration};
 /// How clients treat the instances of one service. The default holds until a policy is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// How long a call waits for its answer to begin, over all of its attempts. `None`: only its own deadline holds.
+    /// The longest wait for the beginning of an answer, all attempts together. `None`: only the call's own deadline holds.
     pub timeout: Option<Duration>,
     /// When a call is sent again.
     pub retry: RetryPolicy,
@@ -29,11 +29,11 @@ pub struct Policy {
 /// When a call is sent again, if its method allows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// How often a call may be sent in total, hedges included, 1-10. Default: 3.
+    /// The most attempts of one call, hedges included, 1-10. Default: 3.
     pub max_attempts: u32,
-    /// Further attempts, in percent of the calls, 0-100. Default: 20.
+    /// Retries and hedges that a client may send, in percent of its calls, 0-100. Default: 20.
     pub budget_percent: u32,
-    /// Further attempts per second in addition to that, 0-1000. Default: 10.
+    /// Retries and hedges per second that are allowed in addition, 0-1000. Default: 10.
     pub budget_min_per_second: u32,
     /// The wait before the second attempt; doubles for each further one, and is jittered. Default: 25 ms.
     pub backoff_min: Duration,
@@ -62,9 +62,9 @@ impl Default for RetryPolicy {
 pub struct EjectionPolicy {
     /// Failures in a row after which it is ejected, 1-1000. Default: 5.
     pub consecutive_failures: u32,
-    /// For how long at first; doubles with each further ejection, and is jittered. Default: 1 s.
+    /// The length of the first ejection; doubles with each further one, and is jittered. Default: 1 s.
     pub base_time: Duration,
-    /// For how long at most, at least `base_time`. Default: 60 s.
+    /// The length of the longest ejection, at least `base_time`. Default: 60 s.
     pub max_time: Duration,
     /// How many of the instances may be ejected at a time, in percent, 0-100; if more would be, all are used. 0: nothing is
     /// ever ejected. Default: 50.

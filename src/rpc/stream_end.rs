@@ -10,7 +10,7 @@ pub(crate) const SERVER: Domain = Domain::new("server.meshwork");
 
 /// Ends a long stream whose server leaves: the client moves to another instance.
 pub fn draining_status() -> Status {
-    SERVER.error(Code::Unavailable, Refusal::Draining.reason(), "this instance is draining: continue on another one")
+    SERVER.error(Code::Unavailable, Refusal::Draining.reason(), "this instance is stopping: continue on another one")
 }
 
 /// Ends a long stream while its server is NOT_SERVING (see [`Server::serving`](crate::server::Server::serving)): the client

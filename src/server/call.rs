@@ -178,7 +178,7 @@ impl Stack {
             Flow::Unary => &self.calls,
             Flow::ServerStreaming | Flow::ClientStreaming => {
                 if self.draining.is_cancelled() {
-                    return Err(refused(Refusal::Draining, "this instance is draining and takes no new streams"));
+                    return Err(refused(Refusal::Draining, "this instance is stopping and takes no new streams"));
                 }
                 &self.streams
             }

@@ -34,24 +34,25 @@ use tracing_subscriber::{
 /// The target of lines that are said whatever is logged.
 const SAID: &str = "meshwork_said";
 
-/// How log lines look.
+/// The levels, as a sentence lists them that names all.
+pub(crate) const LEVELS_AND: &str = "off, error, warn, info, debug and trace";
+
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
-    /// For people; coloured on a terminal.
+    /// For humans; coloured on a terminal
     #[default]
     Human,
-    /// One JSON object per line.
+    /// One JSON object per line
     Json,
 }
 
 /// A text that is not a valid log filter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "{directive:?} is not a level: must be a level (off, error, warn, info, debug, trace), or a list such as info,meshwork=debug"
-)]
+#[error("{culprit}must be off, error, warn, info, debug or trace, or a list such as info,meshwork=debug")]
 pub struct InvalidFilter {
-    /// The part of it that cannot be used.
-    directive: String,
+    /// Of a list, names the part that cannot be used.
+    culprit: String,
 }
 
 /// Logging could not begin.
@@ -121,39 +122,37 @@ fn filter_of(filter: &str) -> Result<Targets, InvalidFilter> {
     let base = [("sqlx_core::pool", LevelFilter::OFF), ("tower", LevelFilter::INFO)];
     let mut targets = Targets::new().with_default(LevelFilter::ERROR).with_targets(base);
     for directive in directives(filter) {
-        targets = match read_directive(directive)? {
-            (Some(target), level) => targets.with_target(target, level),
-            (None, level) => targets.with_default(level),
+        targets = match read_directive(directive) {
+            Some((Some(target), level)) => targets.with_target(target, level),
+            Some((None, level)) => targets.with_default(level),
+            None if filter.contains(',') => {
+                return Err(InvalidFilter { culprit: format!("{directive:?} is not a level: ") });
+            }
+            None => return Err(InvalidFilter { culprit: String::new() }),
         };
     }
     Ok(targets)
 }
 
-/// The directives of `filter` that can be read, and why the others cannot.
-pub(crate) fn readable_filter(filter: &str) -> (String, Vec<InvalidFilter>) {
-    let (mut readable, mut invalid) = (Vec::new(), Vec::new());
-    for directive in directives(filter) {
-        match read_directive(directive) {
-            Ok(_) => readable.push(directive),
-            Err(error) => invalid.push(error),
-        }
-    }
-    (readable.join(","), invalid)
+/// The directives of `filter` that can be read, and the others.
+pub(crate) fn readable_filter(filter: &str) -> (String, Vec<String>) {
+    let (readable, invalid): (Vec<_>, Vec<_>) =
+        directives(filter).partition(|directive| read_directive(directive).is_some());
+    (readable.join(","), invalid.into_iter().map(str::to_owned).collect())
 }
 
 fn directives(filter: &str) -> impl Iterator<Item = &str> {
     filter.split(',').map(str::trim)
 }
 
-/// What is logged from which target; `None`: from all others.
-fn read_directive(directive: &str) -> Result<(Option<&str>, LevelFilter), InvalidFilter> {
-    let invalid = || InvalidFilter { directive: directive.to_owned() };
+/// What is logged from which target, or from all others; `None`: it cannot be read.
+fn read_directive(directive: &str) -> Option<(Option<&str>, LevelFilter)> {
     let (target, level) = directive.rsplit_once('=').map_or((None, directive), |(target, level)| (Some(target), level));
     // `LevelFilter` reads nothing as `error`.
     if level.is_empty() || target.is_some_and(|target| !is_target(target)) {
-        return Err(invalid());
+        return None;
     }
-    Ok((target, LevelFilter::from_str(level).map_err(|_| invalid())?))
+    Some((target, LevelFilter::from_str(level).ok()?))
 }
 
 /// Whether `text` is the path of a module, such as `meshwork::channel`. Spans and fields, which `EnvFilter` can name as well, are not.
@@ -175,19 +174,18 @@ mod tests {
 
     #[test]
     fn a_filter_that_is_none_is_refused_and_says_what_is_accepted() {
-        for (filter, named) in [
-            ("foo", "foo"),
-            ("loud", "loud"),
-            ("info,foo=bar", "foo=bar"),
-            ("info,meshwork=loud", "meshwork=loud"),
-            ("info,my_crate", "my_crate"),
-            ("info,,debug", ""),
-            ("info=", "info="),
+        for (filter, begin) in [
+            ("foo", ""),
+            ("loud", ""),
+            ("info,foo=bar", r#""foo=bar" is not a level: "#),
+            ("info,meshwork=loud", r#""meshwork=loud" is not a level: "#),
+            ("info,my_crate", r#""my_crate" is not a level: "#),
+            ("info,,debug", r#""" is not a level: "#),
+            ("info=", ""),
             ("", ""),
         ] {
             let error = init(LogFormat::Json, filter).expect_err(filter).to_string();
-            assert!(error.starts_with(&format!("{named:?} is not a level")), "{error}");
-            assert!(error.contains("off, error, warn, info, debug, trace"), "{error}");
+            assert!(error.starts_with(&format!("{begin}must be off, error, warn, info, debug or trace")), "{error}");
         }
     }
 

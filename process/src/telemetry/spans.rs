@@ -40,13 +40,13 @@ const LAST_WORD: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum CollectorError {
     /// It is none.
-    #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317")]
+    #[error("must be http://HOST:PORT, such as http://127.0.0.1:4317")]
     Url(#[from] ExporterBuildError),
     /// It is of another protocol.
-    #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317: {0} is not supported")]
+    #[error("must be http://HOST:PORT, such as http://127.0.0.1:4317; {0} is not supported")]
     Scheme(String),
     /// OTLP over gRPC has none.
-    #[error("must be the URL of an OTLP collector (gRPC), such as http://127.0.0.1:4317: without a path")]
+    #[error("must be http://HOST:PORT, such as http://127.0.0.1:4317, without a path")]
     Path,
 }
 
@@ -268,7 +268,7 @@ mod tests {
             ("http://collector:4317?key=x", "without a path"),
         ] {
             let error = check_collector(bad).expect_err(bad).to_string();
-            assert!(error.starts_with("must be the URL of an OTLP collector") && error.contains(says), "{error}");
+            assert!(error.starts_with("must be http://HOST:PORT") && error.contains(says), "{error}");
         }
     }
 

@@ -120,7 +120,7 @@ fn a_bad_value_names_its_variable_and_a_good_flag_hides_it() {
         ("MESHWORK_LISTEN", "7600", "HOST:PORT"),
         ("MESHWORK_ADVERTISE", "0.0.0.0:80", "others can connect to"),
         ("MESHWORK_INSTANCE_ID", "a b", "visible ASCII"),
-        ("MESHWORK_WEIGHT", "0", "1..=1000"),
+        ("MESHWORK_WEIGHT", "0", "1-1000"),
         ("MESHWORK_LOG", "xml", "human, json"),
         ("MESHWORK_LABELS", "a=1,b", "KEY=VALUE"),
         ("MESHWORK_DRAIN_LIMIT", "soon", "ms, s, m or h"),
@@ -132,6 +132,15 @@ fn a_bad_value_names_its_variable_and_a_good_flag_hides_it() {
     assert!(member("--weight 5", &[("MESHWORK_WEIGHT", "0")]).is_ok());
     let refused = member("--weight 0", &[("MESHWORK_WEIGHT", "5")]).expect_err("the flag's");
     assert!(refused.contains("'--weight") && !refused.contains("MESHWORK_WEIGHT"), "{refused}");
+}
+
+#[test]
+fn a_value_that_is_not_utf_8_names_its_variable_and_stays_unseen() {
+    use std::{ffi::OsString, os::unix::ffi::OsStringExt as _};
+    let line = ["member", "--database-url", "sqlite://x.db"].map(Into::into).into_iter();
+    let variable = |name: &std::ffi::OsStr| (name == "MESHWORK_WEIGHT").then(|| OsString::from_vec(vec![b'5', 0xff]));
+    let refused = read(Member::command(), line, &variable).expect_err("not UTF-8").to_string();
+    assert_eq!(refused, "error: MESHWORK_WEIGHT (for --weight): is not valid UTF-8");
 }
 
 #[test]
@@ -149,7 +158,7 @@ fn what_cannot_be_read_of_rust_log_is_ignored_with_a_warning_and_the_flag_stays_
         let parsed = read(Member::command(), line, &variable).expect(value);
         assert_eq!(Member::from_arg_matches(&parsed.matches).expect("parsed").log.log_level, level, "{value}");
         let warnings =
-            ignored.iter().map(|directive| format!("warning: ignored in RUST_LOG: {directive:?} is not a level"));
+            ignored.iter().map(|directive| format!("warning: RUST_LOG: {directive:?} is not a level and is ignored; "));
         let warnings: Vec<_> = warnings.collect();
         assert_eq!(parsed.warnings.len(), warnings.len(), "{:?}", parsed.warnings);
         assert!(

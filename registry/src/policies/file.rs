@@ -59,7 +59,7 @@ pub enum PolicyFileError {
     #[error("is larger than {} MiB", MAX_FILE_BYTES >> 20)]
     TooLarge,
     /// What is in the file is no list of policies.
-    #[error("is not a list of policies: {0}")]
+    #[error("is not a list of policies ({}): restore it, or remove it to go back to the defaults", told(.0))]
     Malformed(serde_json::Error),
     /// A policy is not one that could have been set.
     #[error("the policy of {service:?} cannot be used: {problem}")]
@@ -72,6 +72,16 @@ pub enum PolicyFileError {
     /// Another registry is using the file.
     #[error("is in use by another registry")]
     InUse,
+}
+
+/// The parser's words, after the place.
+fn told(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let (line, column) = (error.line(), error.column());
+    match text.strip_suffix(&format!(" at line {line} column {column}")) {
+        Some(problem) => format!("line {line}, column {column}: {problem}"),
+        None => text,
+    }
 }
 
 /// The file; no other process writes it.

@@ -65,7 +65,9 @@ impl Default for Shared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
     /// The policy is not the one that was to be replaced.
-    #[error("the policy has changed since it was read: read it again and repeat the change")]
+    #[error(
+        "the policy has changed since it was read: run \"meshwork policy get SERVICE --json\" again, and repeat the change"
+    )]
     Changed,
     /// [`MAX_POLICIES`].
     #[error("the registry is full ({} policies)", grouped(MAX_POLICIES))]

@@ -247,7 +247,7 @@ async fn a_file_that_was_written_by_hand_is_checked_and_completed() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("policies.json");
     for (text, says) in [
-        ("{", "is not a list of policies: "),
+        ("{", "is not a list of policies (line 1, column 1: "),
         (
             r#"{"policies": [{"service": "order", "timeout": "-1s"}]}"#,
             "the policy of \"order\" cannot be used: policy.timeout",

@@ -18,7 +18,10 @@ use futures_util::{
 };
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 
 use super::{
     DeferredDrop,
@@ -67,9 +70,11 @@ pub(crate) enum ConnectError {
     Io(#[from] io::Error),
     #[error("the HTTP/2 handshake failed: {0}")]
     Handshake(#[from] hyper::Error),
-    #[error("the connection was closed before the server said anything")]
+    #[error("the server closed the connection before it sent anything: it may not speak gRPC")]
     Closed,
-    #[error("no HTTP/2 server answered within {} s", CONNECT_LIMIT.as_secs())]
+    #[error("cannot connect: no answer within {} s", CONNECT_LIMIT.as_secs())]
+    Unreachable,
+    #[error("connected, but no HTTP/2 server answered within {} s", CONNECT_LIMIT.as_secs())]
     Timeout,
 }
 
@@ -80,8 +85,10 @@ pub(crate) async fn connect(
     peer: &Peer,
     keepalive: Keepalive,
 ) -> Result<(ConnectionHandle, ConnectionTask), ConnectError> {
-    let connecting = async {
-        let io = connector.connect(peer.address().clone()).await?;
+    let end = Instant::now() + CONNECT_LIMIT;
+    let io =
+        timeout_at(end, connector.connect(peer.address().clone())).await.map_err(|_| ConnectError::Unreachable)??;
+    let greeting = async {
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, flusher) = WriteBuffer::new(io);
         let just_begun = JustBegun::default();
@@ -96,7 +103,7 @@ pub(crate) async fn connect(
         connection.greeted().await?;
         Ok((handle, connection))
     };
-    timeout(CONNECT_LIMIT, connecting).await.unwrap_or(Err(ConnectError::Timeout))
+    timeout_at(end, greeting).await.unwrap_or(Err(ConnectError::Timeout))
 }
 
 fn http2(inline: Inline, keepalive: Keepalive) -> http2::Builder<Inline> {
