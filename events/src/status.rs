@@ -23,7 +23,7 @@ pub fn write_status<R: Error + 'static>(
     match error {
         WriteError::Refused(refusal) => refused(&refusal),
         WriteError::Store(error) => store_status(domain, &error),
-        WriteError::Closed => domain.retry_later("SHUTTING_DOWN", "this instance is shutting down", RETRY_DELAY),
+        WriteError::Closed => domain.retry_later("SHUTTING_DOWN", "this instance is stopping", RETRY_DELAY),
         WriteError::Fenced => defect(domain, &error),
     }
 }

@@ -143,7 +143,14 @@ impl Followed {
             }
             for fork in forks {
                 let (read, common) = (fork.read.at.position, fork.common.at.position);
-                tracing::warn!(source, group, partition = fork.partition(), read, common, "a cursor was set back");
+                tracing::warn!(
+                    source,
+                    group,
+                    partition = fork.partition(),
+                    read,
+                    common,
+                    "reading again from the last common event"
+                );
             }
             for (what, count) in &undone.effects {
                 tracing::warn!(source, group, count, what, "undid the effects of lost events");

@@ -252,7 +252,7 @@ impl<D: Decider> Connection<'_, D> {
         let applied = self.progress.snapshot().applied;
         let mut cursors = cursor::load(self.outbox.database(), self.cursor).await?;
         if cursors.values().any(|cursor| cursor.store_id.starts_with(MARK)) {
-            let problem = "a reconcile is under way, or was not finished: run it again";
+            let problem = "a reconcile is in progress, or was not finished: run it again";
             return Err(Stop::DataLoss(problem.to_owned()));
         }
         for partition in partitions {

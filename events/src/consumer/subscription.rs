@@ -254,7 +254,7 @@ where
                 continue;
             }
             Stop::WriterClosed => {
-                reader.own.set_state(SubscriptionState::Connecting(Some("shutting down".into())));
+                reader.own.set_state(SubscriptionState::Connecting(Some("stopping".into())));
                 return;
             }
             Stop::Misfit(error) => {
@@ -262,8 +262,11 @@ where
                 pause = STOPPED_PAUSE;
             }
             Stop::DataLoss(error) => {
-                let problem = "the source has lost events that this service has read; run `meshwork reconcile`";
-                stopped(reader, &error, problem);
+                let source = reader.source.name;
+                let problem = format!(
+                    "the source has lost events that this service has read; run \"meshwork reconcile {source}\""
+                );
+                stopped(reader, &error, &problem);
                 reader.progress.set_diverged(true);
                 pause = STOPPED_PAUSE;
             }

@@ -93,7 +93,7 @@ fn sqlite_file(url: &str) -> Result<(PathBuf, sqlite::Synchronous), StoreError> 
         Some((path, "synchronous=full")) => (path, sqlite::Synchronous::Full),
         Some((path, "synchronous=normal")) => (path, sqlite::Synchronous::Normal),
         Some(_) => {
-            let problem = "the only parameter of SQLite is synchronous=full or synchronous=normal".to_owned();
+            let problem = "the only supported parameter is synchronous (full or normal)".to_owned();
             return Err(StoreError::InvalidUrl { url: shown(url), problem });
         }
     };

@@ -98,7 +98,7 @@ impl Sqlite {
         synchronous: Synchronous,
         locks: (FileLock, DatabaseLock),
     ) -> Result<Self, StoreError> {
-        let failed = |source| open_error(&path, std::io::Error::other(source));
+        let failed = |error| open_error(&path, std::io::Error::other(Said(error)));
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_CREATE).map_err(failed)?;
         let set_up = |connection: &Connection| {
             connection.pragma_update(None, "journal_mode", "wal")?;
@@ -306,9 +306,15 @@ fn connect(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+/// An error in SQLite's words alone: its source has them again, after the code.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Said(rusqlite::Error);
+
 fn classify(error: rusqlite::Error) -> StoreError {
     use rusqlite::ffi::{SQLITE_CONSTRAINT_PRIMARYKEY, SQLITE_CONSTRAINT_UNIQUE};
-    let Some(cause) = error.sqlite_error() else { return StoreError::Refused(error.into()) };
+    let Some(&cause) = error.sqlite_error() else { return StoreError::Refused(Said(error).into()) };
+    let error = Said(error);
     match cause.code {
         ErrorCode::ConstraintViolation
             if [SQLITE_CONSTRAINT_UNIQUE, SQLITE_CONSTRAINT_PRIMARYKEY].contains(&cause.extended_code) =>

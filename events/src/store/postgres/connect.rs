@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use meshwork::dial;
+use meshwork::{cause::with_causes, dial};
 use sqlx::{
     AssertSqlSafe, Connection as _, Executor as _, PgConnection, Row as _,
     postgres::{PgConnectOptions, PgSslMode},
@@ -67,7 +67,7 @@ pub(super) async fn open(url: &str) -> Result<Target, StoreError> {
         }
         None => format!("postgres://{}:{}/{database}", options.get_host(), options.get_port()),
     };
-    let failed = |source| StoreError::Open { path: path.clone(), source: io::Error::other(source) };
+    let failed = |error| StoreError::Open { path: path.clone(), source: io::Error::other(said(&error)) };
     let unsuitable = |problem| StoreError::Unsuitable { path: path.clone(), problem };
     let mut session = reach(&target, &database).await.map_err(failed)?;
     let suits = suits(&target, &mut session, &database).await.map_err(failed)?;
@@ -139,6 +139,15 @@ fn raced_name(options: &PgConnectOptions) -> Option<String> {
     let is_fixed =
         is_socket || host.parse::<IpAddr>().is_ok() || matches!(options.get_ssl_mode(), PgSslMode::VerifyFull);
     (!is_fixed).then(|| format!("{host}:{}", options.get_port()))
+}
+
+/// An error with its causes, without the line of sqlx that some end with.
+fn said(error: &sqlx::Error) -> String {
+    let text = with_causes(error);
+    match text.rsplit_once(" (sqlx_") {
+        Some((said, line)) if line.ends_with(')') => said.to_owned(),
+        _ => text,
+    }
 }
 
 /// Whether the server and the database are what is relied on, or why not.

@@ -110,8 +110,7 @@ impl FromStr for PostgresUrl {
         if let Some(database) = path.strip_prefix('/').filter(|database| !database.is_empty()) {
             if database.contains(['@', '/', ':']) {
                 return invalid(
-                    "the database's name has an @, / or : in it; one that belongs to it, or to the password, must be \
-                     percent-encoded (%40, %2F, %3A)",
+                    "the database's name must not contain @, / or :; in a name or password write them as %40, %2F and %3A",
                 );
             }
             given.insert("dbname".to_owned(), decode(database)?);
@@ -227,7 +226,7 @@ impl PostgresUrl {
             return invalid("several hosts are not supported: give one name or address, which leads to the primary");
         }
         if self.get("port").is_some_and(|port| !port.parse::<u16>().is_ok_and(|port| port > 0)) {
-            return invalid("the port is not a number from 1 to 65535; a / or : of a password must be percent-encoded");
+            return invalid("the port must be 1-65535; if the password has a / or :, write it as %2F or %3A");
         }
         if self.get("hostaddr").is_some_and(|address| address.parse::<std::net::IpAddr>().is_err()) {
             return invalid("hostaddr is not an IP address");

@@ -8,7 +8,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::{classify, connect, open_error};
+use super::{Said, classify, connect, open_error};
 use crate::store::StoreError;
 
 /// Why there is no backup.
@@ -28,7 +28,7 @@ pub enum BackupError {
 /// The copy is made beside `target`, synced, and then renamed: a file with that name is complete.
 pub(in crate::store) fn backup(path: &Path, target: &Path) -> Result<(), BackupError> {
     if target.try_exists()? {
-        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "the file already exists").into());
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, "already exists; give another name").into());
     }
     let database = open_source(path)?;
     let part = Part::beside(target)?;
@@ -57,7 +57,8 @@ fn open_source(path: &Path) -> Result<Connection, StoreError> {
     }
     File::open(path).map_err(|error| open_error(path, error))?;
     // Without CREATE: a slip of the pen is not a new, empty database.
-    let database = connect(path, OpenFlags::empty()).map_err(|error| open_error(path, io::Error::other(error)))?;
+    let database =
+        connect(path, OpenFlags::empty()).map_err(|error| open_error(path, io::Error::other(Said(error))))?;
     let ours = "select exists (select 1 from sqlite_master where type = 'table' and name = 'schema_version')";
     match database.query_row(ours, [], |row| row.get(0)) {
         Ok(true) => Ok(database),

@@ -393,7 +393,7 @@ async fn a_database_takes_every_text_whatever_its_encoding_and_what_is_none_is_r
     std::fs::write(&text, "a text, and no database".repeat(100)).expect("written");
     let refused = open(&format!("sqlite://{}", text.display())).await.err().expect("refused");
     assert!(meshwork::cause::with_causes(&refused).contains("file is not a database"), "{refused:?}");
-    for (parameters, named) in [("?mode=ro", "synchronous="), ("?synchronous=off", "synchronous=")] {
+    for (parameters, named) in [("?mode=ro", "synchronous (full"), ("?synchronous=off", "or normal)")] {
         let refused = open(&format!("sqlite://{}{parameters}", file.display())).await.err().expect("refused");
         assert!(matches!(&refused, StoreError::InvalidUrl { .. }) && refused.to_string().contains(named), "{refused}");
     }
