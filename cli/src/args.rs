@@ -2,13 +2,14 @@
 
 mod new;
 mod policy;
+mod service;
 mod source;
 
 use std::{net::SocketAddr, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use meshwork::address::{InvalidAddress, parse_address};
-use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs};
+use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs, number_in};
 use prost_types::Timestamp;
 
 pub use new::NewArgs;
@@ -21,6 +22,7 @@ pub use source::{DEFAULT_REGISTRY, SourceArgs};
 pub use crate::new::{InvalidPackageName, PackageName};
 
 use crate::fleet::Replicas;
+use service::parse_service;
 use source::parse_registry;
 
 fn help() -> String {
@@ -28,20 +30,20 @@ fn help() -> String {
         "\
 Examples:
   meshwork up                       a whole mesh on this machine; its data is kept in .meshwork
-  meshwork demo                     a story with a thousand orders, and a check that no credit was lost
-  meshwork instances order          who serves `order`
+  meshwork demo                     place 1000 orders and check that nothing was lost
+  meshwork instances order          the instances of order
   meshwork split order v1=95 v2=5   a canary: version v2 gets 5 % of the calls, at once
-  meshwork watch --json | jq .      what changes, as it changes
-  meshwork reconcile order          after a restore of `order`: what its readers have to undo
+  meshwork watch --json | jq .      changes, as they happen
+  meshwork reconcile order          after a restore of order's store: show what must be undone
   meshwork new inventory            the package of a service of your own
 
 Exit codes:
-  0    done; for up and watch: ended in order by SIGINT or SIGTERM
+  0    success; for up and watch also: stopped by SIGINT or SIGTERM
   1    an operation or a check failed
-  2    {EXIT_CODE_2}
-  130  ended by SIGINT (143: SIGTERM) before it was done; up and watch: at once, by a second one
+  2    {EXIT_CODE_2}; nothing was done
+  130  stopped by SIGINT (143: by SIGTERM) before it was done; up and watch: at once, by a second one
 
-Errors are one line on stderr. `meshwork COMMAND --help` has examples for each command."
+Errors go to stderr. `meshwork COMMAND --help` has examples for each command."
     )
 }
 
@@ -52,10 +54,11 @@ Examples:
   meshwork up --registry-addr 127.0.0.1:0 --json | jq -r .registry
   meshwork up --database-url postgres://postgres@127.0.0.1/shop
 
-It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal ends it at once.
-Started again on the same folder (and databases) it finds its data, and finishes the sagas that were under way.
-Each instance has the same port at each start, as far as it is free. If the registry's port is taken, or the folder is in use or
-cannot be written, it exits with code 2 and leaves nothing running, and no new files.";
+It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal stops it at once.
+It also stops when its standard output is closed. Started again on the same folder (and databases) it finds its data, and
+finishes the sagas that were in progress. Each instance gets the same port again at the next start, if it is free. If the
+registry's port is in use, or the folder is in use or cannot be written, it exits with code 2 and leaves nothing running, and
+no new files.";
 
 const DEMO_HELP: &str = "\
 Examples:
@@ -63,11 +66,9 @@ Examples:
   meshwork demo --orders 20000 --customers 50
   meshwork demo --registry http://127.0.0.1:7600 --json
 
-Without --registry it plays in the mesh that answers at http://127.0.0.1:7600. If there is none, it starts one in a
-temporary folder, and kills one of its instances on the way. At the end it pages through all that it did, and checks
-that every acknowledged order is there once and in a terminal state, and that the available credit of every customer
-is the limit less the approved orders. If a promise is broken, it exits with code 1. --tamper shows that the check can
-fail.";
+Without --registry it uses the mesh at http://127.0.0.1:7600 or, if none answers, starts one in a temporary folder and kills
+one of its instances during the run. At the end it checks that every acknowledged order exists exactly once and is in a final
+state, and that each customer's available credit is the limit minus the approved orders. If a check fails, the exit code is 1.";
 
 const SERVICES_HELP: &str = "\
 Examples:
@@ -75,8 +76,8 @@ Examples:
   meshwork services --json | jq -r '.services[].name'
   MESHWORK_REGISTRY=http://10.0.0.7:7600 meshwork services
 
---json prints one ListServicesResponse as protobuf JSON, as grpcurl does. If no registry answers within 3 s, it exits with
-code 1.";
+--json prints one ListServicesResponse as protobuf JSON, as grpcurl does. The exit code is 1 if no registry answers within
+3 s.";
 
 const INSTANCES_HELP: &str = "\
 Examples:
@@ -84,20 +85,26 @@ Examples:
   meshwork instances order --stats
   meshwork instances order --json | jq -r '.instances[] | select(.status == \"INSTANCE_STATUS_SERVING\") | .address'
 
-STATUS is what the registry says, HEALTH what the instance itself answers, EVENTS how its subscriptions stand: the worst of
-them. Problems are listed below the table. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does.
-If the service was never registered, or no registry answers within 3 s, it exits with code 1.";
+STATUS is reported by the registry, HEALTH by the instance itself; EVENTS is the worst state of its subscriptions. Problems
+are listed below the table. --json prints one ListInstancesResponse as protobuf JSON, as grpcurl does.
+
+With --stats: STATE is ready, connecting, transient_failure (no connection), ejected, or probation (tried again after an
+ejection); LATENCY is the recent average time to the beginning of an answer; LOAD is the expected cost of the next call, by
+which clients choose: the latency times the calls in progress, and more after failures. --json then prints an object of its own, whose array \"instances\" has the values of the table.
+
+The exit code is 1 if the service has never registered or no registry answers within 3 s.";
 
 const RECONCILE_HELP: &str = "\
 Examples:
-  meshwork reconcile order          what would be done
-  meshwork reconcile order --yes    does it
+  meshwork reconcile order          show what must be undone
+  meshwork reconcile order --yes    undo it
   meshwork reconcile order --yes --backup-time 2026-11-29T02:00:00Z
 
-After the store of SERVICE was restored from a backup, its readers have read events that it has lost, and stop. For each reader
-and partition this finds the last event that both have, undoes the effects of the lost ones (credit of lost orders is released,
-views are rebuilt), and lets the reader go on from there. Without --yes it changes nothing. It is safe to repeat: readers that
-have lost nothing are left alone. If a reader does not answer, or cannot do it now, it exits with code 1; run it again.";
+When the store of SERVICE is restored from a backup, its readers may have read events that the store no longer has; they then
+stop. For each reader and partition this finds the last common event, undoes the effects of the lost ones (credit of lost
+orders is released, views are rebuilt), and lets the reader continue from there. Without --yes it changes nothing. It is safe
+to repeat: readers that are not ahead are left alone. If a reader does not answer, or cannot do it now, the exit code is 1:
+run it again.";
 
 const STORE_HELP: &str = "\
 Examples:
@@ -108,26 +115,26 @@ const STORE_BACKUP_HELP: &str = "\
 Examples:
   meshwork store backup sqlite:///var/lib/meshwork/order.db /backup/order-2026-11-29.db
 
-A consistent copy, also while the service is running and writing. Do not copy the file itself: it lacks what is still in the
+The copy is consistent even while the service writes. Do not copy the file yourself: recent writes are still in the
 write-ahead log. If TARGET exists, or the database does not, it exits with code 2 and writes nothing.";
 
 const STORE_ADOPT_HELP: &str = "\
 Examples:
   meshwork store adopt order 01a22508-6bcd-72ee-9524-d291df4a401d
 
-A service has one store: an instance with another one is refused while the first is being served (`meshwork instances` shows it,
-and its log names both stores). Use this after moving a service to another database: from now on, at every registry of the
-list, instances with this store are accepted. Once one of them has registered, those with another store are removed and refused. A
-registry that does not answer, or knows no instance with this store yet, is named, and makes the exit code 1: run it again. Then run `meshwork reconcile SERVICE`.";
+A service has one store; instances with another one are refused (`meshwork instances` lists them). Use this after moving a
+service to another database. From then on every registry given accepts instances with this store, and removes the others once
+one of them has registered. If a registry does not answer, or knows no instance with this store yet, the exit code is 1: run
+it again. Afterwards run \"meshwork reconcile SERVICE\".";
 
 const HEALTH_HELP: &str = "\
 Examples:
   meshwork health 127.0.0.1:7602
   until meshwork health order-1:7602; do sleep 1; done
-  meshwork health 127.0.0.1:7602 events/customer    whether it keeps up with the events of customer
+  meshwork health 127.0.0.1:7602 events/customer    whether this server keeps up with the events of customer
 
-It asks the server itself, once, by grpc.health.v1, and prints SERVING. If the server answers anything else (a draining one says
-NOT_SERVING), or nothing within 3 s, it exits with code 1. So it fits a container's health check.";
+Asks the server once, and prints SERVING. If the server answers anything else (one that is stopping says NOT_SERVING), or
+nothing within 3 s, the exit code is 1. It is suitable as a container's health check.";
 
 const WATCH_HELP: &str = "\
 Examples:
@@ -136,14 +143,15 @@ Examples:
   meshwork watch --json | jq -c 'select(.change) | .change.removed[]'
 
 One line for each change: the time (UTC), + joined, ~ changed or - left, service, instance, address, status, zone,
-version. --json prints each WatchResponse (snapshot or change) as one line of protobuf JSON. If the registry goes away
-it goes on where it was as soon as the registry is back. SIGINT (Ctrl-C) ends it with exit code 0.";
+version. Instances that are there already are shown first, with +. If the registry is lost, watching goes on when it is back.
+--json prints each WatchResponse (snapshot or change) as one line of protobuf JSON. SIGINT (Ctrl-C) stops it with exit
+code 0.";
 
-/// A proxyless gRPC service mesh on the command line
+/// Run and operate a proxyless gRPC service mesh
 #[derive(Parser, Clone, Debug)]
 #[command(name = "meshwork", version, after_help = help(), disable_help_subcommand = true)]
 pub struct Cli {
-    /// The subcommand.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -167,13 +175,13 @@ impl Cli {
     }
 }
 
-/// The subcommand.
+/// The command.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Start a whole mesh in this process: a registry, and instances of customer, order and query
+    /// Run a complete mesh in one process: a registry, and instances of customer, order and query
     Up(UpArgs),
-    /// Drive customers and orders through a mesh and check that nothing was lost; if no mesh is running, start one, and
-    /// kill one of its instances on the way
+    /// Place orders in a mesh and check that nothing was lost; if no mesh is running, start one, and kill one of its instances
+    /// during the run
     Demo(DemoArgs),
     /// List the services that a registry knows
     Services(ServicesArgs),
@@ -181,17 +189,17 @@ pub enum Command {
     Instances(InstancesArgs),
     /// Show and change how clients treat a service: timeout, retries, ejection, zones
     Policy(PolicyArgs),
-    /// Share a service's calls between its versions, as for a canary
+    /// Divide a service's calls among its versions, for example for a canary
     Split(SplitArgs),
-    /// Show who joins, changes and leaves, as it happens
+    /// Show instances as they join, change and leave
     Watch(WatchArgs),
-    /// Ask one server whether it serves
+    /// Check whether one server is serving
     Health(HealthArgs),
-    /// Back up a store, or declare which store a service uses
+    /// Back up a store, or make a service use another one
     Store(StoreArgs),
-    /// After a restore: undo what its readers did with events that the service has lost
+    /// After a service's store was restored: undo what its readers did with the lost events
     Reconcile(ReconcileArgs),
-    /// Write the package of a new service, with a client and tests, which is built and run as it is
+    /// Create the package of a new service, with a client and tests, ready to build and run
     New(NewArgs),
 }
 
@@ -199,27 +207,27 @@ pub enum Command {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = UP_HELP, mut_arg("log_level", |arg| arg.default_value("warn")))]
 pub struct UpArgs {
-    /// Where the registry listens, a loopback address; port 0 takes a free one
+    /// Where the registry listens: a loopback address or localhost, and a port; port 0 takes a free one
     #[arg(long, env = "MESHWORK_REGISTRY_ADDR", default_value = "127.0.0.1:7600", value_name = "IP:PORT")]
     #[arg(value_parser = parse_loopback)]
     pub registry_addr: SocketAddr,
-    /// The port of the first instance, 1-65000; the others have those after it. Where one is taken, a free one is used instead.
-    /// 0: free ones [default: the registry's port and 1; free ones, if that is 0]
-    #[arg(long, env = "MESHWORK_BASE_PORT", value_name = "PORT", value_parser = clap::value_parser!(u16).range(0..=65000))]
+    /// The port of the first instance, 1-65000; the others follow it. A port in use is replaced by a free one. 0: only free
+    /// ones [default: the registry's port + 1; 0 if that port is 0]
+    #[arg(long, env = "MESHWORK_BASE_PORT", value_name = "PORT", value_parser = number_in(0..=65000_u16))]
     #[arg(allow_negative_numbers = true)]
     pub base_port: Option<u16>,
-    /// The folder of the SQLite files; made if it is missing
+    /// The folder of the data: databases and policies; created if missing
     #[arg(long, env = "MESHWORK_DATA_DIR", default_value = ".meshwork", value_name = "FOLDER")]
     pub data_dir: PathBuf,
-    /// How many instances, 1-16 of customer, order and query; what is not named has 2
+    /// The number of instances of customer, order and query, 1-16 each; 2 for those not named
     #[arg(long, env = "MESHWORK_REPLICAS", default_value = "customer=2,order=2,query=2")]
     #[arg(value_name = "SERVICE=COUNT,...")]
     pub replicas: Replicas,
-    /// sqlite:// keeps a file for each service in --data-dir; postgres://HOST/shop keeps customers and orders in the
-    /// databases shop_customer and shop_order, which are made if they are missing, and the views of query in --data-dir
+    /// sqlite://: files in --data-dir. postgres://HOST/NAME: customers and orders in the databases NAME_customer and NAME_order,
+    /// created if missing; the views of query stay in --data-dir
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://", value_name = "URL")]
     pub database_url: String,
-    /// Print what runs where as one line of JSON instead of a table
+    /// Print the instances and their addresses as one line of JSON instead of a table
     #[arg(long)]
     pub json: bool,
     /// What it tells about itself.
@@ -242,18 +250,18 @@ impl UpArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = DEMO_HELP, mut_arg("log_level", |arg| arg.default_value("off")))]
 pub struct DemoArgs {
-    /// The registries of the mesh to play in, which are used together [default: see below]
+    /// The registries of the mesh to use, separated by commas [default: http://127.0.0.1:7600 if it answers, else a new mesh]
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
     pub registry: Vec<String>,
-    /// How many orders are placed, 1-1000000
-    #[arg(long, default_value_t = 1000, allow_negative_numbers = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// The number of orders, 1-1000000
+    #[arg(long, default_value_t = 1000, value_name = "COUNT", value_parser = number_in(1..=1_000_000_u32))]
+    #[arg(allow_negative_numbers = true)]
     pub orders: u32,
-    /// How many customers share them, 1-1000
-    #[arg(long, default_value_t = 10, allow_negative_numbers = true)]
-    #[arg(value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// The number of customers that place the orders, 1-1000
+    #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = number_in(1..=1000_u32))]
+    #[arg(allow_negative_numbers = true)]
     pub customers: u32,
-    /// Show that the check can fail: hand it one approved order as rejected (exit code 1)
+    /// Give the check one approved order as rejected, to show that it can fail (exit code 1); needs an approved order
     #[arg(long)]
     pub tamper: bool,
     /// Print the result as one line of JSON instead of a table
@@ -277,9 +285,10 @@ pub struct ServicesArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = INSTANCES_HELP)]
 pub struct InstancesArgs {
-    /// The service's name, as `meshwork services` lists it
+    /// The service's name, as "meshwork services" lists it
+    #[arg(value_parser = parse_service)]
     pub service: String,
-    /// Connect to the instances, call them, and show how they look to a client: state, latency, load, failures
+    /// Make a few calls to the instances, and show how they look to a client
     #[arg(long)]
     pub stats: bool,
     /// The registries to ask, and how to print the answer.
@@ -292,12 +301,13 @@ pub struct InstancesArgs {
 #[command(after_help = RECONCILE_HELP)]
 pub struct ReconcileArgs {
     /// The service whose store was restored
+    #[arg(value_parser = parse_service)]
     pub service: String,
-    /// Do it; the default is a dry run
+    /// Apply the changes; without it they are only shown
     #[arg(long)]
     pub yes: bool,
-    /// When its backup was made, or any time before, as in 2026-11-29T02:00:00Z; needed only if the service's clock went back
-    /// since, so that its new events look older than the lost ones
+    /// When the restored backup was made, or earlier, such as 2026-11-29T02:00:00Z; needed only if the service's clock was set
+    /// back since
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     pub backup_time: Option<Timestamp>,
     /// The registries to ask, and how to print the answer.
@@ -309,7 +319,7 @@ pub struct ReconcileArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = STORE_HELP)]
 pub struct StoreArgs {
-    /// The subcommand.
+    /// The command.
     #[command(subcommand)]
     pub command: StoreCommand,
 }
@@ -317,10 +327,10 @@ pub struct StoreArgs {
 /// What is wanted of a store.
 #[derive(Subcommand, Clone, Debug)]
 pub enum StoreCommand {
-    /// Make a consistent copy of an SQLite database, also while it is in use
+    /// Make a consistent copy of an SQLite database, even while it is in use
     #[command(after_help = STORE_BACKUP_HELP)]
     Backup(StoreBackupArgs),
-    /// Declare which store a service uses
+    /// Make a service use another store, after its database was moved
     #[command(after_help = STORE_ADOPT_HELP)]
     Adopt(StoreAdoptArgs),
 }
@@ -338,10 +348,10 @@ impl StoreCommand {
 #[derive(Args, Clone, Debug)]
 #[command(mut_arg("log_level", |arg| arg.default_value("off")))]
 pub struct StoreBackupArgs {
-    /// The database, as in --database-url; of PostgreSQL use pg_dump
+    /// The database, as sqlite://FILE; for PostgreSQL use pg_dump
     #[arg(value_name = "URL")]
     pub database_url: String,
-    /// The file to be made
+    /// The file to create
     pub target: PathBuf,
     /// What is logged.
     #[command(flatten)]
@@ -352,8 +362,9 @@ pub struct StoreBackupArgs {
 #[derive(Args, Clone, Debug)]
 pub struct StoreAdoptArgs {
     /// The service
+    #[arg(value_parser = parse_service)]
     pub service: String,
-    /// The store's id, which the refused instance's log names
+    /// The store's id; the log of the refused instance shows it
     pub store_id: String,
     /// The registries to ask, and how to print the answer.
     #[command(flatten)]
@@ -365,6 +376,7 @@ pub struct StoreAdoptArgs {
 #[command(after_help = WATCH_HELP)]
 pub struct WatchArgs {
     /// Only this service [default: all]
+    #[arg(value_parser = parse_service)]
     pub service: Option<String>,
     /// The registries to ask, and how to print the answer.
     #[command(flatten)]
@@ -375,10 +387,11 @@ pub struct WatchArgs {
 #[derive(Args, Clone, Debug)]
 #[command(after_help = HEALTH_HELP, mut_arg("log_level", |arg| arg.default_value("off")))]
 pub struct HealthArgs {
-    /// The server, any that speaks grpc.health.v1: every process of a mesh does
+    /// The server: anything that speaks grpc.health.v1, as all servers of a mesh do
     #[arg(value_name = "HOST:PORT", value_parser = parse_server)]
     pub address: HostPort,
-    /// A service of it, such as shop.order.v1.OrderService, or a subscription, such as events/order [default: the whole server]
+    /// One of its gRPC services, such as shop.order.v1.OrderService, or a subscription, such as events/order [default: the whole
+    /// server]
     #[arg(default_value = "", hide_default_value = true)]
     pub name: String,
     /// What is logged.
@@ -391,7 +404,7 @@ fn parse_loopback(text: &str) -> Result<SocketAddr, &'static str> {
     let address: SocketAddr = text
         .replacen("localhost:", "127.0.0.1:", 1)
         .parse()
-        .map_err(|_| "must be IP:PORT, such as 127.0.0.1:7600, or localhost:PORT")?;
+        .map_err(|_| "must be IP:PORT or localhost:PORT, with a port of 0-65535")?;
     if address.ip().is_loopback() { Ok(address) } else { Err("must be a loopback address, such as 127.0.0.1:7600") }
 }
 

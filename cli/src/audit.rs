@@ -1,8 +1,8 @@
 //! The promises of the mesh, and which of them were broken. Pure: it sees only what was acknowledged and what is remembered.
 //!
 //! 1. Every acknowledged order is there as it was acknowledged, and no customer has more orders than were acknowledged.
-//! 2. Every order has reached a terminal state; one whose cancellation was acknowledged is CANCELLED.
-//! 3. The available credit of every customer is the limit less the approved orders, and never negative.
+//! 2. Every order has reached a final state; one whose cancellation was acknowledged is CANCELLED.
+//! 3. The available credit of every customer is the limit minus the approved orders, and never negative.
 
 use std::collections::HashMap;
 
@@ -65,7 +65,7 @@ pub enum Violation {
         remembered: i64,
     },
     /// An order has not come to an end.
-    #[error("order {order_id} is {}, which is not a terminal state", state.as_str_name())]
+    #[error("order {order_id} is still {}", shown(*state))]
     NotTerminal {
         /// The order.
         order_id: String,
@@ -73,7 +73,7 @@ pub enum Violation {
         state: OrderState,
     },
     /// A cancellation was acknowledged and is not remembered.
-    #[error("the cancellation of order {order_id} was acknowledged, but the order is {}", state.as_str_name())]
+    #[error("the cancellation of order {order_id} was acknowledged, but the order is {}", shown(*state))]
     NotCancelled {
         /// The order.
         order_id: String,
@@ -92,7 +92,7 @@ pub enum Violation {
     },
     /// Credit is lost, or there is more than there should be.
     #[error(
-        "customer {customer_id} has {} of credit left, but should have {}: the limit less the approved orders",
+        "customer {customer_id} has {} of available credit; expected {}: the limit minus the approved orders",
         money(*available),
         money(*expected)
     )]
@@ -161,6 +161,10 @@ pub fn is_terminal(state: OrderState) -> bool {
         OrderState::Unspecified | OrderState::Pending => false,
         OrderState::Approved | OrderState::Rejected | OrderState::Cancelled => true,
     }
+}
+
+fn shown(state: OrderState) -> String {
+    state.as_str_name().trim_start_matches("ORDER_STATE_").to_lowercase()
 }
 
 fn money(cents: i64) -> String {

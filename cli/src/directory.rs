@@ -1,7 +1,7 @@
 //! What the registries of a mesh know, read page by page: `services` and `instances`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::Future,
     io::{self, Write as _},
     sync::Arc,
@@ -12,7 +12,7 @@ use console::{StyledObject, style};
 use futures_util::future::join_all;
 use meshwork::{
     Mesh,
-    channel::Channel,
+    channel::{Channel, EndpointState},
     contract::meshwork::registry::v1::{
         Instance, InstanceStatus, ListInstancesRequest, ListServicesRequest, ListServicesResponse, Service,
         registry_service_client::RegistryServiceClient,
@@ -39,6 +39,9 @@ const LEFT_ALONE: Duration = Duration::from_secs(30);
 /// How many entries are asked for at once: the most that the contract allows.
 pub(crate) const PAGE_SIZE: i32 = 1000;
 
+/// What the channel says of an answer that is no gRPC.
+const NOT_GRPC: &str = "which is not a gRPC response";
+
 /// The registries of a mesh: all that answer are asked, and what they know is put together.
 #[derive(Clone)]
 pub(crate) struct Directory {
@@ -62,6 +65,11 @@ impl Directory {
     pub(crate) fn open(addresses: &[String]) -> Result<Self, Error> {
         let mesh = Mesh::builder().registries(addresses).build().map_err(Error::bad_registry(addresses))?;
         Ok(Self::new(&mesh, addresses))
+    }
+
+    /// The registries, as errors call them.
+    pub(crate) fn addresses(&self) -> String {
+        self.addresses.join(",")
     }
 
     /// All services, by name.
@@ -119,7 +127,7 @@ impl Directory {
         what: &'static str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        answer(&self.addresses.join(","), what, call).await
+        answer(&self.addresses(), &self.first, what, call).await
     }
 
     /// The answers of all registries that answer. Names those that do not on stderr, and skips them for a while.
@@ -148,10 +156,10 @@ impl Directory {
         }
         for (index, error) in absent {
             match error {
-                Error::NoRegistry { registry, problem } => {
-                    eprintln!("no answer from the registry at {registry}: {problem}");
-                }
-                error => eprintln!("{error}"),
+                Error::NoRegistry { registry, problem } => eprintln!(
+                    "warning: the registry at {registry} does not answer ({problem}); the result is without it"
+                ),
+                error => eprintln!("warning: {error}; the result is without it"),
             }
             self.silent.lock().insert(index, Instant::now());
         }
@@ -211,12 +219,13 @@ impl Registry {
         what: &'static str,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Error> {
-        answer(&self.address, what, call).await
+        answer(&self.address, &self.channel, what, call).await
     }
 }
 
 async fn answer<T>(
     registry: &str,
+    channel: &Channel,
     what: &'static str,
     call: impl Future<Output = Result<Response<T>, Status>>,
 ) -> Result<T, Error> {
@@ -225,12 +234,27 @@ async fn answer<T>(
         Ok(Ok(answer)) => Ok(answer.into_inner()),
         Ok(Err(status)) if status.code() == Code::Unavailable => Err(match domain(&status) {
             // The channel's own errors are of no domain.
-            None => silent(status.message().to_owned()),
+            None => silent(unreachable(channel).unwrap_or_else(|| status.message().to_owned())),
             Some(_) => Error::Answered { registry: registry.to_owned(), what, status: Box::new(status) },
         }),
+        Ok(Err(status)) if status.code() == Code::Unimplemented || status.message().contains(NOT_GRPC) => {
+            Err(Error::NotARegistry { what, status: Box::new(status) })
+        }
         Ok(Err(status)) => Err(Error::call(what)(status)),
         Err(_) => Err(silent(format!("no answer within {:.1} s", ANSWER_LIMIT.as_secs_f64()))),
     }
+}
+
+/// Why the endpoints of a channel cannot be reached, each reason once; `None`: they can, as far as is known.
+fn unreachable(channel: &Channel) -> Option<String> {
+    let reasons = channel.endpoints().into_iter().filter_map(|endpoint| match endpoint.state {
+        EndpointState::TransientFailure { why } => Some(why),
+        EndpointState::Connecting | EndpointState::Ready | EndpointState::Ejected { .. } | EndpointState::Probation => {
+            None
+        }
+    });
+    let reasons: BTreeSet<String> = reasons.collect();
+    (!reasons.is_empty()).then(|| reasons.into_iter().collect::<Vec<_>>().join("; "))
 }
 
 /// Of which service or server an error is.
@@ -337,17 +361,28 @@ mod tests {
 
     async fn answered(status: Status) -> Error {
         let call = async { Err::<Response<()>, _>(status) };
-        answer("http://a:1", "list the services", call).await.expect_err("no answer")
+        let channel = Mesh::builder().registries(["http://a:1"]).build().expect("an address").to_registry();
+        answer("http://a:1", &channel, "list the services", call).await.expect_err("no answer")
     }
 
     #[tokio::test]
     async fn what_a_server_says_is_an_answer_and_what_the_channel_says_is_none() {
         let draining = answered(draining_status()).await.to_string();
         let begin =
-            "cannot list the services: the registry at http://a:1 answered UNAVAILABLE: this instance is draining";
+            "cannot list the services: the registry at http://a:1 answered UNAVAILABLE: this instance is stopping";
         assert!(draining.starts_with(begin), "{draining}");
         let silent = answered(Status::unavailable("connection refused")).await.to_string();
-        assert_eq!(silent, "no registry answers at http://a:1 (--registry): connection refused");
+        let begin = "no registry answers at http://a:1 (--registry): connection refused; start one with ";
+        assert!(silent.starts_with(begin), "{silent}");
+    }
+
+    #[tokio::test]
+    async fn whatever_is_no_registry_is_asked_whether_it_is_one() {
+        let html = format!("HTTP 404 from b:1, {NOT_GRPC}");
+        for status in [Status::unimplemented(""), Status::unknown(html)] {
+            let error = answered(status).await.to_string();
+            assert!(error.contains("is this a registry? Give the address of one with --registry"), "{error}");
+        }
     }
 
     #[tokio::test]
@@ -367,7 +402,7 @@ mod tests {
         };
         let silent = directory.all(ask(Err(Status::unavailable("connection refused")))).await;
         let silent = silent.expect_err("no answer").to_string();
-        for reason in [":1 answered UNAVAILABLE: this instance is draining", ":2: connection refused"] {
+        for reason in [":1 answered UNAVAILABLE: this instance is stopping", ":2: connection refused"] {
             assert!(silent.contains(reason), "{silent}");
         }
         assert_eq!(directory.all(ask(Ok(7))).await.expect("one answers"), [7]);

@@ -23,7 +23,9 @@ pub(crate) enum Error {
         problem: String,
     },
     /// No registry answers.
-    #[error("no registry answers at {registry} (--registry): {problem}")]
+    #[error(
+        "no registry answers at {registry} (--registry): {problem}; start one with \"meshwork up\", or give its address"
+    )]
     NoRegistry {
         /// Where it was asked for.
         registry: String,
@@ -52,6 +54,18 @@ pub(crate) enum Error {
         /// How the call ended.
         status: Box<Status>,
     },
+    /// What answers does not know the rpcs of a registry, or does not speak gRPC.
+    #[error(
+        "cannot {what}: {}: {}: is this a registry? Give the address of one with --registry",
+        code_name(status.code()),
+        status.message().replace('\n', " ")
+    )]
+    NotARegistry {
+        /// What was to be done.
+        what: &'static str,
+        /// How the call ended.
+        status: Box<Status>,
+    },
     /// A registry has answered that it could not.
     #[error(
         "cannot {what}: the registry at {registry} answered {}: {}",
@@ -67,7 +81,9 @@ pub(crate) enum Error {
         status: Box<Status>,
     },
     /// A server that has no such name in its health.
-    #[error("{address} has no health name {name:?}: give one of its gRPC services, events/SOURCE, or no name")]
+    #[error(
+        "{address} does not know {name:?}: give one of its gRPC services, events/SERVICE, or nothing for the whole server"
+    )]
     UnknownHealthName {
         /// The server that was asked.
         address: String,
@@ -75,21 +91,23 @@ pub(crate) enum Error {
         name: String,
     },
     /// A server does not serve.
-    #[error("{address} does not serve: {problem}")]
+    #[error("{address} {problem}")]
     NotServing {
         /// The server that was asked.
         address: String,
-        /// What it says, or what happened instead.
+        /// What it says, or what happened instead, as a sentence about it.
         problem: String,
     },
     /// No instance reads the events of this service.
-    #[error("no instance reads the events of {0:?}")]
+    #[error("nothing to reconcile: no registered service reads the events of {0:?}")]
     NoReader(String),
     /// Stores could not be reconciled; each was named before.
-    #[error("{0} of the stores and instances are not reconciled, see above: run it again once they answer")]
+    #[error("{} not reconciled (see above): run it again", stores_were(.0))]
     NotReconciled(usize),
     /// No instance has the store that is to be adopted.
-    #[error("no instance of {service:?} has store {store_id}: `meshwork instances {service}` lists the refused ones")]
+    #[error(
+        "no instance of {service:?} with store {store_id} has tried to register: start one with it, and run it again"
+    )]
     UnknownStore {
         /// The service.
         service: String,
@@ -113,7 +131,7 @@ pub(crate) enum Error {
     #[error("the policy was not set at {0}: run it again once all registries answer")]
     NotSet(String),
     /// The mesh did not keep its promises; each was printed before.
-    #[error("broken promises: {0}")]
+    #[error("checks failed: {0}")]
     Broken(usize),
     /// The check cannot be shown to fail.
     #[error("--tamper needs an approved order, and there is none: give more --orders")]
@@ -130,6 +148,13 @@ pub(crate) enum Error {
     /// Stdout cannot be written, after something was changed.
     #[error("done, but the output could not be written")]
     Untold(#[source] io::Error),
+}
+
+fn stores_were(count: &usize) -> String {
+    match count {
+        1 => "1 store or instance was".to_owned(),
+        count => format!("{count} stores or instances were"),
+    }
 }
 
 impl Error {
@@ -159,23 +184,26 @@ impl From<fleet::Error> for Error {
     fn from(error: fleet::Error) -> Self {
         match error {
             fleet::Error::Listen { address, source } if source.kind() == io::ErrorKind::AddrInUse => {
-                Self::flag("--registry-addr", address, "the port is taken; give another one, or 0 for any that is free")
+                Self::flag("--registry-addr", address, "the port is in use; give another one, or 0 to take a free one")
             }
             fleet::Error::Listen { address, source } => {
                 Self::flag("--registry-addr", address, format_args!("cannot listen there: {source}"))
             }
-            fleet::Error::Folder { path, source } => {
-                Self::flag("--data-dir", path.display(), format_args!("cannot write there: {source}"))
+            fleet::Error::NotAFolder { path } => Self::flag("--data-dir", path.display(), "is not a folder"),
+            fleet::Error::Folder { folder, path, source } => {
+                Self::flag("--data-dir", folder.display(), format_args!("cannot write {}: {source}", path.display()))
             }
             fleet::Error::InUse { path } => Self::flag(
                 "--data-dir",
                 path.display(),
-                "is in use by another process; stop it, or give another folder",
+                "another process uses this folder; stop that process, or give another folder",
             ),
-            fleet::Error::Store { path, source } => Self::flag("--data-dir", path.display(), source.problem()),
+            fleet::Error::Store { path, source } => {
+                Self::flag("--data-dir", path.parent().unwrap_or(&path).display(), source.problem())
+            }
             fleet::Error::Policies { path, source } => Self::flag("--data-dir", path.display(), source),
             fleet::Error::Database { database, source } => {
-                Self::flag("--database-url", format_args!("(its {database})"), source.problem())
+                Self::flag("--database-url", format_args!("(database {database})"), source.problem())
             }
             fleet::Error::Mesh(error) => Self::flag("--registry-addr", "of the mesh", error),
             fleet::Error::NotServing { ref service, wanted, .. } => {
@@ -196,6 +224,7 @@ impl From<Error> for Failure {
             | Error::NoInstance { .. }
             | Error::Call { .. }
             | Error::Answered { .. }
+            | Error::NotARegistry { .. }
             | Error::UnknownHealthName { .. }
             | Error::NotServing { .. }
             | Error::NoReader(_)
@@ -228,7 +257,7 @@ mod tests {
         let address = ([127, 0, 0, 1], 7600).into();
         let taken = fleet::Error::Listen { address, source: io::ErrorKind::AddrInUse.into() };
         let failure = Failure::from(Error::from(taken));
-        assert!(failure.to_string().starts_with("--registry-addr 127.0.0.1:7600: the port is taken"), "{failure}");
+        assert!(failure.to_string().starts_with("--registry-addr 127.0.0.1:7600: the port is in use"), "{failure}");
 
         let failure = Failure::from(Error::from(fleet::Error::InUse { path: ".meshwork".into() }));
         assert!(matches!(&failure, Failure::Flag { flag: "--data-dir", .. }), "{failure}");

@@ -1,10 +1,10 @@
-//! `meshwork health`: whether one server serves (grpc.health.v1), for scripts and for the health checks of containers.
+//! `meshwork health`: whether one server is serving (grpc.health.v1), for scripts and for the health checks of containers.
 //!
 //! It goes to the server itself and not through the mesh: one connection, one call, nothing is repeated, so that the answer
 //! is about this process at this moment.
 
 use std::{
-    error,
+    error::Error as _,
     io::{self, Write as _},
     time::Duration,
 };
@@ -12,7 +12,7 @@ use std::{
 use meshwork::contract::grpc::health::v1::{
     HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
 };
-use meshwork_process::HostPort;
+use meshwork_process::{HostPort, with_causes};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -29,26 +29,28 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
     let problem = match timeout(ANSWER_LIMIT, ask(&args.address, args.name.clone())).await {
         Ok(Ok(Some(ServingStatus::Serving))) => return Ok(writeln!(io::stdout(), "SERVING")?),
-        Ok(Ok(Some(status))) => status.as_str_name().to_owned(),
+        Ok(Ok(Some(status))) => format!("answers {}", status.as_str_name()),
         Ok(Ok(None)) => {
             return Err(Error::UnknownHealthName { address: args.address.to_string(), name: args.name });
         }
-        Ok(Err(error)) => error.to_string(),
-        Err(_) => format!("no answer for {:.1} s", ANSWER_LIMIT.as_secs_f64()),
+        Ok(Err(problem)) => problem,
+        Err(_) => format!("does not answer within {} s", ANSWER_LIMIT.as_secs()),
     };
     Err(Error::NotServing { address: args.address.to_string(), problem })
 }
 
 /// Asks about a name; `None`: the server does not know it. The server as a whole has the empty one.
-async fn ask(
-    address: &HostPort,
-    service: String,
-) -> Result<Option<ServingStatus>, Box<dyn error::Error + Send + Sync>> {
-    let Direct { transport, origin } = Direct::connect(&address.to_string()).await?;
+async fn ask(address: &HostPort, service: String) -> Result<Option<ServingStatus>, String> {
+    let connecting = Direct::connect(&address.to_string()).await;
+    let Direct { transport, origin } = connecting.map_err(|error| format!("does not answer: {error}"))?;
     match HealthClient::with_origin(transport, origin).check(HealthCheckRequest { service }).await {
         Ok(answer) => Ok(Some(answer.into_inner().status())),
         Err(status) if status.code() == Code::NotFound => Ok(None),
-        Err(status) => Err(said(&status).into()),
+        // What the connection says, and no server.
+        Err(status) => Err(match status.source() {
+            Some(cause) => format!("is not a gRPC server, or the connection was lost: {}", with_causes(cause)),
+            None => format!("does not tell whether it is serving: {}", said(&status)),
+        }),
     }
 }
 
@@ -116,7 +118,7 @@ mod tests {
         assert!(health("", Serving, "").await.is_ok());
         for (status, said) in [(NotServing, "NOT_SERVING"), (Unknown, "UNKNOWN")] {
             let error = health("", status, "").await.expect_err(said).to_string();
-            assert!(error.ends_with(&format!(" does not serve: {said}")), "{error}");
+            assert!(error.ends_with(&format!(" answers {said}")), "{error}");
         }
     }
 
@@ -126,6 +128,6 @@ mod tests {
         assert!(health("events/order", Serving, "events/order").await.is_ok());
         assert!(health("events/order", NotServing, "events/order").await.is_err());
         let unknown = health("events/order", Serving, "events/other").await.expect_err("the server has no such name");
-        assert!(unknown.to_string().contains(r#"has no health name "events/other""#), "{unknown}");
+        assert!(unknown.to_string().contains(r#"does not know "events/other""#), "{unknown}");
     }
 }

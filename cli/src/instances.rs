@@ -26,7 +26,6 @@ use meshwork::{
 };
 use meshwork_registry::ProtobufJson;
 use tokio::time::timeout;
-use tonic::Code;
 
 use crate::{
     args::InstancesArgs,
@@ -63,7 +62,7 @@ async fn refused_by(registry: Registry, service: String) -> Result<Vec<RefusedIn
     let request = ListRefusedInstancesRequest { service };
     match registry.answer("list refused instances", client.list_refused_instances(request)).await {
         Ok(listed) => Ok(listed.instances),
-        Err(Error::Call { status, .. }) if status.code() == Code::Unimplemented => Ok(Vec::new()),
+        Err(Error::NotARegistry { .. }) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }

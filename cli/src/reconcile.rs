@@ -177,14 +177,25 @@ fn text(args: &ReconcileArgs, outcomes: &[Reconciled], silent: usize) -> String 
     let stores = outcomes.len();
     text += &match (lost, args.yes) {
         (false, _) => {
-            format!("no reader has read events that {} has lost (stores asked: {stores})\n", args.service)
+            format!("nothing to undo: no reader is ahead of {} ({})\n", args.service, counted(stores, "checked"))
         }
         (true, true) => {
-            format!("done: all read on from the last events that they share with {} (stores: {stores})\n", args.service)
+            let stores = counted(stores, "continue");
+            format!("done: {stores} from the last event in common with {}\n", args.service)
         }
-        (true, false) => format!("dry run, nothing was changed; to do it: meshwork reconcile {} --yes\n", args.service),
+        (true, false) => {
+            format!("dry run: nothing was changed; to apply it: meshwork reconcile {} --yes\n", args.service)
+        }
     };
     text
+}
+
+fn counted(stores: usize, what: &str) -> String {
+    match (stores, what) {
+        (1, "continue") => "1 store continues".to_owned(),
+        (1, what) => format!("1 store {what}"),
+        (stores, what) => format!("{stores} stores {what}"),
+    }
 }
 
 fn table(forks: &[Fork]) -> Table<6> {
@@ -192,10 +203,10 @@ fn table(forks: &[Fork]) -> Table<6> {
     let left = |title| (title, Align::Left);
     let mut table = Table::new([
         right("PARTITION"),
-        right("READ UP TO"),
-        left("WRITTEN"),
-        right("SHARED UP TO"),
-        left("WRITTEN"),
+        right("LAST READ"),
+        left("ITS TIME"),
+        right("LAST COMMON"),
+        left("ITS TIME"),
         right("LOST"),
     ]);
     for fork in forks {
@@ -278,7 +289,7 @@ mod tests {
 
     #[test]
     fn all_is_well_is_said_only_if_every_reader_has_said_so() {
-        const WELL: &str = "no reader has read events that order has lost";
+        const WELL: &str = "nothing to undo: no reader is ahead of order";
         let failed = || Err("Aborted: another".to_owned());
         for yes in [false, true] {
             assert!(told(yes, vec![well()], 0).contains(WELL));

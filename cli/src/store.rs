@@ -14,6 +14,7 @@ use meshwork::{
 use meshwork_events::store::{self, BackupError, StoreError};
 use meshwork_process::with_causes;
 use meshwork_registry::ProtobufJson;
+use parking_lot::Mutex;
 use tonic::Code;
 
 use crate::{
@@ -32,12 +33,11 @@ pub(crate) async fn run(command: StoreCommand) -> Result<(), Error> {
 }
 
 async fn backup(StoreBackupArgs { database_url, target, .. }: StoreBackupArgs) -> Result<(), Error> {
-    if database_url.starts_with("postgres") {
-        let problem = "use pg_dump for PostgreSQL, which makes a copy of one moment too";
-        return Err(Error::flag("URL", store::shown(&database_url), problem));
+    if database_url.is_empty() {
+        return Err(Error::flag("URL", "", "must not be empty"));
     }
     if !database_url.contains(':') {
-        let problem = format!("has no scheme: sqlite://{database_url}, if it is a file");
+        let problem = format!("must begin with sqlite://, such as sqlite://{database_url}");
         return Err(Error::flag("URL", database_url, problem));
     }
     store::backup(&database_url, target.clone()).await.map_err(|error| refused(&database_url, &target, error))?;
@@ -47,7 +47,18 @@ async fn backup(StoreBackupArgs { database_url, target, .. }: StoreBackupArgs) -
 /// Names the argument that brought it about.
 fn refused(url: &str, target: &Path, error: BackupError) -> Error {
     match error {
+        BackupError::Target(error) if error.kind() == io::ErrorKind::NotFound => {
+            Error::flag("TARGET", target.display(), "its folder does not exist")
+        }
         BackupError::Target(error) => Error::flag("TARGET", target.display(), error),
+        BackupError::Database(StoreError::UnsupportedUrl { .. }) if url.starts_with("sqlite:") => {
+            Error::flag("URL", store::shown(url), "give sqlite://FILE")
+        }
+        BackupError::Database(StoreError::UnsupportedUrl { .. }) => {
+            let problem = "this command copies SQLite databases only; for PostgreSQL use pg_dump";
+            Error::flag("URL", store::shown(url), problem)
+        }
+        BackupError::Database(StoreError::InvalidUrl { problem, .. }) => Error::flag("URL", store::shown(url), problem),
         BackupError::Database(StoreError::Open { source, .. }) => {
             Error::flag("URL", store::shown(url), with_causes(&source))
         }
@@ -57,7 +68,9 @@ fn refused(url: &str, target: &Path, error: BackupError) -> Error {
 
 async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> Result<(), Error> {
     let directory = Directory::open(&source.registry)?;
+    let unknowing = Mutex::new(Vec::new());
     let adopted = directory.all(|registry| {
+        let unknowing = &unknowing;
         let request = AdoptStoreRequest { service: service.clone(), store_id: store_id.clone() };
         async move {
             let mut client = StoreServiceClient::new(registry.channel.clone());
@@ -65,7 +78,7 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
                 Ok(adopted) => Ok(Some(adopted)),
                 // An instance may not have reached it yet.
                 Err(Error::Call { status, .. }) if status.code() == Code::NotFound => {
-                    eprintln!("the registry at {} knows no instance with this store", registry.address());
+                    unknowing.lock().push(registry.address().to_owned());
                     Ok(None)
                 }
                 Err(error) => Err(error),
@@ -82,6 +95,9 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     }
     if adopted == 0 {
         return Err(Error::UnknownStore { service, store_id });
+    }
+    for registry in unknowing.into_inner() {
+        eprintln!("warning: the registry at {registry} knows no instance with this store yet");
     }
     for instances in [&mut told.kept, &mut told.removed] {
         instances.sort_by(|one, other| one.instance_id.cmp(&other.instance_id));
@@ -110,10 +126,7 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
     if !told.removed.is_empty() {
         writeln!(out, "removed: {}", of(&told.removed))?;
     }
-    writeln!(
-        out,
-        "others with this store are taken within 5 s; then bring the readers over: meshwork reconcile {service}"
-    )?;
+    writeln!(out, "other instances with this store are accepted within 5 s; then run: meshwork reconcile {service}")?;
     everywhere(source.registry.len() - adopted)
 }
 
@@ -134,6 +147,6 @@ mod tests {
         let cli = Cli::try_parse_from(["meshwork", "store", "backup", "order.db", "copy.db"]).expect("it parses");
         let Command::Store(store) = cli.command else { panic!("a store") };
         let error = run(store.command).await.expect_err("no URL");
-        assert_eq!(error.to_string(), "URL order.db: has no scheme: sqlite://order.db, if it is a file");
+        assert_eq!(error.to_string(), "URL order.db: must begin with sqlite://, such as sqlite://order.db");
     }
 }

@@ -7,7 +7,10 @@ use std::{
 };
 
 use meshwork_events::store;
-use meshwork_process::telemetry::{metrics_address, say};
+use meshwork_process::{
+    STOPPING,
+    telemetry::{metrics_address, say},
+};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tracing::Level;
@@ -43,7 +46,7 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
     if told.is_ok() {
         shutdown.cancelled().await;
     }
-    say(format, Level::INFO, "stopping: calls under way may finish; a second signal ends it at once");
+    say(format, Level::INFO, STOPPING);
     fleet.stop().await;
     say(format, Level::INFO, "stopped");
     Ok(told?)
@@ -83,14 +86,12 @@ fn databases(url: &str) -> Result<Databases, Error> {
     let (scheme, rest) = url.split_once(':').unwrap_or((url, ""));
     let problem = match scheme {
         "sqlite" if rest.trim_matches('/').is_empty() => return Ok(Databases::Sqlite),
-        "sqlite" => {
-            "`up` names the files of its databases itself: give sqlite://, and their folder as --data-dir".into()
-        }
+        "sqlite" => "up chooses the file names: give sqlite:// here, and the folder as --data-dir".into(),
         "postgres" | "postgresql" => match url.parse() {
             Ok(url) => return Ok(Databases::Postgres { url, views: Views::Private }),
             Err(error) => InvalidPostgresUrl::to_string(&error),
         },
-        _ => "must be sqlite:// (a file for each service in --data-dir) or postgres://HOST/DATABASE".into(),
+        _ => "must be sqlite:// (one file per service, in --data-dir) or postgres://HOST/DATABASE".into(),
     };
     Err(Error::flag("--database-url", store::shown(url), problem))
 }
@@ -202,7 +203,7 @@ mod tests {
         }
         assert!(matches!(databases("postgres://me:secret@host/shop"), Ok(Databases::Postgres { .. })));
         for (bad, says) in [
-            ("postgres://me:secret@host", "must be postgres://USER@HOST:PORT/DATABASE"),
+            ("postgres://me:secret@host", "must be postgres://HOST/DATABASE"),
             ("sqlite://order.db", "--data-dir"),
             ("mysql://me:secret@host", "must be sqlite://"),
         ] {

@@ -103,8 +103,8 @@ async fn an_error_in_the_middle_leaves_nothing() {
 #[test]
 fn a_name_that_cannot_be_used_says_why() {
     for (name, problem) in [
-        ("Inventory", "[a-z0-9-]"),
-        ("in_ventory", "[a-z0-9-]"),
+        ("Inventory", "1-63 lowercase letters, digits and hyphens"),
+        ("in_ventory", "1-63 lowercase letters, digits and hyphens"),
         ("2nd", "begin with a letter"),
         ("match", "Rust, Cargo or the mesh"),
         ("tonic", "depends on"),

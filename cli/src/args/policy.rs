@@ -1,12 +1,12 @@
 //! The flags of `meshwork policy` and `meshwork split`.
 
-use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{fmt::Display, path::PathBuf, time::Duration};
 
 use clap::{Arg, ArgGroup, Args, Subcommand};
-use meshwork::policy::limits;
-use meshwork_process::duration_in;
+use meshwork::{instance::check_text, policy::limits};
+use meshwork_process::{duration_in, number_in};
 
-use super::source::SourceArgs;
+use super::{service::parse_service, source::SourceArgs};
 
 const POLICY_HELP: &str = "\
 Examples:
@@ -14,7 +14,7 @@ Examples:
   meshwork policy set order --timeout 2s --max-attempts 2
   meshwork policy list --json | jq -r '.policies[].service'
 
-Running clients obey a new policy at once, and keep it while the registry is unreachable.";
+Running clients apply a new policy at once, and keep it while the registry is unreachable.";
 
 const GET_HELP: &str = "\
 Examples:
@@ -37,23 +37,23 @@ Examples:
   meshwork policy set order --timeout default
   meshwork policy get order --json | jq '.timeout = \"2s\"' | meshwork policy set order --file -
 
-Values that are not named stay as they are; with --file, which holds a Policy as protobuf JSON, they have their defaults. If
-the policy was changed by somebody else in the meantime, or a value is not accepted (its field is named), nothing changes,
-and it exits with code 1; with code 2 if the value is in FILE.";
+Values not given stay as they are; with --file they take their defaults. The value \"default\" removes one. If somebody else has
+changed the policy meanwhile, or values contradict each other, nothing changes and the exit code is 1; an invalid value is
+exit code 2.";
 
 const SPLIT_HELP: &str = "\
 Examples:
   meshwork split order v1=95 v2=5      a canary: 5 % of the calls go to the instances of version v2
   meshwork split order v2=1            all calls go to v2
-  meshwork split order --clear         versions make no difference again
+  meshwork split order --clear         calls go to all versions again
 
-Shares are relative to each other, 0-1000. Versions are those that instances were started with (--version).";
+A version is what VERSION in \"meshwork instances\" shows.";
 
 /// `meshwork policy`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = POLICY_HELP)]
 pub struct PolicyArgs {
-    /// The subcommand.
+    /// The command.
     #[command(subcommand)]
     pub command: PolicyCommand,
 }
@@ -61,13 +61,13 @@ pub struct PolicyArgs {
 /// What is wanted of policies.
 #[derive(Subcommand, Clone, Debug)]
 pub enum PolicyCommand {
-    /// Show a service's policy, with the defaults of what is not set
+    /// Show a service's policy, defaults included
     Get(PolicyGetArgs),
-    /// List what is set, for all services
+    /// List the values that are set, for all services
     List(PolicyListArgs),
     /// Change a service's policy
     Set(PolicySetArgs),
-    /// Take a service's policy back: the defaults hold again
+    /// Remove a service's policy: the defaults apply again
     Clear(PolicyClearArgs),
 }
 
@@ -88,6 +88,7 @@ impl PolicyCommand {
 #[command(after_help = GET_HELP)]
 pub struct PolicyGetArgs {
     /// The service's name
+    #[arg(value_parser = parse_service)]
     pub service: String,
     /// The registries to ask, and how to print the answer.
     #[command(flatten)]
@@ -105,9 +106,10 @@ pub struct PolicyListArgs {
 
 /// `meshwork policy set`.
 #[derive(Args, Clone, Debug)]
-#[command(after_help = SET_HELP, override_usage = "meshwork policy set <SERVICE> [--VALUE <ITS VALUE>]... [OPTIONS]")]
+#[command(after_help = SET_HELP, override_usage = "meshwork policy set <SERVICE> [OPTIONS]")]
 pub struct PolicySetArgs {
     /// The service's name; it need not be registered yet
+    #[arg(value_parser = parse_service)]
     pub service: String,
     /// What changes.
     #[command(flatten)]
@@ -121,6 +123,7 @@ pub struct PolicySetArgs {
 #[derive(Args, Clone, Debug)]
 pub struct PolicyClearArgs {
     /// The service's name
+    #[arg(value_parser = parse_service)]
     pub service: String,
     /// The registries to change, and how to print the new policy.
     #[command(flatten)]
@@ -131,46 +134,46 @@ pub struct PolicyClearArgs {
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 #[command(mut_args(hyphen_values))]
 pub struct PolicyChange {
-    /// A policy to begin with instead of the service's own: a file of protobuf JSON; -: stdin
+    /// Start from the policy in this file (protobuf JSON; - is stdin) instead of the current one
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// How long a call waits for its answer to begin, over all of its attempts, 1ms-60m
+    /// The longest wait for the beginning of an answer, all attempts together, 1ms-1h
     #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::TIMEOUT)))]
     pub timeout: Option<Setting<Duration>>,
-    /// How often a call may be sent in total, hedges included, 1-10
-    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::MAX_ATTEMPTS)))]
+    /// The most attempts of one call, hedges included, 1-10
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number_in(limits::MAX_ATTEMPTS)))]
     pub max_attempts: Option<Setting<u32>>,
-    /// Further attempts of a client, in percent of its calls, 0-100
-    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number(limits::PERCENT)))]
+    /// Retries and hedges that a client may send, in percent of its calls, 0-100
+    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number_in(limits::PERCENT)))]
     pub budget_percent: Option<Setting<u32>>,
-    /// Further attempts per second in addition to that, 0-1000
-    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::BUDGET_MIN_PER_SECOND)))]
+    /// Retries and hedges per second that are allowed in addition, 0-1000
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number_in(limits::BUDGET_MIN_PER_SECOND)))]
     pub budget_min_per_second: Option<Setting<u32>>,
-    /// The wait before the second attempt, 1ms-60s
+    /// The wait before the second attempt, 1ms-1m
     #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::BACKOFF)))]
     pub backoff_min: Option<Setting<Duration>>,
-    /// The longest wait before an attempt, up to 60s
+    /// The longest wait before an attempt, up to 1m
     #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::BACKOFF)))]
     pub backoff_max: Option<Setting<Duration>>,
     /// Whether a slow call without side effects is sent to a second instance as well
     #[arg(long, value_name = "on|off", value_parser = Setting::of(switch))]
     pub hedging: Option<Setting<bool>>,
-    /// A call is slow after this time at least, 1ms-60s
+    /// The shortest time after which a call counts as slow, 1ms-1m
     #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::BACKOFF)))]
     pub hedging_min_delay: Option<Setting<Duration>>,
     /// Failures in a row after which an instance is ejected, 1-1000
-    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number(limits::CONSECUTIVE_FAILURES)))]
+    #[arg(long, value_name = "COUNT", value_parser = Setting::of(number_in(limits::CONSECUTIVE_FAILURES)))]
     pub consecutive_failures: Option<Setting<u32>>,
-    /// For how long an instance is ejected at first, 100ms-60m
+    /// The length of the first ejection, 100ms-1h
     #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::EJECTION_TIME)))]
     pub ejection_base_time: Option<Setting<Duration>>,
-    /// For how long an instance is ejected at most, up to 60m
+    /// The length of the longest ejection, up to 1h
     #[arg(long, value_name = "DURATION", value_parser = Setting::of(duration_in(limits::EJECTION_TIME)))]
     pub ejection_max_time: Option<Setting<Duration>>,
-    /// How many of the instances may be ejected at a time, 0-100; 0: none ever
-    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number(limits::PERCENT)))]
+    /// The most instances that may be ejected at a time, in percent, 0-100; 0: never eject
+    #[arg(long, value_name = "PERCENT", value_parser = Setting::of(number_in(limits::PERCENT)))]
     pub max_ejected_percent: Option<Setting<u32>>,
-    /// Whether calls stay in the client's zone while it has the capacity
+    /// Whether calls stay in the client's zone while that zone has enough capacity
     #[arg(long, value_name = "on|off", value_parser = Setting::of(switch))]
     pub same_zone_first: Option<Setting<bool>>,
 }
@@ -178,13 +181,16 @@ pub struct PolicyChange {
 /// `meshwork split`.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = SPLIT_HELP, group = ArgGroup::new("split").args(["shares", "clear"]).required(true))]
+#[command(override_usage = "meshwork split [OPTIONS] <SERVICE> <VERSION=SHARE...|--clear>")]
 pub struct SplitArgs {
     /// The service's name
+    #[arg(value_parser = parse_first)]
     pub service: String,
-    /// The share of a version; the others get no calls
+    /// The share of a version, 0-1000, relative to the others; a version that is not named gets no calls while a named one has
+    /// instances
     #[arg(value_name = "VERSION=SHARE", value_parser = parse_share)]
     pub shares: Vec<(String, u32)>,
-    /// End the split: versions make no difference again
+    /// End the split: calls go to all versions again
     #[arg(long)]
     pub clear: bool,
     /// The registries to change, and how to print the new policy.
@@ -215,11 +221,9 @@ fn hyphen_values(arg: Arg) -> Arg {
     if arg.get_long().is_some() { arg.allow_hyphen_values(true) } else { arg }
 }
 
-fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone {
-    move |text| {
-        let number = text.parse().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| format!("must be a number, {}-{}", range.start(), range.end()))
-    }
+/// Reads the name of a service where a share is often given first.
+fn parse_first(text: &str) -> Result<String, String> {
+    parse_service(text).map_err(|problem| format!("{problem}; the service comes first"))
 }
 
 fn switch(text: &str) -> Result<bool, &'static str> {
@@ -233,7 +237,10 @@ fn switch(text: &str) -> Result<bool, &'static str> {
 fn parse_share(text: &str) -> Result<(String, u32), &'static str> {
     let problem = "must be VERSION=SHARE, such as v1=95, with a share of 0-1000";
     // A version may hold a `=`, a share does not.
-    let (version, share) = text.rsplit_once('=').filter(|(version, _)| !version.is_empty()).ok_or(problem)?;
+    let (version, share) = text.rsplit_once('=').ok_or(problem)?;
+    if version.is_empty() || check_text(version).is_err() {
+        return Err("a version has 1-128 visible characters");
+    }
     let share = share.parse().ok().filter(|share| limits::VERSION_WEIGHT.contains(share)).ok_or(problem)?;
     Ok((version.to_owned(), share))
 }

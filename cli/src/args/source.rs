@@ -11,11 +11,11 @@ pub const DEFAULT_REGISTRY: &str = "http://127.0.0.1:7600";
 #[derive(Args, Clone, Debug)]
 #[command(mut_arg("log_level", |arg| arg.default_value("off")))]
 pub struct SourceArgs {
-    /// The registries of the mesh, which are used together
+    /// The registries of the mesh, separated by commas
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', value_parser = parse_registry, value_name = "URL,...")]
     #[arg(default_value = DEFAULT_REGISTRY)]
     pub registry: Vec<String>,
-    /// Print protobuf JSON instead of a table
+    /// Print JSON instead of a table
     #[arg(long)]
     pub json: bool,
     /// What is logged.

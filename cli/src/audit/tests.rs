@@ -109,6 +109,6 @@ fn a_violation_says_what_is_wrong_in_money() {
     let violation = Violation::Credit { customer_id: "ada".into(), available: -5, expected: 123_456 };
     assert_eq!(
         violation.to_string(),
-        "customer ada has -0.05 of credit left, but should have 1234.56: the limit less the approved orders"
+        "customer ada has -0.05 of available credit; expected 1234.56: the limit minus the approved orders"
     );
 }

@@ -27,7 +27,7 @@ pub(super) struct Report {
     orders_per_second: u64,
     p50_ms: f64,
     p99_ms: f64,
-    /// The address of the instance of order that was killed on the way; null: none was.
+    /// The address of the instance of order that was killed during the run; null: none was.
     killed: Option<String>,
     /// The broken promises.
     violations: Vec<String>,
@@ -82,17 +82,17 @@ impl Report {
         ]);
         let mut text = format!("{table}\n");
         if let Some(address) = &self.killed {
-            text += &format!("killed on the way: an instance of order, {address}\n");
+            text += &format!("killed during the run: an instance of order, {address}\n");
         }
         for violation in self.violations.iter().take(LISTED) {
-            text += &format!("BROKEN: {violation}\n");
+            text += &format!("FAILED: {violation}\n");
         }
         if self.violations.len() > LISTED {
             text += &format!("and {} more\n", self.violations.len() - LISTED);
         }
         if self.violations.is_empty() {
-            text += "no credit was lost: every acknowledged order is there once, and has ended;\n\
-                     what each customer may still spend is the limit less the approved orders\n";
+            text += "no credit was lost: every acknowledged order exists exactly once and is in a final state;\n\
+                     each customer's available credit is the limit minus the approved orders\n";
         }
         text
     }
@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn broken_promises_are_listed_and_a_kept_word_is_said_only_if_it_was_kept() {
         let text = report(25).text();
-        assert_eq!(text.matches("BROKEN: order x was lost").count(), 20);
+        assert_eq!(text.matches("FAILED: order x was lost").count(), 20);
         assert!(text.contains("and 5 more") && !text.contains("no credit was lost"), "{text}");
         assert!(report(0).text().contains("no credit was lost"));
     }

@@ -43,7 +43,7 @@ impl Stage {
         if let Ok(Ok(_)) = timeout(CONNECT_LIMIT, listening).await
             && let Ok(stage) = Self::join(&default).await
         {
-            eprintln!("playing in the mesh at {DEFAULT_REGISTRY}");
+            eprintln!("using the mesh at {DEFAULT_REGISTRY}");
             return Ok(stage);
         }
         Self::build().await
@@ -87,7 +87,7 @@ impl Stage {
 
     async fn build() -> Result<Self, Error> {
         let data_dir = tempfile::Builder::new().prefix("meshwork-demo-").tempdir().map_err(Error::TempDir)?;
-        eprintln!("no mesh at {DEFAULT_REGISTRY}: playing in a new one in {}", data_dir.path().display());
+        eprintln!("no mesh answers at {DEFAULT_REGISTRY}: starting one, in {}", data_dir.path().display());
         let fleet = Box::new(Fleet::start(fleet::Config::new(data_dir.path())).await?);
         Ok(Self::Own { fleet, _data_dir: data_dir })
     }

@@ -78,7 +78,13 @@ impl Tracker {
     pub(super) async fn stands(&self) -> Result<(), Status> {
         let mut joined = self.joined.subscribe();
         let stands = timeout(JOIN_LIMIT, joined.wait_for(|joined| *joined > 0)).await.is_ok();
-        if stands { Ok(()) } else { Err(Status::unavailable(format!("no answer for {} s", JOIN_LIMIT.as_secs()))) }
+        let silent = || {
+            let seconds = JOIN_LIMIT.as_secs();
+            Status::unavailable(format!(
+                "no answer for {seconds} s; see EVENTS in \"meshwork instances order\", customer and query"
+            ))
+        };
+        if stands { Ok(()) } else { Err(silent()) }
     }
 
     /// Takes news of an order in. Old news changes nothing: after a change of instance they may come twice, or late.

@@ -20,7 +20,7 @@ const LOCK: &str = "lock";
 pub struct Config {
     /// Where the registry listens. Default: a free port of 127.0.0.1.
     pub registry_addr: SocketAddr,
-    /// The ports of the instances, of 127.0.0.1: this one, and those after it. Where one is taken, a free one is used instead.
+    /// The ports of the instances, of 127.0.0.1: this one, and those after it. One in use is replaced by a free one.
     /// Default `None`: free ones.
     pub base_port: Option<u16>,
     /// The folder of the SQLite files, the policies and the last endpoint sets; made if it is missing.
@@ -35,7 +35,7 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// How long the registry calls its snapshots provisional after a start. Default 15 s.
     pub grace: Duration,
-    /// How long calls under way may take when an instance leaves. Default 30 s.
+    /// How long calls in progress may take when an instance leaves. Default 30 s.
     pub drain_limit: Duration,
     /// How long to wait before an instance that ended unexpectedly is started again; doubled for each failure in a row,
     /// up to 30 s. Default 500 ms.
@@ -86,23 +86,30 @@ impl Config {
             Ok(())
         });
         match cleared {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Folder { path, source }),
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(self.unwritable(path, source)),
             Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn unwritable(&self, path: PathBuf, source: io::Error) -> Error {
+        match source.kind() {
+            io::ErrorKind::AlreadyExists => Error::NotAFolder { path },
+            _ => Error::Folder { folder: self.data_dir.clone(), path, source },
         }
     }
 
     /// Makes the data folder and keeps other processes out of it. These are the databases that the mesh has in it.
     pub(super) async fn lock_data_dir(&self, databases: &[PathBuf]) -> Result<(FileLock, NewFiles), Error> {
-        let failed = |source| Error::Folder { path: self.data_dir.clone(), source };
         let files = NewFiles::before(&self.data_dir, LOCK);
-        fs::create_dir_all(&self.data_dir).map_err(failed)?;
-        let lock = FileLock::take(&self.data_dir.join(LOCK)).await.map_err(failed)?;
+        fs::create_dir_all(&self.data_dir).map_err(|source| self.unwritable(self.data_dir.clone(), source))?;
+        let lock = self.data_dir.join(LOCK);
+        let lock = FileLock::take(&lock).await.map_err(|source| self.unwritable(lock, source))?;
         let lock = lock.ok_or_else(|| Error::InUse { path: self.data_dir.clone() })?;
         Ok((lock, files.since_locked(databases, &self.policy_file())))
     }
 }
 
-/// How many instances of each service.
+/// The number of instances of each service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Replicas {
     /// Instances of customer.
@@ -140,9 +147,9 @@ impl Default for Replicas {
 /// The text is not a number of instances for each service.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidReplicas {
-    /// This part of it is none.
-    #[error("{0:?} is not SERVICE=COUNT, with a service of customer, order, query and a count of 1-{max}", max = Replicas::MAX)]
-    Part(String),
+    /// A part of it is none.
+    #[error("must be SERVICE=COUNT,...: SERVICE is customer, order or query, and COUNT 1-{max}", max = Replicas::MAX)]
+    Part,
     /// It has two for this service.
     #[error("{0} is given twice")]
     Twice(String),
@@ -155,14 +162,14 @@ impl FromStr for Replicas {
     fn from_str(text: &str) -> Result<Self, InvalidReplicas> {
         let (mut replicas, mut given) = (Self::default(), Vec::new());
         for part in text.split(',') {
-            let invalid = || InvalidReplicas::Part(part.to_owned());
-            let (service, count) = part.split_once('=').ok_or_else(invalid)?;
-            let count = count.parse().ok().filter(|count| (1..=Self::MAX).contains(count)).ok_or_else(invalid)?;
+            let (service, count) = part.split_once('=').ok_or(InvalidReplicas::Part)?;
+            let count =
+                count.parse().ok().filter(|count| (1..=Self::MAX).contains(count)).ok_or(InvalidReplicas::Part)?;
             match service {
                 "customer" => replicas.customer = count,
                 "order" => replicas.order = count,
                 "query" => replicas.query = count,
-                _ => return Err(invalid()),
+                _ => return Err(InvalidReplicas::Part),
             }
             if given.contains(&service) {
                 return Err(InvalidReplicas::Twice(service.to_owned()));
@@ -178,7 +185,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn replicas_are_read_and_bad_ones_named() {
+    fn replicas_are_read_and_bad_ones_refused() {
         assert_eq!("order=3,customer=1".parse(), Ok(Replicas { customer: 1, order: 3, query: 2 }));
         for bad in ["", "order", "order=0", "order=17", "order=x", "orders=1", "order=1,"] {
             assert!(bad.parse::<Replicas>().is_err(), "{bad}");

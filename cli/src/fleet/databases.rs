@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use meshwork_events::store;
 
-/// The longest name that PostgreSQL does not cut, less that of the service with the longest: two that were cut would be one.
+/// The longest name that PostgreSQL does not cut, minus that of the service with the longest: two that were cut would be one.
 const MAX_DATABASE_NAME: usize = 63 - "_customer".len();
 
 /// Where a fleet keeps its data.
@@ -44,8 +44,11 @@ pub struct PostgresUrl {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPostgresUrl {
     /// It names none.
-    #[error("must be postgres://USER@HOST:PORT/DATABASE, with a name of at most {MAX_DATABASE_NAME} bytes")]
+    #[error("names no database: must be postgres://HOST/DATABASE")]
     NoName,
+    /// PostgreSQL would cut the names that are made of it.
+    #[error("the database's name must be at most {MAX_DATABASE_NAME} bytes long")]
+    LongName,
     /// Something in it is wrong, or not supported.
     #[error(transparent)]
     Url(#[from] store::InvalidPostgresUrl),
@@ -56,8 +59,10 @@ impl FromStr for PostgresUrl {
 
     fn from_str(text: &str) -> Result<Self, InvalidPostgresUrl> {
         let url: store::PostgresUrl = text.parse()?;
-        let name = url.database().filter(|name| (1..=MAX_DATABASE_NAME).contains(&name.len()));
-        let database = name.ok_or(InvalidPostgresUrl::NoName)?.to_owned();
+        let database = url.database().filter(|name| !name.is_empty()).ok_or(InvalidPostgresUrl::NoName)?.to_owned();
+        if database.len() > MAX_DATABASE_NAME {
+            return Err(InvalidPostgresUrl::LongName);
+        }
         Ok(Self { url, database })
     }
 }

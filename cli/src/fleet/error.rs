@@ -19,10 +19,18 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
+    /// The data folder is something else.
+    #[error("{} is not a folder", path.display())]
+    NotAFolder {
+        /// What it is.
+        path: PathBuf,
+    },
     /// The data folder cannot be written.
-    #[error("cannot write to {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Folder {
-        /// The folder.
+        /// The data folder.
+        folder: PathBuf,
+        /// It, or what is in it.
         path: PathBuf,
         /// Why.
         #[source]

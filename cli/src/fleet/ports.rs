@@ -16,7 +16,7 @@ pub struct Moved {
     pub service: Service,
     /// The port that cannot be used.
     pub from: u16,
-    /// Why, as for a port that is taken or that only root may use.
+    /// Why, as for a port that is in use or that only root may use.
     pub problem: io::ErrorKind,
     /// Where it listens instead.
     pub to: SocketAddr,
@@ -26,10 +26,10 @@ impl fmt::Display for Moved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { service, from, problem, to } = self;
         match problem {
-            io::ErrorKind::AddrInUse => write!(f, "port {from} is taken")?,
+            io::ErrorKind::AddrInUse => write!(f, "port {from} is in use")?,
             problem => write!(f, "port {from} cannot be used ({problem})")?,
         }
-        write!(f, ": an instance of {} is on {to} (--base-port)", service.name())
+        write!(f, ": an instance of {} listens on {to} instead (--base-port)", service.name())
     }
 }
 
@@ -94,12 +94,12 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_only_root_may_use_is_not_called_taken() {
+    fn a_port_that_only_root_may_use_is_not_said_to_be_in_use() {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, 4711));
         let moved = |problem| Moved { service: Service::Order, from: 80, problem, to }.to_string();
-        let rest = "an instance of order is on 127.0.0.1:4711 (--base-port)";
+        let rest = "an instance of order listens on 127.0.0.1:4711 instead (--base-port)";
         let denied = moved(io::ErrorKind::PermissionDenied);
         assert_eq!(denied, format!("port 80 cannot be used (permission denied): {rest}"));
-        assert_eq!(moved(io::ErrorKind::AddrInUse), format!("port 80 is taken: {rest}"));
+        assert_eq!(moved(io::ErrorKind::AddrInUse), format!("port 80 is in use: {rest}"));
     }
 }

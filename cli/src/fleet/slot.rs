@@ -216,8 +216,8 @@ impl Keeper {
             }
             let pause = restarts.pause(started.elapsed(), &result);
             match result {
-                Ok(()) => tracing::warn!(service = self.service, "an instance ended; it is started again"),
-                Err(error) => tracing::warn!(service = self.service, error, "an instance failed; it is started again"),
+                Ok(()) => tracing::warn!(service = self.service, "an instance ended; starting it again"),
+                Err(error) => tracing::warn!(service = self.service, error, "an instance failed; starting it again"),
             }
             tokio::select! {
                 () = sleep(pause) => {}

@@ -39,7 +39,7 @@ pub(crate) fn run(args: &NewArgs) -> Result<(), Error> {
 Try it:
   cd {target}
   cargo test    # in a mesh of its own
-  cargo run     # joins the mesh that `cargo mesh up` runs in {meshwork}
+  cargo run     # joins the mesh of \"cargo mesh up\" (in {meshwork})
   cargo run --bin {name}-client -- Ada    # in another terminal
 
 Then make it yours: proto/{snake}/v1/{snake}.proto, src/lib.rs, tests/service.rs."
@@ -53,6 +53,9 @@ fn sources(given: Option<&Path>) -> Result<PathBuf, Error> {
     let refused = |problem: String| Error::flag("--meshwork", folder.display(), problem);
     let found = fs::canonicalize(folder)
         .map_err(|error| refused(format!("cannot be read: {error}; give the folder with Meshwork's sources")))?;
+    if !found.is_dir() {
+        return Err(refused("is not a folder".to_owned()));
+    }
     for (package, below) in PACKAGES {
         let manifest = fs::read_to_string(found.join(below).join("Cargo.toml")).unwrap_or_default();
         if !manifest.lines().any(|line| line == format!("name = {package:?}")) {
@@ -69,13 +72,16 @@ fn sources(given: Option<&Path>) -> Result<PathBuf, Error> {
 fn write(name: &PackageName, target: &Path, meshwork: &Path) -> Result<(), Error> {
     let refused = |problem: &str| Error::flag("--path", target.display(), problem);
     let failed = |error: io::Error| refused(&format!("cannot be written: {error}"));
+    let given = target;
     let target = path::absolute(target).map_err(failed)?;
     let parent = target.parent().filter(|_| fs::symlink_metadata(&target).is_err());
     let parent = parent.ok_or_else(|| refused(EXISTS))?;
     if !parent.is_dir() {
-        return Err(refused("the folder that it is in does not exist"));
+        return Err(refused(&format!("the folder {} does not exist", given.parent().unwrap_or(parent).display())));
     }
-    let draft = tempfile::Builder::new().prefix(".meshwork-new-").tempdir_in(parent).map_err(failed)?;
+    let draft = tempfile::Builder::new().prefix(".meshwork-new-").tempdir_in(parent);
+    // Without the name of the temporary folder.
+    let draft = draft.map_err(|error| failed(error.kind().into()))?;
     // Not the temporary folder itself, which only its owner may read.
     let package = draft.path().join("package");
     let quoted = serde_json::to_string(meshwork).map_err(|error| failed(error.into()))?;

@@ -14,6 +14,9 @@ abstract alloc as async await become box break build const continue core crate c
 false final fn for gen if impl in incremental let loop macro match mod move mut order override priv proc-macro pub query ref \
 registry return self static std struct super test trait true try type typeof union unsafe unsized use virtual where while yield";
 
+const RULE: &str = "must be 1-63 lowercase letters, digits and hyphens, begin with a letter, and have no hyphen at an end or \
+                    two in a row";
+
 /// A name that a service and its package can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackageName(String);
@@ -22,16 +25,16 @@ pub struct PackageName(String);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPackageName {
     /// No service can be called that.
-    #[error(transparent)]
+    #[error("{RULE}")]
     Service(#[from] InvalidServiceName),
     /// It is not made of words.
-    #[error("must begin with a letter, and have a letter or digit on both sides of each hyphen")]
+    #[error("{RULE}")]
     NotWords,
     /// Rust, Cargo or the mesh has it for something else.
-    #[error("is a name that Rust, Cargo or the mesh itself uses")]
+    #[error("is a name that Rust, Cargo or the mesh itself uses; choose another name")]
     Reserved,
     /// The package would be one of its own dependencies.
-    #[error("is the name of a crate that the package depends on")]
+    #[error("is the name of a crate that the package depends on; choose another name")]
     Dependency,
 }
 

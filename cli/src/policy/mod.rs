@@ -17,7 +17,7 @@ use meshwork::{
         GetPolicyRequest, ListPoliciesRequest, ListPoliciesResponse, Policy, SetPolicyRequest, SplitPolicy,
         policy_service_client::PolicyServiceClient,
     },
-    policy,
+    policy::{self, limits::MAX_VERSIONS},
 };
 use meshwork_registry::ProtobufJson;
 
@@ -74,7 +74,7 @@ async fn list(args: PolicyListArgs) -> Result<(), Error> {
 async fn set(args: PolicySetArgs) -> Result<(), Error> {
     let PolicySetArgs { service, change, source } = args;
     if change == PolicyChange::default() {
-        return Err(Error::flag("policy set", service, "changes nothing: say what, such as --timeout 2s"));
+        return Err(Error::flag("policy set", service, "nothing to set: give a value, such as --timeout 2s"));
     }
     let directory = Directory::open(&source.registry)?;
     let mut policy = match &change.file {
@@ -108,14 +108,18 @@ impl Directory {
         let policies = self.all(|registry| policy_of(registry, service.clone())).await?;
         let latest = latest(&policies);
         if policies.iter().any(|policy| policy.etag != latest.etag) {
-            eprintln!("the registries have different policies for {service}: the one set last is used");
+            eprintln!(
+                "warning: the registries have different policies for {service}; the newest is used; set it again to make \
+                 them equal"
+            );
         }
         Ok(latest.clone())
     }
 
     /// Sets a policy at every registry that answers. Its etag is checked against the policy that holds.
     async fn set_policy(&self, policy: Policy) -> Result<Policy, Error> {
-        let holds = self.policy(policy.service.clone()).await?;
+        // Without a warning if they differ: this makes them equal.
+        let holds = latest(&self.all(|registry| policy_of(registry, policy.service.clone())).await?).clone();
         let set = self.all(|registry| {
             let (mut policy, holds) = (policy.clone(), &holds);
             async move {
@@ -169,11 +173,19 @@ fn latest(policies: &[Policy]) -> &Policy {
 
 /// The weights of a split; `None`: no version is named.
 fn weights(shares: Vec<(String, u32)>) -> Result<Option<BTreeMap<String, u32>>, Error> {
+    let given = shares.iter().map(|(version, share)| format!("{version}={share}")).collect::<Vec<_>>().join(" ");
     let mut weights = BTreeMap::new();
     for (version, share) in shares {
         if weights.insert(version.clone(), share).is_some() {
-            return Err(Error::flag("VERSION=SHARE", format_args!("{version}={share}"), "names that version again"));
+            let problem = format!("version {version} is given twice");
+            return Err(Error::flag("VERSION=SHARE", format_args!("{version}={share}"), problem));
         }
+    }
+    if weights.len() > MAX_VERSIONS {
+        return Err(Error::flag("VERSION=SHARE", given, format_args!("must be 1-{MAX_VERSIONS} versions")));
+    }
+    if !weights.is_empty() && weights.values().all(|share| *share == 0) {
+        return Err(Error::flag("VERSION=SHARE", given, "at least one share must be above 0"));
     }
     Ok(Some(weights).filter(|weights| !weights.is_empty()))
 }
@@ -183,10 +195,16 @@ fn from_file(file: &Path, service: &str) -> Result<Policy, Error> {
     let bad = |problem: String| Error::flag("--file", file.display(), problem);
     let text = if file == Path::new("-") { stdin() } else { fs::read(file) };
     let text = text.map_err(|error| bad(format!("cannot be read: {error}")))?;
+    if text.trim_ascii().is_empty() {
+        return Err(bad("is empty".to_owned()));
+    }
     let policy: Policy =
         ProtobufJson::new().read(&text).map_err(|error| bad(format!("must be a Policy as protobuf JSON: {error}")))?;
     if !policy.service.is_empty() && policy.service != service {
-        return Err(bad(format!("is the policy of {:?}, not of {service:?}", policy.service)));
+        let other = &policy.service;
+        return Err(bad(format!(
+            "is the policy of {other:?}, not of {service:?}: remove its field \"service\", or name {other}"
+        )));
     }
     // The registry checks it too; a mistake in a file is one of the command line.
     policy::Policy::try_from(&policy).map_err(|violations| bad(violations.to_string()))?;
@@ -224,7 +242,7 @@ mod tests {
         let cli = Cli::try_parse_from(["meshwork", "policy", "set", "order"]).expect("it parses");
         let Command::Policy(policy) = cli.command else { panic!("a policy") };
         let error = run(policy.command).await.expect_err("nothing was said");
-        assert_eq!(error.to_string(), "policy set order: changes nothing: say what, such as --timeout 2s");
+        assert_eq!(error.to_string(), "policy set order: nothing to set: give a value, such as --timeout 2s");
     }
 
     #[test]
@@ -234,7 +252,11 @@ mod tests {
         let two = weights(vec![share("v1", 95), share("v2", 5)]).expect("good").expect("some");
         assert_eq!(two, BTreeMap::from([share("v1", 95), share("v2", 5)]));
         let twice = weights(vec![share("v1", 95), share("v1", 5)]).expect_err("twice");
-        assert_eq!(twice.to_string(), "VERSION=SHARE v1=5: names that version again");
+        assert_eq!(twice.to_string(), "VERSION=SHARE v1=5: version v1 is given twice");
+        let many = (0..=MAX_VERSIONS).map(|version| share(&version.to_string(), 1)).collect();
+        assert!(weights(many).expect_err("too many").to_string().ends_with("must be 1-16 versions"));
+        let none = weights(vec![share("v1", 0), share("v2", 0)]).expect_err("no calls at all");
+        assert_eq!(none.to_string(), "VERSION=SHARE v1=0 v2=0: at least one share must be above 0");
     }
 
     #[test]
@@ -253,8 +275,8 @@ mod tests {
             (r#"{"timeout": "2h"}"#, "must be a Policy as protobuf JSON"),
             (r#"{"timeout": "7200s"}"#, "policy.timeout"),
             (r#"{"retry": {"maxAttempts": 11}}"#, "policy.retry.max_attempts"),
-            (r#"{"service": "customer"}"#, r#"is the policy of "customer", not of "order""#),
-            ("", "must be a Policy as protobuf JSON"),
+            (r#"{"service": "customer"}"#, r#"not of "order": remove its field "service", or name customer"#),
+            ("\n", "is empty"),
         ] {
             let error = read(text).expect_err(text);
             assert!(error.starts_with("--file ") && error.contains(says) && !error.contains('\n'), "{error}");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use meshwork::{
     contract::meshwork::registry::v1 as contract,
+    duration::Shown,
     policy::{Policy, SplitPolicy},
 };
 
@@ -28,11 +29,15 @@ pub(super) fn of(told: &contract::Policy) -> Result<Vec<Value>, Error> {
     let told_zones = told.zones.unwrap_or_default();
     let value = |field, text, set| Value { field, text, set };
     let number = |field, number: u32, told: Option<u32>| value(field, number.to_string(), told.is_some());
-    let time = |field, time: Duration, told: Option<_>| value(field, format!("{time:?}"), told.is_some());
+    let time = |field, time: Duration, told: Option<_>| value(field, Shown(time).to_string(), told.is_some());
     let switch = |field, on, told: Option<bool>| value(field, if on { "on" } else { "off" }.into(), told.is_some());
-    let hedge_after = retry.hedge_after.map_or_else(|| "never".into(), |after| format!("{after:?}"));
+    let hedge_after = retry.hedge_after.map_or_else(|| "never".into(), |after| Shown(after).to_string());
     Ok(vec![
-        value("timeout", timeout.map_or_else(|| "none".into(), |timeout| format!("{timeout:?}")), timeout.is_some()),
+        value(
+            "timeout",
+            timeout.map_or_else(|| "none".into(), |timeout| Shown(timeout).to_string()),
+            timeout.is_some(),
+        ),
         number("retry.max_attempts", retry.max_attempts, told_retry.max_attempts),
         number("retry.budget_percent", retry.budget_percent, told_retry.budget_percent),
         number("retry.budget_min_per_second", retry.budget_min_per_second, told_retry.budget_min_per_second),
@@ -68,6 +73,7 @@ mod tests {
         let defaults = lines(&contract::Policy::default());
         assert!(defaults.iter().all(|line| line.ends_with(" false")), "{defaults:?}");
         assert!(defaults.contains(&"retry.backoff_max 250ms false".to_owned()), "{defaults:?}");
+        assert!(defaults.contains(&"ejection.max_time 1m false".to_owned()), "as its flag takes it: {defaults:?}");
 
         let weights = [("v1".to_owned(), 95), ("v2".to_owned(), 5)].into();
         let set = lines(&contract::Policy {

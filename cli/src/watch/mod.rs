@@ -55,6 +55,7 @@ impl Watch {
     /// Ends only with an error: if no registry answers at the start, or the registry does not accept the watch.
     async fn run(mut self) -> Result<(), Error> {
         self.printer.start()?;
+        let registry = self.directory.addresses();
         loop {
             let problem = match self.follow().await {
                 Ok(status) => status.message().to_owned(),
@@ -62,7 +63,7 @@ impl Watch {
                 Err(Error::Answered { status, .. }) if self.resume_from.is_some() => status.message().to_owned(),
                 Err(error) => return Err(error),
             };
-            eprintln!("lost the registry ({problem}): the watch goes on when it is back");
+            eprintln!("lost the registry at {registry} ({problem}): trying again");
             // In case it accepts connections only to close them.
             tokio::time::sleep(RECONNECT_AFTER).await;
         }
@@ -93,7 +94,7 @@ impl Watch {
 fn warn_of_unknown(first: &WatchResponse) {
     let Some(Event::Snapshot(snapshot)) = &first.event else { return };
     for service in snapshot.services.iter().filter(|service| !service.known) {
-        eprintln!("no instance of {:?} has registered at this registry yet: waiting for one", service.service);
+        eprintln!("the registry knows no service {:?} yet: waiting for it", service.service);
     }
 }
 
