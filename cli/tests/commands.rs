@@ -164,7 +164,7 @@ async fn what_was_not_done_at_a_silent_registry_is_no_success_and_names_it() {
         assert_eq!(failure(set), not_set, "{line}");
     }
     let reconciled = failure(reconciled);
-    assert!(reconciled.starts_with("1 of the stores and instances are not reconciled"), "{reconciled}");
+    assert!(reconciled.starts_with("1 store or instance was not reconciled"), "{reconciled}");
     assert!(at_both("services").await.is_ok(), "a list of what the others know");
     fleet.stop().await;
 

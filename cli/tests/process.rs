@@ -149,7 +149,7 @@ fn with_json_logs_all_that_a_mesh_says_on_stderr_is_json() {
     program.wait_for(r#""registry":"#);
     // It is held by this one.
     let mut second = up(&home.path().join("data"), &ours);
-    second.wait_for("is in use by another process");
+    second.wait_for("another process uses this folder");
     program.terminate();
     program.wait_for("stopped");
     for said in program.heard.iter().chain(&second.heard) {
