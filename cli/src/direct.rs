@@ -19,6 +19,9 @@ use tower::util::BoxCloneSyncService;
 /// For the look-up of a name and the connection.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 
+/// Processes that are asked at a time: a registry knows up to 10,000 instances, and each connection takes a file descriptor.
+pub(crate) const MAX_ASKED: usize = 64;
+
 /// What a generated client stands on, with [`Direct::origin`]. The connection ends with its last clone.
 pub type Transport = BoxCloneSyncService<Request<Body>, Response<Incoming>, hyper::Error>;
 

@@ -156,10 +156,13 @@ impl Directory {
         }
         for (index, error) in absent {
             match error {
-                Error::NoRegistry { registry, problem } => eprintln!(
-                    "warning: the registry at {registry} does not answer ({problem}); the result is without it"
-                ),
-                error => eprintln!("warning: {error}; the result is without it"),
+                Error::NoRegistry { registry, problem } => {
+                    let problem = printable(&problem);
+                    eprintln!(
+                        "warning: the registry at {registry} does not answer ({problem}); the result is without it"
+                    );
+                }
+                error => eprintln!("warning: {}; the result is without it", printable(&error.to_string())),
             }
             self.silent.lock().insert(index, Instant::now());
         }

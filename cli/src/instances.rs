@@ -7,7 +7,7 @@ use std::{
 };
 
 use console::{StyledObject, style};
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use meshwork::{
     contract::{
         grpc::health::v1::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
@@ -29,7 +29,7 @@ use tokio::time::timeout;
 
 use crate::{
     args::InstancesArgs,
-    direct::{Direct, said, subscriptions},
+    direct::{Direct, MAX_ASKED, said, subscriptions},
     directory::{Directory, Registry, or_dash, status_name},
     error::Error,
     table::{Align, Output, Table, printable},
@@ -46,7 +46,8 @@ pub(crate) async fn run(args: InstancesArgs) -> Result<(), Error> {
         let all = ListInstancesResponse { instances, next_page_token: String::new() };
         return Ok(writeln!(io::stdout(), "{}", ProtobufJson::new().line(&all))?);
     }
-    let told = join_all(instances.iter().map(|instance| Told::by(&instance.address))).await;
+    let asked: Vec<_> = instances.iter().map(|instance| Told::by(&instance.address)).collect();
+    let told: Vec<_> = stream::iter(asked).buffered(MAX_ASKED).collect().await;
     let refused = directory.all(|registry| refused_by(registry, args.service.clone())).await?.concat();
     let mut out = io::stdout().lock();
     write!(out, "{}", table(&instances, &told, SystemTime::now(), Output::stdout()))?;

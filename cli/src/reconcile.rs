@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use meshwork::contract::meshwork::event::v1::{
     Fork, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
     operations_service_client::OperationsServiceClient,
@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use crate::{
     args::ReconcileArgs,
-    direct::{Direct, Transport, said, subscriptions},
+    direct::{Direct, MAX_ASKED, Transport, said, subscriptions},
     directory::Directory,
     error::Error,
     table::{Align, Table, printable},
@@ -111,7 +111,8 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
     };
-    let told = join_all(instances.iter().map(|instance| ask(instance.address.clone()))).await;
+    let asked: Vec<_> = instances.iter().map(|instance| ask(instance.address.clone())).collect();
+    let told: Vec<_> = stream::iter(asked).buffered(MAX_ASKED).collect().await;
     let mut readers = Vec::new();
     for (instance, told) in instances.into_iter().zip(told) {
         let (service, instance_id) = (instance.service, instance.instance_id);

@@ -155,7 +155,7 @@ fn with_json_logs_all_that_a_mesh_says_on_stderr_is_json() {
     for said in program.heard.iter().chain(&second.heard) {
         assert!(serde_json::from_str::<serde_json::Value>(said).is_ok_and(|line| line.is_object()), "{said}");
     }
-    for part in ["taken", "stopping: ", r#""stopped""#] {
+    for part in ["is in use", "stopping: ", r#""stopped""#] {
         assert!(program.heard.iter().any(|said| said.contains(part)), "{part}: {:#?}", program.heard);
     }
     assert_eq!((program.end(), second.end()), (Some(0), Some(2)));

@@ -24,7 +24,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
-use crate::direct::said;
+use crate::{direct::said, table::printable};
 
 /// A client for each service of the shop; clones are cheap.
 #[derive(Clone)]
@@ -64,7 +64,7 @@ where
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) if is_passing(status.code()) && begin.elapsed() < LIMIT => {
                 if begin.elapsed() > SILENCE {
-                    SAID.call_once(|| eprintln!("waiting for the mesh: {}", said(&status)));
+                    SAID.call_once(|| eprintln!("waiting for the mesh: {}", printable(&said(&status))));
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

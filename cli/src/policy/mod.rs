@@ -124,10 +124,7 @@ impl Directory {
             let (mut policy, holds) = (policy.clone(), &holds);
             async move {
                 let there = policy_of(registry.clone(), policy.service.clone()).await?;
-                // A registry that was away is behind the others, and no reason to refuse.
-                if !policy.etag.is_empty() && there.etag != holds.etag {
-                    policy.etag = there.etag;
-                }
+                policy.etag = etag_at(policy.etag, &there, holds);
                 let request = SetPolicyRequest { policy: Some(policy) };
                 let mut client = PolicyServiceClient::new(registry.channel.clone());
                 registry.answer("set the policy", client.set_policy(request)).await
@@ -167,8 +164,17 @@ async fn policies_of(registry: Registry) -> Result<Vec<Policy>, Error> {
 
 /// Of at least one policy, the one that was set last.
 fn latest(policies: &[Policy]) -> &Policy {
-    let set_at = |policy: &&Policy| policy.update_time.map(|time| (time.seconds, time.nanos));
-    policies.iter().max_by_key(set_at).expect("at least one registry answers")
+    policies.iter().max_by_key(|policy| set_at(policy)).expect("at least one registry answers")
+}
+
+fn set_at(policy: &Policy) -> Option<(i64, i32)> {
+    policy.update_time.map(|time| (time.seconds, time.nanos))
+}
+
+/// The etag to set a policy with at a registry that has `there`. One that was away is behind the others, and no reason to refuse; one
+/// that is ahead has a change that was not seen.
+fn etag_at(etag: String, there: &Policy, holds: &Policy) -> String {
+    if !etag.is_empty() && set_at(there) < set_at(holds) { there.etag.clone() } else { etag }
 }
 
 /// The weights of a split; `None`: no version is named.
@@ -243,6 +249,22 @@ mod tests {
         let Command::Policy(policy) = cli.command else { panic!("a policy") };
         let error = run(policy.command).await.expect_err("nothing was said");
         assert_eq!(error.to_string(), "policy set order: nothing to set: give a value, such as --timeout 2s");
+    }
+
+    #[test]
+    fn a_registry_that_is_behind_is_overwritten_and_a_change_that_was_not_seen_is_not() {
+        let policy = |etag: &str, seconds: Option<i64>| Policy {
+            etag: etag.to_owned(),
+            update_time: seconds.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 }),
+            ..Policy::default()
+        };
+        let holds = policy("read", Some(5));
+        let etag = |there: Policy| etag_at("read".to_owned(), &there, &holds);
+        assert_eq!(etag(policy("old", Some(4))), "old");
+        assert_eq!(etag(policy("none", None)), "none");
+        assert_eq!(etag(policy("read", Some(5))), "read");
+        assert_eq!(etag(policy("of another", Some(6))), "read", "which that registry refuses");
+        assert_eq!(etag_at(String::new(), &policy("old", Some(4)), &holds), "", "whatever is there");
     }
 
     #[test]

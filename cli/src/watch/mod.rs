@@ -63,7 +63,7 @@ impl Watch {
                 Err(Error::Answered { status, .. }) if self.resume_from.is_some() => status.message().to_owned(),
                 Err(error) => return Err(error),
             };
-            eprintln!("lost the registry at {registry} ({problem}): trying again");
+            eprintln!("lost the registry at {registry} ({}): trying again", printable(&problem));
             // In case it accepts connections only to close them.
             tokio::time::sleep(RECONNECT_AFTER).await;
         }
