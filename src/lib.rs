@@ -27,7 +27,8 @@
 //! - [`health`]: whether what calls and events depend on is healthy, as a server's health reports it;
 //! - [`server`]: THE server stack: accept loop, limits, your service; announced in the mesh, drained when it leaves;
 //! - [`rpc`]: what a handler needs besides its rules: errors with details, pages, tokens;
-//! - [`backoff`], [`cause`], [`file_lock`]: waits between attempts, errors in one line, a file that one process holds at a time.
+//! - [`dial`], [`log_limit`], [`backoff`], [`cause`], [`duration`], [`id`], [`file_lock`]: small things that Meshwork's own packages
+//!   share: connections to names, lines that a peer can cause, waits between attempts, errors in one line, locks on files.
 //!
 //! # Beside this package
 //!

@@ -42,7 +42,8 @@ Try it:
   cargo run     # joins the mesh of \"cargo mesh up\" (in {meshwork})
   cargo run --bin {name}-client -- Ada    # in another terminal
 
-Then make it yours: proto/{snake}/v1/{snake}.proto, src/lib.rs, tests/service.rs."
+Then make it yours: proto/{snake}/v1/{snake}.proto, src/lib.rs, src/bin/{name}-client.rs, tests/service.rs; build.rs names the
+contract's file."
     )?;
     Ok(())
 }
