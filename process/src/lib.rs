@@ -114,8 +114,10 @@ fn logs_and_spans(args: &TelemetryArgs, name: &str) -> Result<Option<telemetry::
         telemetry::init(*log, log_level).map_err(|error| unusable(&args.log, error))?;
         return Ok(None);
     };
+    // Without a password before the host.
+    let shown = collector.rsplit('@').next().unwrap_or_default();
     let spans =
-        telemetry::Spans::start(collector, name).map_err(|error| Failure::flag("--otlp-endpoint", collector, error))?;
+        telemetry::Spans::start(collector, name).map_err(|error| Failure::flag("--otlp-endpoint", shown, error))?;
     telemetry::init_with_spans(*log, log_level, &spans).map_err(|error| unusable(&args.log, error))?;
     Ok(Some(spans))
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use meshwork::{
+    address::{InvalidAddress, parse_address},
     log_limit::LogLimit,
     trace::{self, TraceContext},
 };
@@ -45,9 +46,12 @@ pub enum CollectorError {
     /// It is of another protocol.
     #[error("must be http://HOST:PORT, such as http://127.0.0.1:4317; {0} is not supported")]
     Scheme(String),
-    /// OTLP over gRPC has none.
-    #[error("must be http://HOST:PORT, such as http://127.0.0.1:4317, without a path")]
-    Path,
+    /// OTLP over gRPC has no path, and a password would be seen in logs.
+    #[error("must be http://HOST:PORT, such as http://127.0.0.1:4317, without a user, path or query")]
+    Extra,
+    /// Its host or port is none.
+    #[error(transparent)]
+    Address(#[from] InvalidAddress),
 }
 
 /// The export of this process's spans. Dropped, it sends what is left.
@@ -101,7 +105,11 @@ fn check_collector(collector: &str) -> Result<(), CollectorError> {
     if !scheme.eq_ignore_ascii_case("http") {
         return Err(CollectorError::Scheme(scheme.to_owned()));
     }
-    if rest.strip_suffix('/').unwrap_or(rest).contains(['/', '?', '#']) { Err(CollectorError::Path) } else { Ok(()) }
+    match parse_address(rest.strip_suffix('/').unwrap_or(rest)) {
+        Ok(_) | Err(InvalidAddress::NoPort) => Ok(()),
+        Err(InvalidAddress::Extra) => Err(CollectorError::Extra),
+        Err(problem) => Err(problem.into()),
+    }
 }
 
 /// An exporter of which one failure a minute is logged: the SDK's own log lines are compiled out, and would be one for each batch.
@@ -258,17 +266,27 @@ mod tests {
 
     #[test]
     fn a_collector_that_the_exporter_would_not_reach_as_it_is_given_is_refused() {
-        for good in ["http://127.0.0.1:4317", "HTTP://collector:4317/", "collector:4317", "unix:///run/otlp.sock"] {
+        for good in [
+            "http://127.0.0.1:4317",
+            "HTTP://collector:4317/",
+            "collector:4317",
+            "http://collector",
+            "unix:///run/otlp.sock",
+        ] {
             assert!(check_collector(good).is_ok(), "{good}");
         }
         for (bad, says) in [
             ("https://collector:4317", "https is not supported"),
             ("ftp://collector:4317", "ftp is not supported"),
-            ("http://collector:4318/v1/traces", "without a path"),
-            ("http://collector:4317?key=x", "without a path"),
+            ("http://collector:4318/v1/traces", "path or query"),
+            ("http://collector:4317?key=x", "path or query"),
+            ("http://me:secret@collector:4317", "without a user"),
+            ("http://collector:99999", "a port of 1-65535"),
+            ("http://collector:0", "a port of 1-65535"),
+            ("", "empty"),
         ] {
             let error = check_collector(bad).expect_err(bad).to_string();
-            assert!(error.starts_with("must be http://HOST:PORT") && error.contains(says), "{error}");
+            assert!(error.contains(says) && !error.contains("secret"), "{error}");
         }
     }
 
