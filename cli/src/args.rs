@@ -41,7 +41,7 @@ Exit codes:
   0    success; for up and watch also: stopped by SIGINT or SIGTERM
   1    an operation or a check failed
   2    {EXIT_CODE_2}; nothing was done
-  130  stopped by SIGINT (143: by SIGTERM) before it was done; up and watch: at once, by a second one
+  130  interrupted by SIGINT (143: by SIGTERM) before it had finished; up and watch: stopped at once by a second signal
 
 Errors go to stderr. `meshwork COMMAND --help` has examples for each command."
     )
@@ -122,8 +122,8 @@ const STORE_ADOPT_HELP: &str = "\
 Examples:
   meshwork store adopt order 01a22508-6bcd-72ee-9524-d291df4a401d
 
-A service has one store; instances with another one are refused (`meshwork instances` lists them). Use this after moving a
-service to another database. From then on every registry given accepts instances with this store, and removes the others once
+A service has one store; instances with another one are refused (`meshwork instances` lists them). Use this when a service
+was started on a database with another store id, such as a new and empty one; a moved copy keeps its id. From then on every registry given accepts instances with this store, and removes the others once
 one of them has registered. If a registry does not answer, or knows no instance with this store yet, the exit code is 1: run
 it again. Afterwards run \"meshwork reconcile SERVICE\".";
 
@@ -133,8 +133,8 @@ Examples:
   until meshwork health order-1:7602; do sleep 1; done
   meshwork health 127.0.0.1:7602 events/customer    whether this server keeps up with the events of customer
 
-Asks the server once, and prints SERVING. If the server answers anything else (one that is stopping says NOT_SERVING), or
-nothing within 3 s, the exit code is 1. It is suitable as a container's health check.";
+Asks the server once. If it answers SERVING, this prints so and exits with 0; if it answers anything else (one that is stopping
+says NOT_SERVING), or nothing within 3 s, it exits with 1. It is suitable as a container's health check.";
 
 const WATCH_HELP: &str = "\
 Examples:
@@ -261,7 +261,7 @@ pub struct DemoArgs {
     #[arg(long, default_value_t = 10, value_name = "COUNT", value_parser = number_in(1..=1000_u32))]
     #[arg(allow_negative_numbers = true)]
     pub customers: u32,
-    /// Give the check one approved order as rejected, to show that it can fail (exit code 1); needs an approved order
+    /// Report one approved order to the check as rejected, to show that it can fail (exit code 1)
     #[arg(long)]
     pub tamper: bool,
     /// Print the result as one line of JSON instead of a table
@@ -306,8 +306,8 @@ pub struct ReconcileArgs {
     /// Apply the changes; without it they are only shown
     #[arg(long)]
     pub yes: bool,
-    /// When the restored backup was made, or earlier, such as 2026-11-29T02:00:00Z; needed only if the service's clock was set
-    /// back since
+    /// The time of the restored backup, or any earlier time, such as 2026-11-29T02:00:00Z; needed only if the service's clock has
+    /// been set back since the backup
     #[arg(long, value_name = "TIME", value_parser = parse_past)]
     pub backup_time: Option<Timestamp>,
     /// The registries to ask, and how to print the answer.
@@ -330,7 +330,7 @@ pub enum StoreCommand {
     /// Make a consistent copy of an SQLite database, even while it is in use
     #[command(after_help = STORE_BACKUP_HELP)]
     Backup(StoreBackupArgs),
-    /// Make a service use another store, after its database was moved
+    /// Make a service use another store, such as a new and empty one
     #[command(after_help = STORE_ADOPT_HELP)]
     Adopt(StoreAdoptArgs),
 }

@@ -18,6 +18,7 @@ use meshwork::{
         registry_service_client::RegistryServiceClient,
     },
 };
+use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
 use parking_lot::Mutex;
 use tonic::{Code, Response, Status};
@@ -106,12 +107,12 @@ impl Directory {
         Ok(told.iter().any(Option::is_some))
     }
 
-    /// Warns on stderr if what was done for a service waits for its first instance: its name may be misspelled.
+    /// Warns on stderr of a service that no instance has registered: its name may be misspelled.
     pub(crate) async fn warn_of_unknown(&self, service: &str) -> Result<(), Error> {
         if !self.knows(service).await? {
-            eprintln!(
-                "warning: no instance of {service:?} has registered yet: the policy takes effect when one does (see `meshwork services`)"
-            );
+            to_stderr(format_args!(
+                "warning: no instance of {service:?} has registered yet; \"meshwork services\" lists those that have"
+            ));
         }
         Ok(())
     }
@@ -158,11 +159,13 @@ impl Directory {
             match error {
                 Error::NoRegistry { registry, problem } => {
                     let problem = printable(&problem);
-                    eprintln!(
+                    to_stderr(format_args!(
                         "warning: the registry at {registry} does not answer ({problem}); the result is without it"
-                    );
+                    ));
                 }
-                error => eprintln!("warning: {}; the result is without it", printable(&error.to_string())),
+                error => {
+                    to_stderr(format_args!("warning: {}; the result is without it", printable(&error.to_string())));
+                }
             }
             self.silent.lock().insert(index, Instant::now());
         }

@@ -14,6 +14,7 @@ use meshwork::contract::meshwork::event::v1::{
     Fork, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
     operations_service_client::OperationsServiceClient,
 };
+use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
 use prost_types::Timestamp;
 use tokio::time::timeout;
@@ -52,7 +53,7 @@ struct Reconciled {
 pub(crate) async fn run(args: ReconcileArgs) -> Result<(), Error> {
     let (readers, silent) = readers(&Directory::open(&args.source.registry)?, &args.service).await?;
     for problem in &silent {
-        eprintln!("{}", printable(problem));
+        to_stderr(format_args!("{}", printable(problem)));
     }
     let request = ReconcileSubscriptionRequest {
         source: args.service.clone(),

@@ -12,7 +12,7 @@ use meshwork::{
     discovery::stores::{shared_store, some_differ},
 };
 use meshwork_events::store::{self, BackupError, StoreError};
-use meshwork_process::with_causes;
+use meshwork_process::{to_stderr, with_causes};
 use meshwork_registry::ProtobufJson;
 use parking_lot::Mutex;
 use tonic::Code;
@@ -97,7 +97,7 @@ async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> 
         return Err(Error::UnknownStore { service, store_id });
     }
     for registry in unknowing.into_inner() {
-        eprintln!("warning: the registry at {registry} knows no instance with this store yet");
+        to_stderr(format_args!("warning: the registry at {registry} knows no instance with this store yet"));
     }
     for instances in [&mut told.kept, &mut told.removed] {
         instances.sort_by(|one, other| one.instance_id.cmp(&other.instance_id));

@@ -54,6 +54,18 @@ fn without_a_command_it_shows_its_help_and_its_version_is_its_own() {
 }
 
 #[test]
+fn a_closed_stderr_changes_no_exit_code() {
+    let port = TcpListener::bind("127.0.0.1:0").expect("a free port").local_addr().expect("bound").port().to_string();
+    let registry = format!("127.0.0.1:{port}");
+    for (line, code) in [(vec!["services", "--registry", &registry], 1), (vec!["up", "--base-port", "x"], 2)] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let ended = std::process::Command::new(PROGRAM).args(&line).env("RUST_LOG", "!!").stderr(writer).status();
+        assert_eq!(ended.expect("it runs").code(), Some(code), "{line:?}");
+    }
+}
+
+#[test]
 fn a_start_that_fails_leaves_no_new_files() {
     let home = tempfile::tempdir().expect("a folder");
     let data = home.path().join("data");

@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, error::ErrorKind};
 use crate::{
     environment::{Origins, Twins, without_twins},
     failure::EXIT_CODE_2,
-    one_line::one_line,
+    one_line::{one_line, to_stderr},
 };
 
 /// In the table of exit codes of an instance.
@@ -63,7 +63,7 @@ pub(crate) fn parse<A: clap::Parser>() -> Result<Parsed<A>, ExitCode> {
     });
     if let Ok(parsed) = &parsed {
         // Not a line of the log: it may be off.
-        parsed.warnings.iter().for_each(|warning| eprintln!("{warning}"));
+        parsed.warnings.iter().for_each(to_stderr);
     }
     parsed.map_err(Refused::tell)
 }
@@ -79,7 +79,7 @@ impl Refused {
                 ExitCode::from(2)
             }
             refused @ (Self::Clap(_) | Self::Variable(_)) => {
-                eprintln!("{refused}");
+                to_stderr(refused);
                 ExitCode::from(2)
             }
         }
@@ -90,7 +90,7 @@ impl Refused {
 fn printed(help: &clap::Error) -> ExitCode {
     match help.print().and_then(|()| io::stdout().flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("error: cannot write the output: {error}");
+            to_stderr(format_args!("error: cannot write the output: {error}"));
             ExitCode::FAILURE
         }
         // Whoever reads has had enough, as in `meshwork --help | head`.

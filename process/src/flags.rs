@@ -80,12 +80,13 @@ pub struct StoreArgs {
 /// An instance of a service, and its place in the mesh.
 #[derive(Args, Clone, Debug)]
 pub struct InstanceArgs {
-    /// The registries of the mesh, up to 8, which are used together: this instance registers at each, and sees what any knows
+    /// The registries of the mesh, up to 8, which are used together: this instance registers at all of
+    /// them, and sees every instance that at least one of them knows
     #[arg(long, env = "MESHWORK_REGISTRY", value_delimiter = ',', default_value = "http://127.0.0.1:7600")]
     #[arg(value_parser = parse_registry_flag)]
     pub registry: Vec<String>,
     /// Where the last known addresses are kept, for a start while the registry is unreachable: a folder for this mesh
-    /// only, which processes may share; empty: nowhere [default: ~/.cache/meshwork/registry-ADDRESS]
+    /// only, which its processes may share; `--cache-dir ''`: nowhere [default: ~/.cache/meshwork/registry-ADDRESS]
     #[arg(long, env = "MESHWORK_CACHE_DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub cache_dir: Option<PathBuf>,
     /// Where to listen; port 0 takes a free one
@@ -98,10 +99,11 @@ pub struct InstanceArgs {
     /// another takes its place, and the other one ends with exit code 3 [default: a new one]
     #[arg(long, env = "MESHWORK_INSTANCE_ID", value_parser = parse_id)]
     pub instance_id: Option<String>,
-    /// The failure zone that the instance runs in; its own calls stay within while there is enough capacity
+    /// The failure zone that the instance runs in; its own calls stay in this zone while the zone has enough
+    /// healthy capacity
     #[arg(long, env = "MESHWORK_ZONE", default_value = "", value_parser = parse_text)]
     pub zone: String,
-    /// The instance's version, as the team numbers them
+    /// The instance's version, as your team numbers it
     #[arg(long, env = "MESHWORK_VERSION", default_value = "", value_parser = parse_text)]
     pub version: String,
     /// The instance's share of the load relative to the others, 1-1000

@@ -35,6 +35,7 @@ pub use host_port::HostPort;
 pub use listener::Listener;
 pub use meshwork::cause::with_causes;
 pub use number::{InvalidNumber, number_in};
+pub use one_line::to_stderr;
 pub use patience::say_if_slow;
 #[cfg(feature = "events")]
 pub use serve::serve;

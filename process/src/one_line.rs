@@ -1,5 +1,15 @@
 //! Errors in one line, for logs and terminals.
 
+use std::{
+    fmt::Display,
+    io::{self, Write as _},
+};
+
+/// Says a line on stderr. Where it is closed, as in `meshwork up 2>&1 | head`, the line is lost, and nothing else.
+pub fn to_stderr(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
 /// The text with control characters escaped, so that a value stays within its line and does nothing to a terminal.
 pub(crate) fn printable(text: &str) -> String {
     let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };

@@ -16,5 +16,5 @@ fn sigterm_ends_it_in_order() {
 fn a_flag_that_cannot_be_used_is_one_line_and_exit_code_2() {
     expect_refused_flags(PROGRAM, &["--listen", "0.0.0.0:0"], "--insecure");
     expect_refused_flags(PROGRAM, &["--grace", "soon"], "'soon' for '--grace");
-    expect_refused_flags(PROGRAM, &["--grace", "4294967295m"], "0ms to 1h");
+    expect_refused_flags(PROGRAM, &["--grace", "4294967295m"], "0s-1h");
 }

@@ -83,7 +83,7 @@ impl Membership {
         let told = announcers.set_status(InstanceStatus::Draining, &seen);
         match timeout(TELL_LIMIT, told).await {
             Ok(()) => sleep(SETTLE).await,
-            Err(_) => tracing::warn!("the registry did not confirm that this instance drains: leaving anyway"),
+            Err(_) => tracing::warn!("the registry did not confirm that this instance is draining; stopping anyway"),
         }
         Leaving(Some(announcers))
     }

@@ -23,6 +23,12 @@ Examples:
 
 --json prints one Policy as protobuf JSON, as grpcurl does: only what is set, and the etag.";
 
+const CLEAR_HELP: &str = "\
+Examples:
+  meshwork policy clear order
+
+The split between versions is part of the policy, and is removed with it.";
+
 const LIST_HELP: &str = "\
 Examples:
   meshwork policy list
@@ -37,7 +43,8 @@ Examples:
   meshwork policy set order --timeout default
   meshwork policy get order --json | jq '.timeout = \"2s\"' | meshwork policy set order --file -
 
-Values not given stay as they are; with --file they take their defaults. The value \"default\" removes one. If somebody else has
+Values not given stay as they are; with --file, those that neither the file nor a flag gives return to their defaults. The
+value \"default\" removes a setting. If somebody else has
 changed the policy meanwhile, or values contradict each other, nothing changes and the exit code is 1; an invalid value is
 exit code 2.";
 
@@ -121,6 +128,7 @@ pub struct PolicySetArgs {
 
 /// `meshwork policy clear`.
 #[derive(Args, Clone, Debug)]
+#[command(after_help = CLEAR_HELP)]
 pub struct PolicyClearArgs {
     /// The service's name
     #[arg(value_parser = parse_service)]

@@ -6,6 +6,7 @@
 use std::{future::Future, sync::Once, time::Duration};
 
 use meshwork::{Mesh, channel::Channel};
+use meshwork_process::to_stderr;
 use meshwork_shop::contract::shop::{
     customer::v1::customer_service_client::CustomerServiceClient, order::v1::order_service_client::OrderServiceClient,
     query::v1::query_service_client::QueryServiceClient,
@@ -64,7 +65,7 @@ where
             Ok(answer) => return Ok(answer.into_inner()),
             Err(status) if is_passing(status.code()) && begin.elapsed() < LIMIT => {
                 if begin.elapsed() > SILENCE {
-                    SAID.call_once(|| eprintln!("waiting for the mesh: {}", printable(&said(&status))));
+                    SAID.call_once(|| to_stderr(format_args!("waiting for the mesh: {}", printable(&said(&status)))));
                 }
                 sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use meshwork::Mesh;
+use meshwork_process::to_stderr;
 use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
@@ -43,7 +44,7 @@ impl Stage {
         if let Ok(Ok(_)) = timeout(CONNECT_LIMIT, listening).await
             && let Ok(stage) = Self::join(&default).await
         {
-            eprintln!("using the mesh at {DEFAULT_REGISTRY}");
+            to_stderr(format_args!("using the mesh at {DEFAULT_REGISTRY}"));
             return Ok(stage);
         }
         Self::build().await
@@ -87,7 +88,10 @@ impl Stage {
 
     async fn build() -> Result<Self, Error> {
         let data_dir = tempfile::Builder::new().prefix("meshwork-demo-").tempdir().map_err(Error::TempDir)?;
-        eprintln!("no mesh answers at {DEFAULT_REGISTRY}: starting one, in {}", data_dir.path().display());
+        to_stderr(format_args!(
+            "no mesh answers at {DEFAULT_REGISTRY}: starting one, in {}",
+            data_dir.path().display()
+        ));
         let fleet = Box::new(Fleet::start(fleet::Config::new(data_dir.path())).await?);
         Ok(Self::Own { fleet, _data_dir: data_dir })
     }

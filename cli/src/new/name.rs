@@ -14,7 +14,7 @@ abstract alloc as async await become box break build const continue core crate c
 false final fn for gen if impl in incremental let loop macro match mod move mut order override priv proc-macro pub query ref \
 registry return self static std struct super test trait true try type typeof union unsafe unsized use virtual where while yield";
 
-const RULE: &str = "must be 1-63 lowercase letters, digits and hyphens, begin with a letter, and have no hyphen at an end or \
+const RULE: &str = "must be 1-63 lowercase letters, digits and hyphens, begin with a letter, and not end with a hyphen or have \
                     two in a row";
 
 /// A name that a service and its package can have.

@@ -19,6 +19,7 @@ use meshwork::{
     },
     policy::{self, limits::MAX_VERSIONS},
 };
+use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
 
 use crate::{
@@ -97,9 +98,9 @@ async fn show_set(directory: &Directory, policy: Policy, json: bool) -> Result<(
     // Now: a registry that goes away after this has the policy.
     let left_out = directory.left_out().join(", ");
     directory.warn_of_unknown(&set.service).await?;
-    show(&set, json).map_err(Error::after_work)?;
+    let shown = show(&set, json).map_err(Error::after_work);
     // Its clients go on without the policy, and it may be the one that is asked next.
-    if left_out.is_empty() { Ok(()) } else { Err(Error::NotSet(left_out)) }
+    if left_out.is_empty() { shown } else { Err(Error::NotSet(left_out)) }
 }
 
 impl Directory {
@@ -108,10 +109,10 @@ impl Directory {
         let policies = self.all(|registry| policy_of(registry, service.clone())).await?;
         let latest = latest(&policies);
         if policies.iter().any(|policy| policy.etag != latest.etag) {
-            eprintln!(
+            to_stderr(format_args!(
                 "warning: the registries have different policies for {service}; the newest is used; set it again to make \
                  them equal"
-            );
+            ));
         }
         Ok(latest.clone())
     }

@@ -14,6 +14,7 @@ use meshwork::{
     Mesh,
     contract::meshwork::registry::v1::{Instance, ResumePoint, WatchRequest, WatchResponse, watch_response::Event},
 };
+use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -63,7 +64,7 @@ impl Watch {
                 Err(Error::Answered { status, .. }) if self.resume_from.is_some() => status.message().to_owned(),
                 Err(error) => return Err(error),
             };
-            eprintln!("lost the registry at {registry} ({}): trying again", printable(&problem));
+            to_stderr(format_args!("lost the registry at {registry} ({}): trying again", printable(&problem)));
             // In case it accepts connections only to close them.
             tokio::time::sleep(RECONNECT_AFTER).await;
         }
@@ -94,7 +95,7 @@ impl Watch {
 fn warn_of_unknown(first: &WatchResponse) {
     let Some(Event::Snapshot(snapshot)) = &first.event else { return };
     for service in snapshot.services.iter().filter(|service| !service.known) {
-        eprintln!("the registry knows no service {:?} yet: waiting for it", service.service);
+        to_stderr(format_args!("the registry knows no service {:?} yet: waiting for it", service.service));
     }
 }
 

@@ -89,7 +89,8 @@ fn subscribe(
     exported: impl Layer<Registry> + Send + Sync,
 ) -> Result<(), TelemetryError> {
     let filter = filter_of(filter)?.with_target(SAID, LevelFilter::INFO);
-    let lines = fmt::layer().with_writer(io::stderr);
+    // That a line could not be written would be told on stderr as well.
+    let lines = fmt::layer().with_writer(io::stderr).log_internal_errors(false);
     let lines = match format {
         LogFormat::Human => lines.with_ansi(io::stderr().is_terminal()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
@@ -106,7 +107,7 @@ pub fn say(format: LogFormat, level: Level, line: impl Display) {
             Level::WARN => tracing::warn!(target: SAID, "{line}"),
             _ => tracing::info!(target: SAID, "{line}"),
         },
-        LogFormat::Human | LogFormat::Json => eprintln!("{line}"),
+        LogFormat::Human | LogFormat::Json => crate::to_stderr(line),
     }
 }
 
