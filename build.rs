@@ -3,8 +3,10 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     "grpc/health/v1/health.proto",
+    "meshwork/registry/v1/authorization.proto",
+    "meshwork/registry/v1/binding.proto",
     "meshwork/registry/v1/policy.proto",
     "meshwork/registry/v1/registry.proto",
     "meshwork/registry/v1/store.proto",

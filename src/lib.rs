@@ -17,6 +17,7 @@
 //! The modules, in the order in which a call passes through them:
 //!
 //! - [`contract`]: the generated clients, servers and messages, where every call begins and ends;
+//! - [`identity`]: who a process is, and who it talks to: mutual TLS;
 //! - [`discovery`]: which instances serve what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
 //! - [`channel`]: THE client stack: retry, hedge, commit, transparent retry, dispatch;
@@ -39,6 +40,8 @@
 //! `meshwork new NAME` writes the package of a service that uses them.
 
 pub mod contract;
+
+pub mod identity;
 
 mod mesh;
 

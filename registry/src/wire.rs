@@ -137,8 +137,13 @@ mod tests {
         }];
         let sent = BackendEvent::Snapshot { services, provisional: true };
         let instances = vec![instance(), contract::Instance::default()];
-        let service =
-            contract::ServiceInstances { service: "order".into(), known: true, instances, policy: Some(policy()) };
+        let service = contract::ServiceInstances {
+            service: "order".into(),
+            known: true,
+            instances,
+            policy: Some(policy()),
+            authorization: None,
+        };
         let snapshot = contract::Snapshot { services: vec![service], provisional: true };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Snapshot(snapshot)));
     }
@@ -149,7 +154,12 @@ mod tests {
         let policies = vec![Record::new(policy())];
         let sent = BackendEvent::Change(Delta { updated: vec![Record::new(instance())], removed, policies });
         let removed = vec![contract::InstanceRef { service: "order".into(), instance_id: "b".into() }];
-        let change = contract::Change { updated: vec![instance()], removed, policies: vec![policy()] };
+        let change = contract::Change {
+            updated: vec![instance()],
+            removed,
+            policies: vec![policy()],
+            authorizations: Vec::new(),
+        };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Change(change)));
         let progress = response(contract::watch_response::Event::Progress(contract::Progress {}));
         assert_eq!(as_clients_see_it(BackendEvent::Progress), progress);

@@ -132,7 +132,7 @@ impl Cache {
 fn message(set: &EndpointSet) -> ServiceInstances {
     let policy = (*set.policy != Policy::default()).then(|| set.policy.message(&set.service));
     let instances = set.endpoints.values().map(|instance| Instance::clone(instance)).collect();
-    ServiceInstances { service: set.service.to_string(), known: set.known, instances, policy }
+    ServiceInstances { service: set.service.to_string(), known: set.known, instances, policy, authorization: None }
 }
 
 /// The message in a file; `None` if there is no file.

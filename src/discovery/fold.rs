@@ -222,8 +222,13 @@ mod tests {
 
     fn snapshot(epoch: &str, revision: u64, ids: &[&str], provisional: bool) -> WatchResponse {
         let instances = ids.iter().map(|id| instance(id)).collect::<Vec<_>>();
-        let services =
-            vec![ServiceInstances { service: "order".into(), known: !ids.is_empty(), instances, policy: None }];
+        let services = vec![ServiceInstances {
+            service: "order".into(),
+            known: !ids.is_empty(),
+            instances,
+            policy: None,
+            authorization: None,
+        }];
         event(epoch, revision, Event::Snapshot(Snapshot { services, provisional }))
     }
 

@@ -116,6 +116,7 @@ impl Watch {
             known: true,
             instances: ids.iter().map(|id| instance(service, id)).collect(),
             policy: None,
+            authorization: None,
         });
         self.send(epoch, revision, Event::Snapshot(Snapshot { services: services.collect(), provisional }));
     }
@@ -179,7 +180,7 @@ async fn a_set_follows_the_registry_although_no_call_flows() {
     until(&mut endpoints, &["a"]).await;
 
     let removed = vec![InstanceRef { service: "echo".into(), instance_id: "a".into() }];
-    watch.send("e", 2, Event::Change(Change { updated: vec![instance("echo", "b")], removed, policies: vec![] }));
+    watch.send("e", 2, Event::Change(Change { updated: vec![instance("echo", "b")], removed, ..Change::default() }));
 
     let set = until(&mut endpoints, &["b"]).await;
     assert!(set.known && set.has_seen("e", 2));
@@ -473,7 +474,7 @@ async fn a_snapshot_may_be_as_large_as_all_that_a_registry_admits() {
     let large =
         |id| Instance { labels: std::collections::HashMap::clone(&labels), ..instance("echo", &format!("i{id}")) };
     let instances = (0..10_000).map(large).collect();
-    let echo = ServiceInstances { service: "echo".into(), known: true, instances, policy: None };
+    let echo = ServiceInstances { service: "echo".into(), known: true, instances, policy: None, authorization: None };
     watch.send("e", 1, Event::Snapshot(Snapshot { services: vec![echo], provisional: false }));
     let all = soon(endpoints.wait_for(EndpointSet::is_heard)).await.expect("discovery is here");
     assert_eq!(all.endpoints.len(), 10_000);

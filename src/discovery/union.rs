@@ -230,7 +230,8 @@ mod tests {
             policy: Option<contract::Policy>,
         ) {
             let instances = ids.iter().map(|id| instance(id, InstanceStatus::Serving)).collect();
-            let services = vec![ServiceInstances { service: "order".into(), known: true, instances, policy }];
+            let services =
+                vec![ServiceInstances { service: "order".into(), known: true, instances, policy, authorization: None }];
             self.event(index, epoch, 1, Event::Snapshot(Snapshot { services, provisional }));
         }
 

@@ -88,13 +88,19 @@ mod tests {
     }
 
     fn snapshot(instances: Vec<Instance>, provisional: bool) -> WatchResponse {
-        let services = vec![ServiceInstances { service: "order".into(), known: true, instances, policy: None }];
+        let services = vec![ServiceInstances {
+            service: "order".into(),
+            known: true,
+            instances,
+            policy: None,
+            authorization: None,
+        }];
         response(Event::Snapshot(Snapshot { services, provisional }))
     }
 
     fn change(updated: Vec<Instance>, removed: &[&str]) -> WatchResponse {
         let removed = removed.iter().map(|id| InstanceRef { service: "order".into(), instance_id: (*id).into() });
-        response(Event::Change(registry::Change { updated, removed: removed.collect(), policies: vec![] }))
+        response(Event::Change(registry::Change { updated, removed: removed.collect(), ..Default::default() }))
     }
 
     fn response(event: Event) -> WatchResponse {

@@ -4,8 +4,13 @@ use super::*;
 
 /// A registry's word that `echo` has the instance `a`.
 fn echo_at_a() -> WatchResponse {
-    let echo =
-        ServiceInstances { service: "echo".into(), known: true, instances: vec![instance("echo", "a")], policy: None };
+    let echo = ServiceInstances {
+        service: "echo".into(),
+        known: true,
+        instances: vec![instance("echo", "a")],
+        policy: None,
+        authorization: None,
+    };
     let snapshot = Snapshot { services: vec![echo], provisional: false };
     WatchResponse { epoch: "e".into(), revision: 1, event: Some(Event::Snapshot(snapshot)) }
 }
