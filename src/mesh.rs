@@ -19,6 +19,7 @@ use crate::{
         policy_service_client::PolicyServiceClient, registry_service_client::RegistryServiceClient,
     },
     discovery::{self, Cache, Discovery, EndpointSet, RegistryState},
+    identity::{REGISTRY, Security},
 };
 
 /// The most registries of a list: each costs every process a watch, and every instance a lease.
@@ -26,9 +27,6 @@ pub const MAX_REGISTRIES: usize = 8;
 
 /// Services that start together know each other before this is over.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
-
-/// What the registry is called in errors.
-const REGISTRY: &str = "registry";
 
 /// A process's handle on the mesh: finds services, and makes channels to them. A cheap clone.
 ///
@@ -82,6 +80,7 @@ pub enum MeshError {
 pub struct MeshBuilder {
     registries: Vec<String>,
     connector: Connector,
+    security: Security,
     cache_dir: Option<PathBuf>,
     locality: Locality,
 }
@@ -100,6 +99,14 @@ impl MeshBuilder {
     #[must_use]
     pub fn connector(mut self, connector: Connector) -> Self {
         self.connector = connector;
+        self
+    }
+
+    /// How connections are protected, to the registry as well; a [`Server`](crate::server::Server) that is announced in this mesh takes
+    /// its own connections in the same way. The certificate is kept up to date with its files while the mesh runs. Default: plain.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.security = security;
         self
     }
 
@@ -140,7 +147,8 @@ impl MeshBuilder {
         }
         Handle::try_current().map_err(|_| MeshError::NoRuntime)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let context = ChannelContext { locality: self.locality, connector: self.connector, tasks, stop };
+        let context =
+            ChannelContext { locality: self.locality, connector: self.connector, security: self.security, tasks, stop };
         let alone = |peer: &Peer| Shared::fixed(REGISTRY, vec![peer.clone()], &context);
         let registries: Vec<_> = peers.iter().map(alone).collect();
         // One channel serves for both where there is but one.
@@ -150,6 +158,9 @@ impl MeshBuilder {
         };
         let (discovery, cache) = (Discovery::new(registries.len()), self.cache_dir.map(Cache::new));
         context.tasks.spawn(context.stop.clone().run_until_cancelled_owned(discovery.clone().repeat_gauges()));
+        if let Some(identity) = context.security.identity() {
+            context.tasks.spawn(context.stop.clone().run_until_cancelled_owned(identity.clone().keep_current()));
+        }
         if let Some(cache) = cache.clone() {
             context.tasks.spawn(cache.run(context.stop.clone()));
         }
@@ -210,6 +221,11 @@ impl Mesh {
             open
         });
         Channel::keeping(open, inner.clone())
+    }
+
+    /// How its connections are protected.
+    pub fn security(&self) -> &Security {
+        &self.0.context.security
     }
 
     /// A channel to each registry of the list, in its order.

@@ -14,7 +14,11 @@ use super::{context::ChannelContext, service_config::ServiceConfig};
 use crate::{
     balance::Picker,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
-    endpoint::{Endpoint, Traits, connection::connect::KeepConnected, peer::Peer},
+    endpoint::{
+        Endpoint, Traits,
+        connection::{connect::KeepConnected, connector::Dialer},
+        peer::Peer,
+    },
     endpoint_set::{EndpointSet, Endpoints, changes},
     log_limit::LogLimit,
 };
@@ -32,6 +36,7 @@ pub(super) struct Driver {
     picker: Arc<Picker>,
     config: Arc<ServiceConfig>,
     context: ChannelContext,
+    dialer: Dialer,
     reconnect: Arc<Notify>,
     live: BTreeMap<Arc<str>, Live>,
     /// The latest set.
@@ -52,15 +57,18 @@ struct Live {
 
 impl Driver {
     pub(super) fn new(
+        service: Arc<str>,
         picker: Arc<Picker>,
         config: Arc<ServiceConfig>,
         context: ChannelContext,
         reconnect: Arc<Notify>,
     ) -> Self {
+        let dialer = Dialer { connector: context.connector.clone(), security: context.security.clone(), service };
         Self {
             picker,
             config,
             context,
+            dialer,
             reconnect,
             live: BTreeMap::new(),
             known: Endpoints::default(),
@@ -81,7 +89,7 @@ impl Driver {
             }
             Source::Fixed(peers) => {
                 // Registries, which are Meshwork's servers.
-                let live = self.add(peers, Traits { takes_pings: true, ..Traits::default() });
+                let live = self.add(peers, Traits { takes_pings: true, has_identity: true, ..Traits::default() });
                 debug_assert!(live.is_some(), "a fixed endpoint has an address");
                 None
             }
@@ -170,7 +178,7 @@ impl Driver {
         let keep_connected = KeepConnected {
             endpoint: endpoint.clone(),
             peers,
-            connector: self.context.connector.clone(),
+            dialer: self.dialer.clone(),
             removed: removed.clone(),
             reconnect: self.reconnect.clone(),
         };
@@ -215,6 +223,7 @@ fn traits(instance: &Instance) -> Traits {
         version: instance.version.clone(),
         zone: instance.zone.clone(),
         takes_pings: instance.takes_pings,
+        has_identity: !instance.identity.is_empty(),
     }
 }
 

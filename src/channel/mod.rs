@@ -45,7 +45,7 @@ use tonic::{Status, body::Body};
 use tower::Service;
 use tracing::Instrument as _;
 
-pub use crate::endpoint::connection::connector::{BoxedIo, Connector, Io};
+pub use crate::endpoint::connection::connector::{BoxedIo, Connector, Io, Target};
 pub use crate::endpoint::stats::{CallStats, EndpointState, EndpointStats};
 pub use call::WaitForReady;
 
@@ -158,7 +158,7 @@ impl Shared {
         let service: Arc<str> = service.into();
         let (picker, reconnect) = (Arc::new(Picker::new(context.locality.zone.clone())), Arc::new(Notify::new()));
         let (config, stop) = (Arc::new(ServiceConfig::default()), context.stop.child_token());
-        let driver = Driver::new(picker.clone(), config.clone(), context.clone(), reconnect.clone());
+        let driver = Driver::new(service.clone(), picker.clone(), config.clone(), context.clone(), reconnect.clone());
         // One for retries and hedges: both multiply the load.
         let budget = Arc::new(Budget::new(service.clone()));
         let report =

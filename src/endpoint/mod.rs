@@ -61,6 +61,9 @@ pub(crate) struct Traits {
     pub(crate) zone: String,
     /// It takes PINGs at any time.
     pub(crate) takes_pings: bool,
+    /// It has registered under an identity, and so takes TLS. Once said of an endpoint, it stays: no later word of a registry
+    /// takes its calls back into plain text.
+    pub(crate) has_identity: bool,
 }
 
 impl Traits {
@@ -197,8 +200,9 @@ impl<C: Connection> Endpoint<C> {
     }
 
     /// Applies the registry's latest entry.
-    pub(crate) fn set_traits(&self, traits: Traits) {
+    pub(crate) fn set_traits(&self, mut traits: Traits) {
         let mut state = self.state();
+        traits.has_identity |= state.traits.has_identity;
         if *state.traits != traits {
             state.traits = Arc::new(traits);
             drop(state);
@@ -218,6 +222,11 @@ impl<C: Connection> Endpoint<C> {
     pub(crate) fn keepalive(&self) -> Keepalive {
         let state = self.state();
         state.pings.keepalive(state.traits.takes_pings || self.is_meshwork.load(Ordering::Relaxed))
+    }
+
+    /// Whether it takes TLS, as far as that is known.
+    pub(crate) fn has_identity(&self) -> bool {
+        self.state().traits.has_identity
     }
 
     /// It has ended a connection because it was pinged too often: the next ones are pinged less.
@@ -310,6 +319,7 @@ impl<C: Connection> Endpoint<C> {
             weight,
             state: state.told(now),
             stream_limit: state.connection().and_then(Connection::stream_limit),
+            certificate_expires: state.connection().and_then(Connection::certificate_expires),
             calls,
         }
     }

@@ -1,6 +1,6 @@
 //! A client's statistics of its channel's endpoints.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// One endpoint as this client sees it.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +20,8 @@ pub struct EndpointStats {
     pub state: EndpointState,
     /// How many calls its server allows to be under way on the connection. `None`: there is no connection, or no limit.
     pub stream_limit: Option<u32>,
+    /// When the certificate expires that its server has shown. `None`: there is no connection, or it is in plain text.
+    pub certificate_expires: Option<SystemTime>,
     /// What its calls were like.
     pub calls: CallStats,
 }

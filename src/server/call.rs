@@ -18,6 +18,7 @@ use tracing::{Instrument as _, Span};
 use super::{
     Limits,
     compression::{self, Inflating},
+    connection::Peer,
     fault::{self, malformed},
     infrastructure::Kind,
     layers::Handler,
@@ -70,17 +71,18 @@ impl Admitted {
 
 impl Stack {
     /// Answers one call, by `own` if it is for one of the user's services. Never fails: what goes wrong is the answer.
-    pub(super) async fn answer<B>(self: Arc<Self>, own: Handler, request: Request<B>) -> Response<Body>
+    pub(super) async fn answer<B>(self: Arc<Self>, own: Handler, peer: Peer, mut request: Request<B>) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
+        request.extensions_mut().insert(peer.identity);
         let path = request.uri().path();
         let timed = self.methods.unary(path).cloned().map(Timed::begin);
         let (mut response, span) = match self.admit(&request) {
             Ok(admitted) => {
                 let span = span(path);
-                (self.run(admitted, own, request, span.clone()).await, span)
+                (self.run(admitted, own, peer.ending, request, span.clone()).await, span)
             }
             Err(refused) => {
                 metrics::refused(&refused);
@@ -188,7 +190,14 @@ impl Stack {
     }
 
     /// Runs a call: a handler's panic and its deadline end it, and nothing else does.
-    async fn run<B>(&self, admitted: Admitted, own: Handler, mut request: Request<B>, span: Span) -> Response<Body>
+    async fn run<B>(
+        &self,
+        admitted: Admitted,
+        own: Handler,
+        ending: Option<CancellationToken>,
+        mut request: Request<B>,
+        span: Span,
+    ) -> Response<Body>
     where
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -233,8 +242,8 @@ impl Stack {
             // Its message is ready, so that its permit can be given to the next while the peer reads.
             Flow::Unary => response,
             Flow::ServerStreaming | Flow::ClientStreaming => {
-                let draining = draining.map(CancellationToken::cancelled_owned);
-                response.map(|body| Body::new(StreamBody::new(body, permit, deadline, draining)))
+                let ends = [draining, ending].map(|end| end.map(CancellationToken::cancelled_owned));
+                response.map(|body| Body::new(StreamBody::new(body, permit, deadline, ends)))
             }
         }
     }

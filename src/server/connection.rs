@@ -1,20 +1,23 @@
 //! One connection: it must send its preface in time, serves calls, and closes on shutdown.
 //!
 //! ```text
-//!   accepted ── preface and settings ──> serving ── GOAWAY ──> finishing ── last call ends ──> closed
+//!   accepted ── TLS, preface and settings ──> serving ── GOAWAY ──> finishing ── last call ends ──> closed
 //!       └─ handshake_time passes ──> cut
 //! ```
+//!
+//! GOAWAY is sent at the server's shutdown, and well before the first of the two certificates expires: then the client connects
+//! anew, both are verified again, and what was not renewed is out. Streams that stay end before that time too.
 //!
 //! A peer that reads nothing is cut as well: hyper's own keepalive would wait until the peer has read the GOAWAY.
 
 use std::{
     convert::Infallible,
-    future::Future,
+    future::{Future, pending},
     io,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use hyper::{rt::Executor, server::conn::http2::Builder, service::service_fn};
@@ -22,17 +25,29 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, oneshot},
-    time::{Sleep, sleep},
+    time::{Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Limits, call::Stack, layers::Handler};
+use crate::{
+    identity::{
+        PeerIdentity, Security,
+        handshake::{AcceptError, FAILURES, TLS_RECORD},
+    },
+    log_limit::{LogLimit, MAX_CAUSES},
+};
 
 /// HTTP/2's preface (24 bytes) and the header (9 bytes) of the SETTINGS frame that must follow it (RFC 9113, 3.4).
 const GREETING: usize = 24 + 9;
 
 /// Streams that a peer may make us reset, as by opening more than it may, before it is cut (ENHANCE_YOUR_CALM). hyper's default.
 const RESETS: usize = 1024;
+
+/// The longest that a connection with identities lives: what was revoked by taking its authority out of the bundle is out after it.
+const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
+/// For calls, and then for streams, of a connection that ends with its certificate.
+const FINISH_LIMIT: Duration = Duration::from_secs(30);
 
 /// Bytes of a request's header list up to which only the call fails, and not its connection: h2 reads them, and the call is
 /// refused if they are above [`Limits::header_list_size`]. h2 itself answers the next few with HTTP 431, and ends the connection
@@ -76,36 +91,118 @@ pub(super) fn http2(limits: &Limits, calls: CallTasks) -> Builder<CallTasks> {
     builder
 }
 
-/// Serves one connection until it ends.
-pub(super) async fn serve<IO>(
-    io: IO,
-    http2: Builder<CallTasks>,
-    stack: Arc<Stack>,
-    own: Handler,
-    goaway: CancellationToken,
-    _permit: OwnedSemaphorePermit,
-) where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let handshake = sleep(stack.limits.handshake_time);
-    let (io, greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
-    let answer = service_fn(move |request| {
-        let answer = stack.clone().answer(own.clone(), request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    let mut connection = pin!(http2.serve_connection(TokioIo::new(io), answer));
+/// What the connections of a server have in common.
+#[derive(Clone)]
+pub(super) struct Serve {
+    pub(super) http2: Builder<CallTasks>,
+    pub(super) stack: Arc<Stack>,
+    pub(super) security: Security,
+    /// Peers decide how many there are.
+    pub(super) refused: Arc<LogLimit>,
+}
 
-    tokio::select! {
-        end = &mut connection => return ended(end),
-        () = handshake => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
-        // An error means that the connection dropped its transport, and then it ends anyway.
-        _ = greeted => {}
+/// What the calls of a connection have in common.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Peer {
+    pub(super) identity: PeerIdentity,
+    /// Ends the streams of a connection that ends with its certificate.
+    pub(super) ending: Option<CancellationToken>,
+}
+
+impl Serve {
+    pub(super) fn new(http2: Builder<CallTasks>, stack: Arc<Stack>, security: Security) -> Self {
+        Self { http2, stack, security, refused: Arc::new(LogLimit::new(MAX_CAUSES)) }
     }
-    tokio::select! {
-        end = &mut connection => return ended(end),
-        () = goaway.cancelled() => connection.as_mut().graceful_shutdown(),
+
+    /// Serves one connection until it ends.
+    pub(super) async fn serve<IO>(self, io: IO, own: Handler, goaway: CancellationToken, _permit: OwnedSemaphorePermit)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Self { http2, stack, security, refused } = self;
+        let mut handshake = pin!(sleep(stack.limits.handshake_time));
+        let accepted = tokio::select! {
+            accepted = security.accept(io) => accepted,
+            () = &mut handshake => {
+                return tell_refused(&refused, "timeout", "a peer did not finish its TLS handshake in time");
+            }
+        };
+        let (io, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(AcceptError::Nothing) => return tracing::debug!("a connection ended before its handshake"),
+            Err(error) => return tell_refused(&refused, error.reason(), &error.to_string()),
+        };
+        let life = peer.expires.map(|expires| Life::new(expires, SystemTime::now(), rand::random()));
+        let peer = Peer { identity: peer.identity, ending: life.map(|_| CancellationToken::new()) };
+        let ending = peer.ending.clone().unwrap_or_default();
+        let (io, greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
+        let answer = service_fn(move |request| {
+            let answer = stack.clone().answer(own.clone(), peer.clone(), request);
+            async move { Ok::<_, Infallible>(answer.await) }
+        });
+        let mut connection = pin!(http2.serve_connection(TokioIo::new(io), answer));
+
+        tokio::select! {
+            end = &mut connection => return ended(end),
+            () = handshake => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
+            greeting = greeted => if let Ok(Greeting::Tls) = greeting {
+                return tell_refused(&refused, "tls", "a peer speaks TLS to this port, which is in plain mode");
+            }
+            // An error means that the connection dropped its transport, and then it ends anyway.
+        }
+        tokio::select! {
+            end = &mut connection => return ended(end),
+            () = goaway.cancelled() => connection.as_mut().graceful_shutdown(),
+            () = at(life.map(|life| life.goaway)) => connection.as_mut().graceful_shutdown(),
+        }
+        tokio::select! {
+            end = &mut connection => return ended(end),
+            () = at(life.map(|life| life.streams)) => ending.cancel(),
+        }
+        tokio::select! {
+            end = &mut connection => ended(end),
+            () = at(life.map(|life| life.end)) => tracing::debug!("a connection was cut: its certificate expires"),
+        }
     }
-    ended(connection.await);
+}
+
+/// Counts a connection that was refused, and logs it, the first of its kind in a minute.
+fn tell_refused(refused: &LogLimit, reason: &'static str, problem: &str) {
+    metrics::counter!(FAILURES, "side" => "server", "reason" => reason).increment(1);
+    if let Some(left_out) = refused.pass_once(reason) {
+        tracing::warn!("a connection was refused: {problem}{left_out}");
+    }
+}
+
+/// Ends at a time; never, if there is none.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => pending().await,
+    }
+}
+
+/// How a connection with identities ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Life {
+    /// The client is asked to connect anew.
+    goaway: Instant,
+    /// Streams that are left end.
+    streams: Instant,
+    /// It is cut.
+    end: Instant,
+}
+
+impl Life {
+    /// Of a connection of which the first certificate expires at `expires`; `chance`, below 1, keeps connections that began together from
+    /// ending together.
+    fn new(expires: SystemTime, now: SystemTime, chance: f64) -> Self {
+        let left = expires.duration_since(now).unwrap_or_default().min(MAX_LIFE);
+        let goaway = left.mul_f64(0.6 + chance * 0.2);
+        let finish = ((left - goaway) / 3).min(FINISH_LIMIT);
+        let goaway = Instant::now() + goaway;
+        Self { goaway, streams: goaway + finish, end: goaway + finish * 2 }
+    }
 }
 
 /// Connection errors are the peer's business, so they are logged at debug.
@@ -115,11 +212,20 @@ fn ended(end: hyper::Result<()>) {
     }
 }
 
+/// How a peer has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Greeting {
+    /// With as much as a preface and the header of a frame.
+    Http2,
+    /// With TLS, where it should not.
+    Tls,
+}
+
 /// Signals once the peer has sent as much as an HTTP/2 client must send first, and fails once the peer stops reading.
 struct Watched<IO> {
     io: IO,
     missing: usize,
-    greeted: Option<oneshot::Sender<()>>,
+    greeted: Option<oneshot::Sender<Greeting>>,
     /// How long the peer may leave waiting bytes unread.
     patience: Duration,
     /// When the peer is cut, while it reads nothing.
@@ -127,7 +233,7 @@ struct Watched<IO> {
 }
 
 impl<IO> Watched<IO> {
-    fn new(io: IO, patience: Duration) -> (Self, oneshot::Receiver<()>) {
+    fn new(io: IO, patience: Duration) -> (Self, oneshot::Receiver<Greeting>) {
         let (done, greeted) = oneshot::channel();
         (Self { io, missing: GREETING, greeted: Some(done), patience, stalled: None }, greeted)
     }
@@ -154,10 +260,12 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         if self.missing > 0 {
+            let tls = self.missing == GREETING && buffer.filled().get(before) == Some(&TLS_RECORD);
             self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
-            if self.missing == 0 {
+            if tls || self.missing == 0 {
+                let greeting = if tls { Greeting::Tls } else { Greeting::Http2 };
                 // There is no receiver any more once the server has gone on.
-                let _ = self.greeted.take().map(|greeted| greeted.send(()));
+                let _ = self.greeted.take().map(|greeted| greeted.send(greeting));
             }
         }
         Poll::Ready(Ok(()))

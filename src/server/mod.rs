@@ -5,8 +5,8 @@
 //! ```
 //!
 //! The loop and every connection are owned here, because tonic's own server closes its listener at the first sign of a
-//! shutdown and then waits without end. [`Server::serve`] says how it leaves. TLS is left to the caller: `incoming` is
-//! any stream of connections.
+//! shutdown and then waits without end. [`Server::serve`] says how it leaves. `incoming` is any stream
+//! of connections; TLS is added here ([`Server::security`]).
 
 mod call;
 mod compression;
@@ -46,7 +46,7 @@ pub use store::{ServedStore, StoreScope};
 
 use crate::{
     Mesh, contract::meshwork::registry::v1::registry_service_client::RegistryServiceClient, discovery::announce::Gate,
-    health::Condition,
+    health::Condition, identity::Security,
 };
 
 use health::Conditions;
@@ -54,6 +54,9 @@ use infrastructure::{Kind, Services};
 use layers::Layers;
 use membership::Announce;
 use runtime::Parts;
+
+/// The health name of a server's certificate.
+const IDENTITY: &str = "identity";
 
 /// A server of one or more tonic services, as one instance of a mesh service.
 pub struct Server(Parts);
@@ -70,6 +73,7 @@ impl Server {
             announce: None,
             conditions: Conditions::default(),
             store: None,
+            security: Security::Plain,
         })
     }
 
@@ -227,10 +231,22 @@ impl Server {
         self.0.conditions.together.condition()
     }
 
+    /// How connections are protected. A server that is announced in a mesh takes it from there; this is for one that is not. Default:
+    /// plain.
+    #[must_use]
+    pub fn security(mut self, security: Security) -> Self {
+        self.0.security = security;
+        self
+    }
+
     /// Announces the server in a mesh, at each of its registries: others find it for as long as it serves. A registry that is
     /// away is waited for while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]
-    pub fn announce(self, mesh: Mesh) -> Self {
+    pub fn announce(mut self, mesh: Mesh) -> Self {
+        self.0.security = mesh.security().clone();
+        if let Some(identity) = self.0.security.identity() {
+            self.0.conditions.reported.push((IDENTITY.to_owned(), identity.condition()));
+        }
         let service = self.0.config.service.clone();
         let registries: Vec<_> = mesh.registries().into_iter().map(RegistryServiceClient::new).collect();
         let gates = Gate::to_all(registries.len(), &mesh.registry_states());

@@ -25,8 +25,8 @@ use crate::{
 pub(super) struct StreamBody {
     inner: Body,
     deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
-    /// For streams that do not know of the drain themselves (health, reflection).
-    draining: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    /// The drain, for streams that do not know of it themselves (health, reflection); and the end of the connection.
+    ends: [Option<Pin<Box<WaitForCancellationFutureOwned>>>; 2],
     ended: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -36,10 +36,10 @@ impl StreamBody {
         inner: Body,
         permit: OwnedSemaphorePermit,
         deadline: Option<Deadline>,
-        draining: Option<WaitForCancellationFutureOwned>,
+        ends: [Option<WaitForCancellationFutureOwned>; 2],
     ) -> Self {
         let deadline = deadline.map(|deadline| (deadline, Box::pin(tokio::time::sleep_until(deadline.0))));
-        Self { inner, deadline, draining: draining.map(Box::pin), ended: false, _permit: permit }
+        Self { inner, deadline, ends: ends.map(|end| end.map(Box::pin)), ended: false, _permit: permit }
     }
 
     /// Asks the handler's stream, as part of its call.
@@ -58,10 +58,11 @@ impl StreamBody {
         {
             return Poll::Ready(fault::deadline_exceeded());
         }
-        match &mut self.draining {
-            Some(draining) => draining.as_mut().poll(context).map(|()| draining_status()),
-            None => Poll::Pending,
+        let mut ends = self.ends.iter_mut().flatten();
+        if ends.any(|end| end.as_mut().poll(context).is_ready()) {
+            return Poll::Ready(draining_status());
         }
+        Poll::Pending
     }
 }
 

@@ -3,7 +3,6 @@
 use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
-use hyper::server::conn::http2::Builder;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::Semaphore,
@@ -16,7 +15,7 @@ use super::{
     Config, Error, ServedStore,
     call::Stack,
     compression::{self, Inflating},
-    connection::{self, CallTasks},
+    connection::{self, CallTasks, Serve},
     health::{Conditions, Health},
     health_service::Statuses,
     infrastructure::{self, Services},
@@ -25,7 +24,7 @@ use super::{
     membership::{self, Announce, Membership},
     methods::Methods,
 };
-use crate::{backoff::Backoff, contract::meshwork::registry::v1::Instance, log_limit::LogLimit};
+use crate::{backoff::Backoff, contract::meshwork::registry::v1::Instance, identity::Security, log_limit::LogLimit};
 
 /// After failed accepts, mostly because file descriptors ran out: short at first, so as not to be noticed, then longer, so as not to spin.
 const ACCEPT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
@@ -44,6 +43,7 @@ pub(super) struct Parts {
     pub(super) announce: Option<Announce>,
     pub(super) conditions: Conditions,
     pub(super) store: Option<ServedStore>,
+    pub(super) security: Security,
 }
 
 pub(super) async fn serve<IO, I, F>(parts: Parts, incoming: I, shutdown: F) -> Result<(), Error>
@@ -52,7 +52,8 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let Parts { config, mut services, layers, mut descriptors, draining, announce, conditions, store } = parts;
+    let Parts { config, mut services, layers, mut descriptors, draining, announce, conditions, store, security } =
+        parts;
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
     let own = services.names();
@@ -89,7 +90,7 @@ where
         draining: draining.clone(),
         admissions: membership.admissions().collect(),
     };
-    let mut connections = Connections::new(stack, own);
+    let mut connections = Connections::new(stack, own, security);
     // Boxed, so that it can be closed before the server ends.
     let mut incoming = Box::pin(incoming.fuse());
 
@@ -123,10 +124,9 @@ where
 
 /// The connections of a server.
 struct Connections {
-    stack: Arc<Stack>,
+    serve: Serve,
     /// Cloned for each connection, as tonic does it: a user's layer need not be Sync.
     own: Handler,
-    http2: Builder<CallTasks>,
     permits: Arc<Semaphore>,
     open: JoinSet<()>,
     calls: TaskTracker,
@@ -137,15 +137,15 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(stack: Stack, own: Handler) -> Self {
+    fn new(stack: Stack, own: Handler, security: Security) -> Self {
         let calls = TaskTracker::new();
         calls.close();
+        let http2 = connection::http2(&stack.limits, CallTasks(calls.clone()));
         Self {
-            http2: connection::http2(&stack.limits, CallTasks(calls.clone())),
             permits: permits(stack.limits.connections),
             open: JoinSet::new(),
             goaway: CancellationToken::new(),
-            stack: Arc::new(stack),
+            serve: Serve::new(http2, Arc::new(stack), security),
             own,
             calls,
             not_accepted: LogLimit::new(1),
@@ -217,13 +217,13 @@ impl Connections {
     {
         match self.permits.clone().try_acquire_owned() {
             Ok(permit) => {
-                let (http2, stack, own) = (self.http2.clone(), self.stack.clone(), self.own.clone());
-                self.open.spawn(connection::serve(io, http2, stack, own, self.goaway.child_token(), permit));
+                let (serve, own) = (self.serve.clone(), self.own.clone());
+                self.open.spawn(serve.serve(io, own, self.goaway.child_token(), permit));
             }
             Err(_) => {
                 if let Some(left_out) = self.too_many.pass() {
                     tracing::warn!(
-                        limit = self.stack.limits.connections,
+                        limit = self.serve.stack.limits.connections,
                         "a connection above the limit was closed{left_out}"
                     );
                 }

@@ -53,11 +53,11 @@ impl Network {
     /// Connects over this network.
     fn connector(&self) -> Connector {
         let network = self.clone();
-        Connector::new(move |address| {
+        Connector::new(move |target| {
             let network = network.clone();
             async move {
                 network.let_through().await?;
-                let stream = TcpStream::connect(&*address).await?;
+                let stream = TcpStream::connect(&*target.address).await?;
                 stream.set_nodelay(true)?;
                 let (near, far) = duplex(CAPACITY);
                 tokio::spawn(network.carry(far, stream));

@@ -83,7 +83,7 @@ pub(crate) fn at_once() -> watch::Receiver<bool> {
 }
 
 fn mesh() -> Result<Mesh, meshwork::MeshError> {
-    let connector = Connector::new(|address| async move { TcpStream::connect(&*address).await });
+    let connector = Connector::new(|target| async move { TcpStream::connect(&*target.address).await });
     Mesh::builder().registries(["registry:7600"]).connector(connector).build()
 }
 

@@ -36,6 +36,10 @@ impl Connection for Link {
         self.ended.load(Ordering::SeqCst)
     }
 
+    fn certificate_expires(&self) -> Option<std::time::SystemTime> {
+        None
+    }
+
     fn stream_limit(&self) -> Option<u32> {
         None
     }

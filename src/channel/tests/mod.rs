@@ -26,7 +26,10 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tonic_prost::ProstCodec;
 
 use super::*;
-use crate::contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus};
+use crate::{
+    contract::meshwork::registry::v1::{IdempotencyLevel, IdempotentMethod, Instance, InstanceStatus},
+    identity::Security,
+};
 use net::{Host, Net};
 
 /// Nothing in these tests takes longer by its promise; on a paused clock it costs no time.
@@ -86,7 +89,7 @@ impl Bench {
     fn at(locality: Locality, ids: &[&str]) -> Self {
         let net = Net::default();
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let context = ChannelContext { locality, connector: net.connector(), tasks, stop };
+        let context = ChannelContext { locality, connector: net.connector(), security: Security::Plain, tasks, stop };
         let (endpoints, receiver) = watch::channel(EndpointSet::unknown("echo"));
         let explain = || Some("the registry is in a test".to_owned());
         let channel = Channel::internal(Shared::discovered("echo", receiver, explain, &context));

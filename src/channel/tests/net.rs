@@ -34,7 +34,7 @@ use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 
 use crate::{
-    channel::{Channel, Connector},
+    channel::{Channel, Connector, Target},
     server::{Config, Server},
 };
 
@@ -102,9 +102,9 @@ pub(crate) type Incoming = mpsc::UnboundedReceiver<DuplexStream>;
 impl Net {
     pub(crate) fn connector(&self) -> Connector {
         let net = self.clone();
-        Connector::new(move |address: Arc<str>| {
+        Connector::new(move |target: Target| {
             net.0.attempts.fetch_add(1, Ordering::SeqCst);
-            let listener = net.0.listeners.lock().get(&*address).cloned();
+            let listener = net.0.listeners.lock().get(&*target.address).cloned();
             let writes = net.0.writes.clone();
             async move {
                 let refused = || io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");

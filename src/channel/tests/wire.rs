@@ -307,7 +307,7 @@ async fn a_callers_own_stream_that_breaks_off_after_the_answer_has_begun_is_not_
 async fn a_connector_that_panics_is_a_failed_attempt_to_connect() {
     let mut bench = Bench::new(&[]);
     let (net, panics) = (bench.net.connector(), Arc::new(std::sync::atomic::AtomicUsize::new(2)));
-    let connector = Connector::new(move |address: Arc<str>| {
+    let connector = Connector::new(move |target: Target| {
         let (net, panics) = (net.clone(), panics.clone());
         async move {
             let left =
@@ -315,7 +315,7 @@ async fn a_connector_that_panics_is_a_failed_attempt_to_connect() {
                     left.checked_sub(1)
                 });
             assert!(left.is_err(), "as told");
-            net.connect(address).await
+            net.connect(target).await
         }
     });
     bench.context = ChannelContext { connector, ..bench.context.clone() };

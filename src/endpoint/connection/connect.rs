@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    connector::Connector,
+    connector::Dialer,
     drive::{ConnectionTask, connect},
     handle::ConnectionHandle,
     keepalive::{Keepalive, is_too_many_pings},
@@ -44,7 +44,7 @@ pub(crate) struct KeepConnected {
     pub(crate) endpoint: Arc<Endpoint>,
     /// Where it is; never empty.
     pub(crate) peers: Vec<Peer>,
-    pub(crate) connector: Connector,
+    pub(crate) dialer: Dialer,
     /// The endpoint was removed.
     pub(crate) removed: CancellationToken,
     /// The connection is open, but of no use.
@@ -73,7 +73,8 @@ impl KeepConnected {
             while finishing.try_join_next().is_some() {}
             // A connector may be a user's own code.
             let keepalive = self.endpoint.keepalive();
-            let why = match AssertUnwindSafe(connect(&self.connector, peer, keepalive)).catch_unwind().await {
+            let connecting = connect(&self.dialer, peer, self.endpoint.has_identity(), keepalive);
+            let why = match AssertUnwindSafe(connecting).catch_unwind().await {
                 Ok(Ok((handle, connection))) => {
                     let since = Instant::now();
                     let ended = self.stay(handle, connection, keepalive, finishing).await;

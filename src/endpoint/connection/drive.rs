@@ -26,13 +26,14 @@ use tokio::{
 use super::{
     DeferredDrop,
     coalesce_wakes::CoalesceWakes,
-    connector::Connector,
+    connector::Dialer,
     handle::{ConnectionHandle, Shared},
     keepalive::Keepalive,
     stream_limit::StreamLimit,
     write_buffer::{Flusher, WriteBuffer},
 };
 use crate::{
+    cause::with_causes,
     endpoint::peer::Peer,
     request_body::{
         AttemptBody,
@@ -68,7 +69,9 @@ const FEW: usize = 4;
 pub(crate) enum ConnectError {
     #[error("cannot connect: {0}")]
     Io(#[from] io::Error),
-    #[error("the HTTP/2 handshake failed: {0}")]
+    #[error("{0}")]
+    Tls(io::Error),
+    #[error("the HTTP/2 handshake failed: {}", with_causes(.0))]
     Handshake(#[from] hyper::Error),
     #[error("the server closed the connection before it sent anything: it may not speak gRPC")]
     Closed,
@@ -81,14 +84,15 @@ pub(crate) enum ConnectError {
 /// Connects, and waits for the server's first word (its SETTINGS): a listener's backlog and a process that is stopped
 /// accept connections too.
 pub(crate) async fn connect(
-    connector: &Connector,
+    dialer: &Dialer,
     peer: &Peer,
+    has_identity: bool,
     keepalive: Keepalive,
 ) -> Result<(ConnectionHandle, ConnectionTask), ConnectError> {
     let end = Instant::now() + CONNECT_LIMIT;
-    let io =
-        timeout_at(end, connector.connect(peer.address().clone())).await.map_err(|_| ConnectError::Unreachable)??;
+    let io = timeout_at(end, dialer.connect(peer.address())).await.map_err(|_| ConnectError::Unreachable)??;
     let greeting = async {
+        let (io, certificate_expires) = dialer.secure(io, has_identity).await.map_err(ConnectError::Tls)?;
         let (inline, spawned) = mpsc::unbounded_channel();
         let (io, flusher) = WriteBuffer::new(io);
         let just_begun = JustBegun::default();
@@ -96,7 +100,7 @@ pub(crate) async fn connect(
             .handshake(TokioIo::new(io))
             .await?;
         let (ended, stream_limit) = (DeferredDrop::new(), StreamLimit::default());
-        let shared = Arc::new(Shared { peer: peer.clone(), ended, stream_limit, just_begun });
+        let shared = Arc::new(Shared { peer: peer.clone(), certificate_expires, ended, stream_limit, just_begun });
         let handle = ConnectionHandle::new(sender, shared.clone());
         let parts = Parts { intake: Some(intake), running: FuturesUnordered::new(), spawned, shared };
         let mut connection = ConnectionTask { parts, wakes: CoalesceWakes::new(), flusher };

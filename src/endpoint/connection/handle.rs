@@ -1,6 +1,6 @@
 //! One connection as calls use it.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use http::{Request, Response};
 use hyper::{
@@ -25,6 +25,8 @@ pub(crate) struct ConnectionHandle {
 pub(super) struct Shared {
     /// Where the connection leads: one of the endpoint's addresses.
     pub(super) peer: Peer,
+    /// When the certificate expires that the server has shown; `None`: in plain text.
+    pub(super) certificate_expires: Option<SystemTime>,
     pub(super) ended: DeferredDrop,
     pub(super) stream_limit: StreamLimit,
     pub(super) just_begun: JustBegun,
@@ -67,5 +69,9 @@ impl Connection for ConnectionHandle {
 
     fn stream_limit(&self) -> Option<u32> {
         self.shared.stream_limit.get()
+    }
+
+    fn certificate_expires(&self) -> Option<SystemTime> {
+        self.shared.certificate_expires
     }
 }

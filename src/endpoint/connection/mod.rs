@@ -1,7 +1,7 @@
 //! The connection of an endpoint: made again and again, and driven by one task.
 //!
 //! - [`connect`]: keeps an endpoint connected;
-//! - [`connector`]: how a connection is made, the one hook for TCP, TLS and simulated networks;
+//! - [`connector`]: how a connection is made, the one hook for TCP and simulated networks, and TLS over either;
 //! - [`drive`]: the task of one connection;
 //! - [`handle`]: what calls hold of it;
 //! - [`write_buffer`], [`coalesce_wakes`], [`deferred_drop`]: three savings of system calls and wake-ups, each with its figure.
@@ -17,6 +17,8 @@ mod deferred_drop;
 mod stream_limit;
 mod write_buffer;
 
+use std::time::SystemTime;
+
 pub(crate) use deferred_drop::DeferredDrop;
 
 /// What is needed of a connection here: a cheap handle to send calls with.
@@ -26,4 +28,7 @@ pub(crate) trait Connection: Clone + Send + 'static {
 
     /// How many calls the server allows on it at a time; `None`: any number.
     fn stream_limit(&self) -> Option<u32>;
+
+    /// When the certificate expires that the server has shown; `None`: it has shown none.
+    fn certificate_expires(&self) -> Option<SystemTime>;
 }
