@@ -17,6 +17,9 @@ mod mode;
 pub mod spiffe_id;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     sync::Arc,

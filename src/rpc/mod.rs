@@ -14,6 +14,7 @@ pub use code::{code_name, may_pass};
 pub use duration::duration;
 pub use page::Page;
 pub use status::{Domain, Violations};
+pub(crate) use stream_end::connection_ends_status;
 pub use stream_end::{draining_status, not_serving_status};
 pub use token::{InvalidToken, decode_token, encode_token};
 pub use transport::Transport;

@@ -13,6 +13,12 @@ pub fn draining_status() -> Status {
     SERVER.error(Code::Unavailable, Refusal::Draining.reason(), "this instance is stopping: continue on another one")
 }
 
+/// Ends a long stream with its connection, whose certificate expires: the client connects anew, and continues.
+pub(crate) fn connection_ends_status() -> Status {
+    let message = "this connection ends before its certificate expires: continue on a new one";
+    SERVER.error(Code::Unavailable, "CONNECTION_ENDS", message)
+}
+
 /// Ends a long stream while its server is NOT_SERVING (see [`Server::serving`](crate::server::Server::serving)): the client
 /// moves to another instance.
 pub fn not_serving_status(problem: &str) -> Status {

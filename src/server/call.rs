@@ -25,7 +25,7 @@ use super::{
     methods::{Flow, Methods},
     metrics,
     request::{CheckedBody, Encoding},
-    response::{StreamBody, UnaryBody},
+    response::{Ends, StreamBody, UnaryBody},
 };
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
@@ -242,7 +242,7 @@ impl Stack {
             // Its message is ready, so that its permit can be given to the next while the peer reads.
             Flow::Unary => response,
             Flow::ServerStreaming | Flow::ClientStreaming => {
-                let ends = [draining, ending].map(|end| end.map(CancellationToken::cancelled_owned));
+                let ends = Ends::new(draining, ending);
                 response.map(|body| Body::new(StreamBody::new(body, permit, deadline, ends)))
             }
         }
