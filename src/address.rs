@@ -50,11 +50,8 @@ pub enum InvalidAddress {
     /// The host is a multicast address, or the broadcast address.
     #[error("names several machines: it must be an address that others can connect to")]
     Multicast,
-    /// It is an address of a registry, which is spoken to without TLS.
-    #[error("must be http://HOST:PORT: https is not supported")]
-    Https,
     /// It is an address of a registry with another scheme.
-    #[error("must be HOST:PORT or http://HOST:PORT: other schemes are not supported")]
+    #[error("must be HOST:PORT, http://HOST:PORT or https://HOST:PORT: other schemes are not supported")]
     OtherScheme,
     /// There is none in a list of registries.
     #[error("an address is empty: must be HOST:PORT or http://HOST:PORT")]
@@ -135,15 +132,16 @@ pub fn parse_advertised(text: &str) -> Result<Authority, InvalidAddress> {
     }
 }
 
-/// Reads the address of a registry, `host:port` or `http://host:port`, with or without a `/` at its end; returns `host:port`.
+/// Reads the address of a registry: `host:port`, after `http://` or `https://` or neither, with or without a `/` at its end; returns
+/// `host:port`. Whether connections are encrypted follows from the process's mode; `https://` only insists on it (see
+/// [`MeshBuilder::registries`](crate::MeshBuilder::registries)).
 ///
 /// # Errors
 /// [`InvalidAddress`].
 pub fn parse_registry(text: &str) -> Result<&str, InvalidAddress> {
     let plain = match text.split_once("://") {
         None => text,
-        Some(("http", plain)) => plain,
-        Some(("https", _)) => return Err(InvalidAddress::Https),
+        Some(("http" | "https", plain)) => plain,
         Some(_) => return Err(InvalidAddress::OtherScheme),
     };
     let plain = plain.strip_suffix('/').unwrap_or(plain);
@@ -252,11 +250,10 @@ mod tests {
 
     #[test]
     fn a_registrys_address_may_have_its_scheme() {
-        for good in ["host:7600", "http://host:7600", "http://host:7600/"] {
+        for good in ["host:7600", "http://host:7600", "http://host:7600/", "https://host:7600"] {
             assert_eq!(parse_registry(good), Ok("host:7600"));
         }
         for (bad, problem) in [
-            ("https://host:7600", InvalidAddress::Https),
             ("ftp://host:7600", InvalidAddress::OtherScheme),
             ("http://", InvalidAddress::EmptyRegistry),
             ("http://host", InvalidAddress::RegistryNoPort),

@@ -70,6 +70,9 @@ pub enum MeshError {
     /// More than [`MAX_REGISTRIES`] were given.
     #[error("{0} registry addresses were given; at most {MAX_REGISTRIES} are allowed")]
     TooManyRegistries(usize),
+    /// An address begins with `https://`, and the mesh has no identity: it would connect in plain text.
+    #[error("registry address {0:?} asks for TLS, and this process has no certificate")]
+    NoIdentity(String),
     /// There is no Tokio runtime to run its tasks.
     #[error("a mesh must be built within a Tokio runtime")]
     NoRuntime,
@@ -86,7 +89,8 @@ pub struct MeshBuilder {
 }
 
 impl MeshBuilder {
-    /// The registries, "host:port" or "http://host:port", at most [`MAX_REGISTRIES`]. They need not know of each other: this
+    /// The registries, "host:port", "http://host:port" or "https://host:port", at most [`MAX_REGISTRIES`]. Whether connections are
+    /// encrypted is said by [`security`](Self::security); an "https://" without it is an error. They need not know of each other: this
     /// process sees the union of what they know, and a server registers at each. Those that are one store behind several
     /// addresses (they have one epoch) are used as one. What only one has to answer is asked of the first that answers.
     #[must_use]
@@ -144,6 +148,10 @@ impl MeshBuilder {
         }
         if peers.len() > MAX_REGISTRIES {
             return Err(MeshError::TooManyRegistries(peers.len()));
+        }
+        let encrypted = self.registries.iter().find(|address| address.starts_with("https://"));
+        if let (Security::Plain, Some(address)) = (&self.security, encrypted) {
+            return Err(MeshError::NoIdentity(address.clone()));
         }
         Handle::try_current().map_err(|_| MeshError::NoRuntime)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -294,6 +302,7 @@ mod tests {
             let error = Mesh::connect(address).expect_err(address);
             assert!(error.to_string().contains(&format!("{address:?}")), "{error}");
         }
+        assert!(matches!(Mesh::connect("https://127.0.0.1:1"), Err(MeshError::NoIdentity(_))), "never in plain text");
         for address in ["127.0.0.1:1", "http://127.0.0.1:1", "http://localhost:1/"] {
             Mesh::connect(address).expect(address).close().await;
         }

@@ -68,5 +68,5 @@ pub(super) async fn listings(shop: &ShopProcesses) -> Result<Vec<Listing>, Statu
 async fn connect(instance: &Instance) -> Result<Direct, Status> {
     let unreachable = |why: String| Status::unavailable(format!("{} cannot be reached: {why}", instance.name()));
     let address = instance.address().ok_or_else(|| unreachable("it does not run".to_owned()))?;
-    Direct::connect(&address.to_string()).await.map_err(|error| unreachable(error.to_string()))
+    Direct::connect(&address.to_string(), None, None).await.map_err(|error| unreachable(error.to_string()))
 }

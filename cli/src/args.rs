@@ -9,7 +9,7 @@ use std::{net::SocketAddr, path::PathBuf, time::SystemTime};
 
 use clap::{Args, Parser, Subcommand};
 use meshwork::address::{InvalidAddress, parse_address};
-use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs, number_in};
+use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs, TlsArgs, number_in};
 use prost_types::Timestamp;
 
 pub use new::NewArgs;
@@ -23,6 +23,7 @@ pub use crate::new::{InvalidPackageName, PackageName};
 
 use crate::fleet::Replicas;
 use service::parse_service;
+pub(crate) use source::mesh_of;
 use source::parse_registry;
 
 fn help() -> String {
@@ -264,6 +265,9 @@ pub struct DemoArgs {
     /// Report one approved order to the check as rejected, to show that it can fail (exit code 1)
     #[arg(long)]
     pub tamper: bool,
+    /// The identity of who calls.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// Print the result as one line of JSON instead of a table
     #[arg(long)]
     pub json: bool,
@@ -394,6 +398,9 @@ pub struct HealthArgs {
     /// server]
     #[arg(default_value = "", hide_default_value = true)]
     pub name: String,
+    /// The identity of who asks.
+    #[command(flatten)]
+    pub tls: TlsArgs,
     /// What is logged.
     #[command(flatten)]
     pub log: LogArgs,

@@ -7,10 +7,15 @@ use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use meshwork::{
-    contract::meshwork::event::v1::{
-        ListSubscriptionsRequest, ListSubscriptionsResponse, operations_service_client::OperationsServiceClient,
+    channel::BoxedIo,
+    contract::meshwork::{
+        event::v1::{
+            ListSubscriptionsRequest, ListSubscriptionsResponse, operations_service_client::OperationsServiceClient,
+        },
+        registry::v1::Instance,
     },
     dial,
+    identity::{Identity, Security},
     rpc::code_name,
 };
 use tonic::{Code, Status, body::Body};
@@ -54,14 +59,30 @@ pub(crate) fn said(status: &Status) -> String {
 }
 
 impl Direct {
-    /// Connects to `HOST:PORT`, of which the addresses race for [`CONNECT_LIMIT`].
+    /// Connects to an instance that a registry knows.
     ///
     /// # Errors
-    /// It cannot be connected to, or does not speak HTTP/2.
-    pub async fn connect(address: &str) -> io::Result<Self> {
+    /// Why there is no connection.
+    pub(crate) async fn to_instance(instance: &Instance, security: &Security) -> Result<Self, String> {
+        let identity = security.to_instance(!instance.identity.is_empty());
+        let connected = Self::connect(&instance.address, identity, Some(&instance.service)).await;
+        connected.map_err(|error| error.to_string())
+    }
+
+    /// Connects to `HOST:PORT`, of which the addresses race for [`CONNECT_LIMIT`]; with an identity by TLS, where the server must be
+    /// that service, or any service if none is named.
+    ///
+    /// # Errors
+    /// It cannot be connected to, shows another certificate, or does not speak HTTP/2.
+    pub async fn connect(address: &str, identity: Option<&Identity>, service: Option<&str>) -> io::Result<Self> {
         let origin = Uri::try_from(format!("http://{address}")).map_err(io::Error::other)?;
         let stream = dial::tcp(address, CONNECT_LIMIT).await?;
         stream.set_nodelay(true)?;
+        let stream: BoxedIo = match (identity, service) {
+            (None, _) => Box::new(stream),
+            (Some(identity), Some(service)) => Box::new(identity.connect(service, stream).await?.0),
+            (Some(identity), None) => Box::new(identity.connect_to_any(stream).await?.0),
+        };
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
         // Ends with the last sender; its error is that of the calls.

@@ -17,6 +17,7 @@ use meshwork::{
         Instance, InstanceStatus, ListInstancesRequest, ListServicesRequest, ListServicesResponse, Service,
         registry_service_client::RegistryServiceClient,
     },
+    identity::Security,
 };
 use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
@@ -25,7 +26,7 @@ use tonic::{Code, Response, Status};
 use tonic_types::StatusExt as _;
 
 use crate::{
-    args::ServicesArgs,
+    args::{ServicesArgs, SourceArgs},
     error::Error,
     table::{Align, Table, printable},
 };
@@ -47,6 +48,7 @@ const NOT_GRPC: &str = "which is not a gRPC response";
 #[derive(Clone)]
 pub(crate) struct Directory {
     addresses: Vec<String>,
+    security: Security,
     /// One for each address.
     registries: Vec<Channel>,
     /// To the first that answers.
@@ -59,13 +61,23 @@ impl Directory {
     /// The registries of a mesh; `addresses` is what errors call them.
     pub(crate) fn new(mesh: &Mesh, addresses: &[String]) -> Self {
         let (registries, first) = (mesh.registries(), mesh.to_registry());
-        Self { addresses: addresses.to_vec(), registries, first, silent: Arc::default() }
+        Self {
+            addresses: addresses.to_vec(),
+            security: mesh.security().clone(),
+            registries,
+            first,
+            silent: Arc::default(),
+        }
     }
 
-    /// The registries at these addresses.
-    pub(crate) fn open(addresses: &[String]) -> Result<Self, Error> {
-        let mesh = Mesh::builder().registries(addresses).build().map_err(Error::bad_registry(addresses))?;
-        Ok(Self::new(&mesh, addresses))
+    /// The registries that are to be asked.
+    pub(crate) fn open(source: &SourceArgs) -> Result<Self, Error> {
+        Ok(Self::new(&source.mesh()?, &source.registry))
+    }
+
+    /// How instances are connected to.
+    pub(crate) fn security(&self) -> &Security {
+        &self.security
     }
 
     /// The registries, as errors call them.
@@ -328,7 +340,7 @@ where
 
 /// `meshwork services`.
 pub(crate) async fn services(args: ServicesArgs) -> Result<(), Error> {
-    let services = Directory::open(&args.source.registry)?.services().await?;
+    let services = Directory::open(&args.source)?.services().await?;
     let mut out = io::stdout().lock();
     if args.source.json {
         let all = ListServicesResponse { services, next_page_token: String::new() };
@@ -394,7 +406,7 @@ mod tests {
     #[tokio::test]
     async fn a_registry_that_refuses_calls_is_left_out_if_another_answers_and_each_says_why_if_none_does() {
         let addresses = ["http://127.0.0.1:1".to_owned(), "http://127.0.0.1:2".to_owned()];
-        let directory = Directory::open(&addresses).expect("addresses");
+        let directory = Directory::new(&Mesh::builder().registries(&addresses).build().expect("addresses"), &addresses);
         let ask = |second: Result<u8, Status>| {
             let second = Arc::new(Mutex::new(Some(second)));
             move |registry: Registry| {

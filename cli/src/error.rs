@@ -173,6 +173,14 @@ impl Error {
         move |error| Self::flag("--registry", registry.join(","), error)
     }
 
+    /// A certificate that cannot be used.
+    pub(crate) fn bad_certificate(failure: Failure) -> Self {
+        match failure {
+            Failure::Flag { flag, value, problem } => Self::Flag { flag, value, problem },
+            other @ (Failure::Run(_) | Failure::Interrupted) => Self::flag("--tls-dir", "", other),
+        }
+    }
+
     /// A call that failed; for `map_err`.
     pub(crate) fn call(what: &'static str) -> impl Fn(Status) -> Self {
         move |status| Self::Call { what, status: Box::new(status) }

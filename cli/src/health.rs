@@ -9,10 +9,13 @@ use std::{
     time::Duration,
 };
 
-use meshwork::contract::grpc::health::v1::{
-    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+use meshwork::{
+    contract::grpc::health::v1::{
+        HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+    },
+    identity::Identity,
 };
-use meshwork_process::{HostPort, with_causes};
+use meshwork_process::{Expected, HostPort, with_causes};
 use tokio::time::timeout;
 use tonic::Code;
 
@@ -27,7 +30,10 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 
 /// `meshwork health HOST:PORT [NAME]`.
 pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
-    let problem = match timeout(ANSWER_LIMIT, ask(&args.address, args.name.clone())).await {
+    let security = args.tls.security(Expected::Any).map_err(Error::bad_certificate)?;
+    // In permissive mode too: the server is asked in the way in which it is to be reached.
+    let asked = ask(&args.address, security.identity(), args.name.clone());
+    let problem = match timeout(ANSWER_LIMIT, asked).await {
         Ok(Ok(Some(ServingStatus::Serving))) => return Ok(writeln!(io::stdout(), "SERVING")?),
         Ok(Ok(Some(status))) => format!("answers {}", status.as_str_name()),
         Ok(Ok(None)) => {
@@ -40,8 +46,12 @@ pub(crate) async fn run(args: HealthArgs) -> Result<(), Error> {
 }
 
 /// Asks about a name; `None`: the server does not know it. The server as a whole has the empty one.
-async fn ask(address: &HostPort, service: String) -> Result<Option<ServingStatus>, String> {
-    let connecting = Direct::connect(&address.to_string()).await;
+async fn ask(
+    address: &HostPort,
+    identity: Option<&Identity>,
+    service: String,
+) -> Result<Option<ServingStatus>, String> {
+    let connecting = Direct::connect(&address.to_string(), identity, None).await;
     let Direct { transport, origin } = connecting.map_err(|error| format!("does not answer: {error}"))?;
     match HealthClient::with_origin(transport, origin).check(HealthCheckRequest { service }).await {
         Ok(answer) => Ok(Some(answer.into_inner().status())),
@@ -65,7 +75,7 @@ mod tests {
         HealthCheckResponse, HealthListRequest, HealthListResponse,
         health_server::{Health, HealthServer},
     };
-    use meshwork_process::LogArgs;
+    use meshwork_process::{LogArgs, TlsArgs};
     use tokio::net::TcpListener;
     use tonic::{Request, Response, Status, codegen::BoxStream};
 
@@ -107,7 +117,7 @@ mod tests {
         };
         let log = LogArgs { log: Default::default(), log_level: "off".into() };
         tokio::select! {
-            result = run(HealthArgs { address, name: name.to_owned(), log }) => result,
+            result = run(HealthArgs { address, name: name.to_owned(), tls: TlsArgs::default(), log }) => result,
             ended = serve => panic!("the server has ended: {ended:?}"),
         }
     }

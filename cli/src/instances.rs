@@ -23,6 +23,7 @@ use meshwork::{
         },
     },
     discovery::stores::{Store, shared_store, some_differ},
+    identity::Security,
 };
 use meshwork_registry::ProtobufJson;
 use tokio::time::timeout;
@@ -40,13 +41,13 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(1);
 
 /// `meshwork instances SERVICE`.
 pub(crate) async fn run(args: InstancesArgs) -> Result<(), Error> {
-    let directory = Directory::open(&args.source.registry)?;
+    let directory = Directory::open(&args.source)?;
     let instances = directory.instances(&args.service).await?;
     if args.source.json {
         let all = ListInstancesResponse { instances, next_page_token: String::new() };
         return Ok(writeln!(io::stdout(), "{}", ProtobufJson::new().line(&all))?);
     }
-    let asked: Vec<_> = instances.iter().map(|instance| Told::by(&instance.address)).collect();
+    let asked: Vec<_> = instances.iter().map(|instance| Told::by(instance, directory.security())).collect();
     let told: Vec<_> = stream::iter(asked).buffered(MAX_ASKED).collect().await;
     let refused = directory.all(|registry| refused_by(registry, args.service.clone())).await?.concat();
     let mut out = io::stdout().lock();
@@ -78,8 +79,8 @@ struct Told {
 }
 
 impl Told {
-    async fn by(address: &str) -> Self {
-        let asked = timeout(ANSWER_LIMIT, Self::ask(address)).await;
+    async fn by(instance: &Instance, security: &Security) -> Self {
+        let asked = timeout(ANSWER_LIMIT, Self::ask(instance, security)).await;
         let silent = |problem| Self { health: Err(problem), operations: ListSubscriptionsResponse::default() };
         match asked {
             Ok(Ok(told)) => told,
@@ -88,8 +89,8 @@ impl Told {
         }
     }
 
-    async fn ask(address: &str) -> Result<Self, String> {
-        let Direct { transport, origin } = Direct::connect(address).await.map_err(|error| error.to_string())?;
+    async fn ask(instance: &Instance, security: &Security) -> Result<Self, String> {
+        let Direct { transport, origin } = Direct::to_instance(instance, security).await?;
         let mut health = HealthClient::with_origin(transport.clone(), origin.clone());
         let health =
             health.check(HealthCheckRequest::default()).await.map_err(|status| said(&status))?.into_inner().status();

@@ -10,9 +10,12 @@ use std::{
 };
 
 use futures_util::{StreamExt as _, stream};
-use meshwork::contract::meshwork::event::v1::{
-    Fork, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
-    operations_service_client::OperationsServiceClient,
+use meshwork::contract::meshwork::{
+    event::v1::{
+        Fork, ReconcileSubscriptionRequest, ReconcileSubscriptionResponse,
+        operations_service_client::OperationsServiceClient,
+    },
+    registry::v1::Instance,
 };
 use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
@@ -51,7 +54,7 @@ struct Reconciled {
 
 /// `meshwork reconcile SERVICE`.
 pub(crate) async fn run(args: ReconcileArgs) -> Result<(), Error> {
-    let (readers, silent) = readers(&Directory::open(&args.source.registry)?, &args.service).await?;
+    let (readers, silent) = readers(&Directory::open(&args.source)?, &args.service).await?;
     for problem in &silent {
         to_stderr(format_args!("{}", printable(problem)));
     }
@@ -102,9 +105,9 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
     let unasked =
         |registry| format!("the registry at {registry} did not answer: readers that only it knows are not asked");
     silent.extend(directory.left_out().into_iter().map(unasked));
-    let ask = |address: String| async move {
+    let ask = |instance: Instance| async move {
         let asked = async {
-            let Direct { transport, origin } = Direct::connect(&address).await.map_err(|error| error.to_string())?;
+            let Direct { transport, origin } = Direct::to_instance(&instance, directory.security()).await?;
             let mut client = OperationsServiceClient::with_origin(transport, origin);
             Ok(subscriptions(&mut client).await?.map(|told| (client, told)))
         };
@@ -112,7 +115,7 @@ async fn readers(directory: &Directory, source: &str) -> Result<(Vec<Reader>, Ve
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_LIMIT.as_secs())))
     };
-    let asked: Vec<_> = instances.iter().map(|instance| ask(instance.address.clone())).collect();
+    let asked: Vec<_> = instances.iter().map(|instance| ask(instance.clone())).collect();
     let told: Vec<_> = stream::iter(asked).buffered(MAX_ASKED).collect().await;
     let mut readers = Vec::new();
     for (instance, told) in instances.into_iter().zip(told) {

@@ -9,7 +9,6 @@ use std::{
 };
 
 use meshwork::{
-    Mesh,
     channel::{Channel, EndpointState, EndpointStats},
     contract::{
         grpc::health::v1::{HealthCheckRequest, health_client::HealthClient},
@@ -20,7 +19,7 @@ use meshwork_registry::ProtobufJson;
 use tokio::time::{self, sleep};
 
 use crate::{
-    args::InstancesArgs,
+    args::{InstancesArgs, mesh_of},
     directory::{Directory, or_dash},
     error::Error,
     table::{Align, Output, Table, printable},
@@ -38,8 +37,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(1);
 /// Shows how a service's instances look from here.
 pub(crate) async fn run(args: &InstancesArgs) -> Result<(), Error> {
     let registries = &args.source.registry;
-    let mesh = Mesh::builder().registries(registries).subset_size(0).build();
-    let mesh = mesh.map_err(Error::bad_registry(registries))?;
+    let mesh = mesh_of(registries, &args.source.tls, |mesh| mesh.subset_size(0))?;
     // Says so if there is no such registry or service.
     let instances = Directory::new(&mesh, registries).instances(&args.service).await?;
     let known = instances.iter().filter(|instance| instance.status() == InstanceStatus::Serving).count();

@@ -67,7 +67,7 @@ fn refused(url: &str, target: &Path, error: BackupError) -> Error {
 }
 
 async fn adopt(StoreAdoptArgs { service, store_id, source }: StoreAdoptArgs) -> Result<(), Error> {
-    let directory = Directory::open(&source.registry)?;
+    let directory = Directory::open(&source)?;
     let unknowing = Mutex::new(Vec::new());
     let adopted = directory.all(|registry| {
         let unknowing = &unknowing;

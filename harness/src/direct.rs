@@ -10,6 +10,6 @@ use crate::shop_processes::Instance;
 /// Asks one instance of query: the mesh would ask any of them.
 pub async fn query(instance: &Instance) -> io::Result<QueryServiceClient<Transport>> {
     let address = instance.address().ok_or_else(|| io::Error::other("it does not run"))?;
-    let Direct { transport, origin } = Direct::connect(&address.to_string()).await?;
+    let Direct { transport, origin } = Direct::connect(&address.to_string(), None, None).await?;
     Ok(QueryServiceClient::with_origin(transport, origin))
 }

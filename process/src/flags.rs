@@ -21,6 +21,7 @@ use crate::{
     listener::Listener,
     number::number_in,
     telemetry::{LogFormat, parse_filter},
+    tls::{Expected, InsecureArgs, TlsArgs},
 };
 
 /// What `--drain-limit` may be. Calls that take longer than a day are streams, which end with the drain.
@@ -125,18 +126,29 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_DRAIN_LIMIT", default_value = "30s", value_parser = duration_in(DRAIN_LIMIT))]
     #[arg(allow_hyphen_values = true)]
     pub drain_limit: Duration,
+    /// Its identity.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Plain text beyond this machine.
+    #[command(flatten)]
+    pub insecure: InsecureArgs,
 }
 
 impl InstanceArgs {
-    /// Listens at `--listen`.
+    /// Listens at `--listen`: in plain text only on this machine, unless `--insecure` is given.
     pub async fn bind(&self) -> Result<Listener, Failure> {
-        Listener::bind("--listen", &self.listen).await
+        let listener = Listener::bind("--listen", &self.listen).await?;
+        self.insecure.check(&self.listen, &listener, self.tls.mode())?;
+        Ok(listener)
     }
 
-    /// The mesh of `--registry`, with its last endpoint sets in `--cache-dir`. Does not wait for the registry.
-    pub fn mesh(&self) -> Result<Mesh, Failure> {
+    /// The mesh of `--registry`, with its last endpoint sets in `--cache-dir`, and the certificate of `service` if there is one. Does not
+    /// wait for the registry.
+    pub fn mesh(&self, service: &str) -> Result<Mesh, Failure> {
+        let security = self.tls.security(Expected::Service(service))?;
         let invalid = |error| Failure::flag("--registry", self.registry.join(","), error);
         let mut mesh = Mesh::builder().registries(&self.registry).zone(&self.zone).subset_size(self.subset);
+        mesh = mesh.security(security);
         if let Some(folder) = self.cache_folder(user_cache()) {
             mesh = mesh.cache_dir(folder);
         }

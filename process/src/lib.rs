@@ -23,6 +23,7 @@ mod patience;
 mod serve;
 mod signal;
 pub mod telemetry;
+mod tls;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ pub use patience::say_if_slow;
 #[cfg(feature = "events")]
 pub use serve::serve;
 pub use signal::STOPPING;
+pub use tls::{Expected, InsecureArgs, TlsArgs, TlsModeArg};
 
 use command_line::{Parsed, is_server, parse};
 use telemetry::TelemetryError;

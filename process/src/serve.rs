@@ -32,7 +32,7 @@ pub async fn serve<D: Decider>(
     let starting = async {
         let incoming = instance.bind().await?;
         let server = instance.config(service, &incoming)?;
-        let mesh = instance.mesh()?;
+        let mesh = instance.mesh(service)?;
         let url = &store.database_url;
         // Boxed: what opens a database is large.
         let opening = Box::pin(say_if_slow(store::shown(url), open_patiently(url, open)));

@@ -2,7 +2,8 @@
 
 use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use meshwork_process::{Failure, HostPort, Listener, TelemetryArgs, duration_in};
+use meshwork::identity::{REGISTRY, TlsMode};
+use meshwork_process::{Expected, Failure, HostPort, InsecureArgs, Listener, TelemetryArgs, TlsArgs, duration_in};
 
 use crate::{
     Config,
@@ -22,9 +23,6 @@ pub struct Args {
     /// Where to listen; port 0 takes a free one
     #[arg(long, env = "MESHWORK_LISTEN", default_value = "127.0.0.1:7600", value_name = "HOST:PORT")]
     pub listen: HostPort,
-    /// Allow --listen beyond loopback: anyone who can reach the port can join the mesh and see all of it
-    #[arg(long, env = "MESHWORK_INSECURE")]
-    pub insecure: bool,
     /// How long after its start clients remove no instance, 0s-1h; 0s if there was no mesh before
     #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = duration_in(GRACE))]
     pub grace: Duration,
@@ -32,6 +30,12 @@ pub struct Args {
     /// `meshwork policy` sets a policy at all of them [default: in memory, lost with the process]
     #[arg(long, env = "MESHWORK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
+    /// Its identity.
+    #[command(flatten)]
+    pub tls: TlsArgs,
+    /// Plain text beyond this machine.
+    #[command(flatten)]
+    pub insecure: InsecureArgs,
     /// What it tells about itself.
     #[command(flatten)]
     pub telemetry: TelemetryArgs,
@@ -51,14 +55,17 @@ impl Args {
     /// Listens, and makes the config of a registry that does.
     ///
     /// # Errors
-    /// An address that cannot be listened on, or must not be without `--insecure`; a file of policies that cannot be used.
+    /// An address that cannot be listened on, or must not be without `--insecure`; a certificate or a file of policies that is missing or
+    /// cannot be used.
     pub async fn listen(&self) -> Result<(Config, Listener), Failure> {
         let listener = Listener::bind("--listen", &self.listen).await?;
-        if !self.insecure && !listener.address().ip().is_loopback() {
-            let problem =
-                "anyone who can reach this port could join the mesh; if you trust the network, add --insecure";
-            return Err(Failure::flag("--listen", &self.listen, problem));
+        self.insecure.check(&self.listen, &listener, self.tls.mode())?;
+        let mode = self.tls.mode();
+        if mode != TlsMode::Plain && self.policy_file.is_none() {
+            let problem = "needs --policy-file FILE: the rules about who may call what must outlast a restart";
+            return Err(Failure::flag("--tls-mode", mode.name(), problem));
         }
+        let security = self.tls.security(Expected::Service(REGISTRY))?;
         let policies = match &self.policy_file {
             Some(file) if !folder(file).is_dir() => {
                 // Not made here, as those of databases are not: one that is missing is mostly a slip of the pen.
@@ -70,7 +77,7 @@ impl Args {
             }
             None => PolicyStore::default(),
         };
-        let config = Config { grace: self.grace, policies, ..Config::new(listener.address().to_string()) };
+        let config = Config { grace: self.grace, policies, security, ..Config::new(listener.address().to_string()) };
         Ok((config, listener.say_ready("registry")))
     }
 }

@@ -25,13 +25,14 @@ pub mod limits;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use meshwork::{
     contract::meshwork::registry::v1::{
         policy_service_server::PolicyServiceServer, store_service_server::StoreServiceServer,
     },
+    identity::Security,
     server::{self, Server},
 };
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -58,6 +59,8 @@ pub struct Config {
     pub server: server::Config,
     /// For how long after the start snapshots are provisional. Default [`DEFAULT_GRACE`]; zero: never.
     pub grace: Duration,
+    /// How connections are protected. Default: plain.
+    pub security: Security,
     /// The policies. Default: none, and those that are set are lost with the last clone of this.
     pub policies: PolicyStore,
 }
@@ -69,7 +72,15 @@ impl Config {
         // Every process of the mesh holds a connection for its watch.
         server.limits.connections = MAX_WATCHES;
         server.limits.concurrent_streams = MAX_STREAMS;
-        Self { server, grace: DEFAULT_GRACE, policies: PolicyStore::default() }
+        Self { server, grace: DEFAULT_GRACE, security: Security::Plain, policies: PolicyStore::default() }
+    }
+}
+
+/// Keeps its certificate up to date, if it has one.
+async fn keep_current(security: Security) -> Infallible {
+    match security.identity() {
+        Some(identity) => identity.clone().keep_current().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -84,7 +95,7 @@ where
     F: Future<Output = ()>,
 {
     let memory = Memory::new(config.grace, config.policies);
-    let server = Server::new(config.server);
+    let server = Server::new(config.server).security(config.security.clone());
     let registry = Registry::new(Arc::new(memory.clone()), server.draining());
     let server = server
         .add_service(RegistryServer::new(registry.clone()))
@@ -93,5 +104,6 @@ where
     tokio::select! {
         result = server.serve(incoming, shutdown) => result,
         never = memory.keep_time() => match never {},
+        never = keep_current(config.security) => match never {},
     }
 }

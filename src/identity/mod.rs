@@ -79,7 +79,7 @@ impl Security {
 
     /// With which identity a connection is made; `None`: in plain text. Only permissive mode looks at whether the instance has registered
     /// with an identity: no registry can talk a strict process into plain text.
-    pub(crate) fn to_instance(&self, has_identity: bool) -> Option<&Identity> {
+    pub fn to_instance(&self, has_identity: bool) -> Option<&Identity> {
         match self {
             Self::Plain => None,
             Self::Permissive(identity) => Some(identity).filter(|_| has_identity),

@@ -215,7 +215,7 @@ async fn tls_to_a_port_in_plain_text_says_so_and_nothing_is_sent_in_plain_text()
         heard
     };
     let (connected, heard) = tokio::join!(query.connect("order", near), plain_server);
-    let error = connected.err().expect("no TLS").to_string();
+    let error = connected.expect_err("no TLS").to_string();
     assert!(error.contains("does not speak TLS; it may run in plain mode"), "{error}");
     assert_eq!(heard[0], handshake::TLS_RECORD);
 }

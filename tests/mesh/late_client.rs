@@ -40,7 +40,7 @@ async fn a_client_that_starts_without_a_registry_reaches_the_instances_last_seen
 
     let cache_dir = folder.to_str().expect("text");
     let flags = ["client", "--registry", &shop.fleet.registry_url(), "--cache-dir", cache_dir];
-    let mesh = Client::parse_from(flags).instance.mesh().expect("a mesh");
+    let mesh = Client::parse_from(flags).instance.mesh("client").expect("a mesh");
     let request = GetCustomerRequest { customer_id: customer.customer_id.clone() };
     let found = CustomerServiceClient::new(mesh.channel("customer")).get_customer(request).await.expect("answered");
     assert_eq!(found.into_inner().customer_id, customer.customer_id);

@@ -89,7 +89,7 @@ impl Stranger {
     }
 
     async fn until_its_health_is(&self, status: ServingStatus) {
-        let direct = meshwork_cli::direct::Direct::connect(&self.address).await.expect("it listens");
+        let direct = meshwork_cli::direct::Direct::connect(&self.address, None, None).await.expect("it listens");
         let mut health = HealthClient::with_origin(direct.transport, direct.origin);
         let is_told = async {
             while health.check(HealthCheckRequest::default()).await.expect("told").into_inner().status() != status {
@@ -130,7 +130,8 @@ async fn an_instance_with_another_store_takes_no_calls_until_an_operator_adopts_
     // Readers of the other store's events notice that they are not of this one, although the other's process lives on.
     let instances = shop.fleet.instances();
     for reader in instances.iter().filter(|instance| ["customer", "query"].contains(&&*instance.service)) {
-        let direct = meshwork_cli::direct::Direct::connect(&reader.address.to_string()).await.expect("it listens");
+        let direct =
+            meshwork_cli::direct::Direct::connect(&reader.address.to_string(), None, None).await.expect("it listens");
         let mut health = HealthClient::with_origin(direct.transport, direct.origin);
         let stopped = async {
             let events = HealthCheckRequest { service: "events/order".into() };

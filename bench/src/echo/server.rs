@@ -54,7 +54,7 @@ impl Args {
     /// Serves until SIGTERM, and drains.
     pub(crate) async fn serve(&self) -> Result<(), Failure> {
         let mut terminated = signal(SignalKind::terminate()).map_err(Failure::run)?;
-        let mesh = self.instance.mesh()?;
+        let mesh = self.instance.mesh(&self.service)?;
         let stopping = CancellationToken::new();
         let stop = stopping.clone();
         tokio::spawn(async move {

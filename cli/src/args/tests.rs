@@ -65,7 +65,7 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("demo", "--orders", "-1", "must be a whole number, 1-1000000"),
         ("demo", "--customers", "-1", "must be a whole number, 1-1000"),
         ("demo", "--customers", "1001", "must be a whole number, 1-1000"),
-        ("demo", "--registry", "https://host:7600", "http://HOST:PORT: https is not supported"),
+        ("demo", "--registry", "ftp://host:7600", "https://HOST:PORT: other schemes"),
         ("services", "--registry", "7600", "no port"),
         ("instances order", "--registry", "http://host", "no port"),
         ("watch", "--registry", "http://host:1/path", "without a user, path"),

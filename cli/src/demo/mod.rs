@@ -28,7 +28,7 @@ use story::Story;
 
 /// Plays the demo until it is over. Dropped, it leaves nothing behind.
 pub(crate) async fn run(args: DemoArgs) -> Result<(), Error> {
-    let stage = Stage::open(&args.registry).await?;
+    let stage = Stage::open(&args.registry, &args.tls).await?;
     let played = play(&stage, &args).await;
     stage.close().await;
     let report = played?;

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use meshwork::Mesh;
-use meshwork_process::to_stderr;
+use meshwork_process::{TlsArgs, to_stderr};
 use tempfile::TempDir;
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 
 use crate::{
-    args::DEFAULT_REGISTRY,
+    args::{DEFAULT_REGISTRY, mesh_of},
     directory::Directory,
     error::Error,
     fleet::{self, Fleet},
@@ -35,14 +35,14 @@ pub(super) enum Stage {
 
 impl Stage {
     /// The mesh of `registry`; if there is none, the one at the default address; if nothing answers there, a new one.
-    pub(super) async fn open(registry: &[String]) -> Result<Self, Error> {
+    pub(super) async fn open(registry: &[String], tls: &TlsArgs) -> Result<Self, Error> {
         if !registry.is_empty() {
-            return Self::join(registry).await;
+            return Self::join(registry, tls).await;
         }
         let default = [DEFAULT_REGISTRY.to_owned()];
         let listening = TcpStream::connect(DEFAULT_REGISTRY.trim_start_matches("http://"));
         if let Ok(Ok(_)) = timeout(CONNECT_LIMIT, listening).await
-            && let Ok(stage) = Self::join(&default).await
+            && let Ok(stage) = Self::join(&default, tls).await
         {
             to_stderr(format_args!("using the mesh at {DEFAULT_REGISTRY}"));
             return Ok(stage);
@@ -76,8 +76,8 @@ impl Stage {
         }
     }
 
-    async fn join(registry: &[String]) -> Result<Self, Error> {
-        let mesh = Mesh::builder().registries(registry).build().map_err(Error::bad_registry(registry))?;
+    async fn join(registry: &[String], tls: &TlsArgs) -> Result<Self, Error> {
+        let mesh = mesh_of(registry, tls, |mesh| mesh)?;
         let there = Directory::new(&mesh, registry).services().await?;
         let is_there = |name: &str| there.iter().any(|service| service.name == name && service.instance_count > 0);
         match SERVICES.into_iter().find(|name| !is_there(name)) {

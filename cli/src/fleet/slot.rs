@@ -16,6 +16,7 @@ use std::{
 
 use meshwork::{
     Mesh,
+    identity::Security,
     server::{self, is_fenced},
 };
 use meshwork_process::Listener;
@@ -105,7 +106,8 @@ impl Slot {
     pub(super) fn start_registry(config: &Arc<Config>, policies: PolicyStore, listener: TcpListener) -> Self {
         let grace = config.grace;
         let run: Run = Box::new(move |server, listener, stopping| {
-            let registry = meshwork_registry::Config { server, grace, policies: policies.clone() };
+            let registry =
+                meshwork_registry::Config { server, grace, security: Security::Plain, policies: policies.clone() };
             let shutdown = stopping.cancelled_owned();
             Box::pin(async move { Ok(meshwork_registry::run(registry, listener, shutdown).await?) })
         });

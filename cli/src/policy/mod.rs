@@ -43,20 +43,20 @@ pub(crate) async fn run(command: PolicyCommand) -> Result<(), Error> {
 /// `meshwork split`.
 pub(crate) async fn split(args: SplitArgs) -> Result<(), Error> {
     let split = weights(args.shares)?.map(|weights| SplitPolicy { weights });
-    let directory = Directory::open(&args.source.registry)?;
+    let directory = Directory::open(&args.source)?;
     let now = directory.policy(args.service).await?;
     show_set(&directory, Policy { split, ..now }, args.source.json).await
 }
 
 async fn get(args: PolicyGetArgs) -> Result<(), Error> {
-    let directory = Directory::open(&args.source.registry)?;
+    let directory = Directory::open(&args.source)?;
     let policy = directory.policy(args.service).await?;
     directory.warn_of_unknown(&policy.service).await?;
     show(&policy, args.source.json)
 }
 
 async fn list(args: PolicyListArgs) -> Result<(), Error> {
-    let policies = Directory::open(&args.source.registry)?.policies().await?;
+    let policies = Directory::open(&args.source)?.policies().await?;
     let mut out = io::stdout().lock();
     if args.source.json {
         let all = ListPoliciesResponse { policies, next_page_token: String::new() };
@@ -77,7 +77,7 @@ async fn set(args: PolicySetArgs) -> Result<(), Error> {
     if change == PolicyChange::default() {
         return Err(Error::flag("policy set", service, "nothing to set: give a value, such as --timeout 2s"));
     }
-    let directory = Directory::open(&source.registry)?;
+    let directory = Directory::open(&source)?;
     let mut policy = match &change.file {
         Some(file) => from_file(file, &service)?,
         None => directory.policy(service).await?,
@@ -87,7 +87,7 @@ async fn set(args: PolicySetArgs) -> Result<(), Error> {
 }
 
 async fn clear(args: PolicyClearArgs) -> Result<(), Error> {
-    let directory = Directory::open(&args.source.registry)?;
+    let directory = Directory::open(&args.source)?;
     let policy = Policy { service: args.service, ..Policy::default() };
     show_set(&directory, policy, args.source.json).await
 }

@@ -10,9 +10,8 @@ use std::{
 };
 
 use console::{Alignment, pad_str, style};
-use meshwork::{
-    Mesh,
-    contract::meshwork::registry::v1::{Instance, ResumePoint, WatchRequest, WatchResponse, watch_response::Event},
+use meshwork::contract::meshwork::registry::v1::{
+    Instance, ResumePoint, WatchRequest, WatchResponse, watch_response::Event,
 };
 use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
@@ -33,7 +32,7 @@ const RECONNECT_AFTER: Duration = Duration::from_millis(500);
 /// Shows changes until `shutdown`.
 pub(crate) async fn run(args: WatchArgs, shutdown: CancellationToken) -> Result<(), Error> {
     let registry = &args.source.registry;
-    let mesh = Mesh::builder().registries(registry).build().map_err(Error::bad_registry(registry))?;
+    let mesh = args.source.mesh()?;
     let watch = Watch {
         directory: Directory::new(&mesh, registry),
         services: args.service.into_iter().collect(),

@@ -15,8 +15,6 @@ struct Member {
     store: StoreArgs,
     #[command(flatten)]
     log: LogArgs,
-    #[arg(long, env = "MESHWORK_INSECURE")]
-    insecure: bool,
 }
 
 #[derive(Parser, Debug)]
@@ -107,9 +105,9 @@ fn a_switch_takes_the_usual_words() {
         ("Off", false),
         ("false", false),
     ] {
-        assert_eq!(member("", &[("MESHWORK_INSECURE", word)]).expect(word).insecure, on, "{word}");
+        assert_eq!(member("", &[("MESHWORK_INSECURE", word)]).expect(word).instance.insecure.insecure, on, "{word}");
     }
-    assert!(member("--insecure", &[("MESHWORK_INSECURE", "0")]).expect("the flag wins").insecure);
+    assert!(member("--insecure", &[("MESHWORK_INSECURE", "0")]).expect("the flag wins").instance.insecure.insecure);
     let refused = member("", &[("MESHWORK_INSECURE", "maybe")]).expect_err("no such word");
     assert!(refused.contains("'maybe' for MESHWORK_INSECURE: must be 1, true"), "{refused}");
 }

@@ -82,7 +82,7 @@ fn a_bad_value_is_one_line_that_names_flag_value_and_what_is_accepted() {
         ("--drain-limit", "soon", "ms, s, m or h"),
         ("--drain-limit", "4294967295m", "0s-24h"),
         ("--subset", "10001", "must be a whole number, 0-10000"),
-        ("--registry", "https://host:1", "https is not supported"),
+        ("--registry", "ftp://host:1", "other schemes are not supported"),
         ("--registry", "host", "no port"),
         ("--log-level", "loud", "must be off, error, warn, info, debug or trace, or a list"),
         ("--log-level", "info,foo=bar", "\"foo=bar\" is not a level: must be off"),
@@ -128,6 +128,9 @@ async fn a_taken_port_is_an_error_of_its_flag_and_all_addresses_need_an_advertis
     );
 
     let everywhere = member(&["--listen", "0.0.0.0:0"]).expect("good flags").instance;
+    let failure = everywhere.bind().await.expect_err("in plain text, to anyone");
+    assert!(failure.exit_code() == 2 && failure.to_string().contains("--insecure"), "{failure}");
+    let everywhere = member(&["--listen", "0.0.0.0:0", "--insecure"]).expect("good flags").instance;
     let listener = everywhere.bind().await.expect("a free port");
     let failure = everywhere.config("order", &listener).expect_err("not reachable");
     assert!(failure.to_string().contains("--advertise"), "{failure}");

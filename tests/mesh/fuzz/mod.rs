@@ -219,7 +219,7 @@ fn instance(shop: &Shop, service: &str) -> Instance {
 /// The id of the store that `service` runs on.
 async fn own_store(shop: &Shop, service: &str) -> String {
     let own = instance(shop, service);
-    let Direct { transport, origin } = Direct::connect(&own.address.to_string()).await.expect("it listens");
+    let Direct { transport, origin } = Direct::connect(&own.address.to_string(), None, None).await.expect("it listens");
     let mut operations = OperationsServiceClient::with_origin(transport, origin);
     operations.list_subscriptions(ListSubscriptionsRequest {}).await.expect("it answers").into_inner().store_id
 }
@@ -227,7 +227,7 @@ async fn own_store(shop: &Shop, service: &str) -> String {
 /// Anyone who can call the registry can say which store is a service's, and the callers did: an operator puts that right.
 async fn adopt(shop: &Shop, service: &str, store_id: String) {
     let own = instance(shop, service);
-    let registry = Direct::connect(&shop.fleet.registry_addr().to_string()).await.expect("it listens");
+    let registry = Direct::connect(&shop.fleet.registry_addr().to_string(), None, None).await.expect("it listens");
     let mut stores = StoreServiceClient::with_origin(registry.transport, registry.origin);
     let adopted = async {
         let request = AdoptStoreRequest { service: service.to_owned(), store_id };

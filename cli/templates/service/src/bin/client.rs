@@ -1,9 +1,13 @@
 //! Calls the service through the mesh, once for each name, and prints which instance has answered:
 //! `cargo run --bin {{name}}-client -- Ada Grace`
 
-use std::{env, error::Error, process::ExitCode, time::Duration};
+use std::{env, error::Error, path::Path, process::ExitCode, time::Duration};
 
-use meshwork::{Mesh, headers, rpc::code_name};
+use meshwork::{
+    Mesh, headers,
+    identity::{Identity, Security, TlsFiles},
+    rpc::code_name,
+};
 use tonic::Request;
 
 use {{snake}}::{
@@ -20,7 +24,14 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     if registries.is_empty() {
         registries.push("http://127.0.0.1:7600");
     }
-    let mesh = Mesh::builder().registries(registries).build()?;
+    let mut mesh = Mesh::builder().registries(registries);
+    // A certificate of `meshwork ca issue`: calls are encrypted, and the service knows who calls.
+    let folder = env::var_os("MESHWORK_TLS_DIR").unwrap_or_default();
+    if !folder.is_empty() {
+        let identity = Identity::from_files(TlsFiles::in_folder(Path::new(&folder)))?;
+        mesh = mesh.security(Security::Strict(identity));
+    }
+    let mesh = mesh.build()?;
     let mut client = {{Service}}Client::new(mesh.channel(SERVICE));
     let mut code = ExitCode::SUCCESS;
     for name in env::args().skip(1) {

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
         async |args, shutdown| {
             let listener = args.instance.bind().await?.say_ready(SERVICE);
             let config = args.instance.config(SERVICE, &listener)?;
-            let server = server(config).announce(args.instance.mesh()?);
+            let server = server(config).announce(args.instance.mesh(SERVICE)?);
             server
                 .serve(listener, shutdown.cancelled_owned())
                 .await
