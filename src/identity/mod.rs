@@ -18,7 +18,7 @@ pub mod spiffe_id;
 mod verify;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt,

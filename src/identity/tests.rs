@@ -12,7 +12,7 @@ fn pem(issued: &Issued) -> Pem {
     Pem { certificate: text(&issued.certificate), key: text(&issued.key), bundle: text(&issued.bundle) }
 }
 
-fn identity(issued: &Issued) -> Identity {
+pub(crate) fn identity(issued: &Issued) -> Identity {
     Identity::from_pem(pem(issued)).expect("a good identity")
 }
 

@@ -135,20 +135,26 @@ impl Serve {
         let life = peer.expires.map(|expires| Life::new(expires, SystemTime::now(), rand::random()));
         let peer = Peer { identity: peer.identity, ending: life.map(|_| CancellationToken::new()) };
         let ending = peer.ending.clone().unwrap_or_default();
-        let (io, greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
+        let (io, mut greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
         let answer = service_fn(move |request| {
             let answer = stack.clone().answer(own.clone(), peer.clone(), request);
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let mut connection = pin!(http2.serve_connection(TokioIo::new(io), answer));
 
-        tokio::select! {
-            end = &mut connection => return ended(end),
-            () = handshake => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
-            greeting = greeted => if let Ok(Greeting::Tls) = greeting {
-                return tell_refused(&refused, "tls", "a peer speaks TLS to this port, which is in plain mode");
-            }
+        let greeting = tokio::select! {
+            biased;
             // An error means that the connection dropped its transport, and then it ends anyway.
+            greeting = &mut greeted => greeting.ok(),
+            // HTTP/2 may have ended the connection over what the peer has sent first.
+            end = &mut connection => match greeted.try_recv() {
+                Ok(Greeting::Tls) => Some(Greeting::Tls),
+                Ok(Greeting::Http2) | Err(_) => return ended(end),
+            },
+            () = handshake => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
+        };
+        if greeting == Some(Greeting::Tls) {
+            return tell_refused(&refused, "tls", "a peer speaks TLS to this port, which is in plain mode");
         }
         tokio::select! {
             end = &mut connection => return ended(end),

@@ -10,6 +10,7 @@ mod limits;
 mod logged;
 mod metrics;
 mod probe;
+mod tls;
 
 use std::time::Duration;
 
@@ -83,7 +84,10 @@ impl Running {
     }
 }
 
-async fn connect_over(pipe: DuplexStream) -> hyper::Result<Connection> {
+async fn connect_over<IO>(pipe: IO) -> hyper::Result<Connection>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     let (sender, connection) = builder.timer(TokioTimer::new()).handshake(TokioIo::new(pipe)).await?;
     Ok(Connection { sender, driver: std::sync::Arc::new(tokio::spawn(connection)) })

@@ -13,6 +13,7 @@ use crate::{
         *,
     },
     deadline,
+    identity::PeerIdentity,
     rpc::draining_status,
 };
 
@@ -89,6 +90,10 @@ impl RegistryService for Probe {
         match request.get_ref().lease_id.as_str() {
             "wait" => self.gate.acquire().await.expect("never closed").forget(),
             "panic" => panic!("as told"),
+            "identity" => {
+                let peer = request.extensions().get::<PeerIdentity>().expect("every call has one");
+                return Err(Status::failed_precondition(peer.name()));
+            }
             "deadline" => {
                 let extension = request.extensions().get::<deadline::Deadline>().copied();
                 assert_eq!(extension, deadline::current());
