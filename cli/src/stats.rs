@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Write as _},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use meshwork::{
@@ -16,6 +16,7 @@ use meshwork::{
     },
 };
 use meshwork_registry::ProtobufJson;
+use prost_types::Timestamp;
 use tokio::time::{self, sleep};
 
 use crate::{
@@ -53,7 +54,7 @@ pub(crate) async fn run(args: &InstancesArgs) -> Result<(), Error> {
         let instances = endpoints.iter().map(|endpoint| json(&args.service, &instances, endpoint)).collect::<Vec<_>>();
         writeln!(out, "{}", serde_json::json!({ "instances": instances }))?;
     } else {
-        write!(out, "{}", table(&endpoints, Output::stdout()))?;
+        write!(out, "{}", table(&endpoints, SystemTime::now(), Output::stdout()))?;
     }
     Ok(())
 }
@@ -76,7 +77,7 @@ async fn check(channel: Channel) {
     let _ = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
 }
 
-fn table(endpoints: &[EndpointStats], output: Output) -> Table<8> {
+fn table(endpoints: &[EndpointStats], now: SystemTime, output: Output) -> Table<9> {
     let (left, right) = (|title| (title, Align::Left), |title| (title, Align::Right));
     let mut table = Table::new([
         left("INSTANCE"),
@@ -87,6 +88,7 @@ fn table(endpoints: &[EndpointStats], output: Output) -> Table<8> {
         right("LOAD"),
         right("CALLS"),
         right("FAILED"),
+        right("CERTIFICATE"),
     ])
     .on(output);
     for endpoint in endpoints {
@@ -100,9 +102,21 @@ fn table(endpoints: &[EndpointStats], output: Output) -> Table<8> {
             format!("{:.2} ms", calls.load * 1e3),
             calls.calls.to_string(),
             calls.failures.to_string(),
+            endpoint.certificate_expires.map_or_else(|| "-".to_owned(), |expires| time_left(expires, now)),
         ]);
     }
     table
+}
+
+/// What is left of a certificate's life, in its two largest units.
+fn time_left(expires: SystemTime, now: SystemTime) -> String {
+    let Ok(left) = expires.duration_since(now) else { return "expired".to_owned() };
+    let (minutes, seconds) = (left.as_secs() / 60, left.as_secs() % 60);
+    match (minutes / (24 * 60), minutes / 60 % 24, minutes % 60) {
+        (0, 0, minutes) => format!("{minutes}m {seconds}s"),
+        (0, hours, minutes) => format!("{hours}h {minutes}m"),
+        (days, hours, _) => format!("{days}d {hours}h"),
+    }
 }
 
 /// What `instances --json` has too, in its own form and as the registry says it, and beside it what only a client knows.
@@ -125,6 +139,8 @@ fn json(service: &str, registered: &[Instance], endpoint: &EndpointStats) -> ser
             None
         }
     };
+    let expires = endpoint.certificate_expires.map(|time| Timestamp::from(time).to_string());
+    value["certificateExpireTime"] = serde_json::json!(expires);
     value["state"] = state.name().into();
     value["why"] = serde_json::json!(why);
     value["loadSeconds"] = calls.load.into();
@@ -145,6 +161,15 @@ mod tests {
     use meshwork::contract::meshwork::registry::v1::ListInstancesResponse;
 
     use super::*;
+
+    #[test]
+    fn what_is_left_of_a_certificate_is_told_in_two_units() {
+        let now = SystemTime::now();
+        for (seconds, expected) in [(59, "0m 59s"), (3600 + 120, "1h 2m"), (86_400 * 3 + 7200, "3d 2h")] {
+            assert_eq!(time_left(now + Duration::from_secs(seconds), now), expected);
+        }
+        assert_eq!(time_left(now - Duration::from_secs(1), now), "expired");
+    }
 
     #[test]
     fn what_both_kinds_of_json_have_is_called_the_same() {
