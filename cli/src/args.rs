@@ -91,7 +91,8 @@ are listed below the table. --json prints one ListInstancesResponse as protobuf 
 
 With --stats: STATE is ready, connecting, transient_failure (no connection), ejected, or probation (tried again after an
 ejection); LATENCY is the recent average time to the beginning of an answer; LOAD is the expected cost of the next call, by
-which clients choose: the latency times the calls in progress, and more after failures. --json then prints an object of its own, whose array \"instances\" has the values of the table.
+which clients choose: the latency times the calls in progress, and more after failures; CERTIFICATE is
+what is left of the life of the certificate that the instance has shown. --json then prints an object of its own, whose array \"instances\" has the values of the table.
 
 The exit code is 1 if the service has never registered or no registry answers within 3 s.";
 
