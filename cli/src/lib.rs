@@ -6,6 +6,7 @@
 
 pub mod args;
 
+pub mod ca;
 pub mod fleet;
 
 mod up;
