@@ -1,5 +1,7 @@
 //! The command line: what can be asked for, its defaults, and its help.
 
+mod ca;
+mod lifetime;
 mod new;
 mod policy;
 mod service;
@@ -12,6 +14,10 @@ use meshwork::address::{InvalidAddress, parse_address};
 use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs, TlsArgs, number_in};
 use prost_types::Timestamp;
 
+pub use ca::{
+    CaArgs, CaCommand, CaDirArgs, CaInitArgs, CaIssueArgs, CaRenewArgs, CaRotateArgs, CaShowArgs, CaSourceArgs,
+};
+pub use lifetime::InvalidLifetime;
 pub use new::NewArgs;
 pub use policy::{
     PolicyArgs, PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, Setting,
@@ -36,10 +42,11 @@ Examples:
   meshwork split order v1=95 v2=5   a canary: version v2 gets 5 % of the calls, at once
   meshwork watch --json | jq .      changes, as they happen
   meshwork reconcile order          after a restore of order's store: show what must be undone
+  meshwork ca issue service/order   a certificate for order, once there is a CA (meshwork ca init)
   meshwork new inventory            the package of a service of your own
 
 Exit codes:
-  0    success; for up and watch also: stopped by SIGINT or SIGTERM
+  0    success; for up, watch and ca renew --every also: stopped by SIGINT or SIGTERM
   1    an operation or a check failed
   2    {EXIT_CODE_2}; nothing was done
   130  interrupted by SIGINT (143: by SIGTERM) before it had finished; up and watch: stopped at once by a second signal
@@ -172,6 +179,7 @@ impl Cli {
             Command::Health(args) => (&args.log).into(),
             Command::Store(args) => (&args.command.log()).into(),
             Command::Reconcile(args) => (&args.source.log).into(),
+            Command::Ca(args) => args.command.log().into(),
             Command::New(args) => (&args.log).into(),
         }
     }
@@ -201,6 +209,8 @@ pub enum Command {
     Store(StoreArgs),
     /// After a service's store was restored: undo what its readers did with the lost events
     Reconcile(ReconcileArgs),
+    /// Give services and operators certificates, renew them, and replace the CA
+    Ca(CaArgs),
     /// Create the package of a new service, with a client and tests, ready to build and run
     New(NewArgs),
 }

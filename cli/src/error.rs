@@ -1,13 +1,13 @@
 //! Why a command fails, and what a script learns from that: exit code 2 if a flag, or what it stands for, cannot be used
 //! or the mesh cannot start, 1 for everything else.
 
-use std::{fmt::Display, io};
+use std::{fmt::Display, io, path::PathBuf};
 
 use meshwork::{MeshError, rpc::code_name};
 use meshwork_process::Failure;
 use tonic::Status;
 
-use crate::fleet;
+use crate::{ca, fleet};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -130,6 +130,17 @@ pub(crate) enum Error {
     /// Registries did not answer.
     #[error("the policy was not set at {0}: run it again once all registries answer")]
     NotSet(String),
+    /// Certificates could not be renewed; each was named before.
+    #[error("{} not renewed (see above)", certificates_were(.0))]
+    NotRenewed(usize),
+    /// A step of a rotation would cut a service off.
+    #[error("the CA is not rotated: {} {problem}", folder.display())]
+    NotRotated {
+        /// The folder of its certificate.
+        folder: PathBuf,
+        /// What is missing there.
+        problem: ca::Problem,
+    },
     /// The mesh did not keep its promises; each was printed before.
     #[error("checks failed: {0}")]
     Broken(usize),
@@ -154,6 +165,13 @@ fn stores_were(count: &usize) -> String {
     match count {
         1 => "1 store or instance was".to_owned(),
         count => format!("{count} stores or instances were"),
+    }
+}
+
+fn certificates_were(count: &usize) -> String {
+    match count {
+        1 => "1 certificate was".to_owned(),
+        count => format!("{count} certificates were"),
     }
 }
 
@@ -241,6 +259,8 @@ impl From<Error> for Failure {
             | Error::Copies { .. }
             | Error::NotAdopted(_)
             | Error::NotSet(_)
+            | Error::NotRenewed(_)
+            | Error::NotRotated { .. }
             | Error::Broken(_)
             | Error::NothingToTamper
             | Error::TempDir(_)

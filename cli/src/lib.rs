@@ -33,7 +33,7 @@ use std::io;
 use meshwork_process::Failure;
 use tokio_util::sync::CancellationToken;
 
-use args::{Cli, Command, StoreCommand};
+use args::{CaCommand, Cli, Command, StoreCommand};
 use error::Error;
 
 /// Does what a command line asks for, until it is done or `shutdown` is cancelled.
@@ -56,11 +56,12 @@ pub async fn run(cli: Cli, shutdown: CancellationToken) -> Result<(), Failure> {
     }
 }
 
-/// Whether a signal does not simply end it: `up` drains, a watch is never done, and a backup would leave half a copy.
+/// Whether a signal does not simply end it: `up` drains, a watch and a renewer are never done, and a backup would leave half a copy.
 fn ends_itself(command: &Command) -> bool {
     match command {
         Command::Up(_) | Command::Watch(_) => true,
         Command::Store(args) => matches!(args.command, StoreCommand::Backup(_)),
+        Command::Ca(args) => matches!(&args.command, CaCommand::Renew(args) if args.every.is_some()),
         Command::Demo(_)
         | Command::Services(_)
         | Command::Instances(_)
@@ -86,6 +87,7 @@ async fn dispatch(command: Command, shutdown: CancellationToken) -> Result<(), E
         Command::Store(args) => store::run(args.command).await.map_err(Error::after_work),
         Command::Reconcile(args) if args.yes => reconcile::run(args).await.map_err(Error::after_work),
         Command::Reconcile(args) => reconcile::run(args).await,
+        Command::Ca(args) => ca::command::run(args.command, shutdown).await,
         Command::New(args) => new::run(&args).map_err(Error::after_work),
     }
 }

@@ -90,6 +90,19 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("policy get", "", "Order", "must be 1-63 lowercase letters"),
         ("policy clear", "", "Order", "must be 1-63 lowercase letters"),
         ("store adopt", "", "Order store", "must be 1-63 lowercase letters"),
+        (
+            "ca init --trust-domain t",
+            "--lifetime",
+            "1h",
+            "must be 1d-30y, as a whole number with its unit: m, h, d or y",
+        ),
+        ("ca issue service/order", "--lifetime", "91d", "must be 1m-90d"),
+        ("ca issue service/order", "--lifetime", "-1h", "must be 1m-90d"),
+        ("ca issue service/order", "--dns", "*.shop", "the name of a host"),
+        ("ca issue service/order", "--ip", "order", "invalid IP address"),
+        ("ca issue", "", "order", "must be service/NAME or operator/NAME"),
+        ("ca issue", "", "service/Order", "must be 1-63 lowercase letters"),
+        ("ca renew folder", "--every", "0s", "1s-24h"),
         ("split", "", "v1=95 order", "; the service comes first"),
         ("split order", "v1", "v1", "VERSION=SHARE, such as v1=95"),
         ("split order", "v1=much", "v1=much", "VERSION=SHARE, such as v1=95"),
@@ -128,6 +141,11 @@ fn what_is_missing_or_unknown_is_named() {
         ("instances", "<SERVICE>"),
         ("health", "<HOST:PORT>"),
         ("split order", "<VERSION=SHARE|--clear>"),
+        ("ca init", "--trust-domain"),
+        ("ca renew", "<FOLDER>"),
+        ("ca renew folder --force --every 1h", "--every"),
+        ("ca rotate", "<FOLDER>"),
+        ("ca rotate folder --unchecked", "--unchecked"),
         ("down", "down"),
         ("up --repicas order=1", "--repicas"),
     ] {
@@ -147,6 +165,23 @@ fn every_command_has_examples_and_every_flag_a_help_text() {
             assert!(arg.get_help().is_some(), "{} {}", command.get_name(), arg.get_id());
         }
     }
+}
+
+#[test]
+fn a_certificate_is_for_a_day_and_the_names_of_a_host_are_a_list() {
+    let Ok(Command::Ca(ca)) = parse("ca issue service/order --dns a.test,b.test --dns c.test --ip ::1,127.0.0.1")
+    else {
+        panic!("a good line")
+    };
+    let CaCommand::Issue(issue) = ca.command else { panic!("a certificate") };
+    assert_eq!((issue.dns.join(" "), issue.ip.len()), ("a.test b.test c.test".to_owned(), 2));
+    assert_eq!(issue.lifetime, crate::ca::LEAF_LIFETIME);
+    assert_eq!(issue.source.ca.ca_dir, PathBuf::from(".meshwork/ca"));
+    let Ok(Command::Ca(ca)) = parse("ca init --trust-domain shop.test") else { panic!("a good line") };
+    let CaCommand::Init(init) = ca.command else { panic!("a CA") };
+    assert_eq!((init.lifetime, init.source.log.log_level), (crate::ca::CA_LIFETIME, "off".to_owned()));
+    let Ok(Command::Ca(ca)) = parse("ca renew folder") else { panic!("a good line") };
+    assert_eq!(ca.command.log().log_level, "info", "a renewer logs what it does");
 }
 
 #[test]

@@ -32,6 +32,8 @@ mod signer;
 
 mod error;
 
+pub(crate) mod command;
+
 #[cfg(test)]
 mod tests;
 
@@ -41,8 +43,9 @@ pub use authority::Authority;
 pub use certificate::Certificate;
 pub use error::{Error, InvalidTrustDomain, Problem};
 pub use leaf::{Issued, Leaf};
-pub use renewal::{Renewal, Renewed};
+pub use renewal::{Inspected, Renewal, Renewed};
 pub use rotation::{Check, Stage};
+pub(crate) use subject::check_dns_name;
 pub use subject::{InvalidSubject, Subject};
 
 /// How long a certificate is valid, unless told otherwise.

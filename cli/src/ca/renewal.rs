@@ -34,6 +34,21 @@ pub struct Renewed {
     pub due: SystemTime,
 }
 
+/// What is in the folder of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inspected {
+    /// Whose it is.
+    pub identity: SpiffeId,
+    /// The certificate.
+    pub certificate: Certificate,
+    /// Whether the CA that signs now has signed it.
+    pub signed: bool,
+    /// Whether the folder has the bundle as it is now.
+    pub distributed: bool,
+    /// Whether a crash came between the key and the certificate: a renewal finishes it.
+    pub(super) is_draft: bool,
+}
+
 impl Authority {
     /// Replaces the certificate in a folder, if it is due, by one with a new key, for the same identity, names and time; expired or
     /// not. Distributes the bundle in any case.
@@ -54,11 +69,14 @@ impl Authority {
     }
 
     fn renew_locked(&self, folder: &Folder, renewal: Renewal, now: SystemTime) -> Result<Renewed, Problem> {
-        let (certificate, identity) = self.certificate_in(folder)?;
+        let Inspected { identity, certificate, signed, distributed, is_draft } = self.inspect_locked(folder)?;
+        if is_draft {
+            folder.finish(CERT)?;
+        }
         // First: whoever trusts more CAs loses nothing by it.
-        let bundle_changed = folder.read(LEAF_BUNDLE)?.as_deref() != Some(self.bundle_pem());
+        let bundle_changed = !distributed;
         folder.replace(&[(LEAF_BUNDLE, self.bundle_pem())])?;
-        let due = renewal == Renewal::Now || now > certificate.half_life() || !self.signed(&certificate);
+        let due = renewal == Renewal::Now || now > certificate.half_life() || !signed;
         if !due {
             let (not_after, due) = (certificate.not_after(), certificate.half_life());
             return Ok(Renewed { identity, reissued: false, bundle_changed, not_after, due });
@@ -72,38 +90,42 @@ impl Authority {
         Ok(Renewed { identity, reissued: true, bundle_changed, not_after, due })
     }
 
-    /// The certificate in a folder, if it is one of this authority's.
-    fn certificate_in(&self, folder: &Folder) -> Result<(Certificate, SpiffeId), Problem> {
-        let certificate = certificate_with_key(folder)?;
+    /// Looks at the certificate in a folder.
+    ///
+    /// # Errors
+    /// The folder has none that this authority would renew.
+    pub fn inspect(&self, folder: &Path) -> Result<Inspected, Problem> {
+        if !folder.exists() {
+            return Err(Problem::NoCertificate(CERT.name));
+        }
+        self.inspect_locked(&Folder::lock_shared(folder)?)
+    }
+
+    pub(super) fn inspect_locked(&self, folder: &Folder) -> Result<Inspected, Problem> {
+        let (certificate, is_draft) = certificate_with_key(folder)?;
         let ours = certificate.identity().filter(|id| {
             let is_known = id.service().is_some() || id.is_operator();
             is_known && id.trust_domain() == self.trust_domain()
         });
         let trusted = self.trusted().iter().any(|ca| certificate.is_signed_by(ca));
         let identity = ours.filter(|_| trusted).ok_or_else(|| Problem::NotOurs(self.trust_domain().to_owned()))?;
-        Ok((certificate, identity))
-    }
-
-    /// Whether it was signed with the key that signs now.
-    pub(super) fn signed(&self, certificate: &Certificate) -> bool {
-        certificate.is_signed_by(self.certificate())
+        let signed = certificate.is_signed_by(self.certificate());
+        let distributed = folder.read(LEAF_BUNDLE)?.as_deref() == Some(self.bundle_pem());
+        Ok(Inspected { identity, certificate, signed, distributed, is_draft })
     }
 }
 
-/// The certificate in a folder, whose key is there too. Finishes what a crash between the two has cut off.
-fn certificate_with_key(folder: &Folder) -> Result<Certificate, Problem> {
+/// The certificate in a folder whose key is there too, and whether it is still a draft: a crash came between the two.
+fn certificate_with_key(folder: &Folder) -> Result<(Certificate, bool), Problem> {
     let cert = folder.read(CERT)?.ok_or(Problem::NoCertificate(CERT.name))?;
     let key = folder.read(KEY)?.ok_or(Problem::NoCertificate(KEY.name))?;
     let certificate = Certificate::read(CERT.name, &cert)?;
     if fits(&certificate, KEY.name, &key)? {
-        return Ok(certificate);
+        return Ok((certificate, false));
     }
     let draft = folder.read_draft(CERT)?.and_then(|draft| Certificate::read(CERT.name, &draft).ok());
     match draft {
-        Some(draft) if fits(&draft, KEY.name, &key)? => {
-            folder.finish(CERT)?;
-            Ok(draft)
-        }
+        Some(draft) if fits(&draft, KEY.name, &key)? => Ok((draft, true)),
         Some(_) | None => Err(Problem::KeyDoesNotFit { key: KEY.name, certificate: CERT.name }),
     }
 }

@@ -15,8 +15,8 @@ use std::{
 };
 
 use super::{
-    Authority, Certificate, Error, Problem,
-    files::{BUNDLE, CA, CA_KEY, CERT, Folder, LEAF_BUNDLE, NEXT, NEXT_KEY, Named},
+    Authority, Error, Problem,
+    files::{BUNDLE, CA, CA_KEY, CERT, Folder, LEAF_BUNDLE, NEXT, NEXT_KEY},
     signer::{Signed, Signer},
 };
 
@@ -72,23 +72,15 @@ impl Authority {
             return Err(Problem::NoCertificate(CERT.name));
         }
         let folder = Folder::lock_shared(folder)?;
-        let required = |file: Named| folder.read(file)?.ok_or(Problem::NoCertificate(file.name));
-        let certificate = Certificate::read(CERT.name, &required(CERT)?)?;
-        if !self.trusted().iter().any(|ca| certificate.is_signed_by(ca)) {
-            return Err(Problem::NotOurs(self.trust_domain().to_owned()));
-        }
-        let brought = match (self.stage(), &self.next) {
-            (Stage::NextTrusted, Some(next)) => {
-                let bundle = Certificate::read_all(LEAF_BUNDLE.name, &required(LEAF_BUNDLE)?)?;
-                if !bundle.contains(next) {
-                    return Err(Problem::NotDistributed);
-                }
-                folder.written(LEAF_BUNDLE)?
-            }
-            (Stage::NextSigns, _) if !self.signed(&certificate) => return Err(Problem::NotReissued),
-            (Stage::NextSigns, _) => folder.written(CERT)?,
-            (Stage::Settled | Stage::NextTrusted, _) => return Ok(()),
+        let found = self.inspect_locked(&folder)?;
+        let brought = match self.stage() {
+            Stage::Settled => return Ok(()),
+            Stage::NextTrusted | Stage::NextSigns if !found.distributed => return Err(Problem::NotDistributed),
+            Stage::NextTrusted => LEAF_BUNDLE,
+            Stage::NextSigns if !found.signed => return Err(Problem::NotReissued),
+            Stage::NextSigns => CERT,
         };
+        let brought = folder.written(brought)?;
         let since = now.duration_since(brought).unwrap_or_default();
         match settled.checked_sub(since) {
             None | Some(Duration::ZERO) => Ok(()),

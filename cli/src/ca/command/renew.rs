@@ -1,0 +1,163 @@
+//! `meshwork ca renew`: once, or beside the services for as long as they run.
+
+use std::{
+    io::{self, Write as _},
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use meshwork_process::to_stderr;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::{expiry, open, until};
+use crate::{
+    args::CaRenewArgs,
+    ca::{Authority, Error as CaError, Renewal, Renewed},
+    error::Error,
+};
+
+/// After a failure; a certificate has at least half of its life left when it is first tried.
+const RETRY: Duration = Duration::from_secs(30);
+/// Between two rounds, however short certificates live.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What happened to each folder.
+type Round = Vec<(PathBuf, Result<Renewed, CaError>)>;
+
+/// `meshwork ca renew`.
+pub(super) async fn run(args: CaRenewArgs, shutdown: CancellationToken) -> Result<(), Error> {
+    match args.every {
+        None => once(&args),
+        Some(every) => repeatedly(&args, every, shutdown).await,
+    }
+}
+
+fn once(args: &CaRenewArgs) -> Result<(), Error> {
+    let authority = open(&args.ca.ca_dir)?;
+    let renewal = if args.force { Renewal::Now } else { Renewal::WhenDue };
+    let round = round(&authority, &args.folders, renewal, SystemTime::now());
+    let mut out = io::stdout().lock();
+    for (folder, renewed) in &round {
+        match renewed {
+            Ok(renewed) => writeln!(out, "{}: {}", folder.display(), told(renewed))?,
+            Err(error) => to_stderr(format_args!("{error}")),
+        }
+    }
+    match failures(&round) {
+        0 => Ok(()),
+        failed => Err(Error::NotRenewed(failed)),
+    }
+}
+
+async fn repeatedly(args: &CaRenewArgs, every: Duration, shutdown: CancellationToken) -> Result<(), Error> {
+    // A folder without a CA is a mistake now, and may be an accident later.
+    let mut authority = Ok(Authority::open(&args.ca.ca_dir)?);
+    loop {
+        let now = SystemTime::now();
+        let pause = match authority {
+            Ok(authority) => {
+                let round = round(&authority, &args.folders, Renewal::WhenDue, now);
+                log(&authority, &round, now);
+                pause(every, &round, now)
+            }
+            Err(error) => {
+                tracing::warn!("nothing is renewed: {error}");
+                every.min(RETRY)
+            }
+        };
+        // Cancel-safe: nothing is in progress while it waits.
+        if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
+            return Ok(());
+        }
+        // Again: its key may have been replaced.
+        authority = Authority::open(&args.ca.ca_dir);
+    }
+}
+
+fn round(authority: &Authority, folders: &[PathBuf], renewal: Renewal, now: SystemTime) -> Round {
+    folders.iter().map(|folder| (folder.clone(), authority.renew(folder, renewal, now))).collect()
+}
+
+fn failures(round: &Round) -> usize {
+    round.iter().filter(|(_, renewed)| renewed.is_err()).count()
+}
+
+/// How long until the next round: until the next certificate is due, but no longer than `every`.
+fn pause(every: Duration, round: &Round, now: SystemTime) -> Duration {
+    if failures(round) > 0 {
+        return every.min(RETRY);
+    }
+    let dues = round.iter().filter_map(|(_, renewed)| renewed.as_ref().ok().map(|renewed| renewed.due));
+    // A moment after it, as at that time half of its life is still left.
+    let until_due = dues.map(|due| due.duration_since(now).unwrap_or_default() + SHORTEST_PAUSE).min();
+    every.min(until_due.unwrap_or(every))
+}
+
+fn log(authority: &Authority, round: &Round, now: SystemTime) {
+    if let Some(warning) = expiry(authority, now) {
+        tracing::warn!("{warning}");
+    }
+    for (folder, renewed) in round {
+        match renewed {
+            Ok(renewed) if renewed.reissued || renewed.bundle_changed => {
+                tracing::info!("{}: {}", folder.display(), told(renewed));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!("not renewed: {error}"),
+        }
+    }
+}
+
+fn told(renewed: &Renewed) -> String {
+    let what = match (renewed.reissued, renewed.bundle_changed) {
+        (true, false) => "renewed",
+        (true, true) => "renewed, with other trusted CAs",
+        (false, true) => "trusted CAs brought up to date; the certificate is not due",
+        (false, false) => "not due",
+    };
+    format!("{what}: {}, {}", renewed.identity, until(renewed.not_after))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ca::{LEAF_LIFETIME, Problem, Subject};
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[test]
+    fn the_next_round_is_when_a_certificate_is_due_and_at_the_latest_after_every_and_soon_after_a_failure() {
+        let now = SystemTime::UNIX_EPOCH + 100 * HOUR;
+        let folder = PathBuf::from("order");
+        let at = |due: SystemTime| {
+            let identity = "spiffe://shop.test/service/order".parse().expect("an identity");
+            let renewed = Renewed { identity, reissued: false, bundle_changed: false, not_after: due, due };
+            (folder.clone(), Ok(renewed))
+        };
+        let failed = || (folder.clone(), Err(CaError::Leaf { folder: folder.clone(), problem: Problem::NotReissued }));
+        for (every, round, expected) in [
+            (HOUR, vec![at(now + 12 * HOUR)], HOUR),
+            (HOUR, vec![at(now + 12 * HOUR), at(now + HOUR / 2)], HOUR / 2 + SHORTEST_PAUSE),
+            (HOUR, vec![at(now - HOUR)], SHORTEST_PAUSE),
+            (HOUR, vec![at(now + 12 * HOUR), failed()], RETRY),
+            (SHORTEST_PAUSE, vec![failed()], SHORTEST_PAUSE),
+        ] {
+            assert_eq!(pause(every, &round, now), expected, "{round:?}");
+        }
+    }
+
+    #[test]
+    fn a_folder_that_fails_does_not_keep_the_others_from_being_renewed() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = SystemTime::now();
+        let authority =
+            Authority::init(&folder.path().join("ca"), "shop.test", crate::ca::CA_LIFETIME, now).expect("a CA");
+        let order = folder.path().join("order");
+        let subject = Subject::service("order").expect("a service");
+        authority.issue(&subject, LEAF_LIFETIME, now).expect("signed").write(&order).expect("written");
+        let round = round(&authority, &[folder.path().join("nowhere"), order], Renewal::Now, now);
+        assert_eq!(failures(&round), 1);
+        assert!(round[1].1.as_ref().expect("renewed").reissued);
+    }
+}
