@@ -6,8 +6,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use meshwork::identity::SpiffeId;
 use prost_types::Timestamp;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     args::CaShowArgs,
@@ -41,7 +42,8 @@ struct ShownCa {
 struct ShownLeaf {
     folder: PathBuf,
     #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<String>,
+    #[serde(serialize_with = "whole")]
+    identity: Option<SpiffeId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     expire_time: Option<String>,
     state: String,
@@ -77,7 +79,12 @@ pub(super) fn run(args: &CaShowArgs) -> Result<(), Error> {
     let mut leaves = Table::new(columns);
     for leaf in shown.certificates {
         let folder = printable(&leaf.folder.to_string_lossy());
-        leaves.row([folder, printable(&leaf.identity.unwrap_or_default()), leaf.left, printable(&leaf.state)]);
+        leaves.row([
+            folder,
+            leaf.identity.as_ref().map_or("", SpiffeId::path).to_owned(),
+            leaf.left,
+            printable(&leaf.state),
+        ]);
     }
     Ok(write!(out, "\n{leaves}")?)
 }
@@ -103,7 +110,7 @@ fn shown_leaf(authority: &Authority, folder: &Path, now: SystemTime) -> ShownLea
             };
             ShownLeaf {
                 folder,
-                identity: Some(identity.path().to_owned()),
+                identity: Some(identity),
                 expire_time: Some(Timestamp::from(not_after).to_string()),
                 state: state.to_owned(),
                 left: left(not_after, now),
@@ -113,6 +120,11 @@ fn shown_leaf(authority: &Authority, folder: &Path, now: SystemTime) -> ShownLea
             ShownLeaf { folder, identity: None, expire_time: None, state: problem.to_string(), left: String::new() }
         }
     }
+}
+
+/// The identity as `meshwork instances --json` has it.
+fn whole<S: Serializer>(identity: &Option<SpiffeId>, serializer: S) -> Result<S::Ok, S::Error> {
+    identity.as_ref().map(SpiffeId::as_str).serialize(serializer)
 }
 
 fn stage(stage: Stage) -> &'static str {
