@@ -61,6 +61,7 @@ Examples:
   meshwork up --replicas order=3,customer=2 --data-dir /var/tmp/shop
   meshwork up --registry-addr 127.0.0.1:0 --json | jq -r .registry
   meshwork up --database-url postgres://postgres@127.0.0.1/shop
+  meshwork up --tls
 
 It runs until SIGINT (Ctrl-C) or SIGTERM, then lets all calls finish, and exits with 0; a second signal stops it at once.
 It also stops when its standard output is closed. Started again on the same folder (and databases) it finds its data, and
@@ -239,6 +240,10 @@ pub struct UpArgs {
     /// created if missing; the views of query stay in --data-dir
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, default_value = "sqlite://", value_name = "URL")]
     pub database_url: String,
+    /// Encrypt all connections, between identities: a certificate for each service and one for you is made, and renewed, in
+    /// --data-dir/tls
+    #[arg(long, env = "MESHWORK_UP_TLS")]
+    pub tls: bool,
     /// Print the instances and their addresses as one line of JSON instead of a table
     #[arg(long)]
     pub json: bool,

@@ -227,6 +227,8 @@ impl From<fleet::Error> for Error {
             fleet::Error::Store { path, source } => {
                 Self::flag("--data-dir", path.parent().unwrap_or(&path).display(), source.problem())
             }
+            fleet::Error::Authority { folder, source } => Self::flag("--data-dir", folder.display(), source),
+            fleet::Error::Identity { folder, source } => Self::flag("--data-dir", folder.display(), source),
             fleet::Error::Policies { path, source } => Self::flag("--data-dir", path.display(), source),
             fleet::Error::Database { database, source } => {
                 Self::flag("--database-url", format_args!("(database {database})"), source.problem())

@@ -4,6 +4,7 @@ use std::{
     fmt,
     io::{self, Write as _},
     net::SocketAddr,
+    path::Path,
 };
 
 use meshwork_events::store;
@@ -30,6 +31,7 @@ pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(),
         registry_addr: args.registry_addr,
         databases: databases(&args.database_url)?,
         replicas: args.replicas,
+        tls: args.tls,
         ..fleet::Config::new(args.data_dir)
     };
     // A signal during the start drops what is there already: there are no callers yet to drain for.
@@ -69,14 +71,16 @@ fn tell(fleet: &Fleet, metrics: Option<SocketAddr>, json: bool) -> io::Result<()
     let mut out = io::stdout().lock();
     if json {
         let instances = instances.iter().map(Place::from).collect();
-        let ready = Ready { registry: fleet.registry_url(), metrics, instances };
+        let tls_dir = fleet.operator_folder().map(|folder| folder.display().to_string());
+        let ready = Ready { registry: fleet.registry_url(), metrics, tls_dir, instances };
         writeln!(out, "{}", serde_json::to_string(&ready)?)?;
     } else {
         write!(out, "{}", place_table(&instances, Output::stdout()))?;
         if let Some(metrics) = metrics {
             writeln!(out, "metrics: {metrics}")?;
         }
-        writeln!(out, "\n{}\nmesh is ready", TryIt(&instances))?;
+        let try_it = TryIt { instances: &instances, certificate: fleet.operator_folder() };
+        writeln!(out, "\n{try_it}\nmesh is ready")?;
     }
     out.flush()
 }
@@ -102,6 +106,9 @@ struct Ready {
     registry: String,
     /// Where Prometheus finds them; null: nowhere.
     metrics: Option<String>,
+    /// The folder of the certificate to connect with; null: connections are in plain text.
+    #[serde(rename = "tlsDir")]
+    tls_dir: Option<String>,
     instances: Vec<Place>,
 }
 
@@ -141,28 +148,43 @@ fn place_table(instances: &[fleet::Instance], output: Output) -> Table<4> {
 }
 
 /// Lines that work as pasted into a shell: a customer, an order for it, and what the read side says.
-struct TryIt<'a>(&'a [fleet::Instance]);
+struct TryIt<'a> {
+    instances: &'a [fleet::Instance],
+    /// The folder of the certificate to connect with.
+    certificate: Option<&'a Path>,
+}
 
 impl fmt::Display for TryIt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let at = |service: &str| self.0.iter().find(|i| i.service == service).map(|i| i.address);
+        let at = |service: &str| self.instances.iter().find(|i| i.service == service).map(|i| i.address);
         let (Some(registry), Some(customer), Some(order), Some(query)) =
             (at("registry"), at("customer"), at("order"), at("query"))
         else {
             return Ok(());
         };
+        let flags = match self.certificate {
+            None => "-plaintext",
+            Some(folder) => {
+                let [bundle, certificate, key] =
+                    ["ca.pem", "cert.pem", "key.pem"].map(|file| folder.join(file).display().to_string());
+                writeln!(f, "Connections need a certificate; this is yours, also for other commands of meshwork:\n")?;
+                writeln!(f, "  export MESHWORK_TLS_DIR={}", folder.display())?;
+                writeln!(f, "  TLS=\"-cacert {bundle} -cert {certificate} -key {key}\"\n")?;
+                "$TLS"
+            }
+        };
         write!(
             f,
             r#"Try it; grpcurl needs no proto files:
 
-  grpcurl -plaintext {customer} list
-  grpcurl -plaintext -d '{{"service":"order"}}' {registry} meshwork.registry.v1.RegistryService/ListInstances
-  CUSTOMER=$(grpcurl -plaintext -d '{{"name":"Ada","credit_limit":{{"currency_code":"USD","units":15}}}}' \
+  grpcurl {flags} {customer} list
+  grpcurl {flags} -d '{{"service":"order"}}' {registry} meshwork.registry.v1.RegistryService/ListInstances
+  CUSTOMER=$(grpcurl {flags} -d '{{"name":"Ada","credit_limit":{{"currency_code":"USD","units":15}}}}' \
     {customer} shop.customer.v1.CustomerService/CreateCustomer |
     tee /dev/stderr | sed -n 's/.*"customerId": "\(.*\)".*/\1/p')
-  grpcurl -plaintext -d '{{"customer_id":"'$CUSTOMER'","total":{{"currency_code":"USD","units":12,"nanos":340000000}}}}' \
+  grpcurl {flags} -d '{{"customer_id":"'$CUSTOMER'","total":{{"currency_code":"USD","units":12,"nanos":340000000}}}}' \
     {order} shop.order.v1.OrderService/CreateOrder
-  grpcurl -plaintext -d '{{"customer_id":"'$CUSTOMER'"}}' {query} shop.query.v1.QueryService/GetCustomerHistory
+  grpcurl {flags} -d '{{"customer_id":"'$CUSTOMER'"}}' {query} shop.query.v1.QueryService/GetCustomerHistory
 "#
         )
     }
@@ -190,10 +212,12 @@ mod tests {
         for line in place_table(&instances, Output::Terminal).to_string().lines() {
             assert!(line.chars().count() <= crate::table::MAX_WIDTH, "{line}");
         }
-        let lines = TryIt(&instances).to_string();
+        let lines = TryIt { instances: &instances, certificate: None }.to_string();
         for port in 40001..=40004 {
             assert!(lines.contains(&format!("127.0.0.1:{port} ")), "{lines}");
         }
+        let lines = TryIt { instances: &instances, certificate: Some(Path::new("/data/tls/operator")) }.to_string();
+        assert!(lines.contains("-key /data/tls/operator/key.pem") && !lines.contains("-plaintext"), "{lines}");
     }
 
     #[test]

@@ -42,6 +42,9 @@ pub struct Config {
     pub restart_after: Duration,
     /// How instances connect, to each other and to the registry. Default: TCP.
     pub connector: Connector,
+    /// Whether all connections are TLS between identities (strict mode), with certificates that the fleet makes and renews in
+    /// `data_dir/tls`. Default: no.
+    pub tls: bool,
 }
 
 impl Config {
@@ -59,12 +62,18 @@ impl Config {
             drain_limit: Duration::from_secs(30),
             restart_after: Duration::from_millis(500),
             connector: Connector::tcp(),
+            tls: false,
         }
     }
 
     /// The folder of the last endpoint sets, for clients of this mesh that start while its registry is unreachable.
     pub fn cache_dir(&self) -> PathBuf {
         self.data_dir.join("endpoints")
+    }
+
+    /// The certificates, with [`tls`](Self::tls).
+    pub(super) fn tls_dir(&self) -> PathBuf {
+        self.data_dir.join("tls")
     }
 
     /// Where the registry keeps policies.

@@ -2,9 +2,11 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use meshwork::MeshError;
+use meshwork::{MeshError, identity::InvalidIdentity};
 use meshwork_events::OpenError;
 use meshwork_registry::policies::PolicyFileError;
+
+use crate::ca;
 
 /// Why a mesh cannot start. Nothing of it is left running.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +70,24 @@ pub enum Error {
         /// Why.
         #[source]
         source: PolicyFileError,
+    },
+    /// A certificate cannot be made or renewed.
+    #[error("cannot make or renew the certificates in {}", folder.display())]
+    Authority {
+        /// Where they are.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: ca::Error,
+    },
+    /// A certificate cannot be used.
+    #[error("cannot use the certificate in {}", folder.display())]
+    Identity {
+        /// Where it is.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: InvalidIdentity,
     },
     /// The registry's address is none.
     #[error("the registry cannot be reached")]

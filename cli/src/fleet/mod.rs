@@ -8,6 +8,7 @@
 mod config;
 mod databases;
 mod error;
+mod identities;
 mod new_files;
 mod parts;
 mod ports;
@@ -15,12 +16,25 @@ mod service;
 mod slot;
 mod store;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use meshwork::{Mesh, contract::meshwork::registry::v1::InstanceStatus, discovery::EndpointSet, file_lock::FileLock};
+use meshwork::{
+    Mesh,
+    contract::meshwork::registry::v1::InstanceStatus,
+    discovery::EndpointSet,
+    file_lock::FileLock,
+    identity::{REGISTRY, Security},
+};
 use meshwork_registry::policies::PolicyStore;
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
+use identities::{Identities, OPERATOR_FOLDER};
 use ports::{Ports, listen};
 use slot::Slot;
 use store::{Location, Stores};
@@ -42,7 +56,10 @@ pub struct Fleet {
     members: Vec<Slot>,
     stores: Arc<Stores>,
     moved: Vec<Moved>,
-    mesh: Mesh,
+    meshes: Meshes,
+    operator_folder: Option<PathBuf>,
+    /// Renews certificates.
+    _renewal: Option<AbortOnDropHandle<()>>,
     /// Held as long as the mesh runs.
     _lock: FileLock,
 }
@@ -58,11 +75,6 @@ impl Fleet {
         let registry_addr =
             listener.local_addr().map_err(|source| Error::Listen { address: config.registry_addr, source })?;
         config.clear_cache_dir()?;
-        let mesh = Mesh::builder()
-            .registries([registry_addr.to_string()])
-            .cache_dir(config.cache_dir())
-            .connector(config.connector.clone())
-            .build()?;
         let stores = Arc::new(Stores::open(&config).await?);
         let policies = open_policies(config.policy_file()).await?;
 
@@ -73,28 +85,50 @@ impl Fleet {
                 places.push((service, index, ports.next(service).await?));
             }
         }
+        let identities = config.tls.then(|| Identities::open(config.tls_dir(), SystemTime::now())).transpose()?;
+        let meshes = Meshes::open(&config, registry_addr, identities.as_ref())?;
+        let registry_security = identities.as_ref().map_or(Ok(Security::Plain), |of| of.of(REGISTRY))?;
+        let operator_folder = identities.as_ref().map(Identities::operator_folder);
         let config = Arc::new(config);
         // From now on calls are acknowledged.
         new_files.keep();
-        let registry = Slot::start_registry(&config, policies, listener);
-        let start = |(service, index, listener)| Slot::start(service, index, &config, &mesh, &stores, listener);
+        let registry = Slot::start_registry(&config, policies, registry_security, listener);
+        let start =
+            |(service, index, listener)| Slot::start(service, index, &config, meshes.of(service), &stores, listener);
         let members = places.into_iter().map(start).collect();
         let moved = ports.moved();
-        let fleet = Self { registry, registry_addr, members, stores, moved, mesh, _lock: lock };
+        let renewal = identities.map(|identities| AbortOnDropHandle::new(tokio::spawn(identities.keep())));
+        let fleet = Self {
+            registry,
+            registry_addr,
+            members,
+            stores,
+            moved,
+            meshes,
+            operator_folder,
+            _renewal: renewal,
+            _lock: lock,
+        };
         for service in Service::ALL {
             fleet.wait_until_serving(service.name(), config.replicas.of(service)).await?;
         }
         Ok(fleet)
     }
 
-    /// This process's view of the mesh.
+    /// An operator's view of the mesh.
     pub fn mesh(&self) -> &Mesh {
-        &self.mesh
+        &self.meshes.operator
+    }
+
+    /// Where the certificate of an operator is, with [`Config::tls`]: for the command line and grpcurl.
+    pub fn operator_folder(&self) -> Option<&Path> {
+        self.operator_folder.as_deref()
     }
 
     /// Where the registry is, for other processes.
     pub fn registry_url(&self) -> String {
-        format!("http://{}", self.registry_addr)
+        let scheme = if self.operator_folder.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.registry_addr)
     }
 
     /// Where the registry listens.
@@ -138,7 +172,7 @@ impl Fleet {
     /// again.
     pub async fn kill(self) {
         futures_util::future::join_all(self.members.iter().chain([&self.registry]).map(Slot::kill)).await;
-        self.mesh.close().await;
+        self.meshes.close().await;
         self.stores.close().await;
     }
 
@@ -146,7 +180,7 @@ impl Fleet {
     pub async fn stop(self) {
         futures_util::future::join_all(self.members.iter().map(Slot::stop)).await;
         self.stores.close().await;
-        self.mesh.close().await;
+        self.meshes.close().await;
         self.registry.stop().await;
     }
 
@@ -156,7 +190,7 @@ impl Fleet {
     }
 
     async fn wait_until_serving(&self, service: &str, wanted: usize) -> Result<(), Error> {
-        let mut endpoints = self.mesh.endpoints(service);
+        let mut endpoints = self.meshes.operator.endpoints(service);
         let serving = |set: &EndpointSet| {
             set.endpoints.values().filter(|instance| instance.status() == InstanceStatus::Serving).count()
         };
@@ -165,6 +199,41 @@ impl Fleet {
         }
         let serving = serving(&endpoints.borrow());
         Err(Error::NotServing { service: service.to_owned(), serving, wanted, waited: START_LIMIT })
+    }
+}
+
+/// The views of the mesh: without TLS all are one, with it each service's has its own identity.
+struct Meshes {
+    operator: Mesh,
+    services: [Mesh; Service::ALL.len()],
+}
+
+impl Meshes {
+    fn open(config: &Config, registry: SocketAddr, identities: Option<&Identities>) -> Result<Self, Error> {
+        let open = |name: &str| {
+            let security = identities.map_or(Ok(Security::Plain), |identities| identities.of(name))?;
+            let mesh = Mesh::builder().registries([registry.to_string()]).connector(config.connector.clone());
+            Ok::<_, Error>(mesh.cache_dir(config.cache_dir()).security(security).build()?)
+        };
+        let operator = open(OPERATOR_FOLDER)?;
+        let of = |service: Service| if identities.is_some() { open(service.name()) } else { Ok(operator.clone()) };
+        let [customer, order, query] = Service::ALL.map(of);
+        Ok(Self { services: [customer?, order?, query?], operator })
+    }
+
+    fn of(&self, service: Service) -> &Mesh {
+        let [customer, order, query] = &self.services;
+        match service {
+            Service::Customer => customer,
+            Service::Order => order,
+            Service::Query => query,
+        }
+    }
+
+    async fn close(&self) {
+        for mesh in self.services.iter().chain([&self.operator]) {
+            mesh.close().await;
+        }
     }
 }
 

@@ -103,11 +103,16 @@ impl Slot {
         Self::spawn(service.name(), Some(Location::of(service, index, config).shown()), config, listener, run)
     }
 
-    pub(super) fn start_registry(config: &Arc<Config>, policies: PolicyStore, listener: TcpListener) -> Self {
+    pub(super) fn start_registry(
+        config: &Arc<Config>,
+        policies: PolicyStore,
+        security: Security,
+        listener: TcpListener,
+    ) -> Self {
         let grace = config.grace;
         let run: Run = Box::new(move |server, listener, stopping| {
             let registry =
-                meshwork_registry::Config { server, grace, security: Security::Plain, policies: policies.clone() };
+                meshwork_registry::Config { server, grace, security: security.clone(), policies: policies.clone() };
             let shutdown = stopping.cancelled_owned();
             Box::pin(async move { Ok(meshwork_registry::run(registry, listener, shutdown).await?) })
         });
