@@ -7,6 +7,7 @@ use std::{
 };
 
 use clap::Parser as _;
+use meshwork::identity::{Identity, Reloaded, TlsFiles};
 use meshwork_cli::{args::Cli, ca::Authority, run};
 use meshwork_process::Failure;
 use tempfile::TempDir;
@@ -121,6 +122,27 @@ async fn a_step_of_a_rotation_waits_for_the_renewal_and_for_the_services() {
     shell.ca("rotate --unchecked").await.expect("step 2");
     shell.ca("rotate --unchecked").await.expect("step 3");
     assert_eq!(Authority::open(&shell.path("ca")).expect("a CA").trusted().len(), 1);
+}
+
+#[tokio::test]
+async fn a_service_takes_each_renewal_and_each_step_of_a_rotation() {
+    let shell = Shell::with_ca().await;
+    shell.ca("issue service/order --out ./order").await.expect("issued");
+    let order = Identity::from_files(TlsFiles::in_folder(&shell.path("order"))).expect("an identity");
+    assert_eq!(order.id().as_str(), "spiffe://shop.test/service/order");
+    for (line, reloaded) in [
+        ("renew ./order", Reloaded::Unchanged),
+        ("renew ./order --force", Reloaded::Taken),
+        ("rotate --unchecked", Reloaded::Unchanged),
+        ("renew ./order", Reloaded::Taken),
+        ("rotate --unchecked", Reloaded::Unchanged),
+        ("renew ./order", Reloaded::Taken),
+        ("rotate --unchecked", Reloaded::Unchanged),
+        ("renew ./order", Reloaded::Taken),
+    ] {
+        shell.ca(line).await.expect(line);
+        assert_eq!(order.reload(), reloaded, "{line}");
+    }
 }
 
 #[tokio::test]
