@@ -1,7 +1,7 @@
 //! A plain gRPC connection to one process: no discovery, no balancing, nothing repeated, so that what it says is about that
 //! process at that moment.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use http::{Request, Response, Uri};
 use hyper::{body::Incoming, client::conn::http2};
@@ -18,11 +18,16 @@ use meshwork::{
     identity::{Identity, Security},
     rpc::code_name,
 };
+use parking_lot::Mutex;
+use tokio::{task::JoinError, time::timeout};
 use tonic::{Code, Status, body::Body};
 use tower::util::BoxCloneSyncService;
 
 /// For the look-up of a name and the connection.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+
+/// For a connection that takes no calls to say why.
+const END_LIMIT: Duration = Duration::from_secs(1);
 
 /// Processes that are asked at a time: a registry knows up to 10,000 instances, and each connection takes a file descriptor.
 pub(crate) const MAX_ASKED: usize = 64;
@@ -51,6 +56,11 @@ pub(crate) async fn subscriptions(
         Err(status) if status.code() == Code::Unimplemented => Ok(None),
         Err(status) => Err(said(&status)),
     }
+}
+
+/// The error with which a connection has ended.
+fn why(ended: Result<hyper::Result<()>, JoinError>) -> Option<hyper::Error> {
+    ended.ok().and_then(Result::err)
 }
 
 /// A status in one line.
@@ -85,11 +95,22 @@ impl Direct {
         };
         let handshake = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
         let (sender, connection) = handshake.map_err(io::Error::other)?;
-        // Ends with the last sender; its error is that of the calls.
-        tokio::spawn(connection);
+        // Ends with the last sender.
+        let connection = Arc::new(Mutex::new(Some(tokio::spawn(connection))));
         let transport = BoxCloneSyncService::new(tower::service_fn(move |request| {
-            let mut sender = sender.clone();
-            async move { sender.send_request(request).await }
+            let (mut sender, connection) = (sender.clone(), connection.clone());
+            async move {
+                let error = match sender.send_request(request).await {
+                    Ok(response) => return Ok(response),
+                    Err(error) => error,
+                };
+                // That of the connection says why, such as that the server takes TLS only.
+                let ended = if error.is_canceled() { connection.lock().take() } else { None };
+                match ended {
+                    Some(ended) => Err(timeout(END_LIMIT, ended).await.ok().and_then(why).unwrap_or(error)),
+                    None => Err(error),
+                }
+            }
         }));
         Ok(Self { transport, origin })
     }

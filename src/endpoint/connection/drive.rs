@@ -152,8 +152,8 @@ impl ConnectionTask {
     async fn greeted(&mut self) -> Result<(), ConnectError> {
         poll_fn(|context| {
             self.run(context, |parts, context| {
-                if parts.poll_intake(context).is_ready() {
-                    return Poll::Ready(Err(ConnectError::Closed));
+                if let Poll::Ready(ended) = parts.poll_intake(context) {
+                    return Poll::Ready(Err(ended.map_or_else(ConnectError::Handshake, |()| ConnectError::Closed)));
                 }
                 match &parts.intake {
                     Some(intake) if intake.current_max_send_streams() > 0 => Poll::Ready(Ok(())),
