@@ -75,6 +75,7 @@ Examples:
   cargo chaos-mesh                                        two minutes on SQLite, with a new seed
   cargo chaos-mesh --minutes 10 --store postgres          ten on a PostgreSQL server that it starts and breaks
   cargo chaos-mesh --minutes 3 --seed 7 --store sqlite    the faults of seed 7 again
+  cargo chaos-mesh --minutes 3 --tls                      in strict mode
   cargo chaos-mesh --minutes 3 --old $(chaos/build-old)   an upgrade of each process under load, and the way back"
 )]
 struct Args {
@@ -94,6 +95,9 @@ struct Args {
     /// release, and back
     #[arg(long, value_name = "DIR")]
     old: Option<PathBuf>,
+    /// All connections are TLS between identities (strict mode), and certificates are renewed every 30 s
+    #[arg(long, conflicts_with = "old")]
+    tls: bool,
     /// Where the report goes, as chaos.json; databases of the run are kept there meanwhile, because a folder in memory would
     /// make durable writes look free
     #[arg(long, default_value = "target/chaos", value_name = "DIR")]
@@ -131,8 +135,9 @@ enum Error {
 async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
     let seed = args.seed.unwrap_or_else(|| rand::random_range(0..1_000_000));
     let old = args.old.as_ref().map(|folder| format!(" --old {}", folder.display())).unwrap_or_default();
+    let tls = if args.tls { " --tls" } else { "" };
     let replay = format!(
-        "cargo chaos-mesh --minutes {} --seed {seed} --store {} --orders-per-s {}{old}",
+        "cargo chaos-mesh --minutes {} --seed {seed} --store {} --orders-per-s {}{old}{tls}",
         args.minutes,
         args.store.name(),
         args.orders_per_s
@@ -147,7 +152,7 @@ async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
         Store::Postgres => Replicas { customer: 2, order: 3, query: 2 },
     };
     let (folder, store) = (scratch.to_path_buf(), args.store);
-    let config = Config { folder, store, replicas, fronted: true, registries };
+    let config = Config { folder, store, replicas, fronted: true, registries, tls: args.tls };
     let shop = ShopProcesses::start(old.as_ref().unwrap_or(&new), &config).await?;
     let length = Duration::from_secs(60 * args.minutes);
     let shape = Shape { store, registries, services: shop.services().iter().map(|i| i.service()).collect() };

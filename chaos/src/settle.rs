@@ -138,7 +138,7 @@ async fn gather(shop: &ShopProcesses, load: &Load, reads: &Reads) -> Result<Evid
     let (mut views, mut lost_tokens) = (Vec::new(), Vec::new());
     for instance in shop.instances("query") {
         let unreachable = |error| Status::unavailable(format!("{} cannot be reached: {error}", instance.name()));
-        let client = direct::query(instance).await.map_err(unreachable)?;
+        let client = direct::query(instance, shop.identity()).await.map_err(unreachable)?;
         views.push(view_side::view(&client, reads, instance.name(), &customer_ids).await?);
         lost_tokens.extend(view_side::lost_tokens(&client, instance.name(), &lost).await);
     }

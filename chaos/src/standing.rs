@@ -19,7 +19,7 @@ const PAGE_SIZE: i32 = 1000;
 pub(super) async fn subscriptions(shop: &ShopProcesses) -> Result<Vec<Subscription>, Status> {
     let mut subscriptions = Vec::new();
     for instance in shop.services() {
-        let Direct { transport, origin } = connect(instance).await?;
+        let Direct { transport, origin } = connect(instance, shop).await?;
         let mut client = OperationsServiceClient::with_origin(transport, origin);
         let told = match client.list_subscriptions(ListSubscriptionsRequest {}).await {
             Ok(told) => told.into_inner(),
@@ -48,7 +48,7 @@ pub(super) async fn listings(shop: &ShopProcesses) -> Result<Vec<Listing>, Statu
         .collect();
     let mut listings = Vec::new();
     for registry in shop.registries() {
-        let Direct { transport, origin } = connect(registry).await?;
+        let Direct { transport, origin } = connect(registry, shop).await?;
         let mut client = RegistryServiceClient::with_origin(transport, origin);
         let mut listed = BTreeSet::new();
         for service in ["customer", "order", "query"] {
@@ -65,8 +65,9 @@ pub(super) async fn listings(shop: &ShopProcesses) -> Result<Vec<Listing>, Statu
     Ok(listings)
 }
 
-async fn connect(instance: &Instance) -> Result<Direct, Status> {
+async fn connect(instance: &Instance, shop: &ShopProcesses) -> Result<Direct, Status> {
     let unreachable = |why: String| Status::unavailable(format!("{} cannot be reached: {why}", instance.name()));
     let address = instance.address().ok_or_else(|| unreachable("it does not run".to_owned()))?;
-    Direct::connect(&address.to_string(), None, None).await.map_err(|error| unreachable(error.to_string()))
+    let connected = Direct::connect(&address.to_string(), shop.identity(), Some(instance.service())).await;
+    connected.map_err(|error| unreachable(error.to_string()))
 }

@@ -29,7 +29,8 @@ fn at(ms: u64, target: Target, fault: Fault) -> Planned {
 async fn run(plan: Vec<Planned>, length: Duration) -> RunOutcome {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
-    let config = Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true, registries: 2 };
+    let config =
+        Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true, registries: 2, tls: false };
     let shop = ShopProcesses::start(&programs(), &config).await.expect("started");
     let releases = Releases { new: programs(), old: programs() };
     Run { seed: 1, length, orders_per_s: 50, plan, releases }.on(shop).await.expect("judged")

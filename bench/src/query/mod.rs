@@ -70,7 +70,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error
             let replicas = Replicas { query: instances, ..Replicas::all(1) };
             let shop = ShopProcesses::start(
                 &programs,
-                &Config { folder, store: Store::Sqlite, replicas, fronted: false, registries: 1 },
+                &Config { folder, store: Store::Sqlite, replicas, fronted: false, registries: 1, tls: false },
             )
             .await?;
             let mut stage = measure(args, &shop, instances).await?;

@@ -71,7 +71,7 @@ impl Views {
 
 async fn watch(instance: &Instance) -> Result<Streaming<WatchOrdersResponse>, Error> {
     let reach = |source| Error::Reach { name: instance.name().to_owned(), source };
-    let mut client = direct::query(instance).await.map_err(reach)?;
+    let mut client = direct::query(instance, None).await.map_err(reach)?;
     let answer = client.watch_orders(WatchOrdersRequest::default()).await.map_err(Error::call("WatchOrders"))?;
     let mut stream = answer.into_inner();
     // The first answer shows that the watch stands.

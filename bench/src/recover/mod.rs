@@ -65,6 +65,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error
                 replicas,
                 fronted: false,
                 registries: 1,
+                tls: false,
             }
         };
         let mut figures = Figures::default();

@@ -16,19 +16,22 @@ pub struct Command {
     program: PathBuf,
     before: Vec<String>,
     registries: String,
+    /// Its certificate.
+    identity: Vec<String>,
     log: PathBuf,
 }
 
 impl Command {
     /// For the shop of these registries; what it says is kept with the logs.
-    pub(super) fn new(programs: &Programs, registries: &str, logs: &Path) -> Self {
+    pub(super) fn new(programs: &Programs, registries: &str, identity: Vec<String>, logs: &Path) -> Self {
         let (program, before) = programs.command();
-        Self { program, before, registries: registries.to_owned(), log: logs.join("meshwork.log") }
+        Self { program, before, registries: registries.to_owned(), identity, log: logs.join("meshwork.log") }
     }
 
     /// Runs a command that asks the registries, to its end.
     pub async fn run(&self, arguments: &[&str]) -> Result<(), Error> {
-        self.run_alone(&[arguments, &["--registry", &self.registries]].concat()).await
+        let identity: Vec<&str> = self.identity.iter().map(String::as_str).collect();
+        self.run_alone(&[arguments, &["--registry", &self.registries], &identity].concat()).await
     }
 
     /// Runs a command to its end.

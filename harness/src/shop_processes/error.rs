@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf, process::ExitStatus};
 
-use meshwork::MeshError;
+use meshwork::{MeshError, identity::InvalidIdentity};
 use meshwork_fixture::ServerError;
 
 use crate::process;
@@ -30,6 +30,12 @@ pub enum Error {
     /// This process's own view of the mesh.
     #[error("the mesh cannot be reached: {0}")]
     Mesh(#[from] MeshError),
+    /// Certificates cannot be made.
+    #[error(transparent)]
+    Authority(#[from] meshwork_cli::ca::Error),
+    /// Certificates cannot be used.
+    #[error("the operator's certificate: {0}")]
+    Identity(#[from] InvalidIdentity),
     /// A process that is to be started runs already.
     #[error("{0} runs already")]
     Runs(String),

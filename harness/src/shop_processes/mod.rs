@@ -4,6 +4,7 @@
 //! one's child, and is gone when its [`Instance`] is dropped.
 
 mod backups;
+mod certificates;
 mod command;
 mod error;
 mod front;
@@ -17,9 +18,14 @@ mod tests;
 use std::{fs, path::PathBuf, sync::Arc};
 
 use futures_util::future::try_join_all;
-use meshwork::Mesh;
+use meshwork::{
+    Mesh,
+    identity::{Identity, REGISTRY, Security},
+};
 use meshwork_cli::fleet::Replicas;
 use meshwork_fixture::{Server, restart_port};
+
+use certificates::Certificates;
 
 pub use backups::{Backups, move_files};
 pub use command::Command;
@@ -62,6 +68,8 @@ pub struct Config {
     pub fronted: bool,
     /// How many registries, which know nothing of each other.
     pub registries: usize,
+    /// Whether all connections are TLS between identities (strict mode), with certificates that are renewed all the time.
+    pub tls: bool,
 }
 
 /// The processes of a shop. Dropped, all of them are killed; [`close`](Self::close) ends them in order.
@@ -71,6 +79,7 @@ pub struct ShopProcesses {
     mesh: Mesh,
     backups: Backups,
     command: Command,
+    certificates: Option<Certificates>,
     // Last, so that the server outlives its clients.
     postgres: Option<Arc<Server>>,
 }
@@ -88,13 +97,20 @@ impl ShopProcesses {
         };
         let data = folder(config.folder.join("data"))?;
         let logs = folder(config.folder.join("logs"))?;
+        let certificates =
+            if config.tls { Some(Certificates::make(folder(config.folder.join("tls"))?).await?) } else { None };
+        let security = certificates.as_ref().map_or(Security::Plain, |made| made.security().clone());
 
         let mut registries = Vec::new();
         let mut urls = Vec::new();
         for number in 1..=config.registries {
             let address = format!("127.0.0.1:{}", restart_port().map_err(Error::Port)?);
             urls.push(format!("http://{address}"));
-            let args = vec!["--listen".to_owned(), address];
+            let mut args = vec!["--listen".to_owned(), address];
+            if let Some(certificates) = &certificates {
+                let policies = data.join(format!("policies-{number}.json")).display().to_string();
+                args.extend(certificates.flags(REGISTRY).into_iter().chain(["--policy-file".to_owned(), policies]));
+            }
             registries.push(Arc::new(Instance::new(programs, "registry", number, args, &logs)));
         }
         try_join_all(registries.iter().map(|registry| registry.start())).await?;
@@ -119,20 +135,27 @@ impl ShopProcesses {
                 let cache_dir = config.folder.join("endpoints").join(format!("{service}-{number}"));
                 let args = ["--registry", &registry_urls, "--database-url", &database_url, "--cache-dir"];
                 let args = args.into_iter().map(str::to_owned).chain([cache_dir.to_string_lossy().into_owned()]);
+                let args = args.chain(certificates.iter().flat_map(|certificates| certificates.flags(service)));
                 let instance = Instance::new(programs, service, number, args.collect(), &logs);
                 Arc::new(if config.fronted { instance.fronted() } else { instance })
             })
             .collect();
         try_join_all(services.iter().map(|instance| instance.start())).await?;
-        let mesh = Mesh::builder().registries(&urls).build()?;
-        let command = Command::new(programs, &registry_urls, &logs);
+        let mesh = Mesh::builder().registries(&urls).security(security).build()?;
+        let flags = certificates.as_ref().map(|certificates| certificates.operator_flags().to_vec());
+        let command = Command::new(programs, &registry_urls, flags.unwrap_or_default(), &logs);
         let backups = Backups::new(folder(config.folder.join("backups"))?, data, postgres.clone());
-        Ok(Self { registries, services, mesh, backups, command, postgres })
+        Ok(Self { registries, services, mesh, backups, command, certificates, postgres })
     }
 
     /// This process's own handle on the mesh: it finds and reaches the services as any other process would.
     pub fn mesh(&self) -> &Mesh {
         &self.mesh
+    }
+
+    /// With which identity its operator connects; `None`: in plain text.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.certificates.as_ref().and_then(|certificates| certificates.security().identity())
     }
 
     /// The processes of the registries.

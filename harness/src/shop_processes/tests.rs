@@ -2,6 +2,7 @@
 
 use std::{path::Path, process::ExitCode, time::Duration};
 
+use meshwork::contract::meshwork::registry::v1::ListInstancesRequest;
 use meshwork_shop::contract::shop::{
     customer::v1::{CreateCustomerRequest, GetCustomerRequest, customer_service_client::CustomerServiceClient},
     r#type::v1::Money,
@@ -27,8 +28,12 @@ fn programs() -> Programs {
 }
 
 async fn sqlite(folder: &Path) -> ShopProcesses {
+    start(folder, false).await
+}
+
+async fn start(folder: &Path, tls: bool) -> ShopProcesses {
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
-    let config = Config { folder: folder.to_path_buf(), store, replicas, fronted: false, registries: 1 };
+    let config = Config { folder: folder.to_path_buf(), store, replicas, fronted: false, registries: 1, tls };
     timeout(LIMIT, ShopProcesses::start(&programs(), &config)).await.expect("in time").expect("started")
 }
 
@@ -86,4 +91,21 @@ async fn a_dropped_shop_leaves_no_process_behind_even_a_stopped_one() {
     assert!(pids.iter().copied().all(lives));
     drop(shop);
     assert!(!pids.into_iter().any(lives));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shop_in_strict_mode_takes_orders_over_identities_and_no_call_in_plain_text() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let shop = start(folder.path(), true).await;
+    let list = || ListInstancesRequest { service: "order".into(), ..ListInstancesRequest::default() };
+    let told = shop.mesh().registry().list_instances(list()).await.expect("with a certificate").into_inner();
+    let identities: Vec<_> = told.instances.into_iter().map(|instance| instance.identity).collect();
+    assert_eq!(identities, ["spiffe://chaos.test/service/order"]);
+    shop.command().run(&["instances", "order"]).await.expect("the operator has a certificate");
+    let address = shop.registries()[0].address().expect("it runs").to_string();
+    let stranger = Mesh::connect(&address).expect("an address");
+    let refused = timeout(LIMIT, stranger.registry().list_instances(list())).await.expect("in time");
+    let refused = refused.expect_err("in plain text").message().to_owned();
+    assert!(refused.contains("this port takes TLS connections only"), "{refused}");
+    shop.close().await.expect("in order");
 }
