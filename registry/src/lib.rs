@@ -2,13 +2,16 @@
 //! both streamed to watchers.
 //!
 //! Modules are listed in the order in which a request passes through them: [`RegistryServer`] takes it from the network,
-//! `request` checks it, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
+//! `request` checks it, `access` says whether its caller may, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
 
+mod access;
 #[cfg(feature = "program")]
 mod args;
 mod json;
+mod lines;
 mod mount;
 mod policy_service;
+mod renewals;
 mod request;
 mod service;
 mod status;
@@ -59,7 +62,8 @@ pub struct Config {
     pub server: server::Config,
     /// For how long after the start snapshots are provisional. Default [`DEFAULT_GRACE`]; zero: never.
     pub grace: Duration,
-    /// How connections are protected. Default: plain.
+    /// How connections are protected, and so whether callers have identities, and who may do what. Default: plain, in which everyone
+    /// may do everything.
     pub security: Security,
     /// The policies. Default: none, and those that are set are lost with the last clone of this.
     pub policies: PolicyStore,
@@ -96,7 +100,7 @@ where
 {
     let memory = Memory::new(config.grace, config.policies);
     let server = Server::new(config.server).security(config.security.clone());
-    let registry = Registry::new(Arc::new(memory.clone()), server.draining());
+    let registry = Registry::new(Arc::new(memory.clone()), server.draining(), config.security.mode());
     let server = server
         .add_service(RegistryServer::new(registry.clone()))
         .add_service(PolicyServiceServer::new(registry.clone()));

@@ -22,6 +22,7 @@ const POLICIES: &str = "policies";
 #[tonic::async_trait]
 impl PolicyService for Registry {
     async fn set_policy(&self, request: Request<SetPolicyRequest>) -> Result<Response<Policy>, Status> {
+        self.check_operator(request.extensions(), "set policies")?;
         let policy = request::new_policy(request.into_inner())?;
         let policy = self.backend().set_policy(policy).await.map_err(status)?;
         if let Some(left_out) = self.lines().policy_set.pass() {

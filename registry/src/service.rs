@@ -1,9 +1,6 @@
 //! The rpcs: check requests, pass them to the backend, and return its results and errors in the contract's form.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use futures_util::{
     Stream, StreamExt as _,
@@ -11,35 +8,32 @@ use futures_util::{
 };
 use meshwork::{
     contract::meshwork::registry::v1::{
-        DeregisterRequest, DeregisterResponse, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
-        ListInstancesRequest, ListInstancesResponse, ListServicesRequest, ListServicesResponse, RegisterRequest,
-        Service, SetStatusRequest, WatchRequest, WatchResponse, registry_service_server::RegistryService,
+        DeregisterRequest, DeregisterResponse, KeepAliveRequest, Lease, ListInstancesRequest, ListInstancesResponse,
+        ListServicesRequest, ListServicesResponse, RegisterRequest, Service, SetStatusRequest, WatchRequest,
+        WatchResponse, registry_service_server::RegistryService,
     },
-    instance::LEASE_TTL,
-    log_limit::LogLimit,
+    identity::{PeerIdentity, SpiffeId, TlsMode},
     rpc::{Page, Violations, draining_status},
     service_name::check_service_name,
 };
 use prost::Message as _;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use crate::{
+    access::{Access, NotAllowed, Reach},
     backend::{Backend, BackendError},
-    limits::MAX_LINES,
+    lines::Lines,
+    renewals::{Renewals, renewals},
     request,
-    status::{DOMAIN, status},
-    table::{Granted, NotAdmitted, Registration, Renewal, StoreConflict},
+    status::{DOMAIN, not_allowed, status},
+    table::{Granted, LeaseId, NotAdmitted, Registration, StoreConflict},
     wire,
 };
 
 /// The filter of [`Page`] tokens that belong to the list of services.
 const SERVICES: &str = "services";
-
-/// A stream that renews nothing for this long: every lease that it could have kept has run out.
-const IDLE_LIMIT: Duration = *LEASE_TTL.end();
 
 /// The responses of a watch, their instances encoded.
 pub(crate) type WireUpdates = BoxStream<'static, Result<wire::WatchResponse, Status>>;
@@ -49,17 +43,8 @@ pub(crate) type WireUpdates = BoxStream<'static, Result<wire::WatchResponse, Sta
 pub struct Registry {
     backend: Arc<dyn Backend>,
     draining: CancellationToken,
+    access: Access,
     lines: Arc<Lines>,
-}
-
-/// What clients can make it log.
-pub(crate) struct Lines {
-    refused: LogLimit,
-    registered: LogLimit,
-    deregistered: LogLimit,
-    status_set: LogLimit,
-    pub(crate) policy_set: LogLimit,
-    pub(crate) adopted: LogLimit,
 }
 
 impl std::fmt::Debug for Registry {
@@ -69,18 +54,9 @@ impl std::fmt::Debug for Registry {
 }
 
 impl Registry {
-    /// Serves `backend`; its streams end when `draining` is cancelled.
-    pub fn new(backend: Arc<dyn Backend>, draining: CancellationToken) -> Self {
-        let limit = || LogLimit::new(MAX_LINES);
-        let lines = Lines {
-            refused: limit(),
-            registered: limit(),
-            deregistered: limit(),
-            status_set: limit(),
-            policy_set: limit(),
-            adopted: limit(),
-        };
-        Self { backend, draining, lines: Arc::new(lines) }
+    /// Serves `backend` to callers whose identities are as `mode` says; its streams end when `draining` is cancelled.
+    pub fn new(backend: Arc<dyn Backend>, draining: CancellationToken, mode: TlsMode) -> Self {
+        Self { backend, draining, access: Access(mode), lines: Arc::default() }
     }
 
     pub(crate) fn backend(&self) -> &dyn Backend {
@@ -99,6 +75,42 @@ impl Registry {
         Ok(until_drained(responses, self.draining.clone()))
     }
 
+    /// Fails if the caller of a request may not change what holds for the whole mesh; `action` says what, as in "set policies".
+    pub(crate) fn check_operator(&self, extensions: &Extensions, action: &'static str) -> Result<(), Status> {
+        let caller = self.access.caller(extensions);
+        self.access.operators(&caller, action).map_err(|refusal| self.refuse(refusal))
+    }
+
+    /// Whether a caller may renew, change and end a lease. What is no lease at all may be asked about.
+    pub(crate) async fn check_lease(
+        &self,
+        caller: &PeerIdentity,
+        lease: &LeaseId,
+    ) -> Result<Result<(), NotAllowed>, BackendError> {
+        let Some((service, _)) = lease.instance() else { return Ok(Ok(())) };
+        Ok(match self.access.instances(caller, service) {
+            // A lease keeps its holder, so that nothing changes between this look and the next step.
+            Ok(Reach::Anonymous) => match self.backend.held_under_identity(lease).await? {
+                Some(held) => Err(held.into()),
+                None => Ok(()),
+            },
+            Ok(Reach::All) => Ok(()),
+            Err(refusal) => Err(refusal),
+        })
+    }
+
+    /// Logs that a caller is refused.
+    pub(crate) fn log_refusal(&self, refusal: &NotAllowed) {
+        if let Some(left_out) = self.lines.not_allowed.pass() {
+            tracing::warn!("a call was refused: {refusal}{left_out}");
+        }
+    }
+
+    fn refuse(&self, refusal: NotAllowed) -> Status {
+        self.log_refusal(&refusal);
+        not_allowed(&refusal)
+    }
+
     fn lease(&self, granted: Granted) -> Lease {
         let ttl = prost_types::Duration::try_from(granted.lease_ttl).expect("a lease lasts minutes, not ages");
         Lease {
@@ -114,11 +126,17 @@ impl Registry {
 #[tonic::async_trait]
 impl RegistryService for Registry {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
+        let caller = self.access.caller(request.extensions());
         let (mut instance, lease_ttl, attempt) = request::registration(request.into_inner())?;
+        self.access.instances(&caller, &instance.service).map_err(|refusal| self.refuse(refusal))?;
         instance.create_time = Some(SystemTime::now().into());
+        instance.identity = caller.spiffe_id().map(SpiffeId::to_string).unwrap_or_default();
         let registration = Registration { instance, lease_ttl, attempt, nonce: Uuid::new_v4() };
         let named = (registration.instance.service.clone(), registration.instance.instance_id.clone());
         let granted = self.backend.register(registration).await.map_err(|error| {
+            if let BackendError::NotAdmitted(NotAdmitted::Held(held)) = error {
+                return self.refuse(held.into());
+            }
             if let BackendError::NotAdmitted(NotAdmitted::OtherStore(StoreConflict { again: false, .. })) = error
                 && let Some(left_out) = self.lines.refused.pass()
             {
@@ -133,20 +151,23 @@ impl RegistryService for Registry {
         Ok(Response::new(self.lease(granted)))
     }
 
-    type KeepAliveStream = BoxStream<'static, Result<KeepAliveResponse, Status>>;
+    type KeepAliveStream = Renewals;
 
-    /// A request is read when the answer to the one before has been taken: there is no queue.
     async fn keep_alive(
         &self,
         request: Request<Streaming<KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
-        Ok(Response::new(self.renewals(request.into_inner())))
+        let caller = self.access.caller(request.extensions());
+        let responses = renewals(self.clone(), caller, request.into_inner());
+        Ok(Response::new(until_drained(responses, self.draining.clone())))
     }
 
     async fn deregister(&self, request: Request<DeregisterRequest>) -> Result<Response<DeregisterResponse>, Status> {
+        let caller = self.access.caller(request.extensions());
         let mut violations = Violations::default();
         let lease = request::lease_id(request.into_inner().lease_id, &mut violations);
         violations.into_result(DOMAIN)?;
+        self.check_lease(&caller, &lease).await.map_err(status)?.map_err(|refusal| self.refuse(refusal))?;
         // Otherwise the id is any text of a client, and nothing has happened.
         if self.backend.deregister(&lease).await.map_err(status)?
             && let Some(left_out) = self.lines.deregistered.pass()
@@ -157,12 +178,14 @@ impl RegistryService for Registry {
     }
 
     async fn set_status(&self, request: Request<SetStatusRequest>) -> Result<Response<Lease>, Status> {
+        let caller = self.access.caller(request.extensions());
         let request = request.into_inner();
         let mut violations = Violations::default();
         let lease = request::lease_id(request.lease_id, &mut violations);
         let new_status = request::status(request.status, &mut violations);
         violations.into_result(DOMAIN)?;
         let new_status = new_status.expect("no violation was noted");
+        self.check_lease(&caller, &lease).await.map_err(status)?.map_err(|refusal| self.refuse(refusal))?;
         let granted = self.backend.set_status(&lease, new_status).await.map_err(status)?;
         if let Some(left_out) = self.lines.status_set.pass() {
             let (status, revision) = (new_status.as_str_name(), granted.revision);
@@ -219,52 +242,6 @@ impl RegistryService for Registry {
         });
         Ok(Response::new(responses.boxed()))
     }
-}
-
-impl Registry {
-    /// Answers renewals one by one, and ends after the first that is malformed.
-    fn renewals<S>(&self, requests: S) -> <Self as RegistryService>::KeepAliveStream
-    where
-        S: Stream<Item = Result<KeepAliveRequest, Status>> + Send + Unpin + 'static,
-    {
-        let backend = self.backend.clone();
-        let responses = stream::unfold(Some(requests), move |requests| {
-            let backend = backend.clone();
-            async move {
-                let mut requests = requests?;
-                let response = match timeout(IDLE_LIMIT, requests.next()).await {
-                    Ok(request) => match request? {
-                        Ok(request) => renew(&*backend, request).await,
-                        Err(error) => Err(error),
-                    },
-                    Err(_) => Err(idle()),
-                };
-                let go_on = response.is_ok();
-                Some((response, go_on.then_some(requests)))
-            }
-        });
-        until_drained(responses, self.draining.clone())
-    }
-}
-
-async fn renew(backend: &dyn Backend, request: KeepAliveRequest) -> Result<KeepAliveResponse, Status> {
-    let mut violations = Violations::default();
-    let lease = request::lease_id(request.lease_id, &mut violations);
-    violations.into_result(DOMAIN)?;
-    let state = match backend.renew(&lease).await.map_err(status)? {
-        Renewal::Renewed => LeaseState::Renewed,
-        Renewal::Unknown => LeaseState::Unknown,
-        Renewal::Fenced => LeaseState::Fenced,
-    };
-    Ok(KeepAliveResponse { lease_id: lease.into_string(), state: state.into() })
-}
-
-fn idle() -> Status {
-    DOMAIN.error(
-        Code::DeadlineExceeded,
-        "IDLE_STREAM",
-        format!("no lease was renewed on this stream for {} s", IDLE_LIMIT.as_secs()),
-    )
 }
 
 /// Passes items on until the server drains; then ends with a status that sends the client elsewhere.

@@ -3,16 +3,19 @@
 use meshwork::rpc::Domain;
 use tonic::{Code, Status};
 
-use crate::{backend::BackendError, policies::PolicyError, table::NotAdmitted};
+use crate::{access::NotAllowed, backend::BackendError, policies::PolicyError, table::NotAdmitted};
 
 /// The domain of this service's errors.
 pub const DOMAIN: Domain = Domain::new("registry.meshwork");
+
+const NOT_ALLOWED: &str = "NOT_ALLOWED";
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(crate) fn status(error: BackendError) -> Status {
     let (code, reason) = match &error {
         BackendError::NotAdmitted(NotAdmitted::Full(_)) => (Code::ResourceExhausted, "REGISTRY_FULL"),
         BackendError::NotAdmitted(NotAdmitted::OtherStore(_)) => (Code::FailedPrecondition, "STORE_CONFLICT"),
+        BackendError::NotAdmitted(NotAdmitted::Held(_)) => (Code::PermissionDenied, NOT_ALLOWED),
         BackendError::TooManyWatches => (Code::ResourceExhausted, "TOO_MANY_WATCHES"),
         BackendError::UnknownLease => (Code::NotFound, "UNKNOWN_LEASE"),
         BackendError::UnknownService => (Code::NotFound, "UNKNOWN_SERVICE"),
@@ -22,4 +25,9 @@ pub(crate) fn status(error: BackendError) -> Status {
         BackendError::Policy(PolicyError::NotStored) => (Code::Unavailable, "POLICY_NOT_STORED"),
     };
     DOMAIN.error(code, reason, error.to_string())
+}
+
+/// The status of a caller that may not do what it asks for.
+pub(crate) fn not_allowed(refusal: &NotAllowed) -> Status {
+    DOMAIN.error(Code::PermissionDenied, NOT_ALLOWED, refusal.to_string())
 }

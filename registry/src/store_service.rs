@@ -11,6 +11,7 @@ use crate::{Registry, request, status::status, table::InstanceKey};
 #[tonic::async_trait]
 impl StoreService for Registry {
     async fn adopt_store(&self, request: Request<AdoptStoreRequest>) -> Result<Response<AdoptStoreResponse>, Status> {
+        self.check_operator(request.extensions(), "adopt stores")?;
         let (service, store_id) = request::adoption(request.into_inner())?;
         let (kept, removed) = self.backend().adopt(&service, &store_id).await.map_err(status)?;
         if let Some(left_out) = self.lines().adopted.pass() {

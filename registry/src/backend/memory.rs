@@ -12,7 +12,7 @@ use super::{Backend, BackendError, Updates, shared::Shared, watcher::Watcher};
 use crate::{
     policies::{PolicyError, PolicyStore},
     table::{
-        Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume, StatusNotSet,
+        Granted, Held, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume, StatusNotSet,
     },
 };
 
@@ -48,6 +48,10 @@ impl Backend for Memory {
 
     async fn register(&self, registration: Registration) -> Result<Granted, BackendError> {
         Ok(self.shared.change(|table, now| table.register(now, registration))?)
+    }
+
+    async fn held_under_identity(&self, lease: &LeaseId) -> Result<Option<Held>, BackendError> {
+        Ok(self.shared.table().held_under_identity(lease))
     }
 
     async fn renew(&self, lease: &LeaseId) -> Result<Renewal, BackendError> {

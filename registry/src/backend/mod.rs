@@ -19,7 +19,7 @@ use crate::{
     limits::{MAX_WATCHES, grouped},
     policies::PolicyError,
     table::{
-        Delta, Granted, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume,
+        Delta, Granted, Held, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume,
         ServiceSnapshot,
     },
 };
@@ -32,6 +32,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// Gives an instance a lease, and fences the one it had.
     async fn register(&self, registration: Registration) -> Result<Granted, BackendError>;
+
+    /// Whether a lease is in effect and held under an identity.
+    async fn held_under_identity(&self, lease: &LeaseId) -> Result<Option<Held>, BackendError>;
 
     /// Renews a lease.
     async fn renew(&self, lease: &LeaseId) -> Result<Renewal, BackendError>;
@@ -102,7 +105,7 @@ pub enum Event {
 /// Why a backend did not do what it was asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BackendError {
-    /// No room for another instance or service, or another store is served.
+    /// No room for another instance or service, another store is served, or the instance is held under an identity.
     #[error(transparent)]
     NotAdmitted(#[from] NotAdmitted),
     /// No room for another watch.

@@ -37,7 +37,7 @@ use meshwork::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance},
     discovery::stores::shared_store,
 };
-pub use outcome::{Delta, Full, Granted, NotAdmitted, Renewal, ServiceSnapshot, StatusNotSet, Touched};
+pub use outcome::{Delta, Full, Granted, Held, NotAdmitted, Renewal, ServiceSnapshot, StatusNotSet, Touched};
 use policy::PolicyIndex;
 pub use record::Record;
 pub use registration::{InstanceKey, Registration, RegistrationAttempt};
@@ -93,13 +93,16 @@ impl Table {
         }
     }
 
-    /// Gives an instance a lease and fences its previous holder. A process that is late gets what it has. Where its
-    /// store was adopted, those of another store leave.
+    /// Gives an instance a lease and fences its previous holder, but not one with an identity for one without. A process that is
+    /// late gets what it has. Where its store was adopted, those of another store leave.
     pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, NotAdmitted> {
         self.expire(now);
         let Registration { instance, lease_ttl, attempt, nonce } = registration;
         let held =
             self.services.get(instance.service.as_str()).and_then(|service| service.lease(&instance.instance_id));
+        if let Some(held) = held.filter(|_| instance.identity.is_empty()) {
+            Held::check(held.record.instance())?;
+        }
         if let Some(held) = held.filter(|held| attempt.is_late(&held.attempt)) {
             return Ok(held.granted());
         }
@@ -119,6 +122,13 @@ impl Table {
         }
         self.deadlines.insert((deadline, key));
         Ok(granted)
+    }
+
+    /// Whether a lease is in effect and held under an identity.
+    pub fn held_under_identity(&self, id: &LeaseId) -> Option<Held> {
+        let (service, instance_id) = id.instance()?;
+        let lease = self.services.get(service)?.lease(instance_id).filter(|lease| lease.id == *id)?;
+        Held::check(lease.record.instance()).err()
     }
 
     /// Renews a lease.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use meshwork::contract::meshwork::registry::v1::Policy;
+use meshwork::contract::meshwork::registry::v1::{Instance, Policy};
 
 use super::{InstanceKey, LeaseId, Record, StoreConflict};
 use crate::limits::{MAX_INSTANCES, MAX_SERVICES, grouped};
@@ -51,6 +51,33 @@ pub enum NotAdmitted {
     /// Its service is served from another store.
     #[error(transparent)]
     OtherStore(#[from] StoreConflict),
+    /// An anonymous caller may not fence it.
+    #[error(transparent)]
+    Held(#[from] Held),
+}
+
+/// An instance is held under an identity, and an anonymous caller would replace or change it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "anonymous may not replace or change instance {instance_id} of {service}, which is held under an identity: only \
+     service/{service} and operators may"
+)]
+pub struct Held {
+    /// Its service.
+    pub service: String,
+    /// Its id.
+    pub instance_id: String,
+}
+
+impl Held {
+    /// If it is held under an identity.
+    pub(super) fn check(instance: &Instance) -> Result<(), Self> {
+        let Instance { service, instance_id, identity, .. } = instance;
+        if identity.is_empty() {
+            return Ok(());
+        }
+        Err(Self { service: service.clone(), instance_id: instance_id.clone() })
+    }
 }
 
 /// Why a status was not set.

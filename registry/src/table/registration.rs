@@ -35,6 +35,6 @@ pub struct Registration {
     pub lease_ttl: Duration,
     /// Which of its calls this is.
     pub attempt: RegistrationAttempt,
-    /// Makes its lease id unlike any other.
+    /// Makes its lease id unlike any other, and secret: random, see [`LeaseId`](super::LeaseId).
     pub nonce: Uuid,
 }

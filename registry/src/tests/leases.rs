@@ -30,6 +30,20 @@ async fn a_registration_is_answered_with_what_watchers_will_see() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lease_id_cannot_be_guessed_because_it_is_random_but_for_its_instance() {
+    let mut mesh = Mesh::start();
+    let nonce = |lease: &Lease| {
+        let (nonce, instance) = lease.lease_id.split_once('/').expect("two parts");
+        assert_eq!(instance, "order/a");
+        uuid::Uuid::try_parse(nonce).expect("a UUID")
+    };
+    let (one, other) = (mesh.register("order", "a").await, mesh.register("order", "a").await);
+    assert_ne!(nonce(&one), nonce(&other));
+    // Only version 4 is random as a whole (RFC 9562, 5.4).
+    assert_eq!([&one, &other].map(|lease| nonce(lease).get_version()), [Some(uuid::Version::Random); 2]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn renewals_keep_an_instance_and_their_end_removes_it() {
     let mut mesh = Mesh::start();
     let lease = mesh.register("order", "a").await;

@@ -1,5 +1,6 @@
 //! The registry through its generated client, mostly without a network; on a paused clock.
 
+mod identities;
 mod leases;
 mod lines;
 mod network;
@@ -11,17 +12,20 @@ mod watch;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
-use meshwork::contract::meshwork::registry::v1::{
-    Change, DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
-    RegisterRequest, ResumePoint, SetStatusRequest, Snapshot, WatchRequest, WatchResponse,
-    policy_service_client::PolicyServiceClient, policy_service_server::PolicyServiceServer,
-    registry_service_client::RegistryServiceClient, store_service_client::StoreServiceClient,
-    store_service_server::StoreServiceServer, watch_response::Event,
+use meshwork::{
+    contract::meshwork::registry::v1::{
+        Change, DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
+        RegisterRequest, ResumePoint, SetStatusRequest, Snapshot, WatchRequest, WatchResponse,
+        policy_service_client::PolicyServiceClient, policy_service_server::PolicyServiceServer,
+        registry_service_client::RegistryServiceClient, store_service_client::StoreServiceClient,
+        store_service_server::StoreServiceServer, watch_response::Event,
+    },
+    identity::{PeerIdentity, TlsMode},
 };
 use tokio::{sync::mpsc, task::JoinHandle, time::timeout};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Request, Status, Streaming};
 
 use crate::{Registry, RegistryServer, backend::Memory, policies::PolicyStore};
 
@@ -53,13 +57,17 @@ impl Mesh {
     }
 
     fn with_grace(grace: Duration) -> Self {
-        Self::with(grace, PolicyStore::default())
+        Self::with(grace, PolicyStore::default(), TlsMode::Plain)
     }
 
-    fn with(grace: Duration, policies: PolicyStore) -> Self {
+    fn in_mode(mode: TlsMode) -> Self {
+        Self::with(Duration::ZERO, PolicyStore::default(), mode)
+    }
+
+    fn with(grace: Duration, policies: PolicyStore, mode: TlsMode) -> Self {
         let memory = Memory::new(grace, policies);
         let draining = CancellationToken::new();
-        let registry = Registry::new(Arc::new(memory.clone()), draining.clone());
+        let registry = Registry::new(Arc::new(memory.clone()), draining.clone(), mode);
         let time = tokio::spawn(async move { memory.keep_time().await });
         let policies = PolicyClient::new(PolicyServiceServer::new(registry.clone()));
         let stores = StoreClient::new(StoreServiceServer::new(registry.clone()));
@@ -74,6 +82,10 @@ impl Mesh {
 
     async fn register(&mut self, service: &str, id: &str) -> Lease {
         self.client.register(request(service, id)).await.expect("there is room").into_inner()
+    }
+
+    async fn register_by(&mut self, caller: &str, service: &str, id: &str) -> Result<Lease, Status> {
+        Ok(self.client.register(by(caller, request(service, id))).await?.into_inner())
     }
 
     async fn set_status(&mut self, lease: &Lease, status: InstanceStatus) -> Result<Lease, Status> {
@@ -96,10 +108,25 @@ impl Mesh {
     }
 
     async fn keep_alive(&mut self) -> Renewals {
+        self.keep_alive_by("").await
+    }
+
+    async fn keep_alive_by(&mut self, caller: &str) -> Renewals {
         let (requests, receiver) = mpsc::unbounded_channel();
-        let responses = self.client.keep_alive(UnboundedReceiverStream::new(receiver)).await.expect("it opens");
+        let request = by(caller, UnboundedReceiverStream::new(receiver));
+        let responses = self.client.keep_alive(request).await.expect("it opens");
         Renewals { requests, responses: responses.into_inner() }
     }
+}
+
+/// A request of the caller with this identity, as in `service/order`; empty: an anonymous one.
+fn by<T>(caller: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    if !caller.is_empty() {
+        let id = format!("spiffe://shop.test/{caller}").parse().expect(caller);
+        request.extensions_mut().insert(PeerIdentity::verified(id));
+    }
+    request
 }
 
 fn request(service: &str, id: &str) -> RegisterRequest {

@@ -18,7 +18,7 @@ use crate::{limits::MAX_TOMBSTONES, policies::PolicyFileError};
 impl Mesh {
     async fn restart(file: &Path) -> Self {
         let policies = PolicyStore::open(file).await.expect("the file is not in use");
-        Self::with(Duration::ZERO, policies)
+        Self::with(Duration::ZERO, policies, TlsMode::Plain)
     }
 
     async fn try_set(&mut self, policy: Policy) -> Result<Policy, Status> {

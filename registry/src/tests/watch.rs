@@ -242,8 +242,11 @@ async fn a_watch_too_many_is_refused_until_another_ends() {
 #[tokio::test(start_paused = true)]
 async fn the_stream_for_callers_in_this_process_is_the_one_on_the_wire() {
     use meshwork::contract::meshwork::registry::v1::registry_service_server::RegistryService as _;
-    let registry =
-        Registry::new(Arc::new(Memory::new(DEFAULT_GRACE, PolicyStore::default())), CancellationToken::new());
+    let registry = Registry::new(
+        Arc::new(Memory::new(DEFAULT_GRACE, PolicyStore::default())),
+        CancellationToken::new(),
+        TlsMode::Plain,
+    );
     let client = &mut Client::new(RegistryServer::new(registry.clone()));
     client.register(request("order", "a")).await.expect("there is room");
 
