@@ -139,7 +139,6 @@ fn complete(instance: &mut Instance) {
         instance.set_status(InstanceStatus::Serving);
     }
     instance.create_time = None;
-    instance.identity.clear();
 }
 
 /// Checks the length of a list, and its entries up to the first bad one; `check` also says where in the entry it looked.
