@@ -1,5 +1,5 @@
-//! Meshwork's registry: which instances of which services are there, kept by leases, and which policies hold for them;
-//! both streamed to watchers.
+//! Meshwork's registry: which instances of which services are there, kept by leases, which policies hold for them, and who may
+//! call them; all streamed to watchers. Beside that, which gRPC service belongs to which of them.
 //!
 //! Modules are listed in the order in which a request passes through them: [`RegistryServer`] takes it from the network,
 //! `request` checks it, `access` says whether its caller may, [`Registry`] answers it from a [`backend`], which keeps a [`table`]. [`run`] puts them together.
@@ -7,6 +7,8 @@
 mod access;
 #[cfg(feature = "program")]
 mod args;
+mod authorization_service;
+mod binding_service;
 mod json;
 mod lines;
 mod mount;
@@ -33,6 +35,7 @@ use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
 use futures_util::Stream;
 use meshwork::{
     contract::meshwork::registry::v1::{
+        authorization_service_server::AuthorizationServiceServer, binding_service_server::BindingServiceServer,
         policy_service_server::PolicyServiceServer, store_service_server::StoreServiceServer,
     },
     identity::Security,
@@ -65,7 +68,7 @@ pub struct Config {
     /// How connections are protected, and so whether callers have identities, and who may do what. Default: plain, in which everyone
     /// may do everything.
     pub security: Security,
-    /// The policies. Default: none, and those that are set are lost with the last clone of this.
+    /// The policies, the rules and the bindings. Default: none, and those that are set are lost with the last clone of this.
     pub policies: PolicyStore,
 }
 
@@ -103,8 +106,10 @@ where
     let registry = Registry::new(Arc::new(memory.clone()), server.draining(), config.security.mode());
     let server = server
         .add_service(RegistryServer::new(registry.clone()))
-        .add_service(PolicyServiceServer::new(registry.clone()));
-    let server = server.add_service(StoreServiceServer::new(registry));
+        .add_service(PolicyServiceServer::new(registry.clone()))
+        .add_service(AuthorizationServiceServer::new(registry.clone()))
+        .add_service(BindingServiceServer::new(registry.clone()))
+        .add_service(StoreServiceServer::new(registry));
     tokio::select! {
         result = server.serve(incoming, shutdown) => result,
         never = memory.keep_time() => match never {},

@@ -10,6 +10,12 @@ pub const MAX_SERVICES: usize = 4_096;
 /// How many policies may be set: one for each service that a registry can know.
 pub const MAX_POLICIES: usize = MAX_SERVICES;
 
+/// How many services may have an authorization policy, those included whose policy was deleted.
+pub const MAX_AUTHORIZATIONS: usize = MAX_SERVICES;
+
+/// How many gRPC services may be bound to a service: four for each service.
+pub const MAX_BINDINGS: usize = 4 * MAX_SERVICES;
+
 /// How many watches may be open at once. A process needs one for all of its channels, so this is also the number of
 /// processes of a mesh.
 pub const MAX_WATCHES: usize = 10_000;

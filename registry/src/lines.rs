@@ -13,6 +13,10 @@ pub(crate) struct Lines {
     pub(crate) status_set: LogLimit,
     pub(crate) policy_set: LogLimit,
     pub(crate) adopted: LogLimit,
+    pub(crate) authorization_set: LogLimit,
+    pub(crate) bound: LogLimit,
+    pub(crate) not_bound: LogLimit,
+    pub(crate) of_others: LogLimit,
 }
 
 impl Default for Lines {
@@ -26,6 +30,10 @@ impl Default for Lines {
             status_set: limit(),
             policy_set: limit(),
             adopted: limit(),
+            authorization_set: limit(),
+            bound: limit(),
+            not_bound: LogLimit::new(1),
+            of_others: limit(),
         }
     }
 }

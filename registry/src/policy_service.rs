@@ -6,7 +6,6 @@ use meshwork::{
         policy_service_server::PolicyService,
     },
     rpc::{Page, Violations},
-    service_name::check_service_name,
 };
 use prost::Message as _;
 use tonic::{Request, Response, Status};
@@ -34,10 +33,7 @@ impl PolicyService for Registry {
     }
 
     async fn get_policy(&self, request: Request<GetPolicyRequest>) -> Result<Response<Policy>, Status> {
-        let GetPolicyRequest { service } = request.into_inner();
-        let mut violations = Violations::default();
-        violations.check("service", check_service_name(&service));
-        violations.into_result(DOMAIN)?;
+        let service = request::service(request.into_inner().service)?;
         let policy = self.backend().policy(&service).await.map_err(status)?;
         Ok(Response::new(policy.map_or_else(|| policies::none(&service), |policy| policy.message().clone())))
     }

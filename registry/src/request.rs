@@ -7,7 +7,9 @@ use std::{fmt::Display, sync::Arc, time::Duration};
 
 use meshwork::{
     contract::meshwork::registry::v1::{
-        AdoptStoreRequest, Instance, InstanceStatus, Policy, RegisterRequest, SetPolicyRequest, WatchRequest,
+        AdoptStoreRequest, AuthorizationPolicy, Binding, DeleteAuthorizationPolicyRequest, DeleteBindingRequest,
+        Instance, InstanceStatus, Policy, RegisterRequest, SetAuthorizationPolicyRequest, SetBindingRequest,
+        SetPolicyRequest, WatchRequest,
     },
     instance::{DEFAULT_LEASE_TTL, DEFAULT_WEIGHT, InvalidField, check_id, check_instance, check_lease_ttl},
     rpc::{Page, Violations, duration},
@@ -16,7 +18,7 @@ use meshwork::{
 use tonic::Status;
 
 use crate::{
-    policies::check_policy,
+    policies::{check_authorization, check_binding, check_grpc_service, check_policy},
     status::DOMAIN,
     table::{Interest, LeaseId, RegistrationAttempt, Resume},
 };
@@ -108,6 +110,50 @@ pub(crate) fn new_policy(request: SetPolicyRequest) -> Result<Policy, Status> {
         },
     }
     Err(refuse(violations))
+}
+
+/// An authorization policy that can be set.
+pub(crate) fn new_authorization(request: SetAuthorizationPolicyRequest) -> Result<AuthorizationPolicy, Status> {
+    let mut violations = Violations::default();
+    match request.policy {
+        None => violations.add("policy", "is required"),
+        Some(policy) => match check_authorization(&policy) {
+            Ok(()) => return Ok(policy),
+            Err(wrong) => violations = wrong,
+        },
+    }
+    Err(refuse(violations))
+}
+
+/// What takes the place of an authorization policy that is to be deleted: one without rules.
+pub(crate) fn authorization_deletion(request: DeleteAuthorizationPolicyRequest) -> Result<AuthorizationPolicy, Status> {
+    let DeleteAuthorizationPolicyRequest { service, etag } = request;
+    let mut violations = Violations::default();
+    violations.check("service", check_service_name(&service));
+    if etag.is_empty() {
+        violations.add("etag", "is required: the one of the policy that is to be deleted");
+    }
+    violations.into_result(DOMAIN)?;
+    Ok(AuthorizationPolicy { service, etag, ..AuthorizationPolicy::default() })
+}
+
+/// A binding that can be set.
+pub(crate) fn new_binding(request: SetBindingRequest) -> Result<Binding, Status> {
+    let mut violations = Violations::default();
+    match &request.binding {
+        None => violations.add("binding", "is required"),
+        Some(binding) => check_binding(binding, &mut violations),
+    }
+    violations.into_result(DOMAIN)?;
+    Ok(request.binding.expect("no violation was noted"))
+}
+
+/// The name of a gRPC service.
+pub(crate) fn bound(request: DeleteBindingRequest) -> Result<String, Status> {
+    let mut violations = Violations::default();
+    violations.check("grpc_service", check_grpc_service(&request.grpc_service));
+    violations.into_result(DOMAIN)?;
+    Ok(request.grpc_service)
 }
 
 /// What a watch covers, and where it resumes.

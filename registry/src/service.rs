@@ -75,10 +75,11 @@ impl Registry {
         Ok(until_drained(responses, self.draining.clone()))
     }
 
-    /// Fails if the caller of a request may not change what holds for the whole mesh; `action` says what, as in "set policies".
-    pub(crate) fn check_operator(&self, extensions: &Extensions, action: &'static str) -> Result<(), Status> {
+    /// The caller of a request; fails if it may not change what holds for the whole mesh; `action` says what, as in "set policies".
+    pub(crate) fn check_operator(&self, extensions: &Extensions, action: &'static str) -> Result<PeerIdentity, Status> {
         let caller = self.access.caller(extensions);
-        self.access.operators(&caller, action).map_err(|refusal| self.refuse(refusal))
+        self.access.operators(&caller, action).map_err(|refusal| self.refuse(refusal))?;
+        Ok(caller)
     }
 
     /// Whether a caller may renew, change and end a lease. What is no lease at all may be asked about.
@@ -148,6 +149,7 @@ impl RegistryService for Registry {
         if let Some(left_out) = self.lines.registered.pass() {
             tracing::info!(lease = %granted.lease_id, revision = granted.revision, "registered{left_out}");
         }
+        self.bind(&caller, &granted.record).await;
         Ok(Response::new(self.lease(granted)))
     }
 

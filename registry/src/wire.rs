@@ -52,6 +52,8 @@ struct ServiceInstances {
     instances: Vec<Bytes>,
     #[prost(bytes = "bytes", optional, tag = "4")]
     policy: Option<Bytes>,
+    #[prost(bytes = "bytes", optional, tag = "5")]
+    authorization: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -62,6 +64,8 @@ struct Change {
     removed: Vec<InstanceRef>,
     #[prost(bytes = "bytes", repeated, tag = "3")]
     policies: Vec<Bytes>,
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    authorizations: Vec<Bytes>,
 }
 
 impl WatchResponse {
@@ -84,6 +88,7 @@ fn service(state: &ServiceSnapshot) -> ServiceInstances {
         known: state.known,
         instances: encoded(&state.instances),
         policy: state.policy.as_ref().map(|policy| policy.encoded().clone()),
+        authorization: state.authorization.as_ref().map(|policy| policy.encoded().clone()),
     }
 }
 
@@ -96,6 +101,7 @@ fn change(delta: Delta) -> Change {
         updated: encoded(&delta.updated),
         removed: delta.removed.into_iter().map(reference).collect(),
         policies: encoded(&delta.policies),
+        authorizations: encoded(&delta.authorizations),
     }
 }
 
@@ -117,6 +123,11 @@ mod tests {
         contract::Policy { service: "order".into(), timeout, ..Default::default() }
     }
 
+    fn rules() -> contract::AuthorizationPolicy {
+        let rule = contract::AuthorizationRule { callers: vec!["*".into()], methods: vec!["a.B/*".into()] };
+        contract::AuthorizationPolicy { service: "order".into(), allow: vec![rule], ..Default::default() }
+    }
+
     fn as_clients_see_it(event: BackendEvent) -> contract::WatchResponse {
         let bytes = WatchResponse::new("epoch", Update { revision: 9, event }).encode_to_vec();
         contract::WatchResponse::decode(bytes.as_slice()).expect("the same on the wire")
@@ -134,6 +145,7 @@ mod tests {
             known: true,
             instances,
             policy: Some(Record::new(policy())),
+            authorization: Some(Record::new(rules())),
         }];
         let sent = BackendEvent::Snapshot { services, provisional: true };
         let instances = vec![instance(), contract::Instance::default()];
@@ -142,7 +154,7 @@ mod tests {
             known: true,
             instances,
             policy: Some(policy()),
-            authorization: None,
+            authorization: Some(rules()),
         };
         let snapshot = contract::Snapshot { services: vec![service], provisional: true };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Snapshot(snapshot)));
@@ -152,13 +164,18 @@ mod tests {
     fn a_change_and_a_mark_are_the_contract_s_on_the_wire() {
         let removed = vec![("order".into(), "b".into())];
         let policies = vec![Record::new(policy())];
-        let sent = BackendEvent::Change(Delta { updated: vec![Record::new(instance())], removed, policies });
+        let sent = BackendEvent::Change(Delta {
+            updated: vec![Record::new(instance())],
+            removed,
+            policies,
+            authorizations: vec![Record::new(rules())],
+        });
         let removed = vec![contract::InstanceRef { service: "order".into(), instance_id: "b".into() }];
         let change = contract::Change {
             updated: vec![instance()],
             removed,
             policies: vec![policy()],
-            authorizations: Vec::new(),
+            authorizations: vec![rules()],
         };
         assert_eq!(as_clients_see_it(sent), response(contract::watch_response::Event::Change(change)));
         let progress = response(contract::watch_response::Event::Progress(contract::Progress {}));
@@ -167,13 +184,18 @@ mod tests {
 
     #[test]
     fn all_watchers_are_sent_the_same_bytes() {
-        let (instance, policy) = (Record::new(instance()), Record::new(policy()));
+        let (instance, policy, rules) = (Record::new(instance()), Record::new(policy()), Record::new(rules()));
         let addresses = || {
             let (updated, policies) = (vec![instance.clone()], vec![policy.clone()]);
-            let event = BackendEvent::Change(Delta { updated, policies, ..Delta::default() });
+            let event = BackendEvent::Change(Delta {
+                updated,
+                policies,
+                authorizations: vec![rules.clone()],
+                ..Delta::default()
+            });
             let response = WatchResponse::new("epoch", Update { revision: 9, event });
             let Some(Event::Change(change)) = response.event else { panic!("a change") };
-            [change.updated[0].as_ptr(), change.policies[0].as_ptr()]
+            [change.updated[0].as_ptr(), change.policies[0].as_ptr(), change.authorizations[0].as_ptr()]
         };
         assert_eq!(addresses(), addresses(), "encoded once");
     }

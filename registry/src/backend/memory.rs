@@ -2,15 +2,20 @@
 //!
 //! Leases come back after a restart because their holders register again, which is what the grace period is for.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use async_trait::async_trait;
-use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, RefusedInstance};
+use meshwork::contract::meshwork::registry::v1::{
+    AuthorizationPolicy, Binding, InstanceStatus, Policy, RefusedInstance,
+};
 use tokio::{task::spawn_blocking, time::sleep_until};
 
-use super::{Backend, BackendError, Updates, shared::Shared, watcher::Watcher};
+use super::{Backend, BackendError, Bound, Updates, shared::Shared, watcher::Watcher};
 use crate::{
-    policies::{PolicyError, PolicyStore},
+    policies::{Announced, Claims, Kind, PolicyError, PolicyStore, Turn, announced, with_announcers},
     table::{
         Granted, Held, InstanceKey, Interest, LeaseId, NotAdmitted, Record, Registration, Renewal, Resume, StatusNotSet,
     },
@@ -37,6 +42,24 @@ impl Memory {
             });
             sleep_until(self.shared.at(next)).await;
         }
+    }
+
+    /// Makes a change to what is kept, after those before it. To its end, although the caller may be gone by then: what is durable
+    /// must also be in the table.
+    async fn in_turn<R: Send + 'static>(
+        &self,
+        kind: Kind,
+        change: impl FnOnce(&Shared, &Turn) -> Result<R, PolicyError> + Send + 'static,
+    ) -> Result<R, BackendError> {
+        let (shared, turn) = (self.shared.clone(), self.shared.policies().turn().await);
+        let changed = spawn_blocking(move || change(&shared, &turn)).await;
+        Ok(changed.unwrap_or(Err(PolicyError::NotStored(kind)))?)
+    }
+
+    /// Which services announce each gRPC service now.
+    fn announced(&self) -> Announced {
+        let instances = self.shared.table().all_instances();
+        announced(instances.iter().map(Record::instance))
     }
 }
 
@@ -86,10 +109,7 @@ impl Backend for Memory {
     }
 
     async fn set_policy(&self, policy: Policy) -> Result<Policy, BackendError> {
-        let (shared, turn) = (self.shared.clone(), self.shared.policies().turn().await);
-        // To its end, although the caller may be gone by then: what is durable must also be in the table.
-        let set = spawn_blocking(move || shared.set_policy(&turn, policy)).await;
-        Ok(set.unwrap_or(Err(PolicyError::NotStored))?)
+        self.in_turn(Kind::Policy, move |shared, turn| shared.set_policy(turn, policy)).await
     }
 
     async fn policy(&self, service: &str) -> Result<Option<Record<Policy>>, BackendError> {
@@ -98,6 +118,50 @@ impl Backend for Memory {
 
     async fn policies(&self, after: Option<&str>, size: usize) -> Result<Vec<Record<Policy>>, BackendError> {
         Ok(self.shared.table().policies(after, size))
+    }
+
+    async fn put_authorization(&self, policy: AuthorizationPolicy) -> Result<AuthorizationPolicy, BackendError> {
+        self.in_turn(Kind::Authorization, move |shared, turn| shared.put_authorization(turn, policy)).await
+    }
+
+    async fn authorization(&self, service: &str) -> Result<Option<Record<AuthorizationPolicy>>, BackendError> {
+        Ok(self.shared.table().authorization(service))
+    }
+
+    async fn authorizations(
+        &self,
+        after: Option<&str>,
+        size: usize,
+    ) -> Result<Vec<Record<AuthorizationPolicy>>, BackendError> {
+        Ok(self.shared.table().authorizations(after, size))
+    }
+
+    async fn bind(&self, service: &str, grpc_services: &[String]) -> Result<Bound, BackendError> {
+        let Claims { new, of_others } = self.shared.policies().claims(service, grpc_services);
+        if new.is_empty() {
+            return Ok(Bound { new: Vec::new(), of_others });
+        }
+        let (service, names) = (service.to_owned(), grpc_services.to_vec());
+        self.in_turn(Kind::Binding, move |shared, turn| {
+            let new = turn.bind(&service, &names, SystemTime::now())?;
+            // Some may have been bound while this waited for its turn.
+            Ok(Bound { new, of_others: shared.policies().claims(&service, &names).of_others })
+        })
+        .await
+    }
+
+    async fn set_binding(&self, binding: Binding) -> Result<Binding, BackendError> {
+        let set = move |_: &Shared, turn: &Turn| turn.set_binding(binding, SystemTime::now());
+        Ok(with_announcers(self.in_turn(Kind::Binding, set).await?, &self.announced()))
+    }
+
+    async fn delete_binding(&self, grpc_service: &str) -> Result<bool, BackendError> {
+        let name = grpc_service.to_owned();
+        self.in_turn(Kind::Binding, move |_, turn| turn.delete_binding(&name)).await
+    }
+
+    async fn bindings(&self, after: Option<&str>, size: usize) -> Result<Vec<Binding>, BackendError> {
+        Ok(self.shared.policies().bindings(&self.announced(), after, size))
     }
 
     fn watch(&self, interest: Interest, resume_from: Option<Resume>) -> Result<Updates, BackendError> {

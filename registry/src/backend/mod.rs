@@ -12,7 +12,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 pub use memory::Memory;
-use meshwork::contract::meshwork::registry::v1::{InstanceStatus, Policy, RefusedInstance};
+use meshwork::contract::meshwork::registry::v1::{
+    AuthorizationPolicy, Binding, InstanceStatus, Policy, RefusedInstance,
+};
 pub use watcher::PROGRESS_INTERVAL;
 
 use crate::{
@@ -69,9 +71,45 @@ pub trait Backend: Send + Sync + 'static {
     /// Up to `size` policies that are set, of the services after `after`, by service.
     async fn policies(&self, after: Option<&str>, size: usize) -> Result<Vec<Record<Policy>>, BackendError>;
 
+    /// Sets an authorization policy that was checked, or deletes the one that is there if this one has no rules; returns it as it
+    /// is now. It is in effect when it is durable.
+    async fn put_authorization(&self, policy: AuthorizationPolicy) -> Result<AuthorizationPolicy, BackendError>;
+
+    /// A service's authorization policy, if one was set or deleted.
+    async fn authorization(&self, service: &str) -> Result<Option<Record<AuthorizationPolicy>>, BackendError>;
+
+    /// Up to `size` authorization policies that have rules, of the services after `after`, by service.
+    async fn authorizations(
+        &self,
+        after: Option<&str>,
+        size: usize,
+    ) -> Result<Vec<Record<AuthorizationPolicy>>, BackendError>;
+
+    /// Binds the gRPC services of these that are bound to none to the service whose instance announces them. Returns what is bound
+    /// now, and the bindings of those that belong to other services. It counts when it is durable.
+    async fn bind(&self, service: &str, grpc_services: &[String]) -> Result<Bound, BackendError>;
+
+    /// Sets a binding that was checked, for an operator, and returns it as it is now. It counts when it is durable.
+    async fn set_binding(&self, binding: Binding) -> Result<Binding, BackendError>;
+
+    /// Unbinds a gRPC service, and returns whether it was bound.
+    async fn delete_binding(&self, grpc_service: &str) -> Result<bool, BackendError>;
+
+    /// Up to `size` gRPC services after `after` that are bound, or that instances announce, by name.
+    async fn bindings(&self, after: Option<&str>, size: usize) -> Result<Vec<Binding>, BackendError>;
+
     /// Streams the state of `interest`, as `RegistryService.Watch` has it. The stream has no end, and no queue: it looks
     /// at the latest state when it is polled.
     fn watch(&self, interest: Interest, resume_from: Option<Resume>) -> Result<Updates, BackendError>;
+}
+
+/// What has come of the gRPC services that an instance announces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Bound {
+    /// Bound to its service just now.
+    pub new: Vec<Binding>,
+    /// Bound to other services.
+    pub of_others: Vec<Binding>,
 }
 
 /// The responses of one watch.
@@ -120,7 +158,7 @@ pub enum BackendError {
     /// No instance has the store that is to be adopted.
     #[error("no instance of this service has this store: start one (it is listed as refused) and try again")]
     UnknownStore,
-    /// A policy was not set.
+    /// A policy or a binding was not set.
     #[error(transparent)]
     Policy(#[from] PolicyError),
 }

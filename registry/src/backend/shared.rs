@@ -4,14 +4,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use meshwork::{contract::meshwork::registry::v1::Policy, log_limit::LogLimit};
+use meshwork::{
+    contract::meshwork::registry::v1::{AuthorizationPolicy, Policy},
+    log_limit::LogLimit,
+};
 use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 
 use super::wakers::Wakers;
 use crate::{
     limits::MAX_LINES,
-    policies::{PolicyError, PolicyStore, Turn},
+    policies::{AuthorizationChange, PolicyError, PolicyStore, Turn},
     table::Table,
 };
 
@@ -30,7 +33,8 @@ impl Shared {
     /// A table of a new epoch, with nothing in it but the policies.
     pub(super) fn new(grace: Duration, policies: PolicyStore) -> Self {
         let mut table = Table::new(grace);
-        policies.all().into_iter().for_each(|policy| table.put_policy(policy));
+        policies.policies().into_iter().for_each(|policy| table.put_policy(policy));
+        policies.authorizations().into_iter().for_each(|policy| table.put_authorization(policy));
         Self {
             epoch: meshwork::id::new_id().to_string(),
             start: Instant::now(),
@@ -98,10 +102,24 @@ impl Shared {
 
     /// Sets a policy, and sends it to watchers once it is durable. Waits for the disk.
     pub(super) fn set_policy(&self, turn: &Turn, policy: Policy) -> Result<Policy, PolicyError> {
-        let (policy, new) = turn.set(policy, SystemTime::now())?;
+        let (policy, new) = turn.set_policy(policy, SystemTime::now())?;
         if new {
             self.change(|table, _| table.put_policy(policy.clone()));
         }
+        Ok(policy)
+    }
+
+    /// The same for an authorization policy.
+    pub(super) fn put_authorization(
+        &self,
+        turn: &Turn,
+        policy: AuthorizationPolicy,
+    ) -> Result<AuthorizationPolicy, PolicyError> {
+        let AuthorizationChange { policy, forgotten } = turn.put_authorization(policy, SystemTime::now())?;
+        self.change(|table, _| {
+            forgotten.iter().for_each(|service| table.forget_authorization(service));
+            table.put_authorization(policy.clone());
+        });
         Ok(policy)
     }
 }

@@ -1,7 +1,6 @@
-//! The policies on disk: one file, written whole and renamed, so that it is always the old one or the new one.
+//! What is kept, on disk: one file for each kind, written whole and renamed, so that it is always the old one or the new one.
 //!
-//! It is a `ListPoliciesResponse` as protobuf JSON, as `meshwork policy list --json` prints it. One process uses it at
-//! a time. A link stays: the file that it leads to is replaced. Whether it can be replaced is tried at the start, by
+//! It is the answer of the rpc that lists them as protobuf JSON, as `meshwork policy list --json` prints it. A link stays: the file that it leads to is replaced. Whether it can be replaced is tried at the start, by
 //! replacing it with its own contents: a file that is mounted alone cannot be replaced (nomad #2560), and a read-only
 //! one would fail an operator later.
 
@@ -12,112 +11,48 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use meshwork::{
-    contract::meshwork::registry::v1::{ListPoliciesResponse, Policy},
-    file_lock::FileLock,
-};
+use super::{Kept, PolicyFileError};
+use crate::ProtobufJson;
 
-use crate::{
-    ProtobufJson,
-    limits::{MAX_POLICIES, grouped},
-};
+/// 4,096 policies of 8 KiB, which is several times what one with everything in it has; or 16,384 bindings of 2 KiB.
+pub(super) const MAX_FILE_BYTES: u64 = 32 << 20;
 
-/// 4,096 policies of 8 KiB, which is several times what one with everything in it has.
-const MAX_FILE_BYTES: u64 = 32 << 20;
-
-/// Why there is no file of policies.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PolicyFileError {
-    /// The file, or its folder, cannot be read or made.
-    #[error("cannot be opened: {0}")]
-    Io(io::Error),
-    /// It is a folder, a device or a pipe.
-    #[error("is not a regular file")]
-    NotAFile,
-    /// A link leads in a circle, or into a folder that is not there.
-    #[error("is a symbolic link to {}, which does not exist and cannot be created: {source}", target.display())]
-    Link {
-        /// Where it leads.
-        target: PathBuf,
-        /// Why there can be no file.
-        source: io::Error,
-    },
-    /// The file cannot be replaced by another.
-    #[error("cannot be written: {0}")]
-    Write(io::Error),
-    /// The file is mounted as a single file.
-    #[error("is mounted as a single file and cannot be replaced as a whole: mount its folder instead")]
-    Mounted,
-    /// The file has two policies of one service.
-    #[error("has more than one policy of {0:?}: keep one")]
-    Twice(String),
-    /// It has more policies than a registry.
-    #[error("has more than {} policies", grouped(MAX_POLICIES))]
-    TooMany,
-    /// It is larger than all policies of a registry can be.
-    #[error("is larger than {} MiB", MAX_FILE_BYTES >> 20)]
-    TooLarge,
-    /// What is in the file is no list of policies.
-    #[error("is not a list of policies ({}): restore it, or remove it to go back to the defaults", told(.0))]
-    Malformed(serde_json::Error),
-    /// A policy is not one that could have been set.
-    #[error("the policy of {service:?} cannot be used: {problem}")]
-    Invalid {
-        /// Whose policy it is.
-        service: String,
-        /// The fields that are wrong.
-        problem: String,
-    },
-    /// Another registry is using the file.
-    #[error("is in use by another registry")]
-    InUse,
-}
-
-/// The parser's words, after the place.
-fn told(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    let (line, column) = (error.line(), error.column());
-    match text.strip_suffix(&format!(" at line {line} column {column}")) {
-        Some(problem) => format!("line {line}, column {column}: {problem}"),
-        None => text,
-    }
-}
-
-/// The file; no other process writes it.
+/// A file; whoever has it sees to it that no other process writes it.
 #[derive(Debug)]
-pub(super) struct PolicyFile {
+pub(super) struct StoredFile {
     /// Never a link.
     path: PathBuf,
     /// The file's name is part of it.
     folder: File,
     json: ProtobufJson,
-    _lock: FileLock,
 }
 
-impl PolicyFile {
-    /// Takes the file, and makes its folder if it is missing.
-    pub(super) async fn open(path: &Path) -> Result<Self, PolicyFileError> {
+impl StoredFile {
+    /// Finds the file, and makes its folder if it is missing.
+    pub(super) fn open(path: &Path, json: ProtobufJson) -> Result<Self, PolicyFileError> {
         let path = if path.is_symlink() { target(path)? } else { path.to_owned() };
         fs::create_dir_all(folder(&path)).map_err(PolicyFileError::Io)?;
         if path.exists() && !path.is_file() {
             return Err(PolicyFileError::NotAFile);
         }
         let folder = File::open(folder(&path)).map_err(PolicyFileError::Io)?;
-        let lock = FileLock::take(&with_suffix(&path, "lock")).await.map_err(PolicyFileError::Write)?;
-        let lock = lock.ok_or(PolicyFileError::InUse)?;
-        Ok(Self { path, folder, json: ProtobufJson::new(), _lock: lock })
+        Ok(Self { path, folder, json })
+    }
+
+    /// Where it is; never a link.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What was last written; nothing, if there is no file yet.
-    pub(super) fn load(&self) -> Result<Vec<Policy>, PolicyFileError> {
+    pub(super) fn load<M: Kept>(&self) -> Result<Vec<M>, PolicyFileError> {
         if fs::metadata(&self.path).is_ok_and(|file| file.len() > MAX_FILE_BYTES) {
             return Err(PolicyFileError::TooLarge);
         }
         match fs::read(&self.path) {
             Ok(text) => {
-                let list = self.json.read::<ListPoliciesResponse>(&text).map_err(PolicyFileError::Malformed)?;
-                Ok(list.policies)
+                let list = self.json.read::<M::List>(&text);
+                Ok(M::entries(list.map_err(|error| PolicyFileError::Malformed { kind: M::KIND, error })?))
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(PolicyFileError::Io(error)),
@@ -139,14 +74,17 @@ impl PolicyFile {
         })
     }
 
-    /// Replaces what is there, and returns when it would survive a power failure. After an error the old policies are
-    /// there.
-    pub(super) fn save(&self, policies: Vec<Policy>) -> io::Result<()> {
-        let text = self.json.pretty(&ListPoliciesResponse { policies, next_page_token: String::new() });
+    /// Replaces what is there, and returns when it would survive a power failure. After an error what was there before is
+    /// there. [`FileTooLarge`](io::ErrorKind::FileTooLarge): the next start would not read it.
+    pub(super) fn save<M: Kept>(&self, all: Vec<M>) -> io::Result<()> {
+        let text = self.json.pretty(&M::list(all));
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
         self.replace(text.as_bytes())?;
         // The next start loads the new ones from here on, so that it would be wrong to say that they are not in effect.
         if let Err(error) = self.folder.sync_all() {
-            tracing::error!(%error, "the policies are written, but a power failure may bring back the previous ones");
+            tracing::error!(%error, "the {} are written, but a power failure may bring back the previous ones", M::KIND.many());
         }
         Ok(())
     }
@@ -206,35 +144,65 @@ pub(crate) fn folder(file: &Path) -> &Path {
     file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);
     name.into()
 }
 
+/// The name of the file that keeps another kind, beside one: `policies.json` -> `policies.bindings.json`.
+pub(super) fn beside(path: &Path, what: &str) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push(".");
+    name.push(what);
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
 #[cfg(test)]
 mod tests {
+    use meshwork::contract::meshwork::registry::v1::Policy;
+
     use super::*;
 
-    #[tokio::test]
-    async fn a_draft_that_was_left_is_neither_written_into_nor_followed() {
+    fn open(folder: &Path) -> StoredFile {
+        StoredFile::open(&folder.join("policies.json"), ProtobufJson::new()).expect("a folder")
+    }
+
+    #[test]
+    fn a_file_beside_another_keeps_its_folder_and_its_extension() {
+        for (path, expected) in [
+            ("/data/policies.json", "/data/policies.bindings.json"),
+            ("policies", "policies.bindings"),
+            ("a.b.json", "a.b.bindings.json"),
+            ("/data/.json", "/data/.json.bindings"),
+        ] {
+            assert_eq!(beside(Path::new(path), "bindings"), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn a_draft_that_was_left_is_neither_written_into_nor_followed() {
         let folder = tempfile::tempdir().expect("a folder");
-        let file = PolicyFile::open(&folder.path().join("policies.json")).await.expect("the file is free");
+        let file = open(folder.path());
         let other = folder.path().join("other");
         fs::write(&other, "not ours").expect("written");
         std::os::unix::fs::symlink(&other, file.draft_path()).expect("linked");
 
-        file.save(Vec::new()).expect("stored");
+        file.save(Vec::<Policy>::new()).expect("stored");
 
         assert_eq!(fs::read_to_string(&other).expect("readable"), "not ours");
         assert!(file.path.is_file() && !file.path.is_symlink());
     }
 
-    #[tokio::test]
-    async fn what_the_next_start_will_load_is_stored_even_if_its_folder_cannot_be_made_durable() {
+    #[test]
+    fn what_the_next_start_will_load_is_stored_even_if_its_folder_cannot_be_made_durable() {
         let folder = tempfile::tempdir().expect("a folder");
-        let mut file = PolicyFile::open(&folder.path().join("policies.json")).await.expect("not in use");
+        let mut file = open(folder.path());
         // A device cannot be synced.
         file.folder = File::open("/dev/null").expect("there is one");
         assert!(file.folder.sync_all().is_err());
@@ -242,6 +210,6 @@ mod tests {
 
         file.save(policies.clone()).expect("it is in the file");
 
-        assert_eq!(file.load().expect("readable"), policies);
+        assert_eq!(file.load::<Policy>().expect("readable"), policies);
     }
 }

@@ -1,4 +1,4 @@
-//! The registry's table: which instances hold a lease, which policies are in effect, and what has changed since when.
+//! The registry's table: which instances hold a lease, which policies and rules are in effect, and what has changed since when.
 //!
 //! Pure: time, lease ids and wall-clock times come with the calls, and nothing here does I/O. Invariants:
 //! - every change has its own revision; revisions only grow, and there is one sequence for all services;
@@ -34,7 +34,7 @@ pub use clock::{Clock, PULSE};
 pub use interest::{Interest, Resume};
 pub use lease_id::LeaseId;
 use meshwork::{
-    contract::meshwork::registry::v1::{Instance, InstanceStatus, Policy, RefusedInstance},
+    contract::meshwork::registry::v1::{AuthorizationPolicy, Instance, InstanceStatus, Policy, RefusedInstance},
     discovery::stores::shared_store,
 };
 pub use outcome::{Delta, Full, Granted, Held, NotAdmitted, Renewal, ServiceSnapshot, StatusNotSet, Touched};
@@ -45,7 +45,10 @@ use service::{Lease, ServiceIndex};
 pub use stores::StoreConflict;
 use stores::{Adopted, Refused};
 
-use crate::limits::{MAX_INSTANCES, MAX_SERVICES};
+use crate::{
+    limits::{MAX_INSTANCES, MAX_SERVICES},
+    policies::has_rules,
+};
 
 /// Revisions begin here, so that 0 is never one.
 const FIRST_REVISION: u64 = 1;
@@ -60,7 +63,8 @@ pub struct Table {
     grace_end: Option<Duration>,
     services: BTreeMap<Arc<str>, ServiceIndex>,
     /// Apart from the services: a policy does not make a service known.
-    policies: PolicyIndex,
+    policies: PolicyIndex<Policy>,
+    authorizations: PolicyIndex<AuthorizationPolicy>,
     /// Each service that ever changed, once, by its last revision.
     recent: BTreeMap<u64, Arc<str>>,
     deadlines: BTreeSet<(Duration, InstanceKey)>,
@@ -83,6 +87,7 @@ impl Table {
             grace_end: (!grace.is_zero()).then_some(grace),
             services: BTreeMap::new(),
             policies: PolicyIndex::default(),
+            authorizations: PolicyIndex::default(),
             recent: BTreeMap::new(),
             deadlines: BTreeSet::new(),
             touched: Touched::default(),
@@ -253,6 +258,19 @@ impl Table {
         self.touch(&service);
     }
 
+    /// Replaces its service's authorization policy by this one, which may be one without rules.
+    pub fn put_authorization(&mut self, policy: AuthorizationPolicy) {
+        let service: Arc<str> = policy.service.as_str().into();
+        self.revision += 1;
+        self.authorizations.put(&service, Record::new(policy), self.revision);
+        self.touch(&service);
+    }
+
+    /// Makes room: no watcher is told anything about this service's rules any more.
+    pub fn forget_authorization(&mut self, service: &str) {
+        self.authorizations.forget(service);
+    }
+
     /// Lets time pass: removes what has not been renewed in time, ends the grace period. Every change does this first, so
     /// that a lease is never found alive after its end.
     pub fn expire(&mut self, now: Duration) {
@@ -307,13 +325,15 @@ impl Table {
             known: service.is_some(),
             instances: service.map(|service| service.records_after(None).collect()).unwrap_or_default(),
             policy: self.policies.get(name),
+            authorization: self.authorizations.get(name),
         };
         let states =
             |names: &BTreeSet<Arc<str>>| names.iter().map(|name| state(name, self.services.get(name))).collect();
         match interest {
             Interest::All => {
                 let with_policy = self.policies.after(None).map(|(name, _)| name);
-                states(&self.services.keys().chain(with_policy).cloned().collect())
+                let with_rules = self.authorizations.after(None).map(|(name, _)| name);
+                states(&self.services.keys().chain(with_policy).chain(with_rules).cloned().collect())
             }
             Interest::Services(names) => states(names),
         }
@@ -326,7 +346,8 @@ impl Table {
             return None;
         }
         let policies = self.policies.changes_after(interest, revision)?;
-        let mut delta = Delta { policies, ..Delta::default() };
+        let authorizations = self.authorizations.changes_after(interest, revision)?;
+        let mut delta = Delta { policies, authorizations, ..Delta::default() };
         let mut gather = |name: &Arc<str>| match self.services.get(name) {
             Some(service) => service.changes_after(name, revision, &mut delta),
             None => Some(()),
@@ -357,6 +378,22 @@ impl Table {
     /// Up to `size` policies that are set, of the services after `after`.
     pub fn policies(&self, after: Option<&str>, size: usize) -> Vec<Record<Policy>> {
         self.policies.after(after).map(|(_, policy)| policy.clone()).take(size).collect()
+    }
+
+    /// A service's authorization policy, if one was set or deleted.
+    pub fn authorization(&self, service: &str) -> Option<Record<AuthorizationPolicy>> {
+        self.authorizations.get(service)
+    }
+
+    /// Up to `size` authorization policies that have rules, of the services after `after`.
+    pub fn authorizations(&self, after: Option<&str>, size: usize) -> Vec<Record<AuthorizationPolicy>> {
+        let policies = self.authorizations.after(after).map(|(_, policy)| policy);
+        policies.filter(|policy| has_rules(policy.message())).take(size).cloned().collect()
+    }
+
+    /// Every instance of every service.
+    pub fn all_instances(&self) -> Vec<Record> {
+        self.services.values().flat_map(|service| service.records_after(None)).collect()
     }
 
     /// Finds room for an instance, and the shared names of its service and itself.

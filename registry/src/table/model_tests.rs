@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::{collection::vec, prelude::*};
 
+use meshwork::contract::meshwork::registry::v1::AuthorizationRule;
+
 use super::*;
-use crate::{limits::MAX_TOMBSTONES, policies::is_set};
+use crate::{limits::MAX_TOMBSTONES, policies::Kept as _};
 
 /// The shared epoch's state, as a list anyone can check by eye.
 #[derive(Default)]
@@ -15,6 +17,8 @@ struct Model {
     known: BTreeSet<u8>,
     /// By name: those that are set.
     policies: BTreeMap<String, Policy>,
+    /// By name: those that were set, or deleted and not forgotten.
+    authorizations: BTreeMap<String, AuthorizationPolicy>,
 }
 
 type InstanceId = (u8, u16);
@@ -52,6 +56,11 @@ enum Step {
         service: u8,
         set: bool,
     },
+    /// Sets an authorization policy, or deletes it.
+    SetAuthorization {
+        service: u8,
+        set: bool,
+    },
     /// More policies taken back than are remembered.
     ChurnPolicies,
     /// The process runs.
@@ -77,6 +86,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => lease().prop_map(|lease| Step::Deregister { lease }),
         3 => (lease(), status).prop_map(|(lease, status)| Step::SetStatus { lease, status }),
         3 => (0..4u8, any::<bool>()).prop_map(|(service, set)| Step::SetPolicy { service, set }),
+        3 => (0..4u8, any::<bool>()).prop_map(|(service, set)| Step::SetAuthorization { service, set }),
         1 => Just(Step::ChurnPolicies),
         4 => (0..1000u64).prop_map(|ms| Step::Pass { ms }),
         1 => (2..100u64).prop_map(|s| Step::Suspend { s }),
@@ -95,13 +105,14 @@ struct Watcher {
     view: BTreeMap<(String, String), Instance>,
     known: BTreeSet<String>,
     policies: BTreeMap<String, Policy>,
+    authorizations: BTreeMap<String, AuthorizationPolicy>,
 }
 
 impl Watcher {
     fn new(interest: Interest) -> Self {
         let ghost = (name(0), "ghost".to_owned());
         let (view, policies) = (BTreeMap::from([(ghost, Instance::default())]), BTreeMap::new());
-        Self { interest, seen: None, view, known: BTreeSet::new(), policies }
+        Self { interest, seen: None, view, known: BTreeSet::new(), policies, authorizations: BTreeMap::new() }
     }
 
     fn poll(&mut self, table: &Table) {
@@ -122,6 +133,10 @@ impl Watcher {
         self.known = states.iter().filter(|state| state.known).map(|state| state.service.to_string()).collect();
         let policies = states.iter().filter_map(|state| state.policy.as_ref());
         self.policies = policies.map(|policy| (policy.message().service.clone(), policy.message().clone())).collect();
+        // What a snapshot does not have stays.
+        for policy in states.iter().filter_map(|state| state.authorization.as_ref()) {
+            self.authorizations.insert(policy.message().service.clone(), policy.message().clone());
+        }
         for record in states.iter().flat_map(|state| &state.instances) {
             self.update(record);
         }
@@ -134,9 +149,14 @@ impl Watcher {
         assert_eq!(distinct.len(), delta.updated.len() + delta.removed.len(), "one entry for an instance at most");
         let policies: BTreeSet<_> = delta.policies.iter().map(|policy| policy.message().service.as_str()).collect();
         assert_eq!(policies.len(), delta.policies.len(), "one entry for a policy at most");
+        let rules: BTreeSet<_> = delta.authorizations.iter().map(|policy| policy.message().service.as_str()).collect();
+        assert_eq!(rules.len(), delta.authorizations.len(), "one entry for an authorization policy at most");
+        for policy in &delta.authorizations {
+            self.authorizations.insert(policy.message().service.clone(), policy.message().clone());
+        }
         for policy in &delta.policies {
             let policy = policy.message().clone();
-            if is_set(&policy) {
+            if policy.is_set() {
                 self.policies.insert(policy.service.clone(), policy);
             } else {
                 self.policies.remove(&policy.service);
@@ -202,6 +222,7 @@ impl World {
             }
             Step::Renew { .. } | Step::Deregister { .. } | Step::SetStatus { .. } => {}
             Step::SetPolicy { service, set } => self.set_policy(name(service), set),
+            Step::SetAuthorization { service, set } => self.set_authorization(name(service), set),
             Step::ChurnPolicies => {
                 for n in 0..=MAX_TOMBSTONES {
                     self.set_policy(format!("churned-{n}"), false);
@@ -279,6 +300,19 @@ impl World {
         };
     }
 
+    fn set_authorization(&mut self, service: String, set: bool) {
+        self.serial += 1;
+        let seconds = i64::try_from(self.serial).expect("few steps");
+        let policy = AuthorizationPolicy {
+            service: service.clone(),
+            allow: vec![AuthorizationRule::default(); usize::from(set)],
+            update_time: Some(prost_types::Timestamp { seconds, nanos: 0 }),
+            ..AuthorizationPolicy::default()
+        };
+        self.table.put_authorization(policy.clone());
+        self.model.authorizations.insert(service, policy);
+    }
+
     fn pass(&mut self, time: Duration, counted: Duration) {
         self.now += time;
         self.table.expire(self.now);
@@ -306,6 +340,9 @@ impl World {
             let policies: BTreeMap<_, _> =
                 policies.map(|(service, policy)| (service.clone(), policy.clone())).collect();
             assert_eq!(watcher.policies, policies);
+            let rules = self.model.authorizations.iter().filter(|(service, _)| watches(service));
+            let rules: BTreeMap<_, _> = rules.map(|(service, policy)| (service.clone(), policy.clone())).collect();
+            assert_eq!(watcher.authorizations, rules);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use meshwork::contract::meshwork::registry::v1::{Instance, Policy};
+use meshwork::contract::meshwork::registry::v1::{AuthorizationPolicy, Instance, Policy};
 
 use super::{InstanceKey, LeaseId, Record, StoreConflict};
 use crate::limits::{MAX_INSTANCES, MAX_SERVICES, grouped};
@@ -102,9 +102,12 @@ pub struct ServiceSnapshot {
     pub instances: Vec<Record>,
     /// Its policy, if one is set.
     pub policy: Option<Record<Policy>>,
+    /// Its authorization policy, if one was set or deleted.
+    pub authorization: Option<Record<AuthorizationPolicy>>,
 }
 
-/// What differs from an earlier revision: at most one entry for an instance, or for a policy.
+/// What differs from an earlier revision: at most one entry for an instance, or for a policy of each
+/// kind.
 #[derive(Clone, Debug, Default)]
 pub struct Delta {
     /// Joined or changed, as they are now.
@@ -113,12 +116,15 @@ pub struct Delta {
     pub removed: Vec<InstanceKey>,
     /// Policies that changed, as they are now.
     pub policies: Vec<Record<Policy>>,
+    /// Authorization policies that changed, as they are now.
+    pub authorizations: Vec<Record<AuthorizationPolicy>>,
 }
 
 impl Delta {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.updated.is_empty() && self.removed.is_empty() && self.policies.is_empty()
+        let Self { updated, removed, policies, authorizations } = self;
+        updated.is_empty() && removed.is_empty() && policies.is_empty() && authorizations.is_empty()
     }
 }
 

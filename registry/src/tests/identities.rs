@@ -1,17 +1,19 @@
 //! Who may do what, where callers have identities.
 
 use meshwork::contract::meshwork::registry::v1::{
-    AdoptStoreRequest, GetPolicyRequest, ListServicesRequest, Policy, SetPolicyRequest,
+    AdoptStoreRequest, Binding, DeleteAuthorizationPolicyRequest, DeleteBindingRequest, GetAuthorizationPolicyRequest,
+    GetPolicyRequest, ListBindingsRequest, ListServicesRequest, Policy, SetAuthorizationPolicyRequest,
+    SetBindingRequest, SetPolicyRequest,
 };
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
-use super::*;
+use super::{authorizations::rules, *};
 
-const ANONYMOUS: &str = "";
-const ORDER: &str = "service/order";
-const CUSTOMER: &str = "service/customer";
-const OPERATOR: &str = "operator/ada";
+pub(super) const ANONYMOUS: &str = "";
+pub(super) const ORDER: &str = "service/order";
+pub(super) const CUSTOMER: &str = "service/customer";
+pub(super) const OPERATOR: &str = "operator/ada";
 
 impl Mesh {
     async fn set_status_by(&mut self, caller: &str, lease: &Lease) -> Result<Lease, Status> {
@@ -167,10 +169,30 @@ async fn what_holds_for_the_whole_mesh_is_set_by_operators_only() {
         let set = mesh.policies.set_policy(by(caller, SetPolicyRequest { policy: Some(policy) })).await;
         let store = AdoptStoreRequest { service: "order".into(), store_id: "one".into() };
         let adopted = mesh.stores.adopt_store(by(caller, store)).await.expect_err("there is no such store");
+        let rules = SetAuthorizationPolicyRequest { policy: Some(rules("order", &["*"], &["a.B/*"])) };
+        let ruled = mesh.authorizations.set_authorization_policy(by(caller, rules)).await;
+        let deletion = DeleteAuthorizationPolicyRequest { service: "order".into(), etag: "x".into() };
+        let unruled = mesh.authorizations.delete_authorization_policy(by(caller, deletion)).await;
+        let unruled = unruled.expect_err("another etag");
+        let binding = Binding { grpc_service: "a.B".into(), service: "order".into(), ..Binding::default() };
+        let bound = mesh.bindings.set_binding(by(caller, SetBindingRequest { binding: Some(binding) })).await;
+        let unbinding = DeleteBindingRequest { grpc_service: "a.C".into() };
+        let unbound = mesh.bindings.delete_binding(by(caller, unbinding)).await.expect_err("it is not bound");
         if may {
             set.expect("allowed");
+            ruled.expect("allowed");
+            bound.expect("allowed");
             assert_eq!(adopted.code(), Code::NotFound, "{mode:?} {caller}");
+            assert_eq!(unruled.code(), Code::Aborted, "{mode:?} {caller}");
+            assert_eq!(unbound.code(), Code::NotFound, "{mode:?} {caller}");
         } else {
+            assert_not_allowed(
+                &ruled.expect_err("refused"),
+                &["may not set authorization policies: only operators may"],
+            );
+            assert_not_allowed(&unruled, &["may not delete authorization policies: only operators may"]);
+            assert_not_allowed(&bound.expect_err("refused"), &["may not set bindings: only operators may"]);
+            assert_not_allowed(&unbound, &["may not delete bindings: only operators may"]);
             assert_not_allowed(&set.expect_err("refused"), &["may not set policies: only operators may"]);
             assert_not_allowed(&adopted, &["may not adopt stores: only operators may"]);
         }
@@ -184,4 +206,7 @@ async fn every_identity_reads() {
     mesh.client.list_services(by(CUSTOMER, ListServicesRequest::default())).await.expect("a read");
     mesh.client.watch(by(CUSTOMER, WatchRequest::default())).await.expect("a read");
     mesh.policies.get_policy(by(CUSTOMER, GetPolicyRequest { service: "order".into() })).await.expect("a read");
+    let get = GetAuthorizationPolicyRequest { service: "order".into() };
+    mesh.authorizations.get_authorization_policy(by(CUSTOMER, get)).await.expect("a read");
+    mesh.bindings.list_bindings(by(CUSTOMER, ListBindingsRequest::default())).await.expect("a read");
 }

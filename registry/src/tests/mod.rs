@@ -1,5 +1,7 @@
 //! The registry through its generated client, mostly without a network; on a paused clock.
 
+mod authorizations;
+mod bindings;
 mod identities;
 mod leases;
 mod lines;
@@ -9,16 +11,18 @@ mod requests;
 mod stores;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use meshwork::{
     contract::meshwork::registry::v1::{
         Change, DeregisterRequest, Instance, InstanceStatus, KeepAliveRequest, KeepAliveResponse, Lease, LeaseState,
         RegisterRequest, ResumePoint, SetStatusRequest, Snapshot, WatchRequest, WatchResponse,
-        policy_service_client::PolicyServiceClient, policy_service_server::PolicyServiceServer,
-        registry_service_client::RegistryServiceClient, store_service_client::StoreServiceClient,
-        store_service_server::StoreServiceServer, watch_response::Event,
+        authorization_service_client::AuthorizationServiceClient,
+        authorization_service_server::AuthorizationServiceServer, binding_service_client::BindingServiceClient,
+        binding_service_server::BindingServiceServer, policy_service_client::PolicyServiceClient,
+        policy_service_server::PolicyServiceServer, registry_service_client::RegistryServiceClient,
+        store_service_client::StoreServiceClient, store_service_server::StoreServiceServer, watch_response::Event,
     },
     identity::{PeerIdentity, TlsMode},
 };
@@ -34,6 +38,8 @@ const LIMIT: Duration = Duration::from_secs(3600);
 
 type Client = RegistryServiceClient<RegistryServer>;
 type StoreClient = StoreServiceClient<StoreServiceServer<Registry>>;
+type AuthorizationClient = AuthorizationServiceClient<AuthorizationServiceServer<Registry>>;
+type BindingClient = BindingServiceClient<BindingServiceServer<Registry>>;
 type PolicyClient = PolicyServiceClient<PolicyServiceServer<Registry>>;
 
 /// A registry in this process.
@@ -41,6 +47,8 @@ struct Mesh {
     client: Client,
     policies: PolicyClient,
     stores: StoreClient,
+    authorizations: AuthorizationClient,
+    bindings: BindingClient,
     draining: CancellationToken,
     time: JoinHandle<std::convert::Infallible>,
 }
@@ -71,7 +79,22 @@ impl Mesh {
         let time = tokio::spawn(async move { memory.keep_time().await });
         let policies = PolicyClient::new(PolicyServiceServer::new(registry.clone()));
         let stores = StoreClient::new(StoreServiceServer::new(registry.clone()));
-        Self { client: Client::new(RegistryServer::new(registry)), policies, stores, draining, time }
+        let authorizations = AuthorizationClient::new(AuthorizationServiceServer::new(registry.clone()));
+        let bindings = BindingClient::new(BindingServiceServer::new(registry.clone()));
+        Self {
+            client: Client::new(RegistryServer::new(registry)),
+            policies,
+            stores,
+            authorizations,
+            bindings,
+            draining,
+            time,
+        }
+    }
+
+    /// One that keeps what is set in a file, after its end or that of another.
+    async fn restart_in(mode: TlsMode, file: &Path) -> Self {
+        Self::with(Duration::ZERO, PolicyStore::open(file).await.expect("the file is not in use"), mode)
     }
 
     /// Ends it, and returns when nothing of it is left.

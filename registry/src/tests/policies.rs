@@ -17,8 +17,7 @@ use crate::{limits::MAX_TOMBSTONES, policies::PolicyFileError};
 
 impl Mesh {
     async fn restart(file: &Path) -> Self {
-        let policies = PolicyStore::open(file).await.expect("the file is not in use");
-        Self::with(Duration::ZERO, policies, TlsMode::Plain)
+        Self::restart_in(TlsMode::Plain, file).await
     }
 
     async fn try_set(&mut self, policy: Policy) -> Result<Policy, Status> {
@@ -63,7 +62,7 @@ fn nothing(service: &str) -> Policy {
     Policy { service: service.into(), ..Policy::default() }
 }
 
-fn reason(status: &Status) -> (Code, String) {
+pub(super) fn reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
     (status.code(), details.error_info().expect("every error has an ErrorInfo").reason.clone())
 }

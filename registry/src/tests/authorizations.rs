@@ -1,0 +1,292 @@
+//! What the authorization policies promise.
+
+use std::{fs, ops::Range};
+
+use meshwork::contract::meshwork::registry::v1::{
+    AuthorizationPolicy, AuthorizationRule, DeleteAuthorizationPolicyRequest, GetAuthorizationPolicyRequest,
+    ListAuthorizationPoliciesRequest, ListAuthorizationPoliciesResponse, SetAuthorizationPolicyRequest,
+};
+use tonic::Code;
+
+use super::{policies::reason, requests::fields, *};
+
+/// A policy with one rule.
+pub(super) fn rules(service: &str, callers: &[&str], methods: &[&str]) -> AuthorizationPolicy {
+    AuthorizationPolicy { service: service.into(), allow: vec![rule(callers, methods)], ..Default::default() }
+}
+
+fn rule(callers: &[&str], methods: &[&str]) -> AuthorizationRule {
+    let owned = |texts: &[&str]| texts.iter().map(|&text| text.to_owned()).collect();
+    AuthorizationRule { callers: owned(callers), methods: owned(methods) }
+}
+
+/// The policy as it was asked for.
+fn plain(policy: &AuthorizationPolicy) -> AuthorizationPolicy {
+    AuthorizationPolicy { etag: String::new(), update_time: None, ..policy.clone() }
+}
+
+fn time(policy: &AuthorizationPolicy) -> (i64, i32) {
+    policy.update_time.map(|time| (time.seconds, time.nanos)).expect("set or deleted")
+}
+
+impl Mesh {
+    async fn try_rule(&mut self, policy: AuthorizationPolicy) -> Result<AuthorizationPolicy, Status> {
+        let request = SetAuthorizationPolicyRequest { policy: Some(policy) };
+        Ok(self.authorizations.set_authorization_policy(request).await?.into_inner())
+    }
+
+    async fn rule(&mut self, policy: AuthorizationPolicy) -> AuthorizationPolicy {
+        self.try_rule(policy).await.expect("a good policy")
+    }
+
+    async fn unrule(&mut self, service: &str, etag: &str) -> Result<AuthorizationPolicy, Status> {
+        let request = DeleteAuthorizationPolicyRequest { service: service.into(), etag: etag.into() };
+        Ok(self.authorizations.delete_authorization_policy(request).await?.into_inner())
+    }
+
+    async fn rules(&mut self, service: &str) -> AuthorizationPolicy {
+        let request = GetAuthorizationPolicyRequest { service: service.into() };
+        self.authorizations.get_authorization_policy(request).await.expect("every service has one").into_inner()
+    }
+
+    async fn list_rules(&mut self, page_size: i32, page_token: &str) -> ListAuthorizationPoliciesResponse {
+        let request = ListAuthorizationPoliciesRequest { page_size, page_token: page_token.into() };
+        self.authorizations.list_authorization_policies(request).await.expect("a page").into_inner()
+    }
+}
+
+impl Watch {
+    /// The authorization policies of the next change.
+    async fn authorizations(&mut self) -> Vec<AuthorizationPolicy> {
+        match self.event().await {
+            Event::Change(change) => change.authorizations,
+            other => panic!("a change was expected, not {other:?}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_are_there_as_they_were_set_and_listed_by_service() {
+    let mut mesh = Mesh::start();
+    let order = AuthorizationPolicy {
+        deny: vec![rule(&["anonymous"], &["a.B/Delete"])],
+        subject_callers: vec!["service/gateway".into()],
+        ..rules("order", &["service/query", "operator/*"], &["a.B/*"])
+    };
+
+    let set = mesh.rule(order.clone()).await;
+
+    assert!(!set.etag.is_empty() && set.update_time.is_some());
+    assert_eq!(plain(&set), order);
+    assert_eq!(mesh.rules("order").await, set);
+    let customer = mesh.rule(rules("customer", &["*"], &["a.C/*"])).await;
+    let deleted = mesh.rule(rules("deleted", &["*"], &["a.C/*"])).await;
+    mesh.unrule("deleted", &deleted.etag).await.expect("it is there");
+    let first = mesh.list_rules(1, "").await;
+    assert_eq!(first.policies, [customer]);
+    let second = mesh.list_rules(1, &first.next_page_token).await;
+    assert_eq!((second.policies, second.next_page_token.as_str()), (vec![set], ""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_rule_is_removed_only_by_a_deletion_that_names_the_policy() {
+    let mut mesh = Mesh::start();
+    let none = mesh.rules("order").await;
+    assert_eq!(
+        (plain(&none), none.update_time),
+        (AuthorizationPolicy { service: "order".into(), ..plain(&none) }, None)
+    );
+    let set = mesh.rule(rules("order", &["*"], &["a.B/*"])).await;
+
+    let nothing = AuthorizationPolicy { service: "order".into(), ..AuthorizationPolicy::default() };
+    let refused = mesh.try_rule(nothing).await.expect_err("it would open everything");
+    assert_eq!(fields(&refused), ["policy.allow"]);
+    assert!(refused.message().contains("delete the policy"), "{refused}");
+    assert_eq!(fields(&mesh.unrule("order", "").await.expect_err("which?")), ["etag"]);
+    assert_eq!(fields(&mesh.unrule("Order", "x").await.expect_err("no name")), ["service"]);
+    let late = mesh.unrule("order", "another").await.expect_err("it is another");
+    assert_eq!(reason(&late), (Code::Aborted, "ETAG_MISMATCH".into()));
+    assert_eq!(mesh.rules("order").await, set);
+
+    let deleted = mesh.unrule("order", &set.etag).await.expect("it is that one");
+    assert_eq!((plain(&deleted), &deleted.etag), (plain(&none), &none.etag));
+    assert!(time(&deleted) > time(&set));
+    assert_eq!(mesh.rules("order").await, deleted, "a deletion is remembered");
+    let again = mesh.unrule("order", &set.etag).await.expect("a call may be repeated");
+    assert!(time(&again) > time(&deleted));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_etag_lets_only_the_rules_be_replaced_that_it_is_of() {
+    let mut mesh = Mesh::start();
+    let with =
+        |caller: &str, etag: &str| AuthorizationPolicy { etag: etag.into(), ..rules("order", &[caller], &["a.B/*"]) };
+    let none = mesh.rules("order").await;
+    let first = mesh.rule(with("service/a", &none.etag)).await;
+
+    let late = mesh.try_rule(with("service/b", &none.etag)).await.expect_err("it has changed since");
+    assert_eq!(reason(&late), (Code::Aborted, "ETAG_MISMATCH".into()));
+    assert!(late.message().contains("meshwork authz get"), "{late}");
+    assert_eq!(mesh.rules("order").await, first);
+
+    let same = mesh.rule(with("service/a", &none.etag)).await;
+    assert_eq!(same.etag, first.etag, "what is there already is no conflict");
+    assert!(time(&same) > time(&first), "and is the latest word");
+    let second = mesh.rule(with("service/b", &first.etag)).await;
+    assert_ne!(second.etag, first.etag);
+    mesh.rule(with("service/c", "")).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_that_no_call_can_match_is_refused_and_changes_nothing() {
+    let mut mesh = Mesh::start();
+    let RegisterRequest { instance, .. } = request("order", "a");
+    let grpc_services = vec!["shop.order.v1.OrderService".into(), "shop.order.v1.AdminService".into()];
+    let instance = Instance { grpc_services, ..instance.expect("given") };
+    let register = RegisterRequest { instance: Some(instance), ..RegisterRequest::default() };
+    mesh.client.register(register).await.expect("there is room");
+    mesh.register("silent", "a").await;
+    let good = mesh.rule(rules("order", &["*"], &["shop.order.v1.OrderService/Get"])).await;
+    let deny = |denied: &[&str]| AuthorizationPolicy {
+        deny: vec![rule(&["*"], denied)],
+        ..rules("order", &["*"], &["shop.order.v1.OrderService/*"])
+    };
+    let allow = |methods: &[&str]| rules("order", &["*"], methods);
+    for (policy, wrong) in [
+        (AuthorizationPolicy { service: "Order".into(), ..allow(&["a.B/*"]) }, "policy.service"),
+        (allow(&["shop.order.v1.OrderServce/Get"]), "policy.allow[0].methods[0]"),
+        (allow(&["shop.order.v1.OrderService/*", "order.v1.AdminService/*"]), "policy.allow[0].methods[1]"),
+        (deny(&["shop.order.v1.OrderServices/Get"]), "policy.deny[0].methods[0]"),
+        (allow(&[]), "policy.allow[0].methods"),
+        (allow(&["shop.order.v1.OrderService"]), "policy.allow[0].methods[0]"),
+        (allow(&["shop.order.v1.*"]), "policy.allow[0].methods[0]"),
+        (allow(&["grpc.health.v1.Health/Check"]), "policy.allow[0].methods[0]"),
+        (rules("order", &["order"], &["shop.order.v1.OrderService/*"]), "policy.allow[0].callers[0]"),
+        (rules("order", &["service/o*"], &["shop.order.v1.OrderService/*"]), "policy.allow[0].callers[0]"),
+        (deny(&["shop.order.v1.OrderService/*"]), "policy.allow[0]"),
+        (
+            AuthorizationPolicy {
+                allow: vec![rule(&["*"], &["shop.order.v1.OrderService/Get"]); 2],
+                ..allow(&["shop.order.v1.OrderService/Get"])
+            },
+            "policy.allow[1]",
+        ),
+    ] {
+        let refused = mesh.try_rule(policy).await.expect_err(wrong);
+        assert_eq!(fields(&refused), [wrong], "{refused}");
+    }
+    let refused = mesh.try_rule(allow(&["shop.order.v1.OrderServce/Get"])).await.expect_err("a slip of the pen");
+    assert!(refused.message().contains("serves is \"shop.order.v1.OrderService\""), "{refused}");
+    assert_eq!(mesh.rules("order").await, good);
+
+    mesh.rule(allow(&["shop.order.v1.OrderService/*", "meshwork.event.v1.EventService/*"])).await;
+    mesh.rule(rules("customer", &["*"], &["x.Y/*"])).await;
+    mesh.rule(rules("silent", &["*"], &["x.Y/*"])).await;
+    let missing = SetAuthorizationPolicyRequest::default();
+    let missing = mesh.authorizations.set_authorization_policy(missing).await.expect_err("there is none");
+    assert_eq!(fields(&missing), ["policy"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watchers_get_the_rules_with_the_snapshot_and_their_changes_as_they_happen() {
+    let mut mesh = Mesh::start();
+    mesh.register("order", "a").await;
+    let order = mesh.rule(rules("order", &["*"], &["a.B/*"])).await;
+    let mut watch = mesh.watch(&["order", "customer"]).await;
+    let first = watch.response().await;
+    let Some(Event::Snapshot(snapshot)) = first.event else { panic!("a snapshot comes first") };
+    let told: Vec<_> = snapshot.services.iter().map(|service| service.authorization.clone()).collect();
+    assert_eq!(told, [None, Some(order)]);
+
+    let set = mesh.rule(rules("customer", &["*"], &["a.B/*"])).await;
+    let second = watch.response().await;
+    assert_eq!((second.epoch, second.revision), (first.epoch, first.revision + 1));
+    let deleted = mesh.unrule("customer", &set.etag).await.expect("it is there");
+    assert_eq!(watch.authorizations().await, [deleted.clone()]);
+    let snapshot = mesh.watch(&[]).await.snapshot().await;
+    assert_eq!(services(&snapshot), [("customer", false, vec![]), ("order", true, vec!["a"])]);
+    assert_eq!(snapshot.services[0].authorization, Some(deleted), "so that it can be told from one that was lost");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_of_the_registry_loses_no_rules_and_no_deletion() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("policies.json");
+    let mut mesh = Mesh::restart_in(TlsMode::Plain, &file).await;
+    let order = mesh.rule(rules("order", &["*"], &["a.B/*"])).await;
+    let customer = mesh.rule(rules("customer", &["*"], &["a.B/*"])).await;
+    let customer = mesh.unrule("customer", &customer.etag).await.expect("it is there");
+    mesh.stop().await;
+    let mut names: Vec<_> =
+        fs::read_dir(folder.path()).expect("a folder").map(|entry| entry.expect("read").file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["policies.authorization.json", "policies.json.lock"]);
+
+    let mut mesh = Mesh::restart_in(TlsMode::Plain, &file).await;
+
+    assert_eq!(mesh.list_rules(0, "").await.policies, std::slice::from_ref(&order));
+    let snapshot = mesh.watch(&[]).await.snapshot().await;
+    let told: Vec<_> = snapshot.services.into_iter().map(|service| service.authorization).collect();
+    assert_eq!(told, [Some(customer), Some(order)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_that_cannot_be_stored_are_not_in_effect() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("policies.json");
+    let mut mesh = Mesh::restart_in(TlsMode::Plain, &file).await;
+    let good = mesh.rule(rules("order", &["*"], &["a.B/*"])).await;
+    let mut watch = mesh.watch(&["order"]).await;
+    watch.snapshot().await;
+    // In the way of the draft.
+    fs::create_dir(folder.path().join("policies.authorization.json.draft")).expect("made");
+
+    let refused = mesh.try_rule(rules("order", &["*"], &["a.B/C"])).await.expect_err("the disk does not take it");
+    assert_eq!(reason(&refused), (Code::Unavailable, "NOT_STORED".into()));
+    let refused = mesh.unrule("order", &good.etag).await.expect_err("the disk does not take it");
+    assert_eq!(reason(&refused), (Code::Unavailable, "NOT_STORED".into()));
+
+    assert_eq!(mesh.rules("order").await, good);
+    assert!(matches!(watch.event().await, Event::Progress(_)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_of_rules_that_was_written_by_hand_is_checked_and_completed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("policies.json");
+    let beside = folder.path().join("policies.authorization.json");
+    let rule = r#""allow": [{"callers": ["*"], "methods": ["a.B/*"]}]"#;
+    for (text, says) in [
+        ("{", "is not a list of authorization policies (line 1, column 1: "),
+        (r#"{"bindings": []}"#, "is not a list of authorization policies"),
+        (r#"{"policies": [{}]}"#, "policy.service: is required"),
+        (r#"{"policies": [{"service": "order", "deny": [{}]}]}"#, "policy of \"order\" cannot be used: policy.allow"),
+        (&format!(r#"{{"policies": [{{"service": "Order", {rule}}}]}}"#), "policy of \"Order\" cannot be used"),
+        (r#"{"policies": [{"service": "order"}, {"service": "order"}]}"#, "more than one authorization policy of"),
+        (
+            &format!(r#"{{"policies": [{{"service": "order", {rule}, "updateTime": "9999-12-31T23:59:59.999Z"}}]}}"#),
+            "policy.update_time: must be before the year 9000",
+        ),
+        (
+            &format!(r#"{{"policies": [{}{{}}]}}"#, r#"{"service": "order"},"#.repeat(4_096)),
+            "has more than 4,096 authorization policies",
+        ),
+        (&" ".repeat(33 << 20), "is larger than 32 MiB"),
+    ] {
+        fs::write(&beside, text).expect("written");
+        let error = PolicyStore::open(&file).await.expect_err(says).to_string();
+        assert!(error.contains(says) && error.len() < 300, "{says}: {error:.300}");
+        assert!(error.starts_with("policies.authorization.json: "), "{error:.300}");
+    }
+    let deleted = r#"{"service": "customer", "updateTime": "2026-01-01T00:00:00Z"}"#;
+    let text = format!(r#"{{"policies": [{{"service": "order", {rule}}}, {deleted}, {{"service": "query"}}]}}"#);
+    fs::write(&beside, text).expect("written");
+
+    let mut mesh = Mesh::restart_in(TlsMode::Plain, &file).await;
+
+    let order = mesh.rules("order").await;
+    assert_eq!(mesh.rule(rules("order", &["*"], &["a.B/*"])).await.etag, order.etag, "as of one that was set");
+    const YEAR_2026: Range<i64> = 1_767_225_600..1_767_225_601;
+    assert!(YEAR_2026.contains(&time(&mesh.rules("customer").await).0));
+    assert_eq!(mesh.rules("query").await.update_time, None, "it says nothing");
+}
