@@ -16,7 +16,7 @@ const GRACE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(360
 /// Keeps the instances of every service of one mesh: they join with a lease, clients watch them.
 ///
 /// Leases live in memory. After a restart the instances register again automatically; until --grace has passed, clients
-/// remove no instance. Policies are kept in --policy-file.
+/// remove no instance. Policies, rules and bindings are kept in --policy-file.
 #[derive(clap::Parser, Clone, Debug)]
 #[command(name = "meshwork-registry", version, disable_version_flag = true, after_help = EXAMPLES)]
 pub struct Args {
@@ -26,8 +26,8 @@ pub struct Args {
     /// How long after its start clients remove no instance, 0s-1h; 0s if there was no mesh before
     #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = duration_in(GRACE))]
     pub grace: Duration,
-    /// The file that keeps the policies over a restart; it is created when the first policy is set. Each registry needs its own:
-    /// `meshwork policy` sets a policy at all of them [default: in memory, lost with the process]
+    /// The file that keeps the policies over a restart; authorization policies and bindings are kept in files beside it. They are
+    /// created when the first is set. Each registry needs its own: `meshwork policy` sets a policy at all of them [default: in memory, lost with the process]
     #[arg(long, env = "MESHWORK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
     /// Its identity.

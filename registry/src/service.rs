@@ -78,7 +78,7 @@ impl Registry {
     /// The caller of a request; fails if it may not change what holds for the whole mesh; `action` says what, as in "set policies".
     pub(crate) fn check_operator(&self, extensions: &Extensions, action: &'static str) -> Result<PeerIdentity, Status> {
         let caller = self.access.caller(extensions);
-        self.access.operators(&caller, action).map_err(|refusal| self.refuse(refusal))?;
+        self.access.operators(&caller, action).map_err(|refusal| self.refuse(&refusal))?;
         Ok(caller)
     }
 
@@ -107,9 +107,9 @@ impl Registry {
         }
     }
 
-    fn refuse(&self, refusal: NotAllowed) -> Status {
-        self.log_refusal(&refusal);
-        not_allowed(&refusal)
+    fn refuse(&self, refusal: &NotAllowed) -> Status {
+        self.log_refusal(refusal);
+        not_allowed(refusal)
     }
 
     fn lease(&self, granted: Granted) -> Lease {
@@ -129,14 +129,14 @@ impl RegistryService for Registry {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
         let caller = self.access.caller(request.extensions());
         let (mut instance, lease_ttl, attempt) = request::registration(request.into_inner())?;
-        self.access.instances(&caller, &instance.service).map_err(|refusal| self.refuse(refusal))?;
+        self.access.instances(&caller, &instance.service).map_err(|refusal| self.refuse(&refusal))?;
         instance.create_time = Some(SystemTime::now().into());
         instance.identity = caller.spiffe_id().map(SpiffeId::to_string).unwrap_or_default();
         let registration = Registration { instance, lease_ttl, attempt, nonce: Uuid::new_v4() };
         let named = (registration.instance.service.clone(), registration.instance.instance_id.clone());
         let granted = self.backend.register(registration).await.map_err(|error| {
             if let BackendError::NotAdmitted(NotAdmitted::Held(held)) = error {
-                return self.refuse(held.into());
+                return self.refuse(&held.into());
             }
             if let BackendError::NotAdmitted(NotAdmitted::OtherStore(StoreConflict { again: false, .. })) = error
                 && let Some(left_out) = self.lines.refused.pass()
@@ -169,7 +169,7 @@ impl RegistryService for Registry {
         let mut violations = Violations::default();
         let lease = request::lease_id(request.into_inner().lease_id, &mut violations);
         violations.into_result(DOMAIN)?;
-        self.check_lease(&caller, &lease).await.map_err(status)?.map_err(|refusal| self.refuse(refusal))?;
+        self.check_lease(&caller, &lease).await.map_err(status)?.map_err(|refusal| self.refuse(&refusal))?;
         // Otherwise the id is any text of a client, and nothing has happened.
         if self.backend.deregister(&lease).await.map_err(status)?
             && let Some(left_out) = self.lines.deregistered.pass()
@@ -187,7 +187,7 @@ impl RegistryService for Registry {
         let new_status = request::status(request.status, &mut violations);
         violations.into_result(DOMAIN)?;
         let new_status = new_status.expect("no violation was noted");
-        self.check_lease(&caller, &lease).await.map_err(status)?.map_err(|refusal| self.refuse(refusal))?;
+        self.check_lease(&caller, &lease).await.map_err(status)?.map_err(|refusal| self.refuse(&refusal))?;
         let granted = self.backend.set_status(&lease, new_status).await.map_err(status)?;
         if let Some(left_out) = self.lines.status_set.pass() {
             let (status, revision) = (new_status.as_str_name(), granted.revision);

@@ -181,6 +181,19 @@ mod tests {
     use crate::table::RegistrationAttempt;
 
     #[tokio::test]
+    async fn an_instance_that_announces_nothing_new_waits_for_no_disk() {
+        let memory = Memory::new(Duration::ZERO, PolicyStore::default());
+        let names = ["shop.Order".to_owned(), "grpc.health.v1.Health".to_owned()];
+        assert_eq!(memory.bind("order", &names).await.expect("there is room").new.len(), 1);
+        // Another change is under way.
+        let _turn = memory.shared.policies().turn().await;
+        for (service, of_others) in [("order", 0), ("customer", 1)] {
+            let bound = memory.bind(service, &names).now_or_never().expect("at once").expect("no error");
+            assert_eq!((bound.new.len(), bound.of_others.len()), (0, of_others));
+        }
+    }
+
+    #[tokio::test]
     async fn an_instance_that_joins_wakes_the_watchers_of_its_service_and_no_others() {
         let memory = Memory::new(Duration::ZERO, PolicyStore::default());
         let enter = |service| memory.shared.wakers().enter(&Interest::of([service])).expect("there is room").1;

@@ -38,7 +38,7 @@ impl Kept for AuthorizationPolicy {
         self.update_time.is_some()
     }
 
-    fn from_file(self, now: SystemTime) -> Result<Self, Violations> {
+    fn read_back(self, now: SystemTime) -> Result<Self, Violations> {
         let mut violations = Violations::default();
         if self.update_time.is_some_and(|time| time.seconds > MAX_SECONDS) {
             violations.add("policy.update_time", "must be before the year 9000");

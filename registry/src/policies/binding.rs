@@ -34,7 +34,7 @@ impl Kept for Binding {
         self.update_time.is_some()
     }
 
-    fn from_file(self, now: SystemTime) -> Result<Self, Violations> {
+    fn read_back(self, now: SystemTime) -> Result<Self, Violations> {
         let mut violations = Violations::default();
         check_binding(&self, &mut violations);
         let origin = match BindingOrigin::try_from(self.origin) {

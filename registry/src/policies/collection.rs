@@ -89,5 +89,5 @@ impl<M: Kept> Collection<M> {
 fn checked<M: Kept>(stored: M, now: SystemTime) -> Result<M, PolicyFileError> {
     let name = shortened(stored.name());
     let invalid = |problem: String| PolicyFileError::Invalid { kind: M::KIND, name, problem };
-    stored.from_file(now).map_err(|violations| invalid(violations.to_string()))
+    stored.read_back(now).map_err(|violations| invalid(violations.to_string()))
 }

@@ -200,6 +200,17 @@ mod tests {
     }
 
     #[test]
+    fn what_the_next_start_would_not_read_is_not_stored() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = open(folder.path());
+        let policy = |service: String| vec![Policy { service, ..Policy::default() }];
+        file.save(policy("order".into())).expect("it is small");
+        let refused = file.save(policy("x".repeat(33 << 20))).expect_err("it is large");
+        assert_eq!(refused.kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(file.load::<Policy>().expect("readable"), policy("order".into()));
+    }
+
+    #[test]
     fn what_the_next_start_will_load_is_stored_even_if_its_folder_cannot_be_made_durable() {
         let folder = tempfile::tempdir().expect("a folder");
         let mut file = open(folder.path());

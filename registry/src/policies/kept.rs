@@ -79,7 +79,7 @@ pub(crate) trait Kept: Message + Name + Clone + Default + Send + Sync + 'static 
     fn is_set(&self) -> bool;
 
     /// One from the file, which people may have written: checked like one of a request, and completed.
-    fn from_file(self, now: SystemTime) -> Result<Self, Violations>;
+    fn read_back(self, now: SystemTime) -> Result<Self, Violations>;
 
     /// All of them as a list.
     fn list(all: Vec<Self>) -> Self::List;

@@ -23,7 +23,7 @@ impl Kept for Policy {
         self.update_time.is_some()
     }
 
-    fn from_file(self, now: SystemTime) -> Result<Self, Violations> {
+    fn read_back(self, now: SystemTime) -> Result<Self, Violations> {
         check_policy(&self)?;
         let update_time = self.update_time.and_then(|time| SystemTime::try_from(time).ok());
         Ok(complete(self, update_time.unwrap_or(now)))

@@ -27,7 +27,7 @@ fn asked(grpc_service: &str, service: &str, etag: &str) -> Binding {
 }
 
 impl Mesh {
-    async fn announce(&mut self, caller: &str, service: &str, grpc_services: &[&str]) -> Lease {
+    pub(super) async fn announce(&mut self, caller: &str, service: &str, grpc_services: &[&str]) -> Lease {
         let RegisterRequest { instance, .. } = request(service, "a");
         let grpc_services = grpc_services.iter().map(|&name| name.into()).collect();
         let instance = Instance { grpc_services, ..instance.expect("given") };

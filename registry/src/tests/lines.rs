@@ -11,7 +11,10 @@ use tracing::{
     subscriber::set_default,
 };
 
-use super::*;
+use super::{
+    identities::{CUSTOMER, ORDER},
+    *,
+};
 use crate::limits::MAX_LINES;
 
 /// The messages that were logged.
@@ -73,4 +76,24 @@ async fn what_clients_do_again_and_again_is_logged_a_bounded_number_of_times_a_m
     }
     let lines = ["policy set", "a store was adopted", "instances of the service have different stores"];
     assert_eq!(lines.map(|begin| log.count(begin)), [MAX_LINES as usize; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_callers_may_not_do_is_logged_a_bounded_number_of_times_a_minute() {
+    let log = Log::default();
+    let _logging = set_default(log.clone());
+    let mut mesh = Mesh::in_mode(TlsMode::Strict);
+    let order = mesh.register_by(ORDER, "order", "a").await.expect("its own");
+    let mut renewals = mesh.keep_alive_by(CUSTOMER).await;
+    for number in 0..MAX_LINES {
+        mesh.register_by(CUSTOMER, "order", "a").await.expect_err("another's");
+        assert_eq!(renewals.renew(&order).await, LeaseState::Unknown);
+        for (caller, service) in [(ORDER, "order"), (CUSTOMER, "customer"), (CUSTOMER, "customer")] {
+            let names = [format!("shop.S{number}"), format!("shop.T{number}")];
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            mesh.announce(caller, service, &names).await;
+        }
+    }
+    let lines = ["a call was refused", "an instance announces a gRPC service that is bound to another"];
+    assert_eq!(lines.map(|begin| log.count(begin)), [MAX_LINES as usize; 2]);
 }
