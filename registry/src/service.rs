@@ -75,7 +75,7 @@ impl Registry {
         Ok(until_drained(responses, self.draining.clone()))
     }
 
-    /// The caller of a request; fails if it may not change what holds for the whole mesh; `action` says what, as in "set policies".
+    /// The caller of a request, if it may change what holds for the whole mesh; `action` says what, as in "set policies".
     pub(crate) fn check_operator(&self, extensions: &Extensions, action: &'static str) -> Result<PeerIdentity, Status> {
         let caller = self.access.caller(extensions);
         self.access.operators(&caller, action).map_err(|refusal| self.refuse(&refusal))?;

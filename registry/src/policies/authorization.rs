@@ -21,8 +21,9 @@ use crate::json::shortened;
 
 /// Between two words on one service at least: what the times of all languages can tell apart.
 const TICK: Duration = Duration::from_millis(1);
-/// A file may not say a later time, in seconds since 1970 (some year after 9,000): times after the year 9999 have no JSON.
-const MAX_SECONDS: i64 = 225_000_000_000;
+/// The year 9000, in seconds since 1970. No time of a file is later: those after the year 9999 have no JSON, and a file that says one
+/// leaves no room for later words.
+const MAX_SECONDS: i64 = 221_845_392_000;
 /// gRPC services that every service of the mesh may serve without announcing them.
 const OWN: &str = "meshwork.";
 
@@ -40,7 +41,7 @@ impl Kept for AuthorizationPolicy {
 
     fn read_back(self, now: SystemTime) -> Result<Self, Violations> {
         let mut violations = Violations::default();
-        if self.update_time.is_some_and(|time| time.seconds > MAX_SECONDS) {
+        if self.update_time.is_some_and(|time| time.seconds >= MAX_SECONDS) {
             violations.add("policy.update_time", "must be before the year 9000");
             return Err(violations);
         }
