@@ -20,6 +20,7 @@
 //! - [`identity`]: who a process is, and who it talks to: mutual TLS;
 //! - [`discovery`]: which instances serve what, kept up to date by one watch of the registry; [`Mesh`] is a process's handle on it;
 //! - [`policy`]: how the instances of a service are to be treated, as operators set it;
+//! - [`authorization`]: who may call what, as operators and a service's code say it;
 //! - [`channel`]: THE client stack: retry, hedge, commit, transparent retry, dispatch;
 //! - `balance`: which endpoint a call goes to: split, zone, and tower's `Balance` over our own load;
 //! - `endpoint`: THE endpoint: identity, connectivity, outlier state, load, and its connection;
@@ -50,6 +51,8 @@ pub mod discovery;
 mod endpoint_set;
 
 pub mod policy;
+
+pub mod authorization;
 
 pub mod channel;
 
