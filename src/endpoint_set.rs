@@ -2,7 +2,7 @@
 
 use std::{cmp::Ordering, collections::BTreeMap, sync::Arc};
 
-use crate::{contract::meshwork::registry::v1::Instance, policy::Policy};
+use crate::{authorization::Knowledge, contract::meshwork::registry::v1::Instance, policy::Policy};
 
 /// The instances of a service, by id. Cheap to clone.
 pub type Endpoints = Arc<BTreeMap<Arc<str>, Arc<Instance>>>;
@@ -35,7 +35,7 @@ pub(crate) fn changes<'a>(before: &'a Endpoints, now: &'a Endpoints) -> impl Ite
     })
 }
 
-/// The instances of one service, and its policy, as known from the registries of a mesh.
+/// The instances of one service, its policy and its authorization rules, as known from the registries of a mesh.
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSet {
     /// The service's name.
@@ -49,6 +49,8 @@ pub struct EndpointSet {
     pub endpoints: Endpoints,
     /// How clients treat them. The default while none was set or is known yet.
     pub policy: Arc<Policy>,
+    /// What is known of the rules about who may call it.
+    pub authorization: Knowledge,
 }
 
 impl EndpointSet {
@@ -60,13 +62,14 @@ impl EndpointSet {
             known: false,
             endpoints: Endpoints::default(),
             policy: Arc::default(),
+            authorization: Knowledge::Unknown,
         }
     }
 
-    /// Whether both have the same endpoints and policy; cheap, because unchanged parts are shared.
+    /// Whether both have the same endpoints, policy and rules; cheap, because unchanged parts are shared.
     pub(crate) fn has_same_content(&self, other: &Self) -> bool {
         let same_endpoints = changes(&self.endpoints, &other.endpoints).all(|(_, one, other)| one == other);
-        same_endpoints && self.policy == other.policy
+        same_endpoints && self.policy == other.policy && self.authorization == other.authorization
     }
 
     /// Whether the registry's revision `revision` of its life `epoch` is in.

@@ -1,9 +1,12 @@
-//! The last endpoint sets on disk, each with its policy, so that a client that starts while the registry is unreachable finds its services.
+//! The last endpoint sets on disk, each with its policy and authorization rules, so that a client that starts while the registry is unreachable finds its services.
 //!
 //! One file per service, replaced whole: a `ServiceInstances` of the contract, with its length before it. Written by a task of
 //! its own, off every hot path; the newest set wins, and sets in between may be skipped. A file that cannot be read, or is of
 //! another process, is ignored. A user who may write to the folder may write anything: what is read is bounded, a policy is
 //! checked as if the registry had said it, and one that does not pass is left out.
+//!
+//! That a service has no authorization rules is written too: a file that says nothing about them, as one of an earlier release, leaves
+//! them unknown.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +22,11 @@ use prost::Message as _;
 use tokio::{sync::Notify, task::spawn_blocking, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+use super::fold::Earlier;
 use crate::{
-    contract::meshwork::registry::v1::{Instance, ServiceInstances},
-    endpoint_set::{EndpointSet, Endpoints},
+    authorization::Knowledge,
+    contract::meshwork::registry::v1::{AuthorizationPolicy, Instance, ServiceInstances},
+    endpoint_set::EndpointSet,
     log_limit::LogLimit,
     policy::Policy,
 };
@@ -57,7 +62,7 @@ impl Cache {
     }
 
     /// What was last known of a service, if anything.
-    pub(super) async fn load(&self, service: &str) -> Option<(Endpoints, Policy)> {
+    pub(super) async fn load(&self, service: &str) -> Option<Earlier> {
         let path = self.path(service);
         let file = path.clone();
         let found = spawn_blocking(move || read(&file)).await.unwrap_or_else(|panic| Err(io::Error::other(panic)));
@@ -73,12 +78,16 @@ impl Cache {
             tracing::warn!(path = %path.display(), %problem, "the last policy was ignored");
             Policy::default()
         });
+        let named = |told| AuthorizationPolicy { service: service.to_owned(), ..told };
+        let authorization = set.authorization.map_or(Ok(Knowledge::Unknown), |told| Knowledge::new(&named(told)));
+        let authorization = authorization.unwrap_or_else(|problem| {
+            tracing::warn!(path = %path.display(), %problem, "the last authorization rules were ignored: they are unknown now");
+            Knowledge::Unknown
+        });
         let named = |instance| Instance { service: service.to_owned(), ..instance };
         let endpoints = set.instances.into_iter().map(named);
-        Some((
-            Arc::new(endpoints.map(|instance| (instance.instance_id.as_str().into(), instance.into())).collect()),
-            policy,
-        ))
+        let endpoints = endpoints.map(|instance| (instance.instance_id.as_str().into(), instance.into())).collect();
+        Some(Earlier { endpoints: Arc::new(endpoints), policy, authorization })
     }
 
     /// Will be written soon.
@@ -132,7 +141,8 @@ impl Cache {
 fn message(set: &EndpointSet) -> ServiceInstances {
     let policy = (*set.policy != Policy::default()).then(|| set.policy.message(&set.service));
     let instances = set.endpoints.values().map(|instance| Instance::clone(instance)).collect();
-    ServiceInstances { service: set.service.to_string(), known: set.known, instances, policy, authorization: None }
+    let authorization = set.authorization.message(&set.service);
+    ServiceInstances { service: set.service.to_string(), known: set.known, instances, policy, authorization }
 }
 
 /// The message in a file; `None` if there is no file.
@@ -203,7 +213,9 @@ mod tests {
         cache.run(stop).await;
 
         let again = Cache::new(folder.path().join("sets"));
-        assert_eq!(again.load("order").await, Some((set(&["a", "b"]).endpoints, Policy::clone(&policy()))));
+        let EndpointSet { endpoints, authorization, .. } = set(&["a", "b"]);
+        let earlier = Earlier { endpoints, policy: Policy::clone(&policy()), authorization };
+        assert_eq!(again.load("order").await, Some(earlier));
         assert_eq!(again.load("customer").await, None);
         let files = std::fs::read_dir(folder.path().join("sets")).expect("made").count();
         assert_eq!(files, 1, "no drafts are left");
@@ -267,10 +279,10 @@ mod tests {
             let kept = ServiceInstances { policy: Some(policy.clone()), ..message(&set(&["a"])) };
             let (_folder, cache) = holding(&kept.encode_length_delimited_to_vec());
 
-            let (endpoints, loaded) = cache.load("order").await.expect("the endpoints");
+            let loaded = cache.load("order").await.expect("the endpoints");
 
-            assert_eq!(endpoints.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a"]);
-            assert_eq!(loaded != Policy::default(), good, "{policy:?}");
+            assert_eq!(loaded.endpoints.keys().map(AsRef::as_ref).collect::<Vec<&str>>(), ["a"]);
+            assert_eq!(loaded.policy != Policy::default(), good, "{policy:?}");
         }
     }
 
@@ -278,5 +290,39 @@ mod tests {
     fn no_name_leads_out_of_the_folder() {
         let cache = Cache::new("/cache".into());
         assert_eq!(cache.path("../../etc/passwd"), Path::new("/cache/______etc_passwd.endpoints"));
+    }
+
+    fn rules(methods: &str) -> AuthorizationPolicy {
+        AuthorizationPolicy {
+            service: "order".into(),
+            allow: vec![contract::AuthorizationRule { callers: vec!["*".into()], methods: vec![methods.into()] }],
+            etag: "e".into(),
+            update_time: Some(prost_types::Timestamp { seconds: 7, nanos: 8 }),
+            ..AuthorizationPolicy::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn that_there_are_no_rules_is_kept_apart_from_that_they_are_unknown() {
+        let rules = Knowledge::new(&rules("a.C/*")).expect("good rules");
+        let deleted = Knowledge::None { deleted: Some(prost_types::Timestamp { seconds: 7, nanos: 8 }) };
+        for known in [Knowledge::Unknown, Knowledge::NEVER_SET, deleted, rules] {
+            let set = EndpointSet { authorization: known.clone(), ..set(&["a"]) };
+            let (_folder, cache) = holding(&message(&set).encode_length_delimited_to_vec());
+            assert_eq!(cache.load("order").await.map(|earlier| earlier.authorization), Some(known));
+        }
+    }
+
+    #[tokio::test]
+    async fn rules_that_a_registry_could_not_have_said_are_unknown_and_of_another_service_are_ours() {
+        let load = async |authorization| {
+            let kept = ServiceInstances { authorization: Some(authorization), ..message(&set(&["a"])) };
+            let (_folder, cache) = holding(&kept.encode_length_delimited_to_vec());
+            cache.load("order").await.expect("the endpoints").authorization
+        };
+        assert_eq!(load(rules("*")).await, Knowledge::Unknown, "not: none");
+        let other = AuthorizationPolicy { service: "customer".into(), ..rules("a.C/*") };
+        let found = load(other).await;
+        assert_eq!(found.rules().map(|rules| rules.message().service.as_str()), Some("order"));
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use prost_types::Timestamp;
 
 use crate::{
+    authorization::Knowledge,
     contract::meshwork::registry::v1::{
         self as contract, Change, Instance, ResumePoint, Snapshot, WatchResponse, watch_response::Event,
     },
@@ -37,8 +38,17 @@ pub(super) struct Service {
     pub(super) policy: Arc<Policy>,
     /// When it was set. `None`: it was not.
     pub(super) policy_time: Option<Timestamp>,
+    pub(super) authorization: Knowledge,
     /// Whether the registry has sent it completely since its start.
     pub(super) settled: bool,
+}
+
+/// What an earlier run knew about a service.
+#[derive(Debug, PartialEq)]
+pub(super) struct Earlier {
+    pub(super) endpoints: Endpoints,
+    pub(super) policy: Policy,
+    pub(super) authorization: Knowledge,
 }
 
 impl View {
@@ -63,8 +73,10 @@ impl View {
     }
 
     /// Takes in what an earlier run knew about a service that this one has not heard of yet.
-    pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints, policy: Policy) {
-        let recalled = Service { known: true, endpoints, policy: Arc::new(policy), ..Service::default() };
+    pub(super) fn recall(&mut self, service: &str, earlier: Earlier) {
+        let Earlier { endpoints, policy, authorization } = earlier;
+        let policy = Arc::new(policy);
+        let recalled = Service { known: true, endpoints, policy, authorization, ..Service::default() };
         self.services.entry(service.into()).or_insert(recalled);
     }
 
@@ -131,7 +143,8 @@ impl View {
 
     fn replace(&mut self, snapshot: Snapshot) {
         for told in snapshot.services {
-            let service = self.services.entry(told.service.into()).or_default();
+            let name: Arc<str> = told.service.into();
+            let service = self.services.entry(name.clone()).or_default();
             if snapshot.provisional {
                 service.known |= told.known;
             } else {
@@ -146,6 +159,7 @@ impl View {
                 None if snapshot.provisional => {}
                 None => service.take_on(&contract::Policy::default()),
             }
+            service.learn(&name, told.authorization.as_ref());
             told.instances.into_iter().for_each(|instance| service.put(instance));
         }
     }
@@ -166,6 +180,9 @@ impl View {
         }
         for policy in change.policies {
             self.services.entry(policy.service.as_str().into()).or_default().take_on(&policy);
+        }
+        for policy in change.authorizations {
+            self.services.entry(policy.service.as_str().into()).or_default().learn(&policy.service, Some(&policy));
         }
     }
 }
@@ -196,6 +213,22 @@ impl Service {
             }
             Err(violations) => {
                 tracing::warn!(service = policy.service, %violations, "a policy was ignored; the previous one stays in effect");
+            }
+        }
+    }
+
+    /// Takes in what the registry says about the rules; `None`: it never had any, or has lost them. Neither ends rules: only a
+    /// policy does that says that they were deleted.
+    fn learn(&mut self, service: &str, told: Option<&contract::AuthorizationPolicy>) {
+        match told.map_or(Ok(Knowledge::NEVER_SET), Knowledge::new) {
+            Ok(heard) if self.authorization.learn(&heard) => {}
+            Ok(_) if self.authorization.rules().is_none() => {}
+            Ok(_) => tracing::warn!(
+                service,
+                "a registry has lost authorization rules that were set; they stay in effect here: set them again"
+            ),
+            Err(violations) => {
+                tracing::warn!(service, %violations, "authorization rules were ignored; those from before stay in effect");
             }
         }
     }
@@ -361,5 +394,61 @@ mod tests {
     fn a_policy_that_cannot_be_understood_leaves_the_one_before() {
         let view = view([snapshot("e", 1, &["a"], false), new_policy(2, timeout_of(2)), new_policy(3, timeout_of(-1))]);
         assert_eq!((timeout(&view), revision(&view)), (Some(Duration::from_secs(2)), 3));
+    }
+
+    fn authorization(update_time: i64, callers: &[&str]) -> contract::AuthorizationPolicy {
+        let callers = callers.iter().map(ToString::to_string).collect();
+        contract::AuthorizationPolicy {
+            allow: vec![contract::AuthorizationRule { callers, methods: vec!["a.C/*".into()] }],
+            ..deletion(update_time)
+        }
+    }
+
+    fn deletion(update_time: i64) -> contract::AuthorizationPolicy {
+        let update_time = Some(Timestamp { seconds: update_time, nanos: 0 });
+        contract::AuthorizationPolicy { service: "order".into(), update_time, ..Default::default() }
+    }
+
+    fn new_rules(revision: u64, policy: contract::AuthorizationPolicy) -> WatchResponse {
+        event("e", revision, Event::Change(Change { authorizations: vec![policy], ..Change::default() }))
+    }
+
+    /// When the rules in effect were set.
+    fn rules_of(view: &View) -> Option<i64> {
+        let rules = set(view).authorization.rules()?;
+        rules.update_time().map(|time| time.seconds)
+    }
+
+    #[test]
+    fn rules_are_known_with_the_first_snapshot_and_only_a_deletion_ends_them() {
+        for provisional in [true, false] {
+            let mut view = view([]);
+            view.apply(snapshot("e", 1, &["a"], provisional));
+            assert_eq!(set(&view).authorization, Knowledge::NEVER_SET, "the registry has said that there are none");
+            view.apply(new_rules(2, authorization(7, &["*"])));
+            assert_eq!(rules_of(&view), Some(7));
+            view.apply(snapshot("e", 3, &["a"], provisional));
+            assert_eq!(rules_of(&view), Some(7), "a snapshot says nothing");
+            view.apply(snapshot("f", 1, &["a"], provisional));
+            assert_eq!(rules_of(&view), Some(7), "a registry without its store has started again");
+            view.apply(event("f", 2, Event::Change(Change { authorizations: vec![deletion(6)], ..Change::default() })));
+            assert_eq!(rules_of(&view), Some(7), "an older deletion, of a backup");
+            view.apply(event("f", 3, Event::Change(Change { authorizations: vec![deletion(8)], ..Change::default() })));
+            assert!(matches!(set(&view).authorization, Knowledge::None { deleted: Some(_) }));
+        }
+        let changed = view([snapshot("e", 1, &["a"], false), change(2, &["b"], &[])]);
+        assert_eq!(set(&changed).authorization, Knowledge::NEVER_SET);
+        let only_changed = view([change(2, &["b"], &[])]);
+        assert_eq!(set(&only_changed).authorization, Knowledge::Unknown);
+    }
+
+    #[test]
+    fn rules_that_cannot_be_understood_leave_those_before() {
+        let mut view = view([snapshot("e", 1, &["a"], false), new_rules(2, authorization(7, &["*"]))]);
+        view.apply(new_rules(3, authorization(8, &["a kind of a later release/x"])));
+        assert_eq!((rules_of(&view), revision(&view)), (Some(7), 3));
+        let mut unknown = super::tests::view([]);
+        unknown.apply(new_rules(3, authorization(8, &["a kind of a later release/x"])));
+        assert_eq!(set(&unknown).authorization, Knowledge::Unknown, "and not: none");
     }
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A set is only ever replaced by what registries say: while one is unreachable its last word stays, and nothing is removed on
-//! the word of a registry that has just started and does not know yet which instances are coming back.
+//! the word of a registry that has just started and does not know yet which instances are coming back. Authorization rules end only by
+//! an operator's word: see [`authorization`](crate::authorization).
 
 pub(crate) mod announce;
 mod cache;
@@ -173,7 +174,7 @@ impl Discovery {
     }
 
     /// Takes in what a registry has sent, or that it is unreachable, and publishes what follows for these services. Returns the sets
-    /// whose endpoints or policy have changed.
+    /// whose endpoints, policy or rules have changed.
     fn change(&self, services: &[Arc<str>], change: impl FnOnce(&mut Union)) -> Vec<EndpointSet> {
         let mut union = self.union();
         change(&mut union);
@@ -188,7 +189,7 @@ impl Discovery {
         news
     }
 
-    /// Publishes a set. Returns whether its endpoints or its policy have changed.
+    /// Publishes a set. Returns whether its endpoints, its policy or its rules have changed.
     fn publish(&self, set: &EndpointSet, policies_differ: bool) -> bool {
         let mut other_content = false;
         if let Some(latest) = self.sets().get(&set.service) {

@@ -36,6 +36,7 @@ type Responses = mpsc::UnboundedSender<Result<WatchResponse, Status>>;
 
 mod asked;
 mod list;
+mod rules;
 
 /// A registry that can only be watched.
 struct Registry {

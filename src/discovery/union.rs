@@ -8,13 +8,15 @@
 //! - What a registry has not confirmed since its restart (it is provisional, or silent so far) counts like the word of an
 //!   unreachable one.
 //! - Of differing policies the one that was set last holds, and the difference is logged.
+//! - Authorization rules outlive the word of the registry that has said them: only rules or a deletion that came later replace them.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use prost_types::Timestamp;
 
-use super::fold::{Service, View};
+use super::fold::{Earlier, Service, View};
 use crate::{
+    authorization::Knowledge,
     contract::meshwork::registry::v1::{Instance, InstanceStatus, ResumePoint, WatchResponse},
     endpoint_set::{EndpointSet, Endpoints, changes},
     policy::Policy,
@@ -26,6 +28,8 @@ pub(super) struct Union {
     registries: Vec<Registry>,
     /// What an earlier run has left on disk, until a registry has sent everything.
     earlier: View,
+    /// The authorization rules of each service that a view is of, as they were set last.
+    authorizations: BTreeMap<Arc<str>, Knowledge>,
 }
 
 #[derive(Debug, Default)]
@@ -38,7 +42,7 @@ struct Registry {
 impl Union {
     /// The given number of registries, none of which has sent anything yet.
     pub(super) fn new(registries: usize) -> Self {
-        Self { registries: (0..registries).map(|_| Registry::default()).collect(), earlier: View::default() }
+        Self { registries: (0..registries).map(|_| Registry::default()).collect(), ..Self::default() }
     }
 
     /// Takes in a response of the registry at `index`.
@@ -47,6 +51,11 @@ impl Union {
         let registry = &mut self.registries[index];
         registry.there = true;
         registry.view.apply(response);
+        for service in services {
+            if let Some(told) = registry.view.service(service) {
+                self.authorizations.entry(service.clone()).or_default().learn(&told.authorization);
+            }
+        }
         self.succeed(index);
         for (service, before) in services.iter().zip(before) {
             let now = self.endpoints(index, service);
@@ -67,9 +76,10 @@ impl Union {
     }
 
     /// Takes in what an earlier run knew about a service that this one has not heard of yet.
-    pub(super) fn recall(&mut self, service: &str, endpoints: Endpoints, policy: Policy) {
+    pub(super) fn recall(&mut self, service: &str, earlier: Earlier) {
         if !self.has(service) {
-            self.earlier.recall(service, endpoints, policy);
+            self.authorizations.entry(service.into()).or_default().learn(&earlier.authorization);
+            self.earlier.recall(service, earlier);
         }
     }
 
@@ -78,6 +88,9 @@ impl Union {
     pub(super) fn retain(&mut self, index: usize, services: &[Arc<str>]) {
         self.registries[index].view.retain(services);
         self.earlier.retain(services);
+        let mut authorizations = std::mem::take(&mut self.authorizations);
+        authorizations.retain(|service, _| self.has(service));
+        self.authorizations = authorizations;
     }
 
     /// Whether anything is known of a service.
@@ -90,11 +103,13 @@ impl Union {
         self.registries[index].view.resume_point()
     }
 
-    /// The set of a known service, and whether its registries' policies differ.
+    /// The set of a known service, and whether its registries' policies or authorization rules differ.
     pub(super) fn set(&self, service: &Arc<str>) -> Option<(EndpointSet, bool)> {
         let told: Vec<(&Service, bool)> =
             self.views().filter_map(|(view, there)| Some((view.service(service)?, there))).collect();
-        let (policy, differ) = policy(&told);
+        let (policy, policies_differ) = policy(&told);
+        let authorization = self.authorizations.get(service).cloned().unwrap_or_default();
+        let differ = policies_differ || rules_differ(&told, &authorization);
         if told.is_empty() {
             return None;
         }
@@ -109,6 +124,7 @@ impl Union {
             known: told.iter().any(|(service, _)| service.known),
             endpoints: endpoints(&told),
             policy,
+            authorization,
         };
         Some((set, differ))
     }
@@ -177,9 +193,18 @@ fn policy(told: &[(&Service, bool)]) -> (Arc<Policy>, bool) {
     // Of those that were set at the same time, or never, the word of one that is there.
     let latest = told.iter().max_by_key(|(service, there)| (time(service), *there));
     let latest = latest.map(|(service, _)| service.policy.clone()).unwrap_or_default();
-    let settled = |(service, there): &&(&Service, bool)| *there && service.settled;
-    let differ = told.iter().filter(settled).any(|(service, _)| service.policy != latest);
+    let differ = settled(told).any(|service| service.policy != latest);
     (latest, differ)
+}
+
+/// Whether registries that are there tell of other rules than those in effect.
+fn rules_differ(told: &[(&Service, bool)], in_effect: &Knowledge) -> bool {
+    settled(told).any(|service| service.authorization.rules() != in_effect.rules())
+}
+
+/// What the registries that are there have told completely.
+fn settled<'a>(told: &'a [(&'a Service, bool)]) -> impl Iterator<Item = &'a Service> {
+    told.iter().filter(|(service, there)| *there && service.settled).map(|(service, _)| *service)
 }
 
 #[cfg(test)]
@@ -202,6 +227,10 @@ mod tests {
             status: status.into(),
             ..Instance::default()
         }
+    }
+
+    fn recalled<const N: usize>(endpoints: [(Arc<str>, Arc<Instance>); N], authorization: Knowledge) -> Earlier {
+        Earlier { endpoints: Arc::new(BTreeMap::from(endpoints)), policy: Policy::default(), authorization }
     }
 
     /// Two registries, and what they have sent.
@@ -344,14 +373,14 @@ mod tests {
         let mut told = Told::nothing();
         let earlier =
             ["gone", "here"].map(|id| (Arc::<str>::from(id), Arc::new(instance(id, InstanceStatus::Serving))));
-        told.0.recall("order", Arc::new(BTreeMap::from(earlier.clone())), Policy::default());
+        told.0.recall("order", recalled(earlier.clone(), Knowledge::Unknown));
         assert_eq!(told.ids(), "gone here");
         assert!(!told.set().is_heard());
         told.snapshot(A, "a", &["new"], true);
         assert_eq!(told.ids(), "gone here new");
         told.snapshot(B, "b", &["here"], false);
         assert_eq!(told.ids(), "here new");
-        told.0.recall("order", Arc::new(BTreeMap::from(earlier)), Policy::default());
+        told.0.recall("order", recalled(earlier, Knowledge::Unknown));
         assert_eq!(told.ids(), "here new", "too late");
     }
 
@@ -380,5 +409,83 @@ mod tests {
         assert_eq!(timeout(&told), (Some(2), false));
         told.snapshot_with(A, "a", &[], false, Some(policy(2, 150)));
         assert_eq!(timeout(&told), (Some(2), false), "they are the same");
+    }
+
+    fn authorization(etag: &str, seconds: i64) -> contract::AuthorizationPolicy {
+        let rule = contract::AuthorizationRule { callers: vec!["*".into()], methods: vec!["a.C/*".into()] };
+        contract::AuthorizationPolicy { allow: vec![rule], etag: etag.into(), ..deletion(seconds) }
+    }
+
+    fn deletion(seconds: i64) -> contract::AuthorizationPolicy {
+        let update_time = Some(Timestamp { seconds, nanos: 0 });
+        contract::AuthorizationPolicy { service: "order".into(), update_time, ..Default::default() }
+    }
+
+    impl Told {
+        /// A final snapshot.
+        fn rules(&mut self, index: usize, epoch: &str, authorization: Option<contract::AuthorizationPolicy>) {
+            let service =
+                ServiceInstances { service: "order".into(), known: true, authorization, ..ServiceInstances::default() };
+            self.event(index, epoch, 1, Event::Snapshot(Snapshot { services: vec![service], provisional: false }));
+        }
+
+        /// The etag of the rules, or that there are none; and whether the registries differ.
+        fn known(&self) -> (String, bool) {
+            let (set, differ) = self.0.set(&"order".into()).expect("told of");
+            let known = match &set.authorization {
+                Knowledge::Unknown => "unknown".to_owned(),
+                Knowledge::None { .. } => "none".to_owned(),
+                Knowledge::Rules(rules) => rules.etag().to_owned(),
+            };
+            (known, differ)
+        }
+    }
+
+    #[test]
+    fn of_rules_that_differ_those_that_were_set_last_hold_and_a_deletion_counts_as_set() {
+        let mut told = Told::nothing();
+        told.rules(A, "a", None);
+        assert_eq!(told.known(), ("none".into(), false));
+        told.rules(B, "b", Some(authorization("1", 10)));
+        assert_eq!(told.known(), ("1".into(), true), "A has none");
+        told.rules(A, "a", Some(authorization("2", 20)));
+        assert_eq!(told.known(), ("2".into(), true));
+        told.rules(B, "b", Some(deletion(15)));
+        assert_eq!(told.known(), ("2".into(), true), "they were set after that");
+        told.rules(B, "b", Some(deletion(30)));
+        assert_eq!(told.known(), ("none".into(), true));
+        told.rules(A, "a2", Some(authorization("2", 20)));
+        assert_eq!(told.known(), ("none".into(), true), "A has restarted with what it had");
+        told.rules(A, "a2", Some(authorization("3", 40)));
+        assert_eq!(told.known().0, "3");
+        told.rules(B, "b", Some(authorization("3", 40)));
+        assert_eq!(told.known(), ("3".into(), false));
+    }
+
+    #[test]
+    fn rules_outlive_every_registry_that_has_said_them() {
+        let lost = |told: &mut Told| {
+            told.rules(B, "b", None);
+            told.0.away(A);
+            assert_eq!(told.known().0, "1", "A is away");
+            told.rules(A, "a2", None);
+            assert_eq!(told.known().0, "1", "A has lost its store");
+            told.0.away(A);
+            told.rules(B, "a2", None);
+            assert_eq!(told.known().0, "1", "B is A's store behind another address");
+        };
+        let mut told = Told::nothing();
+        told.rules(A, "a", Some(authorization("1", 10)));
+        lost(&mut told);
+
+        let mut told = Told::nothing();
+        let earlier = Knowledge::new(&authorization("1", 10)).expect("good rules");
+        told.0.recall("order", recalled([], earlier));
+        assert_eq!(told.known().0, "1", "on disk");
+        told.rules(A, "a", None);
+        lost(&mut told);
+        told.0.retain(A, &[]);
+        told.0.retain(B, &[]);
+        assert!(told.0.authorizations.is_empty(), "nothing asks for the service any more");
     }
 }

@@ -194,10 +194,11 @@ impl Watcher {
             if self.discovery.union().has(service) {
                 continue;
             }
-            if let Some((endpoints, policy)) = cache.load(service).await {
-                tracing::info!(%service, endpoints = endpoints.len(), "the registry is unreachable: using the last endpoint set");
+            if let Some(earlier) = cache.load(service).await {
+                let endpoints = earlier.endpoints.len();
+                tracing::info!(%service, endpoints, "the registry is unreachable: using the last endpoint set");
                 let service = std::slice::from_ref(service);
-                self.discovery.change(service, |union| union.recall(&service[0], endpoints, policy));
+                self.discovery.change(service, |union| union.recall(&service[0], earlier));
             }
         }
     }

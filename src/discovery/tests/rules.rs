@@ -1,0 +1,41 @@
+//! Authorization rules on their way from a registry to a server, and on disk.
+
+use super::*;
+use crate::{
+    authorization::Knowledge,
+    contract::meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule},
+};
+
+#[tokio::test(start_paused = true)]
+async fn rules_reach_running_servers_and_stay_while_the_registry_is_unreachable_and_after_a_restart() {
+    let net = Net::default();
+    let folder = tempfile::tempdir().expect("a folder");
+    let built = || {
+        let mesh = Mesh::builder().registries(["registry:1"]).connector(net.connector());
+        mesh.cache_dir(folder.path()).build().expect("a mesh")
+    };
+    let rule = AuthorizationRule { callers: vec!["*".into()], methods: vec!["a.C/*".into()] };
+    let policy = AuthorizationPolicy { service: "echo".into(), allow: vec![rule], ..AuthorizationPolicy::default() };
+    let is_known = |set: &EndpointSet| set.authorization.rules().is_some();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = built();
+    let mut endpoints = mesh.endpoints("echo");
+    assert_eq!(endpoints.borrow().authorization, Knowledge::Unknown);
+    let watch = registry.watch().await;
+    watch.snapshot("e", 1, &["a"], false);
+    until(&mut endpoints, &["a"]).await;
+    assert_eq!(endpoints.borrow().authorization, Knowledge::NEVER_SET);
+
+    watch.send("e", 2, Event::Change(Change { authorizations: vec![policy], ..Change::default() }));
+
+    soon(endpoints.wait_for(is_known)).await.expect("discovery is here");
+    registry.kill().await;
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(is_known(&endpoints.borrow()), "the registry is unreachable");
+    soon(mesh.close()).await;
+    let mesh = built();
+    let mut endpoints = mesh.endpoints("echo");
+    soon(endpoints.wait_for(is_known)).await.expect("discovery is here");
+    assert!(!endpoints.borrow().is_heard(), "they were on disk");
+    assert_eq!(mesh.endpoints("other").borrow().authorization, Knowledge::Unknown);
+}
