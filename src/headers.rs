@@ -17,6 +17,10 @@ pub const INSTANCE: HeaderName = HeaderName::from_static("meshwork-instance");
 /// In a response: why the call was refused before any of it was processed, a [`Refusal`] by name.
 pub const REFUSED: HeaderName = HeaderName::from_static("meshwork-refused");
 
+/// In a request: the end user for whom the caller calls. A server passes it on to its handlers only if the caller has a
+/// verified identity that the service's authorization policy names; a channel never sends it on.
+pub const SUBJECT: HeaderName = HeaderName::from_static("meshwork-subject");
+
 /// In a status that a channel has made itself, never on the wire: its message is for this process, and names addresses.
 pub(crate) const INNER_CALL: HeaderName = HeaderName::from_static("meshwork-inner-call");
 
@@ -59,6 +63,8 @@ pub enum Refusal {
     /// A registry refuses the server, because its service is served from another store: no other instance would
     /// ever see what it acknowledges.
     NotAdmitted,
+    /// The server does not know yet who may call it.
+    RulesUnknown,
     /// The server already has as many calls as it takes.
     Overloaded,
     /// The deadline had passed when the call arrived.
@@ -67,8 +73,8 @@ pub enum Refusal {
 
 impl Refusal {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::WrongInstance, Self::Draining, Self::NotAdmitted, Self::Overloaded, Self::Expired];
+    pub const ALL: [Self; 6] =
+        [Self::WrongInstance, Self::Draining, Self::NotAdmitted, Self::RulesUnknown, Self::Overloaded, Self::Expired];
 
     /// The header's value.
     pub const fn name(self) -> &'static str {
@@ -76,6 +82,7 @@ impl Refusal {
             Self::WrongInstance => "wrong-instance",
             Self::Draining => "draining",
             Self::NotAdmitted => "not-admitted",
+            Self::RulesUnknown => "rules-unknown",
             Self::Overloaded => "overloaded",
             Self::Expired => "expired",
         }
@@ -90,7 +97,9 @@ impl Refusal {
     /// may repeat elsewhere, while RESOURCE_EXHAUSTED speaks of the caller's own quota, which no other instance can mend.
     pub const fn code(self) -> Code {
         match self {
-            Self::WrongInstance | Self::Draining | Self::NotAdmitted | Self::Overloaded => Code::Unavailable,
+            Self::WrongInstance | Self::Draining | Self::NotAdmitted | Self::RulesUnknown | Self::Overloaded => {
+                Code::Unavailable
+            }
             Self::Expired => Code::DeadlineExceeded,
         }
     }
@@ -101,6 +110,7 @@ impl Refusal {
             Self::WrongInstance => "WRONG_INSTANCE",
             Self::Draining => "DRAINING",
             Self::NotAdmitted => "NOT_ADMITTED",
+            Self::RulesUnknown => "RULES_UNKNOWN",
             Self::Overloaded => "OVERLOADED",
             Self::Expired => "DEADLINE_EXPIRED",
         }

@@ -54,6 +54,12 @@ impl Callers {
         Ok(callers)
     }
 
+    /// And all operators.
+    #[must_use]
+    pub(super) fn and_operators(self) -> Self {
+        Self { operators: true, ..self }
+    }
+
     /// As [`parse`](Self::parse), of callers that must each be one service or operator.
     ///
     /// # Errors

@@ -23,8 +23,15 @@ pub enum Audience {
     Everyone,
     /// Whom the rules allow, or everyone without rules: a user's service.
     Domain,
-    /// Operators, these callers, and whom the rules allow: a service by which the mesh works.
+    /// These callers, and whom the rules allow: a service by which the mesh works. Made by [`Audience::mesh`].
     Mesh(Callers),
+}
+
+impl Audience {
+    /// Operators, these callers, and whom the rules allow.
+    pub fn mesh(callers: Callers) -> Self {
+        Self::Mesh(callers.and_operators())
+    }
 }
 
 /// Why a call may not begin.
@@ -85,7 +92,7 @@ pub fn decide(
     };
     let denial = match its_callers {
         None => rules.map(|_| Denial::NoAllowRule),
-        Some(callers) if caller.is_operator() || callers.contains(caller) => None,
+        Some(callers) if callers.contains(caller) => None,
         Some(_) => mesh_default(mode, rules, path),
     };
     match denial {

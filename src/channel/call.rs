@@ -17,7 +17,7 @@ use super::{
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     endpoint::Endpoint,
-    headers::{fields, header_list_size},
+    headers::{SUBJECT, fields, header_list_size},
     request_body::RequestBody,
 };
 
@@ -60,6 +60,8 @@ impl Call {
         let mut headers = parts.headers;
         let own = headers.remove(GRPC_TIMEOUT).map(|timeout| deadline::parse_timeout(&timeout)).transpose();
         let own = own.map_err(|error| CallError::Request(Box::new(Status::internal(error.to_string()))))?;
+        // A handler that passes its metadata on must not speak for its caller's user.
+        headers.remove(SUBJECT);
         headers.entry(USER_AGENT).or_insert(USER_AGENT_VALUE);
         check_size(&headers)?;
         let mut body = Some(body);

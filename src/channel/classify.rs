@@ -171,7 +171,7 @@ impl Verdict {
 
     fn of(said: Said) -> Self {
         let (unprocessed, pause) = match said.refusal {
-            Some(Refusal::WrongInstance | Refusal::Draining | Refusal::NotAdmitted) => {
+            Some(Refusal::WrongInstance | Refusal::Draining | Refusal::NotAdmitted | Refusal::RulesUnknown) => {
                 (Some(Unprocessed::Misdirected), Some(GONE_PAUSE))
             }
             Some(Refusal::Overloaded) => (Some(Unprocessed::TurnedAway), Some(BUSY_PAUSE)),
@@ -180,9 +180,13 @@ impl Verdict {
         };
         let blame = match said.refusal {
             Some(Refusal::Expired) => Blame::None,
-            Some(Refusal::WrongInstance | Refusal::Draining | Refusal::NotAdmitted | Refusal::Overloaded) => {
-                Blame::Refused
-            }
+            Some(
+                Refusal::WrongInstance
+                | Refusal::Draining
+                | Refusal::NotAdmitted
+                | Refusal::RulesUnknown
+                | Refusal::Overloaded,
+            ) => Blame::Refused,
             None => blame(said.http, said.code),
         };
         let retry = match (said.code, said.pushback) {

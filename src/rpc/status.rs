@@ -28,6 +28,18 @@ impl Domain {
         Status::with_error_details(code, message, self.details(reason))
     }
 
+    /// As [`error`](Self::error), with more for machines: the `metadata` of its `ErrorInfo`.
+    pub(crate) fn error_about<const N: usize>(
+        self,
+        code: Code,
+        reason: &str,
+        message: impl Into<String>,
+        metadata: [(&str, &str); N],
+    ) -> Status {
+        let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Status::with_error_details(code, message, ErrorDetails::with_error_info(reason, self.0, metadata))
+    }
+
     /// INVALID_ARGUMENT/`reason` about one field.
     pub fn invalid_field(self, reason: &str, field: &str, description: &str) -> Status {
         let mut details = self.details(reason);

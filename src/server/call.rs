@@ -17,10 +17,11 @@ use tracing::{Instrument as _, Span};
 
 use super::{
     Limits,
+    authorization::{Authorization, Subject},
     compression::{self, Inflating},
     connection::Peer,
     fault::{self, malformed},
-    infrastructure::Kind,
+    infrastructure::{Kind, Served},
     layers::Handler,
     methods::{Flow, Methods},
     metrics,
@@ -29,8 +30,9 @@ use super::{
 };
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
-    headers::{INSTANCE, Refusal, fields, header_list_size},
+    headers::{INSTANCE, Refusal, SUBJECT, fields, header_list_size},
     health::Condition,
+    identity::PeerIdentity,
     rpc::{SERVER, Timed, code_of, has_grpc_type},
     trace::{self, TraceContext},
 };
@@ -39,7 +41,8 @@ use crate::{
 pub(super) struct Stack {
     pub(super) infrastructure: Inflating,
     /// By their full names.
-    pub(super) services: BTreeMap<String, Kind>,
+    pub(super) services: BTreeMap<String, Served>,
+    pub(super) authorization: Authorization,
     pub(super) methods: Methods,
     pub(super) instance: HeaderValue,
     pub(super) limits: Limits,
@@ -53,6 +56,7 @@ pub(super) struct Stack {
 /// A call that may begin.
 struct Admitted {
     kind: Kind,
+    subject: Subject,
     flow: Flow,
     deadline: Option<Deadline>,
     permit: OwnedSemaphorePermit,
@@ -76,12 +80,13 @@ impl Stack {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        request.extensions_mut().insert(peer.identity);
+        let caller = peer.identity;
+        request.extensions_mut().insert(caller.clone());
         let path = request.uri().path();
         let timed = self.methods.unary(path).cloned().map(Timed::begin);
-        let (mut response, span) = match self.admit(&request) {
+        let (mut response, span) = match self.admit(&request, &caller) {
             Ok(admitted) => {
-                let span = span(path);
+                let span = span(path, &caller);
                 (self.run(admitted, own, peer.ending, request, span.clone()).await, span)
             }
             Err(refused) => {
@@ -104,7 +109,7 @@ impl Stack {
     }
 
     /// Decides whether a call may begin.
-    fn admit<B>(&self, request: &Request<B>) -> Result<Admitted, Box<Response<Body>>> {
+    fn admit<B>(&self, request: &Request<B>, caller: &PeerIdentity) -> Result<Admitted, Box<Response<Body>>> {
         let (headers, path) = (request.headers(), request.uri().path());
         // What is not gRPC is answered in plain HTTP, as the specification of gRPC over HTTP/2 wants it: a browser or a crawler
         // understands nothing else.
@@ -122,12 +127,15 @@ impl Stack {
             let message = format!("this is instance {}, not the one that was called", self.shown_instance());
             return Err(refused(Refusal::WrongInstance, message));
         }
-        let kind = self.kind(path)?;
+        let Served { kind, audience } = self.served(path)?;
+        // Before all that tells how the server is.
+        let subject = self.authorization.authorize(audience, caller, path)?;
+        let kind = *kind;
         self.check_admission(kind)?;
         let flow = self.methods.flow(path);
         let deadline = self.deadline(headers, flow)?;
         let permit = self.permit(flow)?;
-        Ok(Admitted { kind, flow, deadline, permit })
+        Ok(Admitted { kind, subject, flow, deadline, permit })
     }
 
     /// Headers beyond the limit are the caller's error. HTTP/2 itself lets more through: see [`READABLE_HEADERS`].
@@ -142,11 +150,11 @@ impl Stack {
         Err(Box::new(SERVER.error(Code::ResourceExhausted, "HEADERS_TOO_LARGE", message).into_http()))
     }
 
-    /// Of which kind the service is that is called.
-    fn kind(&self, path: &str) -> Result<Kind, Box<Response<Body>>> {
+    /// The service that is called.
+    fn served(&self, path: &str) -> Result<&Served, Box<Response<Body>>> {
         let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-        if let Some(kind) = self.services.get(service) {
-            return Ok(*kind);
+        if let Some(served) = self.services.get(service) {
+            return Ok(served);
         }
         let message = format!("service {service} is not served by instance {}", self.shown_instance());
         Err(Box::new(SERVER.error(Code::Unimplemented, "UNKNOWN_SERVICE", message).into_http()))
@@ -203,7 +211,10 @@ impl Stack {
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         let begin_by = admitted.begin_by(self.limits.unary_time);
-        let Admitted { kind, flow, deadline, permit } = admitted;
+        let Admitted { kind, subject, flow, deadline, permit } = admitted;
+        if subject == Subject::Removed {
+            request.headers_mut().remove(SUBJECT);
+        }
         let draining = (kind == Kind::Grpc).then(|| self.draining.clone());
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
@@ -273,10 +284,11 @@ fn plain(status: StatusCode) -> Box<Response<Body>> {
     Box::new(response)
 }
 
-fn span(path: &str) -> Span {
+fn span(path: &str, caller: &PeerIdentity) -> Span {
     tracing::debug_span!(
         "call",
         path,
+        caller = caller.name(),
         otel.name = path.trim_start_matches('/'),
         otel.kind = "server",
         otel.status_code = tracing::field::Empty,

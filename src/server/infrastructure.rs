@@ -11,14 +11,35 @@ use tonic_reflection::server::{Builder, Error};
 use tower::Service;
 
 use super::health_service::{HealthService, Statuses};
-use crate::contract::grpc::health::v1::health_server::HealthServer;
+use crate::{
+    authorization::{Audience, Callers},
+    contract::grpc::health::v1::health_server::HealthServer,
+};
 
 /// Services under their full names.
 #[derive(Default)]
 pub(super) struct Services {
     pub(super) own: Routes,
     pub(super) infrastructure: Routes,
-    pub(super) kinds: BTreeMap<String, Kind>,
+    pub(super) served: BTreeMap<String, Served>,
+}
+
+/// A service, by what happens to its calls.
+#[derive(Clone, Debug)]
+pub(super) struct Served {
+    pub(super) kind: Kind,
+    pub(super) audience: Audience,
+}
+
+impl Served {
+    /// A user's service.
+    pub(super) const OWN: Self = Self { kind: Kind::Own, audience: Audience::Domain };
+    const GRPC: Self = Self { kind: Kind::Grpc, audience: Audience::Everyone };
+
+    /// A service by which the mesh works, for operators and these callers.
+    pub(super) fn mesh(callers: Callers) -> Self {
+        Self { kind: Kind::Mesh, audience: Audience::mesh(callers) }
+    }
 }
 
 /// Whose a service is.
@@ -33,7 +54,7 @@ pub(super) enum Kind {
 }
 
 impl Services {
-    pub(super) fn add<S>(&mut self, service: S, kind: Kind)
+    pub(super) fn add<S>(&mut self, service: S, served: Served)
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
             + NamedService
@@ -43,7 +64,8 @@ impl Services {
             + 'static,
         S::Future: Send + 'static,
     {
-        assert!(self.kinds.insert(S::NAME.to_owned(), kind).is_none(), "{} was added before", S::NAME);
+        let kind = served.kind;
+        assert!(self.served.insert(S::NAME.to_owned(), served).is_none(), "{} was added before", S::NAME);
         let routes = match kind {
             Kind::Own => &mut self.own,
             Kind::Mesh | Kind::Grpc => &mut self.infrastructure,
@@ -52,7 +74,7 @@ impl Services {
     }
 
     pub(super) fn names(&self) -> BTreeSet<String> {
-        self.kinds.keys().cloned().collect()
+        self.served.keys().cloned().collect()
     }
 
     /// Adds health, as `statuses` says it, and reflection in the version that clients ask for first and in the one that
@@ -68,12 +90,12 @@ impl Services {
             // Named one by one: descriptors may declare services that this server does not serve.
             names.iter().fold(builder, Builder::with_service_name)
         };
-        self.add(HealthServer::new(HealthService::new(statuses)), Kind::Grpc);
+        self.add(HealthServer::new(HealthService::new(statuses)), Served::GRPC);
         let mut names = self.names();
         names.extend(REFLECTION.map(str::to_owned));
         let (v1, v1alpha) = (described(&names).build_v1()?, described(&names).build_v1alpha()?);
-        self.add(v1, Kind::Grpc);
-        self.add(v1alpha, Kind::Grpc);
+        self.add(v1, Served::GRPC);
+        self.add(v1alpha, Served::GRPC);
         Ok(())
     }
 }

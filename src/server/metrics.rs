@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `rpc_server_call_duration_seconds` | `rpc_system_name`, `rpc_method`, `rpc_response_status_code` | unary calls, from headers to answer |
 //! | `meshwork_server_refused_total` | `reason` | calls that were refused before they were started |
+//! | `meshwork_server_denied_total` | `reason`, `enforced` | calls that the authorization rules do not allow; `enforced="false"`: they were let through, in a dry run |
 //!
 //! Streams are not timed: their duration says nothing about the server. Nor are undeclared methods: paths that
 //! callers invent must not become labels.
@@ -11,7 +12,9 @@
 use http::Response;
 use metrics::Label;
 
+use super::authorization::Enforcement;
 use crate::{
+    authorization::Denial,
     headers::{REFUSED, Refusal},
     rpc::CallDuration,
 };
@@ -27,4 +30,13 @@ pub(super) fn refused<B>(response: &Response<B>) {
     if let Some(refusal) = response.headers().get(REFUSED).and_then(|name| Refusal::parse(name.as_bytes())) {
         metrics::counter!("meshwork_server_refused_total", "reason" => refusal.name()).increment(1);
     }
+}
+
+/// Counts a call that the rules do not allow.
+pub(super) fn denied(denial: Denial, enforcement: Enforcement) {
+    let enforced = match enforcement {
+        Enforcement::Enforce => "true",
+        Enforcement::Log => "false",
+    };
+    metrics::counter!("meshwork_server_denied_total", "reason" => denial.name(), "enforced" => enforced).increment(1);
 }

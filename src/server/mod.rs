@@ -8,6 +8,7 @@
 //! shutdown and then waits without end. [`Server::serve`] says how it leaves. `incoming` is any stream
 //! of connections; TLS is added here ([`Server::security`]).
 
+mod authorization;
 mod call;
 mod compression;
 mod config;
@@ -32,12 +33,16 @@ use std::{convert::Infallible, future::Future, io};
 use bytes::Bytes;
 use futures_util::Stream;
 use http::{Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    sync::watch,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{body::Body, codegen::StdError, server::NamedService};
 use tower::{Layer, Service};
 
 pub use crate::discovery::announce::AnnounceError;
+pub use authorization::Enforcement;
 pub use config::Config;
 pub use error::{Error, is_fenced};
 pub use layers::Routed;
@@ -45,12 +50,17 @@ pub use limits::Limits;
 pub use store::{ServedStore, StoreScope};
 
 use crate::{
-    Mesh, contract::meshwork::registry::v1::registry_service_client::RegistryServiceClient, discovery::announce::Gate,
-    health::Condition, identity::Security,
+    Mesh,
+    authorization::{Callers, Knowledge},
+    contract::meshwork::registry::v1::registry_service_client::RegistryServiceClient,
+    discovery::announce::Gate,
+    health::Condition,
+    identity::Security,
 };
 
+use authorization::Source;
 use health::Conditions;
-use infrastructure::{Kind, Services};
+use infrastructure::{Served, Services};
 use layers::Layers;
 use membership::Announce;
 use runtime::Parts;
@@ -74,6 +84,8 @@ impl Server {
             conditions: Conditions::default(),
             store: None,
             security: Security::Plain,
+            enforcement: Enforcement::default(),
+            rules: None,
         })
     }
 
@@ -92,17 +104,18 @@ impl Server {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.0.services.add(service, Kind::Own);
+        self.0.services.add(service, Served::OWN);
         self
     }
 
     /// Adds a service by which the mesh itself works, such as a feed of events: as [`add_service`](Self::add_service), but no
-    /// [`layer`](Self::layer) is around it, since its callers are other services and operators, and not yours.
+    /// [`layer`](Self::layer) is around it, since its callers are other services and operators, and not yours. In strict mode it is
+    /// for operators, and for callers that an authorization rule allows.
     ///
     /// # Panics
     /// If a service of that name was added before.
     #[must_use]
-    pub fn add_mesh_service<S>(mut self, service: S) -> Self
+    pub fn add_mesh_service<S>(self, service: S) -> Self
     where
         S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
             + NamedService
@@ -112,7 +125,27 @@ impl Server {
             + 'static,
         S::Future: Send + 'static,
     {
-        self.0.services.add(service, Kind::Mesh);
+        self.add_mesh_service_for(&[], service)
+    }
+
+    /// As [`add_mesh_service`](Self::add_mesh_service), also for these callers, as authorization rules name them:
+    /// `["service/customer"]` for the consumers of a feed of events.
+    ///
+    /// # Panics
+    /// If one is not a caller, or a service of that name was added before.
+    #[must_use]
+    pub fn add_mesh_service_for<S>(mut self, callers: &[&str], service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>
+            + NamedService
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        S::Future: Send + 'static,
+    {
+        let callers = Callers::parse(callers).unwrap_or_else(|(_, problem)| panic!("{problem}"));
+        self.0.services.add(service, Served::mesh(callers));
         self
     }
 
@@ -239,6 +272,21 @@ impl Server {
         self
     }
 
+    /// Whether calls that the authorization rules do not allow are refused, or only counted and logged. Default: refused.
+    #[must_use]
+    pub fn authorization(mut self, enforcement: Enforcement) -> Self {
+        self.0.enforcement = enforcement;
+        self
+    }
+
+    /// Where the server's authorization rules come from. A server that is announced in a mesh gets them there; this is for one that
+    /// is not, as the registry itself. Without either there are none.
+    #[must_use]
+    pub fn authorization_rules(mut self, rules: watch::Receiver<Knowledge>) -> Self {
+        self.0.rules = Some(Source::Own(rules));
+        self
+    }
+
     /// Announces the server in a mesh, at each of its registries: others find it for as long as it serves. A registry that is
     /// away is waited for while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]
@@ -250,8 +298,9 @@ impl Server {
         let service = self.0.config.service.clone();
         let registries: Vec<_> = mesh.registries().into_iter().map(RegistryServiceClient::new).collect();
         let gates = Gate::to_all(registries.len(), &mesh.registry_states());
-        // Watched from now on, so that the drain does not begin with a new watch.
+        // Watched from now on: for the authorization rules, and so that the drain does not begin with a new watch.
         let watched = mesh.endpoints(&service);
+        self.0.rules.get_or_insert_with(|| Source::Mesh(watched.clone()));
         self.announce_through(Announce::new(registries.into_iter().zip(gates).collect(), move |announced| {
             let (mesh, service, watched) = (mesh.clone(), service.clone(), watched.clone());
             async move {

@@ -1,6 +1,6 @@
 //! The accept loop, which owns every connection, and how it ends.
 
-use std::{future::Future, io, pin::pin, sync::Arc, time::Duration};
+use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::{
@@ -12,7 +12,8 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Config, Error, ServedStore,
+    Config, Enforcement, Error, ServedStore,
+    authorization::{Authorization, Knowing, Source},
     call::Stack,
     compression::{self, Inflating},
     connection::{self, CallTasks, Serve},
@@ -44,6 +45,9 @@ pub(super) struct Parts {
     pub(super) conditions: Conditions,
     pub(super) store: Option<ServedStore>,
     pub(super) security: Security,
+    pub(super) enforcement: Enforcement,
+    /// `None`: from the mesh, if it is announced in one.
+    pub(super) rules: Option<Source>,
 }
 
 pub(super) async fn serve<IO, I, F>(parts: Parts, incoming: I, shutdown: F) -> Result<(), Error>
@@ -52,8 +56,11 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     F: Future<Output = ()>,
 {
-    let Parts { config, mut services, layers, mut descriptors, draining, announce, conditions, store, security } =
-        parts;
+    let Parts { config, mut services, layers, mut descriptors, draining, announce, mut conditions, store, .. } = parts;
+    let (security, source) = (parts.security, parts.rules.unwrap_or_default());
+    let authorization = Authorization::new(&config.service, security.mode(), parts.enforcement, source);
+    let knowing = authorization.knowing();
+    conditions.essential.extend(knowing.as_ref().map(Knowing::condition));
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);
     descriptors.extend(infrastructure::DESCRIPTORS);
     let own = services.names();
@@ -81,7 +88,8 @@ where
     let own = layers.around(Inflating::new(services.own, config.limits.message_size, room.clone()));
     let stack = Stack {
         infrastructure: Inflating::new(services.infrastructure, config.limits.message_size, room),
-        services: services.kinds,
+        services: services.served,
+        authorization,
         methods,
         instance: header,
         calls: permits(config.limits.concurrent_calls),
@@ -99,6 +107,7 @@ where
             () = shutdown => Ok(()),
             error = membership.failed() => Err(Error::from(error)),
             never = health.follow(voice) => match never {},
+            never = follow(knowing) => match never {},
         }
     };
     let end = connections.accept_until(&mut incoming, end).await;
@@ -120,6 +129,13 @@ where
     }
     connections.abort().await;
     end
+}
+
+async fn follow(knowing: Option<Knowing>) -> Infallible {
+    match knowing {
+        Some(knowing) => knowing.follow().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The connections of a server.

@@ -58,7 +58,6 @@ fn model(
         let about = |text: &String| text.split('/').next() == Some(service);
         policy.allow.iter().any(|rule| rule.methods.iter().any(about))
     };
-    let is_operator = path.starts_with("operator/");
     match (audience, policy) {
         (Audience::Everyone, _) => "open",
         _ if mode == TlsMode::Strict && path.is_empty() => "default",
@@ -68,7 +67,7 @@ fn model(
         (_, Some(Some(policy))) if policy.allow.iter().any(matches) => "open",
         (Audience::Domain, Some(None)) => "open",
         (Audience::Domain, Some(Some(_))) => "no_allow_rule",
-        (Audience::Mesh(_), _) if is_operator => "open",
+        (Audience::Mesh(_), _) if path.starts_with("operator/") => "open",
         (Audience::Mesh(callers), _) if callers.contains(&peer(path)) => "open",
         (Audience::Mesh(_), Some(Some(policy))) if names(policy) => "no_allow_rule",
         (Audience::Mesh(_), Some(_)) if mode == TlsMode::Strict => "default",
@@ -90,7 +89,7 @@ fn policies() -> impl Strategy<Value = Option<Option<AuthorizationPolicy>>> {
 }
 
 fn audiences() -> impl Strategy<Value = Audience> {
-    let mesh = prop::sample::subsequence(&CALLERS[..2], 0..=2).prop_map(|texts| Audience::Mesh(callers(&texts)));
+    let mesh = prop::sample::subsequence(&CALLERS[..2], 0..=2).prop_map(|texts| Audience::mesh(callers(&texts)));
     prop_oneof![Just(Audience::Everyone), Just(Audience::Domain), mesh]
 }
 
@@ -124,7 +123,7 @@ fn every_call<'a>(
 #[test]
 fn what_is_closed_by_default_is_the_mesh_in_strict_mode_and_everything_whose_rules_are_unknown() {
     let (open, none) = (Ok(()), Knowledge::NEVER_SET);
-    let feed = Audience::Mesh(callers(&["service/query"]));
+    let feed = Audience::mesh(callers(&["service/query"]));
     let [anonymous, order, query, ada] = ["", "service/order", "service/query", "operator/ada"].map(peer);
     let ask = |mode, known: &Knowledge, audience: &Audience, who| decide(mode, known, audience, who, "/a.C/Get");
     for (mode, unknown, mesh) in [

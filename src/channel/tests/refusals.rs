@@ -67,12 +67,13 @@ fn refuse_as(refusal: Refusal, respond: &mut h2::server::SendResponse<Bytes>) {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_turned_away_is_repeated_once_and_a_misdirected_one_a_few_times() {
-    let cases: [(&str, Refuse, usize); 6] = [
+    let cases: [(&str, Refuse, usize); 7] = [
         ("refused stream", |respond| respond.send_reset(Reason::REFUSED_STREAM), 2),
         ("overloaded", |respond| refuse_as(Refusal::Overloaded, respond), 2),
         ("wrong instance", |respond| refuse_as(Refusal::WrongInstance, respond), 5),
         ("draining", |respond| refuse_as(Refusal::Draining, respond), 5),
         ("not admitted", |respond| refuse_as(Refusal::NotAdmitted, respond), 5),
+        ("rules unknown", |respond| refuse_as(Refusal::RulesUnknown, respond), 5),
         ("expired", |respond| refuse_as(Refusal::Expired, respond), 1),
     ];
     for (case, refuse, attempts) in cases {

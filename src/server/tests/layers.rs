@@ -71,7 +71,7 @@ async fn a_layer_sees_the_users_calls_and_may_refuse_them() {
 
 /// A service that answers everything with OK.
 #[derive(Clone)]
-struct Pong;
+pub(super) struct Pong;
 
 impl NamedService for Pong {
     const NAME: &'static str = "test.Pong";

@@ -1,5 +1,6 @@
 //! The server in process: connections are in-memory pipes, and the clock is paused where time matters.
 
+mod authorization;
 mod calls;
 mod compression;
 mod drain;
