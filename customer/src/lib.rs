@@ -34,6 +34,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use undo::LostOrders;
 
+/// Who reads the events, in a mesh in strict mode.
+const CONSUMERS: &[&str] = &["service/order", "service/query"];
+
 /// One instance of the service.
 pub struct Config {
     /// Its identity in the mesh, and its limits.
@@ -68,7 +71,7 @@ where
         .served_by(server, StoreScope::Service)
         .add_service(CustomerServiceServer::new(service::Rpcs::new(store.clone())))
         .descriptors(meshwork_shop::contract::DESCRIPTORS)
-        .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
+        .add_mesh_service_for(CONSUMERS, Feed::service(store.outbox().clone(), draining, serving))
         .add_mesh_service(Operations::new(store.outbox().clone()).with(&orders, undo).service())
         .reports(orders.health_name(), orders.condition())
         .announce(mesh);

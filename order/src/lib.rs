@@ -32,6 +32,9 @@ use meshwork_events::{
 use meshwork_shop::contract::shop::order::v1::order_service_server::OrderServiceServer;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+/// Who reads the events, in a mesh in strict mode.
+const CONSUMERS: &[&str] = &["service/customer", "service/query"];
+
 /// How long an order waits for credit by default.
 pub const SAGA_DEADLINE: Duration = Duration::from_secs(30);
 
@@ -71,7 +74,7 @@ where
         .served_by(server, StoreScope::Service)
         .add_service(OrderServiceServer::new(rpcs))
         .descriptors(meshwork_shop::contract::DESCRIPTORS)
-        .add_mesh_service(Feed::service(store.outbox().clone(), draining, serving))
+        .add_mesh_service_for(CONSUMERS, Feed::service(store.outbox().clone(), draining, serving))
         // Lost events of credit leave nothing to undo: the customer service decides anew, and an order follows.
         .add_mesh_service(Operations::new(store.outbox().clone()).with(&credit, ()).service())
         .reports(credit.health_name(), credit.condition())
