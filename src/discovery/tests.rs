@@ -67,6 +67,9 @@ impl Service<http::Request<Body>> for Watched {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if !request.uri().path().ends_with("/Watch") {
+            return Box::pin(async { Ok(Status::unimplemented("it can only be watched").into_http()) });
+        }
         let watches = self.0.clone();
         let watch = move |request: Request<WatchRequest>| {
             let (responses, stream) = mpsc::unbounded_channel();

@@ -4,6 +4,7 @@ mod deadlines;
 mod ejection;
 mod endpoints;
 mod failures;
+mod headers;
 mod hedging;
 mod lifetime;
 mod metrics;

@@ -34,6 +34,7 @@ use tonic_prost::ProstCodec;
 use tower::{Service, service_fn};
 
 use crate::{
+    Mesh,
     channel::{Channel, Connector, Target},
     server::{Config, Server},
 };
@@ -145,13 +146,28 @@ impl Host {
         Self::configured(net, address, id, |_| {})
     }
 
+    /// In this mesh.
+    pub(crate) fn announced(net: &Net, address: &str, id: &str, mesh: &Mesh) -> Self {
+        Self::serving(net, address, id, |_| {}, |server| server.announce(mesh.clone()))
+    }
+
     pub(crate) fn configured(net: &Net, address: &str, id: &str, change: impl FnOnce(&mut Config)) -> Self {
+        Self::serving(net, address, id, change, |server| server)
+    }
+
+    fn serving(
+        net: &Net,
+        address: &str,
+        id: &str,
+        change: impl FnOnce(&mut Config),
+        build: impl FnOnce(Server) -> Server,
+    ) -> Self {
         let echo = Echo { id: id.into(), state: Arc::new(EchoState::default()) };
         let mut config = Config { instance_id: id.into(), ..Config::new("echo", address) };
         change(&mut config);
         let incoming = UnboundedReceiverStream::new(net.listen(address)).map(Ok);
         let shutdown = CancellationToken::new();
-        let server = Server::new(config).add_service(echo.clone());
+        let server = build(Server::new(config).add_service(echo.clone()));
         let serving = server.serve(incoming, shutdown.clone().cancelled_owned());
         let task = tokio::spawn(async move { serving.await.expect("served") });
         Self { echo, shutdown, task }

@@ -396,29 +396,6 @@ async fn an_answer_that_ends_without_a_status_is_no_success() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_call_says_what_client_it_comes_from_unless_its_caller_does() {
-    let bench = Bench::new(&["a"]);
-    let mut peer = RawPeer::listen(&bench.net, "a:1");
-    let (told, mut agents) = mpsc::unbounded_channel();
-    let serving = tokio::spawn(async move {
-        let mut connection = peer.accept().await;
-        while let Some(Ok((request, mut respond))) = connection.accept().await {
-            let _ = told.send(request.headers()["user-agent"].clone());
-            let _ = scripted::unavailable(&mut respond);
-        }
-    });
-    bench.ask(net::WHO).await.expect_err("as told");
-    let agent = agents.recv().await.expect("said");
-    assert!(agent.to_str().expect("text").starts_with("grpc-rust-meshwork/"), "{agent:?}");
-
-    let mut request = Request::new(String::new());
-    request.metadata_mut().insert("user-agent", "mine/1".parse().expect("a value"));
-    bench.send(net::WHO, request).await.expect_err("as told");
-    assert_eq!(agents.recv().await.expect("said"), "mine/1");
-    serving.abort();
-}
-
 /// A connection's end at the server: SETTINGS, then GOAWAY with ENHANCE_YOUR_CALM and this debug data, and the end.
 async fn ask_for_calm(mut io: tokio::io::DuplexStream, debug_data: &[u8]) {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};

@@ -3,6 +3,7 @@
 use super::*;
 use crate::{
     authorization::Knowledge,
+    channel::tests::net,
     contract::meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule},
 };
 
@@ -38,4 +39,29 @@ async fn rules_reach_running_servers_and_stay_while_the_registry_is_unreachable_
     soon(endpoints.wait_for(is_known)).await.expect("discovery is here");
     assert!(!endpoints.borrow().is_heard(), "they were on disk");
     assert_eq!(mesh.endpoints("other").borrow().authorization, Knowledge::Unknown);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_enforces_the_rules_of_the_mesh_that_it_is_announced_in() {
+    let net = Net::default();
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = mesh(&net);
+    let _host = net::Host::announced(&net, "a:1", "a", &mesh);
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = registry.watch().await;
+    watch.snapshot("e", 1, &["a"], false);
+    assert_eq!(ask(&mesh, "echo").await.expect("there are no rules"), "a");
+
+    let rule = AuthorizationRule { callers: vec!["service/order".into()], methods: vec!["test.Echo/*".into()] };
+    let mut policy =
+        AuthorizationPolicy { service: "echo".into(), allow: vec![rule], ..AuthorizationPolicy::default() };
+    watch.send("e", 2, Event::Change(Change { authorizations: vec![policy.clone()], ..Change::default() }));
+    soon(endpoints.wait_for(|set| set.has_seen("e", 2))).await.expect("discovery is here");
+    let denied = ask(&mesh, "echo").await.expect_err("anonymous is not allowed");
+    assert_eq!(denied.code(), tonic::Code::PermissionDenied, "{denied}");
+
+    policy.allow[0].callers.push("anonymous".into());
+    watch.send("e", 3, Event::Change(Change { authorizations: vec![policy], ..Change::default() }));
+    soon(endpoints.wait_for(|set| set.has_seen("e", 3))).await.expect("discovery is here");
+    assert_eq!(ask(&mesh, "echo").await.expect("allowed"), "a");
 }
