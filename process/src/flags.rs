@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, env, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use clap::{
-    Args,
+    Args, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 
@@ -11,7 +11,7 @@ use meshwork::{
     Mesh,
     address::{InvalidAddress, parse_registry},
     instance::{DEFAULT_WEIGHT, InvalidField, LEASE_TTL, WEIGHT, check_id, check_label, check_text},
-    server::Config,
+    server::{Config, Enforcement},
 };
 
 use crate::{
@@ -126,12 +126,34 @@ pub struct InstanceArgs {
     #[arg(long, env = "MESHWORK_DRAIN_LIMIT", default_value = "30s", value_parser = duration_in(DRAIN_LIMIT))]
     #[arg(allow_hyphen_values = true)]
     pub drain_limit: Duration,
+    /// What happens to calls that the authorization rules of the service do not allow
+    #[arg(long, env = "MESHWORK_AUTHORIZATION", value_enum, default_value_t, value_name = "MODE")]
+    pub authorization: AuthorizationArg,
     /// Its identity.
     #[command(flatten)]
     pub tls: TlsArgs,
     /// Plain text beyond this machine.
     #[command(flatten)]
     pub insecure: InsecureArgs,
+}
+
+/// As `--authorization` takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum AuthorizationArg {
+    /// They are refused
+    #[default]
+    Enforce,
+    /// They are logged and counted, and let through: a dry run
+    Log,
+}
+
+impl From<AuthorizationArg> for Enforcement {
+    fn from(arg: AuthorizationArg) -> Self {
+        match arg {
+            AuthorizationArg::Enforce => Self::Enforce,
+            AuthorizationArg::Log => Self::Log,
+        }
+    }
 }
 
 impl InstanceArgs {
@@ -195,6 +217,7 @@ impl InstanceArgs {
             labels,
             lease_ttl: self.lease_ttl,
             drain_limit: self.drain_limit,
+            authorization: self.authorization.into(),
             ..defaults
         };
         match config.check() {

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use duration::{InvalidDuration, duration_in, parse_duration};
 pub use failure::{EXIT_CODE_2, Failure};
-pub use flags::{InstanceArgs, LogArgs, StoreArgs, TelemetryArgs};
+pub use flags::{AuthorizationArg, InstanceArgs, LogArgs, StoreArgs, TelemetryArgs};
 pub use host_port::HostPort;
 pub use listener::Listener;
 pub use meshwork::cause::with_causes;

@@ -58,6 +58,9 @@ use policies::PolicyStore;
 /// which every instance tries a renewal and learns that it must register again, and half as much for the attempt.
 pub const DEFAULT_GRACE: Duration = Duration::from_secs(15);
 
+/// Who needs the registry, beside operators. What each of them may change is decided with the request.
+const CALLERS: &[&str] = &["service/*"];
+
 /// What a registry is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -102,14 +105,14 @@ where
     F: Future<Output = ()>,
 {
     let memory = Memory::new(config.grace, config.policies);
-    let server = Server::new(config.server).security(config.security.clone());
+    let server = Server::new(config.server).security(config.security.clone()).authorization_rules(memory.own_rules());
     let registry = Registry::new(Arc::new(memory.clone()), server.draining(), config.security.mode());
     let server = server
-        .add_service(RegistryServer::new(registry.clone()))
-        .add_service(PolicyServiceServer::new(registry.clone()))
-        .add_service(AuthorizationServiceServer::new(registry.clone()))
-        .add_service(BindingServiceServer::new(registry.clone()))
-        .add_service(StoreServiceServer::new(registry));
+        .add_mesh_service_for(CALLERS, RegistryServer::new(registry.clone()))
+        .add_mesh_service_for(CALLERS, PolicyServiceServer::new(registry.clone()))
+        .add_mesh_service_for(CALLERS, AuthorizationServiceServer::new(registry.clone()))
+        .add_mesh_service_for(CALLERS, BindingServiceServer::new(registry.clone()))
+        .add_mesh_service_for(CALLERS, StoreServiceServer::new(registry));
     tokio::select! {
         result = server.serve(incoming, shutdown) => result,
         never = memory.keep_time() => match never {},

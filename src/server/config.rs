@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Error, Limits};
+use super::{Enforcement, Error, Limits};
 use crate::{
     contract::meshwork::registry::v1::Instance,
     instance::{DEFAULT_LEASE_TTL, DEFAULT_WEIGHT, InvalidField, WEIGHT, check_id, check_instance, check_lease_ttl},
@@ -32,6 +32,8 @@ pub struct Config {
     pub lease_ttl: Duration,
     /// How long calls that are under way may take to finish when the server leaves. Default 30 s.
     pub drain_limit: Duration,
+    /// Whether calls that the authorization rules do not allow are refused, or only counted and logged (a dry run). Default: refused.
+    pub authorization: Enforcement,
     /// Its limits.
     pub limits: Limits,
 }
@@ -49,6 +51,7 @@ impl Config {
             labels: BTreeMap::new(),
             lease_ttl: DEFAULT_LEASE_TTL,
             drain_limit: Duration::from_secs(30),
+            authorization: Enforcement::default(),
             limits: Limits::default(),
         }
     }

@@ -84,7 +84,6 @@ impl Server {
             conditions: Conditions::default(),
             store: None,
             security: Security::Plain,
-            enforcement: Enforcement::default(),
             rules: None,
         })
     }
@@ -269,13 +268,6 @@ impl Server {
     #[must_use]
     pub fn security(mut self, security: Security) -> Self {
         self.0.security = security;
-        self
-    }
-
-    /// Whether calls that the authorization rules do not allow are refused, or only counted and logged. Default: refused.
-    #[must_use]
-    pub fn authorization(mut self, enforcement: Enforcement) -> Self {
-        self.0.enforcement = enforcement;
         self
     }
 

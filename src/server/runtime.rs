@@ -12,7 +12,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Config, Enforcement, Error, ServedStore,
+    Config, Error, ServedStore,
     authorization::{Authorization, Knowing, Source},
     call::Stack,
     compression::{self, Inflating},
@@ -45,7 +45,6 @@ pub(super) struct Parts {
     pub(super) conditions: Conditions,
     pub(super) store: Option<ServedStore>,
     pub(super) security: Security,
-    pub(super) enforcement: Enforcement,
     /// `None`: from the mesh, if it is announced in one.
     pub(super) rules: Option<Source>,
 }
@@ -58,7 +57,7 @@ where
 {
     let Parts { config, mut services, layers, mut descriptors, draining, announce, mut conditions, store, .. } = parts;
     let (security, source) = (parts.security, parts.rules.unwrap_or_default());
-    let authorization = Authorization::new(&config.service, security.mode(), parts.enforcement, source);
+    let authorization = Authorization::new(&config.service, security.mode(), config.authorization, source);
     let knowing = authorization.knowing();
     conditions.essential.extend(knowing.as_ref().map(Knowing::condition));
     let unreadable = |error: Box<dyn std::error::Error + Send + Sync>| Error::Descriptors(error);

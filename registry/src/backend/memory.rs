@@ -8,10 +8,11 @@ use std::{
 };
 
 use async_trait::async_trait;
-use meshwork::contract::meshwork::registry::v1::{
-    AuthorizationPolicy, Binding, InstanceStatus, Policy, RefusedInstance,
+use meshwork::{
+    authorization::Knowledge,
+    contract::meshwork::registry::v1::{AuthorizationPolicy, Binding, InstanceStatus, Policy, RefusedInstance},
 };
-use tokio::{task::spawn_blocking, time::sleep_until};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep_until};
 
 use super::{Backend, BackendError, Bound, Updates, shared::Shared, watcher::Watcher};
 use crate::{
@@ -31,6 +32,11 @@ impl Memory {
     /// A table of a new epoch, with nothing in it but the policies. Someone must run [`keep_time`](Self::keep_time).
     pub fn new(grace: Duration, policies: PolicyStore) -> Self {
         Self { shared: Arc::new(Shared::new(grace, policies)) }
+    }
+
+    /// The rules about who may call the registry.
+    pub fn own_rules(&self) -> watch::Receiver<Knowledge> {
+        self.shared.own_rules()
     }
 
     /// Ends leases and the grace period on time, for as long as it is polled.

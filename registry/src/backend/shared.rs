@@ -5,11 +5,13 @@
 use std::time::{Duration, SystemTime};
 
 use meshwork::{
+    authorization::Knowledge,
     contract::meshwork::registry::v1::{AuthorizationPolicy, Policy},
+    identity::REGISTRY,
     log_limit::LogLimit,
 };
 use parking_lot::{Mutex, MutexGuard};
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 use super::wakers::Wakers;
 use crate::{
@@ -24,6 +26,8 @@ pub(super) struct Shared {
     start: Instant,
     table: Mutex<Table>,
     policies: PolicyStore,
+    /// The rules of the registry itself.
+    own_rules: watch::Sender<Knowledge>,
     wakers: Wakers,
     ran_out: LogLimit,
     conflicts: LogLimit,
@@ -34,12 +38,17 @@ impl Shared {
     pub(super) fn new(grace: Duration, policies: PolicyStore) -> Self {
         let mut table = Table::new(grace);
         policies.policies().into_iter().for_each(|policy| table.put_policy(policy));
-        policies.authorizations().into_iter().for_each(|policy| table.put_authorization(policy));
+        let own_rules = watch::Sender::new(Knowledge::NEVER_SET);
+        for policy in policies.authorizations() {
+            follow(&own_rules, &policy);
+            table.put_authorization(policy);
+        }
         Self {
             epoch: meshwork::id::new_id().to_string(),
             start: Instant::now(),
             table: Mutex::new(table),
             policies,
+            own_rules,
             wakers: Wakers::default(),
             ran_out: LogLimit::new(MAX_LINES),
             conflicts: LogLimit::new(MAX_LINES),
@@ -48,6 +57,11 @@ impl Shared {
 
     pub(super) fn epoch(&self) -> &str {
         &self.epoch
+    }
+
+    /// The rules about who may call the registry.
+    pub(super) fn own_rules(&self) -> watch::Receiver<Knowledge> {
+        self.own_rules.subscribe()
     }
 
     /// When it is `time` by the table.
@@ -120,6 +134,15 @@ impl Shared {
             forgotten.iter().for_each(|service| table.forget_authorization(service));
             table.put_authorization(policy.clone());
         });
+        follow(&self.own_rules, &policy);
         Ok(policy)
+    }
+}
+
+/// Takes on the rules of the registry itself, if these are.
+fn follow(own_rules: &watch::Sender<Knowledge>, policy: &AuthorizationPolicy) {
+    if policy.service == REGISTRY {
+        // It was checked when it was set, or read.
+        own_rules.send_replace(Knowledge::new(policy).unwrap_or_default());
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use meshwork::{
+    authorization,
     contract::meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule, ListAuthorizationPoliciesResponse},
     rpc::Violations,
     service_name::check_service_name,
@@ -104,11 +105,7 @@ pub(crate) fn has_rules(policy: &AuthorizationPolicy) -> bool {
 
 /// Whether a policy has a service, and rules that calls can match.
 pub(crate) fn check_authorization(policy: &AuthorizationPolicy) -> Result<(), Violations> {
-    // Until `meshwork::authorization::check` is there.
-    let mut violations = Violations::default();
-    if policy.allow.is_empty() {
-        violations.add("policy.allow", "must have 1-256 rules; delete the policy to have none");
-    }
+    let mut violations = authorization::check(policy).err().unwrap_or_default();
     violations.check("policy.service", check_service_name(&policy.service));
     if violations.is_empty() { Ok(()) } else { Err(violations) }
 }

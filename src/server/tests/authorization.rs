@@ -249,7 +249,10 @@ async fn a_dry_run_counts_and_logs_what_it_would_deny_and_denies_nothing() {
     let _counting = ::metrics::set_default_local_recorder(&recorder);
     let (logged, _guard) = Logged::here();
     let rules = known(&allowing(&["service/order"], &[DEREGISTER]));
-    let guarded = Guarded::start(PERMISSIVE, rules.clone(), |server| server.authorization(Enforcement::Log));
+    let guarded = Guarded::start(PERMISSIVE, rules.clone(), |mut server| {
+        server.0.config.authorization = Enforcement::Log;
+        server
+    });
     for _ in 0..3 {
         assert_eq!(guarded.call("").await, Code::Ok);
     }
