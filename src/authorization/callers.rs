@@ -1,9 +1,12 @@
 //! Sets of callers, as rules and code name them.
 
-use std::{collections::HashSet, fmt};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+};
 
 use crate::{
-    identity::{ANONYMOUS, PeerIdentity},
+    identity::{ANONYMOUS, PeerIdentity, SpiffeId},
     service_name::check_service_name,
 };
 
@@ -15,21 +18,24 @@ const ALL: &str = "*";
 /// Callers: `service/NAME`, `operator/NAME`, `service/*`, `operator/*`, `*` (everyone) and `anonymous` (those without an identity).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Callers {
-    everyone: bool,
-    anonymous: bool,
-    services: bool,
-    operators: bool,
+    groups: BTreeSet<Group>,
     /// By the path of their SPIFFE IDs.
     named: HashSet<Box<str>>,
+}
+
+/// Callers without names, in the order in which people are told of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
+    Everyone,
+    Operators,
+    Services,
+    Anonymous,
 }
 
 /// What one text stands for.
 #[derive(Clone, Copy)]
 enum Pattern<'a> {
-    Everyone,
-    Anonymous,
-    Services,
-    Operators,
+    Group(Group),
     Named(&'a str),
 }
 
@@ -42,22 +48,18 @@ impl Callers {
         let mut callers = Self::default();
         for (index, text) in texts.iter().enumerate() {
             match parse(text.as_ref()).map_err(|problem| (index, problem))? {
-                Pattern::Everyone => callers.everyone = true,
-                Pattern::Anonymous => callers.anonymous = true,
-                Pattern::Services => callers.services = true,
-                Pattern::Operators => callers.operators = true,
-                Pattern::Named(path) => {
-                    callers.named.insert(path.into());
-                }
-            }
+                Pattern::Group(group) => callers.groups.insert(group),
+                Pattern::Named(path) => callers.named.insert(path.into()),
+            };
         }
         Ok(callers)
     }
 
     /// And all operators.
     #[must_use]
-    pub(super) fn and_operators(self) -> Self {
-        Self { operators: true, ..self }
+    pub(super) fn and_operators(mut self) -> Self {
+        self.groups.insert(Group::Operators);
+        self
     }
 
     /// As [`parse`](Self::parse), of callers that must each be one service or operator.
@@ -65,8 +67,8 @@ impl Callers {
     /// # Errors
     /// The first that is none.
     pub(super) fn parse_named<T: AsRef<str>>(texts: &[T]) -> Result<Self, (usize, String)> {
-        let is_kind = |text: &T| parse(text.as_ref()).is_ok_and(|pattern| !matches!(pattern, Pattern::Named(_)));
-        match texts.iter().position(is_kind) {
+        let is_group = |text: &T| matches!(parse(text.as_ref()), Ok(Pattern::Group(_)));
+        match texts.iter().position(is_group) {
             Some(index) => Err((index, format!("{} must be one service or operator", quoted(texts[index].as_ref())))),
             None => Self::parse(texts),
         }
@@ -74,43 +76,46 @@ impl Callers {
 
     /// Whether a caller is one of them.
     pub fn contains(&self, caller: &PeerIdentity) -> bool {
-        let Some(id) = caller.spiffe_id() else { return self.everyone || self.anonymous };
-        self.everyone
-            || self.services && id.service().is_some()
-            || self.operators && id.is_operator()
-            || self.named.contains(id.path())
+        let is_in = |group: &Group| match (group, caller.spiffe_id()) {
+            (Group::Everyone, _) => true,
+            (Group::Anonymous, id) => id.is_none(),
+            (Group::Services, id) => id.and_then(SpiffeId::service).is_some(),
+            (Group::Operators, _) => caller.is_operator(),
+        };
+        self.groups.iter().any(is_in) || caller.spiffe_id().is_some_and(|id| self.named.contains(id.path()))
     }
 
     /// Whether all that a text of a checked rule stands for are among them.
     pub(super) fn covers(&self, text: &str) -> bool {
-        self.everyone
-            || match parse(text) {
-                Ok(Pattern::Anonymous) => self.anonymous,
-                Ok(Pattern::Services) => self.services,
-                Ok(Pattern::Operators) => self.operators,
-                Ok(Pattern::Named(path)) => {
-                    self.services && path.starts_with(SERVICE)
-                        || self.operators && path.starts_with(OPERATOR)
-                        || self.named.contains(path)
-                }
-                Ok(Pattern::Everyone) | Err(_) => false,
+        let all = |group: Group| self.groups.contains(&group) || self.groups.contains(&Group::Everyone);
+        match parse(text) {
+            Ok(Pattern::Group(group)) => all(group),
+            Ok(Pattern::Named(path)) => {
+                let group = if path.starts_with(SERVICE) { Group::Services } else { Group::Operators };
+                all(group) || self.named.contains(path)
             }
+            Err(_) => false,
+        }
+    }
+}
+
+impl Group {
+    /// For people.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Everyone => "everyone",
+            Self::Operators => "operators",
+            Self::Services => "services",
+            Self::Anonymous => "callers without an identity",
+        }
     }
 }
 
 /// As in `operators, service/customer and service/query`.
 impl fmt::Display for Callers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kinds = [
-            (self.everyone, "everyone"),
-            (self.operators, "operators"),
-            (self.services, "services"),
-            (self.anonymous, "callers without an identity"),
-        ];
-        let mut named: Vec<&str> = self.named.iter().map(AsRef::as_ref).collect();
-        named.sort_unstable();
-        let mut all: Vec<&str> = kinds.iter().filter(|(is_in, _)| *is_in).map(|(_, kind)| *kind).collect();
-        all.extend(named);
+        let named: BTreeSet<&str> = self.named.iter().map(AsRef::as_ref).collect();
+        let all: Vec<&str> = self.groups.iter().map(|group| group.name()).chain(named).collect();
         match all.as_slice() {
             [] => f.write_str("nobody"),
             [one] => f.write_str(one),
@@ -121,8 +126,8 @@ impl fmt::Display for Callers {
 
 fn parse(text: &str) -> Result<Pattern<'_>, String> {
     match text {
-        EVERYONE => return Ok(Pattern::Everyone),
-        ANONYMOUS => return Ok(Pattern::Anonymous),
+        EVERYONE => return Ok(Pattern::Group(Group::Everyone)),
+        ANONYMOUS => return Ok(Pattern::Group(Group::Anonymous)),
         _ => {}
     }
     let is_segment = |name: &str| {
@@ -130,8 +135,8 @@ fn parse(text: &str) -> Result<Pattern<'_>, String> {
         !matches!(name, "" | "." | "..") && name.bytes().all(allowed)
     };
     match (text.strip_prefix(SERVICE), text.strip_prefix(OPERATOR)) {
-        (Some(ALL), _) => Ok(Pattern::Services),
-        (_, Some(ALL)) => Ok(Pattern::Operators),
+        (Some(ALL), _) => Ok(Pattern::Group(Group::Services)),
+        (_, Some(ALL)) => Ok(Pattern::Group(Group::Operators)),
         (Some(name), _) if check_service_name(name).is_ok() => Ok(Pattern::Named(text)),
         (_, Some(name)) if is_segment(name) => Ok(Pattern::Named(text)),
         _ => Err(problem(text)),

@@ -71,7 +71,7 @@ impl Source {
         };
         if gone {
             // What was known last stays.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }
