@@ -14,7 +14,7 @@ use tokio::{
 };
 use tonic::{Code, body::Body};
 
-use super::{fault, metrics};
+use super::{Enforcement, fault, metrics};
 use crate::{
     authorization::{Audience, Denial, Knowledge, decide, keeps_subject},
     endpoint_set::EndpointSet,
@@ -29,16 +29,6 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Characters of a method or a caller in messages and logs. Both come from the network.
 const MAX_SHOWN: usize = 200;
-
-/// What happens to a call that the rules do not allow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Enforcement {
-    /// It is refused.
-    #[default]
-    Enforce,
-    /// It is counted and logged, and let through: a dry run.
-    Log,
-}
 
 /// Where a server learns its rules.
 #[derive(Clone, Debug, Default)]

@@ -1,10 +1,10 @@
-//! A server's identity: its name, address and place in the mesh.
+//! A server's identity: its name, address and place in the mesh; and how it behaves.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use http::HeaderValue;
 
-use super::{Enforcement, Error, Limits};
+use super::{Error, Limits};
 use crate::{
     contract::meshwork::registry::v1::Instance,
     instance::{DEFAULT_LEASE_TTL, DEFAULT_WEIGHT, InvalidField, WEIGHT, check_id, check_instance, check_lease_ttl},
@@ -94,4 +94,14 @@ impl Config {
         check_id(&self.instance_id).map_err(|problem| InvalidField::new("instance_id", problem))?;
         Ok(HeaderValue::from_str(&self.instance_id).expect("visible ASCII characters are a header's value"))
     }
+}
+
+/// What happens to a call that the rules do not allow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Enforcement {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It is counted and logged, and let through: a dry run.
+    Log,
 }

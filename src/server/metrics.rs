@@ -12,7 +12,7 @@
 use http::Response;
 use metrics::Label;
 
-use super::authorization::Enforcement;
+use super::Enforcement;
 use crate::{
     authorization::Denial,
     headers::{REFUSED, Refusal},

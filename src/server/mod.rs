@@ -42,8 +42,7 @@ use tonic::{body::Body, codegen::StdError, server::NamedService};
 use tower::{Layer, Service};
 
 pub use crate::discovery::announce::AnnounceError;
-pub use authorization::Enforcement;
-pub use config::Config;
+pub use config::{Config, Enforcement};
 pub use error::{Error, is_fenced};
 pub use layers::Routed;
 pub use limits::Limits;
