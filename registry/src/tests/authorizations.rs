@@ -158,6 +158,20 @@ async fn a_rule_that_no_call_can_match_is_refused_and_changes_nothing() {
         (allow(&["shop.order.v1.OrderServce/Get"]), "policy.allow[0].methods[0]"),
         (allow(&["shop.order.v1.OrderService/*", "order.v1.AdminService/*"]), "policy.allow[0].methods[1]"),
         (deny(&["shop.order.v1.OrderServices/Get"]), "policy.deny[0].methods[0]"),
+        (allow(&[]), "policy.allow[0].methods"),
+        (allow(&["shop.order.v1.OrderService"]), "policy.allow[0].methods[0]"),
+        (allow(&["shop.order.v1.*"]), "policy.allow[0].methods[0]"),
+        (allow(&["grpc.health.v1.Health/Check"]), "policy.allow[0].methods[0]"),
+        (rules("order", &["order"], &["shop.order.v1.OrderService/*"]), "policy.allow[0].callers[0]"),
+        (rules("order", &["service/o*"], &["shop.order.v1.OrderService/*"]), "policy.allow[0].callers[0]"),
+        (deny(&["shop.order.v1.OrderService/*"]), "policy.allow[0]"),
+        (
+            AuthorizationPolicy {
+                allow: vec![rule(&["*"], &["shop.order.v1.OrderService/Get"]); 2],
+                ..allow(&["shop.order.v1.OrderService/Get"])
+            },
+            "policy.allow[1]",
+        ),
     ] {
         let refused = mesh.try_rule(policy).await.expect_err(wrong);
         assert_eq!(fields(&refused), [wrong], "{refused}");
