@@ -16,6 +16,10 @@ pub const MAX_AUTHORIZATIONS: usize = MAX_SERVICES;
 /// How many gRPC services may be bound to a service: four for each service.
 pub const MAX_BINDINGS: usize = 4 * MAX_SERVICES;
 
+/// Bytes of a file of policies, rules or bindings: 4,096 policies of 8 KiB, which is several times what one with everything in it has;
+/// or 16,384 bindings of 2 KiB.
+pub(crate) const MAX_FILE_BYTES: u64 = 32 << 20;
+
 /// How many watches may be open at once. A process needs one for all of its channels, so this is also the number of
 /// processes of a mesh.
 pub const MAX_WATCHES: usize = 10_000;

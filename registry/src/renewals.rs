@@ -3,7 +3,7 @@
 //! A lease that its caller may not touch is answered as one that is unknown, because an error would end the stream and let the
 //! other leases on it run out. The caller then registers again, and is told there why it may not.
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use futures_util::{
     Stream, StreamExt as _,
@@ -11,18 +11,13 @@ use futures_util::{
 };
 use meshwork::{
     contract::meshwork::registry::v1::{KeepAliveRequest, KeepAliveResponse, LeaseState},
-    identity::PeerIdentity,
     instance::LEASE_TTL,
     rpc::Violations,
 };
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
-use crate::{
-    Registry, request,
-    status::{DOMAIN, status},
-    table::{LeaseId, Renewal},
-};
+use crate::{request, status::DOMAIN, table::LeaseId};
 
 /// A stream that renews nothing for this long: every lease that it could have kept has run out.
 const IDLE_LIMIT: Duration = *LEASE_TTL.end();
@@ -30,21 +25,21 @@ const IDLE_LIMIT: Duration = *LEASE_TTL.end();
 /// The answers of one stream.
 pub(crate) type Renewals = BoxStream<'static, Result<KeepAliveResponse, Status>>;
 
-/// Answers `caller`'s renewals one by one, and ends after the first that is malformed. A request is read when the answer to the
-/// one before has been taken: there is no queue.
-pub(crate) fn renewals<S>(registry: Registry, caller: PeerIdentity, requests: S) -> Renewals
+/// Renews by `renew`, one by one, and ends after the first request that is malformed. A request is read when the answer to the one
+/// before has been taken: there is no queue.
+pub(crate) fn renewals<S, F>(requests: S, renew: impl Fn(LeaseId) -> F + Send + Sync + 'static) -> Renewals
 where
     S: Stream<Item = Result<KeepAliveRequest, Status>> + Send + Unpin + 'static,
+    F: Future<Output = Result<LeaseState, Status>> + Send + 'static,
 {
-    let caller = Arc::new((registry, caller));
+    let renew = Arc::new(renew);
     let responses = stream::unfold(Some(requests), move |requests| {
-        let caller = caller.clone();
+        let renew = renew.clone();
         async move {
-            let (registry, caller) = &*caller;
             let mut requests = requests?;
             let response = match timeout(IDLE_LIMIT, requests.next()).await {
                 Ok(request) => match request? {
-                    Ok(request) => renew(registry, caller, request).await,
+                    Ok(request) => answer(&*renew, request).await,
                     Err(error) => Err(error),
                 },
                 Err(_) => Err(idle()),
@@ -56,28 +51,18 @@ where
     responses.boxed()
 }
 
-async fn renew(
-    registry: &Registry,
-    caller: &PeerIdentity,
+async fn answer<F>(
+    renew: &(impl Fn(LeaseId) -> F + Sync),
     request: KeepAliveRequest,
-) -> Result<KeepAliveResponse, Status> {
+) -> Result<KeepAliveResponse, Status>
+where
+    F: Future<Output = Result<LeaseState, Status>>,
+{
     let mut violations = Violations::default();
     let lease = request::lease_id(request.lease_id, &mut violations);
     violations.into_result(DOMAIN)?;
-    let state = state(registry, caller, &lease).await?;
+    let state = renew(lease.clone()).await?;
     Ok(KeepAliveResponse { lease_id: lease.into_string(), state: state.into() })
-}
-
-async fn state(registry: &Registry, caller: &PeerIdentity, lease: &LeaseId) -> Result<LeaseState, Status> {
-    if let Err(not_allowed) = registry.check_lease(caller, lease).await.map_err(status)? {
-        registry.log_refusal(&not_allowed);
-        return Ok(LeaseState::Unknown);
-    }
-    Ok(match registry.backend().renew(lease).await.map_err(status)? {
-        Renewal::Renewed => LeaseState::Renewed,
-        Renewal::Unknown => LeaseState::Unknown,
-        Renewal::Fenced => LeaseState::Fenced,
-    })
 }
 
 fn idle() -> Status {

@@ -8,9 +8,9 @@ use futures_util::{
 };
 use meshwork::{
     contract::meshwork::registry::v1::{
-        DeregisterRequest, DeregisterResponse, KeepAliveRequest, Lease, ListInstancesRequest, ListInstancesResponse,
-        ListServicesRequest, ListServicesResponse, RegisterRequest, Service, SetStatusRequest, WatchRequest,
-        WatchResponse, registry_service_server::RegistryService,
+        DeregisterRequest, DeregisterResponse, KeepAliveRequest, Lease, LeaseState, ListInstancesRequest,
+        ListInstancesResponse, ListServicesRequest, ListServicesResponse, RegisterRequest, Service, SetStatusRequest,
+        WatchRequest, WatchResponse, registry_service_server::RegistryService,
     },
     identity::{PeerIdentity, SpiffeId, TlsMode},
     rpc::{Page, Violations, draining_status},
@@ -28,7 +28,7 @@ use crate::{
     renewals::{Renewals, renewals},
     request,
     status::{DOMAIN, not_allowed, status},
-    table::{Granted, LeaseId, NotAdmitted, Registration, StoreConflict},
+    table::{Granted, LeaseId, NotAdmitted, Registration, Renewal, StoreConflict},
     wire,
 };
 
@@ -100,6 +100,18 @@ impl Registry {
         })
     }
 
+    async fn renew(&self, caller: &PeerIdentity, lease: &LeaseId) -> Result<LeaseState, Status> {
+        if let Err(not_allowed) = self.check_lease(caller, lease).await.map_err(status)? {
+            self.log_refusal(&not_allowed);
+            return Ok(LeaseState::Unknown);
+        }
+        Ok(match self.backend.renew(lease).await.map_err(status)? {
+            Renewal::Renewed => LeaseState::Renewed,
+            Renewal::Unknown => LeaseState::Unknown,
+            Renewal::Fenced => LeaseState::Fenced,
+        })
+    }
+
     /// Logs that a caller is refused.
     pub(crate) fn log_refusal(&self, refusal: &NotAllowed) {
         if let Some(left_out) = self.lines.not_allowed.pass() {
@@ -160,7 +172,11 @@ impl RegistryService for Registry {
         request: Request<Streaming<KeepAliveRequest>>,
     ) -> Result<Response<Self::KeepAliveStream>, Status> {
         let caller = self.access.caller(request.extensions());
-        let responses = renewals(self.clone(), caller, request.into_inner());
+        let registry = self.clone();
+        let responses = renewals(request.into_inner(), move |lease| {
+            let (registry, caller) = (registry.clone(), caller.clone());
+            async move { registry.renew(&caller, &lease).await }
+        });
         Ok(Response::new(until_drained(responses, self.draining.clone())))
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod handshake;
 mod material;
 mod mode;
 pub mod spiffe_id;
+mod validity;
 mod verify;
 
 #[cfg(test)]
@@ -31,15 +32,17 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use files::TlsFiles;
-pub use material::{InvalidIdentity, Part, Pem, Validity};
+pub use material::{InvalidIdentity, Part, Pem};
 pub use mode::TlsMode;
 pub use spiffe_id::{ANONYMOUS, InvalidSpiffeId, PeerIdentity, REGISTRY, SpiffeId, check_trust_domain};
+pub use validity::Validity;
 
 use crate::{
     health::{Condition, Conditioner},
     log_limit::LogLimit,
 };
-use material::{Material, shown};
+use material::Material;
+use validity::shown;
 use verify::ExpectedServer;
 
 /// How often the files are read. Contents are compared, not times: Kubernetes swaps a symbolic link, and a clock may go back.

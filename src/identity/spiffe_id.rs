@@ -1,6 +1,6 @@
 //! Who somebody is: a SPIFFE ID, as a certificate says it, and the caller of a call.
 //!
-//! Source of the rules: the SPIFFE-ID and X509-SVID specifications (https://github.com/spiffe/spiffe/tree/main/standards).
+//! Source of the rules: the SPIFFE-ID and X509-SVID specifications (<https://github.com/spiffe/spiffe/tree/main/standards>).
 
 use std::{fmt, str::FromStr, sync::Arc};
 

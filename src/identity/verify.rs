@@ -23,7 +23,7 @@ use rustls::{
 };
 use webpki::EndEntityCert;
 
-use super::{SpiffeId, material::shown};
+use super::{SpiffeId, validity::shown};
 
 /// Whose certificate a server must show.
 #[derive(Clone, Debug, PartialEq, Eq)]

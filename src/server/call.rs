@@ -19,12 +19,12 @@ use super::{
     Limits,
     authorization::{Authorization, Subject},
     compression::{self, Inflating},
-    connection::Peer,
     fault::{self, malformed},
     infrastructure::{Kind, Served},
     layers::Handler,
     methods::{Flow, Methods},
     metrics,
+    peer::Peer,
     request::{CheckedBody, Encoding},
     response::{Ends, StreamBody, UnaryBody},
 };

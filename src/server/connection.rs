@@ -29,10 +29,10 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Limits, call::Stack, layers::Handler};
+use super::{Limits, call::Stack, layers::Handler, peer::Peer};
 use crate::{
     identity::{
-        PeerIdentity, Security,
+        Security,
         handshake::{AcceptError, FAILURES, TLS_RECORD},
     },
     log_limit::{LogLimit, MAX_CAUSES},
@@ -99,14 +99,6 @@ pub(super) struct Serve {
     pub(super) security: Security,
     /// Peers decide how many there are.
     pub(super) refused: Arc<LogLimit>,
-}
-
-/// What the calls of a connection have in common.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Peer {
-    pub(super) identity: PeerIdentity,
-    /// Ends the streams of a connection that ends with its certificate.
-    pub(super) ending: Option<CancellationToken>,
 }
 
 impl Serve {

@@ -23,6 +23,7 @@ mod limits;
 mod membership;
 mod methods;
 mod metrics;
+mod peer;
 mod request;
 mod response;
 mod runtime;

@@ -24,6 +24,7 @@ mod leaf;
 mod authority;
 mod renewal;
 mod rotation;
+mod stage;
 
 mod bundle;
 mod certificate;
@@ -44,7 +45,8 @@ pub use certificate::Certificate;
 pub use error::{Error, InvalidTrustDomain, Problem};
 pub use leaf::{Issued, Leaf};
 pub use renewal::{Inspected, Renewal, Renewed};
-pub use rotation::{Check, Stage};
+pub use rotation::Check;
+pub use stage::Stage;
 pub(crate) use subject::check_dns_name;
 pub use subject::{InvalidSubject, Subject};
 

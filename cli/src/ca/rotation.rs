@@ -15,21 +15,10 @@ use std::{
 };
 
 use super::{
-    Authority, Error, Problem,
+    Authority, Error, Problem, Stage,
     files::{BUNDLE, CA, CA_KEY, CERT, Folder, LEAF_BUNDLE, NEXT, NEXT_KEY},
     signer::{Signed, Signer},
 };
-
-/// Where an authority is in the replacement of its key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// One CA signs, and it alone is trusted.
-    Settled,
-    /// The old CA signs, and both are trusted.
-    NextTrusted,
-    /// The new CA signs, and both are trusted.
-    NextSigns,
-}
 
 /// Whether a step is safe.
 #[derive(Clone, Copy, Debug)]

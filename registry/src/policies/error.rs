@@ -2,8 +2,8 @@
 
 use std::{io, path::PathBuf};
 
-use super::{Kind, file::MAX_FILE_BYTES};
-use crate::limits::grouped;
+use super::Kind;
+use crate::limits::{MAX_FILE_BYTES, grouped};
 
 /// Why something is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

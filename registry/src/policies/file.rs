@@ -12,10 +12,7 @@ use std::{
 };
 
 use super::{Kept, PolicyFileError};
-use crate::ProtobufJson;
-
-/// 4,096 policies of 8 KiB, which is several times what one with everything in it has; or 16,384 bindings of 2 KiB.
-pub(super) const MAX_FILE_BYTES: u64 = 32 << 20;
+use crate::{ProtobufJson, limits::MAX_FILE_BYTES};
 
 /// A file; whoever has it sees to it that no other process writes it.
 #[derive(Debug)]

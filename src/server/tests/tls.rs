@@ -82,7 +82,7 @@ async fn a_client_that_speaks_tls_to_a_plain_port_is_told_so_and_so_is_the_serve
     let authority = Authority::new("shop.test");
     let running = run(config(), |server| server);
     let connecting = identity(&authority.issue("service/query"));
-    let refused = soon(connecting.connect("probe", running.pipe().await)).await.err().expect("no TLS").to_string();
+    let refused = soon(connecting.connect("probe", running.pipe().await)).await.expect_err("no TLS").to_string();
     assert!(refused.contains("does not speak TLS; it may run in plain mode"), "{refused}");
     running.stop().await.expect("in order");
     assert!(

@@ -1,17 +1,18 @@
 //! `meshwork ca`: says in a line or two what was done, and what comes next.
 
+mod opened;
 mod renew;
 mod show;
 
 use std::{
     io::{self, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use meshwork_process::to_stderr;
-use prost_types::Timestamp;
 use tokio_util::sync::CancellationToken;
+
+use opened::{open, until};
 
 use super::{Authority, Check, Error as CaError, InvalidSubject, Problem, Stage};
 use crate::{
@@ -85,31 +86,6 @@ fn rotate(args: &CaRotateArgs) -> Result<(), Error> {
     };
     writeln!(io::stdout(), "{what}\nnext: {then}")?;
     Ok(())
-}
-
-/// Opens the authority, and warns if it has to be replaced.
-fn open(folder: &Path) -> Result<Authority, Error> {
-    let authority = Authority::open(folder)?;
-    if let Some(warning) = expiry(&authority, SystemTime::now()) {
-        to_stderr(format_args!("warning: {warning}"));
-    }
-    Ok(authority)
-}
-
-/// What to say of a CA that has to be replaced.
-fn expiry(authority: &Authority, now: SystemTime) -> Option<String> {
-    let not_after = authority.certificate().not_after();
-    authority.expires_soon(now).then(|| {
-        let (folder, at) = (authority.folder().display(), Timestamp::from(not_after));
-        let verb = if now < not_after { "expires" } else { "expired" };
-        format!("the CA in {folder} {verb} at {at}: replace it with \"meshwork ca rotate\"")
-    })
-}
-
-fn until(time: SystemTime) -> String {
-    // In whole seconds, as a certificate has it.
-    let seconds = Timestamp { nanos: 0, ..Timestamp::from(time) };
-    format!("valid until {seconds}")
 }
 
 impl From<CaError> for Error {

@@ -10,7 +10,7 @@ use meshwork_process::to_stderr;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{expiry, open, until};
+use super::opened::{expiry, open, until};
 use crate::{
     args::CaRenewArgs,
     ca::{Authority, Error as CaError, Renewal, Renewed},
