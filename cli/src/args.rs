@@ -1,5 +1,7 @@
 //! The command line: what can be asked for, its defaults, and its help.
 
+mod authz;
+mod bindings;
 mod ca;
 mod lifetime;
 mod new;
@@ -14,6 +16,10 @@ use meshwork::address::{InvalidAddress, parse_address};
 use meshwork_process::{EXIT_CODE_2, HostPort, LogArgs, TelemetryArgs, TlsArgs, number_in};
 use prost_types::Timestamp;
 
+pub use authz::{
+    AuthzArgs, AuthzCheckArgs, AuthzClearArgs, AuthzCommand, AuthzGetArgs, AuthzListArgs, AuthzRules, AuthzSetArgs,
+};
+pub use bindings::{BindingsArgs, BindingsClearArgs, BindingsCommand, BindingsSetArgs};
 pub use ca::{
     CaArgs, CaCommand, CaDirArgs, CaInitArgs, CaIssueArgs, CaRenewArgs, CaRotateArgs, CaShowArgs, CaSourceArgs,
 };
@@ -25,7 +31,10 @@ pub use policy::{
 };
 pub use source::{DEFAULT_REGISTRY, SourceArgs};
 
-pub use crate::new::{InvalidPackageName, PackageName};
+pub use crate::{
+    authz::{CallerId, InvalidCallerId, InvalidMethodName, InvalidRule, MethodName, Rule},
+    new::{InvalidPackageName, PackageName},
+};
 
 use crate::fleet::Replicas;
 use service::parse_service;
@@ -40,6 +49,7 @@ Examples:
   meshwork demo                     place 1000 orders and check that nothing was lost
   meshwork instances order          the instances of order
   meshwork split order v1=95 v2=5   a canary: version v2 gets 5 % of the calls, at once
+  meshwork authz get order          who may call which methods of order
   meshwork watch --json | jq .      changes, as they happen
   meshwork reconcile order          after a restore of order's store: show what must be undone
   meshwork ca issue service/order   a certificate for order, once there is a CA (meshwork ca init)
@@ -176,6 +186,8 @@ impl Cli {
             Command::Instances(args) => (&args.source.log).into(),
             Command::Policy(args) => (&args.command.source().log).into(),
             Command::Split(args) => (&args.source.log).into(),
+            Command::Authz(args) => (&args.command.source().log).into(),
+            Command::Bindings(args) => (&args.source().log).into(),
             Command::Watch(args) => (&args.source.log).into(),
             Command::Health(args) => (&args.log).into(),
             Command::Store(args) => (&args.command.log()).into(),
@@ -202,6 +214,10 @@ pub enum Command {
     Policy(PolicyArgs),
     /// Divide a service's calls among its versions, for example for a canary
     Split(SplitArgs),
+    /// Show, change and check the rules about who may call which methods of a service
+    Authz(AuthzArgs),
+    /// Show and change which service gets the calls that name only a gRPC service, as at a gateway
+    Bindings(BindingsArgs),
     /// Show instances as they join, change and leave
     Watch(WatchArgs),
     /// Check whether one server is serving

@@ -127,9 +127,34 @@ pub(crate) enum Error {
     /// Registries do not know of an adoption; each was named before.
     #[error("not adopted at {0} of the registries: run it again once they answer and know an instance with this store")]
     NotAdopted(usize),
-    /// Registries did not answer.
-    #[error("the policy was not set at {0}: run it again once all registries answer")]
-    NotSet(String),
+    /// Registries did not answer, while others did what was asked for.
+    #[error("{what} at {registries}: run it again once all registries answer")]
+    NotAtAll {
+        /// What was not done, as in "the policy was not set".
+        what: &'static str,
+        /// Where.
+        registries: String,
+    },
+    /// Somebody else has changed the rules.
+    #[error(
+        "the rules of {service} are no longer those with etag {etag:?}: look at them with \"meshwork authz get {service}\", \
+         and repeat the change"
+    )]
+    RulesChanged {
+        /// The service.
+        service: String,
+        /// That of the rules that were to be replaced.
+        etag: String,
+    },
+    /// The call that was asked about may not begin.
+    #[error("denied: {0}")]
+    Denied(String),
+    /// Whether the call may begin is decided in the service's code, and not by its rules.
+    #[error("not decided by rules: {0}")]
+    NotDecided(String),
+    /// A gRPC service that is not bound is to be unbound.
+    #[error("{0} is not bound: \"meshwork bindings\" lists the gRPC services that are")]
+    NotBound(String),
     /// Certificates could not be renewed; each was named before.
     #[error("{} not renewed (see above)", certificates_were(.0))]
     NotRenewed(usize),
@@ -260,7 +285,11 @@ impl From<Error> for Failure {
             | Error::UnknownStore { .. }
             | Error::Copies { .. }
             | Error::NotAdopted(_)
-            | Error::NotSet(_)
+            | Error::NotAtAll { .. }
+            | Error::RulesChanged { .. }
+            | Error::Denied(_)
+            | Error::NotDecided(_)
+            | Error::NotBound(_)
             | Error::NotRenewed(_)
             | Error::NotRotated { .. }
             | Error::Broken(_)

@@ -14,6 +14,8 @@ mod up;
 pub mod audit;
 mod demo;
 
+mod authz;
+mod bindings;
 pub mod direct;
 mod directory;
 mod health;
@@ -26,6 +28,7 @@ mod store;
 mod watch;
 
 mod error;
+mod message_file;
 mod table;
 
 use std::io;
@@ -67,6 +70,8 @@ fn ends_itself(command: &Command) -> bool {
         | Command::Instances(_)
         | Command::Policy(_)
         | Command::Split(_)
+        | Command::Authz(_)
+        | Command::Bindings(_)
         | Command::Health(_)
         | Command::Reconcile(_)
         | Command::New(_) => false,
@@ -82,6 +87,8 @@ async fn dispatch(command: Command, shutdown: CancellationToken) -> Result<(), E
         Command::Instances(args) => instances::run(args).await,
         Command::Policy(args) => policy::run(args.command).await,
         Command::Split(args) => policy::split(args).await,
+        Command::Authz(args) => authz::run(args.command).await,
+        Command::Bindings(args) => bindings::run(args).await,
         Command::Watch(args) => watch::run(args, shutdown).await,
         Command::Health(args) => health::run(args).await,
         Command::Store(args) => store::run(args.command).await.map_err(Error::after_work),

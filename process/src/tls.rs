@@ -46,6 +46,16 @@ pub enum TlsModeArg {
     Strict,
 }
 
+impl From<TlsModeArg> for TlsMode {
+    fn from(mode: TlsModeArg) -> Self {
+        match mode {
+            TlsModeArg::Plain => Self::Plain,
+            TlsModeArg::Permissive => Self::Permissive,
+            TlsModeArg::Strict => Self::Strict,
+        }
+    }
+}
+
 /// Plain text beyond this machine.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct InsecureArgs {
@@ -67,9 +77,7 @@ impl TlsArgs {
     /// The mode, as it was given or follows from the certificate.
     pub fn mode(&self) -> TlsMode {
         match self.tls_mode {
-            Some(TlsModeArg::Plain) => TlsMode::Plain,
-            Some(TlsModeArg::Permissive) => TlsMode::Permissive,
-            Some(TlsModeArg::Strict) => TlsMode::Strict,
+            Some(mode) => mode.into(),
             None if self.gives_certificate() => TlsMode::Strict,
             None => TlsMode::Plain,
         }

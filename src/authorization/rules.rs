@@ -58,9 +58,14 @@ impl Rules {
     pub fn decide(&self, caller: &PeerIdentity, path: &str) -> Decision {
         match self.deny.first_match(caller, path) {
             Some(by) => Decision::Denied { by },
-            None if self.allow.first_match(caller, path).is_some() => Decision::Allowed,
+            None if self.allowed_by(caller, path).is_some() => Decision::Allowed,
             None => Decision::NotAllowed,
         }
+    }
+
+    /// The first `allow` rule that matches a call, by its index in the policy. A `deny` rule may match it too.
+    pub fn allowed_by(&self, caller: &PeerIdentity, path: &str) -> Option<usize> {
+        self.allow.first_match(caller, path)
     }
 
     /// Whether an `allow` rule names the gRPC service of the method at `path`, or a method of it.
@@ -180,6 +185,9 @@ mod tests {
             assert_eq!(rules.decide(&peer(caller), path), expected, "{caller} {path}");
         }
         assert_eq!(rules.decide(&PeerIdentity::ANONYMOUS, "/a.C/Get"), Decision::NotAllowed);
+        assert_eq!(rules.allowed_by(&peer("service/query"), "/a.C/Get"), Some(0), "the first of two");
+        assert_eq!(rules.allowed_by(&peer("service/query"), "/a.D/Go"), Some(1));
+        assert_eq!(rules.allowed_by(&peer("service/query"), "/a.D/Gone"), None);
         assert!(rules.name_service_of("/a.D/Else") && rules.name_service_of("/a.C/Get"));
         assert!(!rules.name_service_of("/a/D") && !rules.name_service_of("/a.B/Get"));
     }

@@ -74,6 +74,11 @@ impl Violations {
         value.map_err(|error| self.add(field, error)).ok()
     }
 
+    /// The fields that are wrong, each with what is wrong with it.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|FieldViolation { field, description, .. }| (field.as_str(), description.as_str()))
+    }
+
     /// Whether there are no violations.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -94,7 +99,7 @@ impl Violations {
 /// On one line.
 impl Display for Violations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, FieldViolation { field, description, .. }) in self.0.iter().enumerate() {
+        for (index, (field, description)) in self.iter().enumerate() {
             let separator = if index == 0 { "" } else { "; " };
             write!(f, "{separator}{field}: {description}")?;
         }

@@ -7,8 +7,7 @@ mod values;
 
 use std::{
     collections::BTreeMap,
-    fs,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     path::Path,
 };
 
@@ -26,6 +25,7 @@ use crate::{
     args::{PolicyChange, PolicyClearArgs, PolicyCommand, PolicyGetArgs, PolicyListArgs, PolicySetArgs, SplitArgs},
     directory::{Directory, PAGE_SIZE, Registry, all_pages},
     error::Error,
+    message_file,
     table::{Align, Table, printable},
 };
 use values::Value;
@@ -100,7 +100,11 @@ async fn show_set(directory: &Directory, policy: Policy, json: bool) -> Result<(
     directory.warn_of_unknown(&set.service).await?;
     let shown = show(&set, json).map_err(Error::after_work);
     // Its clients go on without the policy, and it may be the one that is asked next.
-    if left_out.is_empty() { shown } else { Err(Error::NotSet(left_out)) }
+    if left_out.is_empty() {
+        shown
+    } else {
+        Err(Error::NotAtAll { what: "the policy was not set", registries: left_out })
+    }
 }
 
 impl Directory {
@@ -199,29 +203,11 @@ fn weights(shares: Vec<(String, u32)>) -> Result<Option<BTreeMap<String, u32>>, 
 
 /// The policy of a file, for a service that the file may leave out.
 fn from_file(file: &Path, service: &str) -> Result<Policy, Error> {
-    let bad = |problem: String| Error::flag("--file", file.display(), problem);
-    let text = if file == Path::new("-") { stdin() } else { fs::read(file) };
-    let text = text.map_err(|error| bad(format!("cannot be read: {error}")))?;
-    if text.trim_ascii().is_empty() {
-        return Err(bad("is empty".to_owned()));
-    }
-    let policy: Policy =
-        ProtobufJson::new().read(&text).map_err(|error| bad(format!("must be a Policy as protobuf JSON: {error}")))?;
-    if !policy.service.is_empty() && policy.service != service {
-        let other = &policy.service;
-        return Err(bad(format!(
-            "is the policy of {other:?}, not of {service:?}: remove its field \"service\", or name {other}"
-        )));
-    }
+    let policy: Policy = message_file::read(file, "a Policy")?;
+    message_file::check_service(file, &policy.service, service)?;
     // The registry checks it too; a mistake in a file is one of the command line.
-    policy::Policy::try_from(&policy).map_err(|violations| bad(violations.to_string()))?;
+    policy::Policy::try_from(&policy).map_err(|violations| message_file::unusable(file, violations))?;
     Ok(Policy { service: service.to_owned(), ..policy })
-}
-
-fn stdin() -> io::Result<Vec<u8>> {
-    let mut text = Vec::new();
-    io::stdin().lock().read_to_end(&mut text)?;
-    Ok(text)
 }
 
 fn show(policy: &Policy, json: bool) -> Result<(), Error> {
@@ -239,6 +225,8 @@ fn show(policy: &Policy, json: bool) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use clap::Parser as _;
 
     use super::*;
