@@ -90,6 +90,14 @@ fn a_bad_value_names_the_flag_the_value_and_what_is_accepted() {
         ("policy get", "", "Order", "must be 1-63 lowercase letters"),
         ("policy clear", "", "Order", "must be 1-63 lowercase letters"),
         ("store adopt", "", "Order store", "must be 1-63 lowercase letters"),
+        ("authz get", "", "Order", "must be 1-63 lowercase letters"),
+        ("authz set order", "--allow", "service/query", "CALLER[,CALLER...]=METHOD[,METHOD...]"),
+        ("authz set order", "--deny", "=a.C/Get", "such as service/query=shop.order.v1.OrderService/GetOrder"),
+        ("authz check order/Get", "--as", "order", "must be service/NAME, operator/NAME, anonymous"),
+        ("authz check order/Get", "--as", "spiffe://shop.test", "the path must be segments"),
+        ("authz check --as anonymous", "", "order", "must be SERVICE/PACKAGE.SERVICE/METHOD"),
+        ("authz check --as anonymous order/Get", "--mode", "open", "plain, permissive, strict"),
+        ("bindings set a.B", "", "Order", "must be 1-63 lowercase letters"),
         (
             "ca init --trust-domain t",
             "--lifetime",
@@ -141,6 +149,14 @@ fn what_is_missing_or_unknown_is_named() {
         ("instances", "<SERVICE>"),
         ("health", "<HOST:PORT>"),
         ("split order", "<VERSION=SHARE|--clear>"),
+        ("authz set order", "<--allow <CALLER,...=METHOD,...>|--file <FILE>>"),
+        ("authz set order --deny *=a.C/Get", "<--allow <CALLER,...=METHOD,...>|--file <FILE>>"),
+        ("authz set order --allow *=a.C/Get --file x", "'--file <FILE>'"),
+        ("authz set order --file x --deny *=a.C/Get", "'--deny <CALLER,...=METHOD,...>'"),
+        ("authz set order --file x --subject-caller service/a", "'--subject-caller <CALLER>'"),
+        ("authz check order/Get", "--as <ID>"),
+        ("bindings --json set a.B order", "subcommand"),
+        ("bindings clear", "<GRPC_SERVICE>"),
         ("ca init", "--trust-domain"),
         ("ca renew", "<FOLDER>"),
         ("ca renew folder --force --every 1h", "--every"),
@@ -202,4 +218,32 @@ fn a_policy_is_changed_in_something_and_a_split_is_given_or_cleared() {
     for bad in ["policy set", "policy", "split order", "split order v1=1 --clear"] {
         assert!(parse(bad).is_err(), "{bad}");
     }
+}
+
+#[test]
+fn rules_are_repeated_flags_and_bindings_are_listed_without_a_command() {
+    let line = "authz set order --allow service/a,service/b=a.C/Get --allow *=a.D/* --deny anonymous=a.D/Put \
+                --subject-caller service/web --subject-caller service/app --etag 7f";
+    let Ok(Command::Authz(authz)) = parse(line) else { panic!("a good line") };
+    let AuthzCommand::Set(set) = authz.command else { panic!("rules") };
+    let AuthzRules { allow, deny, subject_caller, file } = set.rules;
+    assert_eq!((allow.len(), deny.len(), subject_caller.len(), file), (2, 1, 2, None));
+    assert_eq!(set.etag.as_deref(), Some("7f"));
+
+    let Ok(Command::Authz(authz)) = parse("authz check --as spiffe://shop.test/service/a order/a.C/Get") else {
+        panic!("a good line")
+    };
+    let AuthzCommand::Check(check) = authz.command else { panic!("a check") };
+    assert_eq!(check.mode, meshwork_process::TlsModeArg::Strict);
+    assert_eq!(
+        (check.caller.to_string(), check.method.to_string()),
+        ("spiffe://shop.test/service/a".into(), "order/a.C/Get".into())
+    );
+
+    let Ok(Command::Bindings(bindings)) = parse("bindings --registry localhost:1 --json") else { panic!("a list") };
+    assert!(bindings.command.is_none() && bindings.source().json);
+    let Ok(Command::Bindings(bindings)) = parse("bindings clear a.B --registry localhost:1") else {
+        panic!("a change")
+    };
+    assert_eq!(bindings.source().registry, ["http://localhost:1"]);
 }
