@@ -57,7 +57,19 @@ async fn a_story_in_a_running_mesh_keeps_every_promise_and_a_lie_about_it_is_fou
 async fn a_registry_that_accepts_connections_and_never_answers_is_given_up() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let registry = silent.local_addr().expect("it listens");
-    let commands = ["services", "instances order", "policy get order", "split order v1=1", "watch", "demo"]
+    let commands = [
+        "services",
+        "instances order",
+        "policy get order",
+        "split order v1=1",
+        "authz get order",
+        "authz list",
+        "authz check --as service/query order/GetOrder",
+        "bindings",
+        "watch",
+        "demo",
+    ];
+    let commands = commands
         .map(|name| async move { (name, failure(command(&format!("meshwork {name} --registry {registry}")).await)) });
     for (line, error) in futures_util::future::join_all(commands).await {
         assert!(error.starts_with(&format!("no registry answers at http://{registry}")), "{line}: {error}");
@@ -156,11 +168,18 @@ async fn what_was_not_done_at_a_silent_registry_is_no_success_and_names_it() {
     let gone = format!("http://127.0.0.1:{gone}");
     let at_both = async |line: &str| command(&format!("meshwork {line} --registry {registry},{gone}")).await;
     // At once, as each waits for the silent one.
-    let lines = ["policy set order --timeout 2s", "split customer --clear", "policy clear query"];
-    let set = futures_util::future::join_all(lines.map(&at_both));
+    let lines = [
+        ("policy set order --timeout 2s", "the policy was not set"),
+        ("split customer --clear", "the policy was not set"),
+        ("policy clear query", "the policy was not set"),
+        ("authz set order --allow *=shop.order.v1.OrderService/*", "the rules were not set"),
+        ("authz clear query", "the rules were not removed"),
+        ("bindings set shop.order.v1.OrderService order", "the binding was not set"),
+    ];
+    let set = futures_util::future::join_all(lines.map(|(line, _)| at_both(line)));
     let (set, reconciled) = tokio::join!(set, at_both("reconcile order"));
-    for (line, set) in lines.into_iter().zip(set) {
-        let not_set = format!("the policy was not set at {gone}: run it again once all registries answer");
+    for ((line, undone), set) in lines.into_iter().zip(set) {
+        let not_set = format!("{undone} at {gone}: run it again once all registries answer");
         assert_eq!(failure(set), not_set, "{line}");
     }
     let reconciled = failure(reconciled);

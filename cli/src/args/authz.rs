@@ -45,7 +45,7 @@ mode). A method is PACKAGE.SERVICE/METHOD, or PACKAGE.SERVICE/* for all of a gRP
 
 All rules of the service are replaced. Calls that no rule allows are refused from then on, so first try the new rules on
 instances that run with --authorization log. If somebody else has changed the rules meanwhile, nothing is overwritten and the
-exit code is 1; a rule that no call can match is exit code 2.";
+exit code is 1; so it is if the service does not serve what a rule names. A malformed rule is exit code 2.";
 
 const CLEAR_HELP: &str = "\
 Examples:

@@ -111,7 +111,7 @@ impl Directory {
     /// Warns on stderr of a gRPC service that no instance announces: its name may be misspelled.
     async fn warn_of_unserved(&self, service: &str, grpc_service: &str) -> Result<(), Error> {
         let instances = match self.instances(service).await {
-            Err(Error::UnknownService(_)) => return self.warn_of_unknown(service).await,
+            Err(Error::UnknownService(_)) => return self.warn_of_unregistered(service).await,
             instances => instances?,
         };
         if !instances.is_empty() && !announced(&instances).contains(grpc_service) {

@@ -41,7 +41,7 @@ pub(crate) async fn run(command: AuthzCommand) -> Result<(), Error> {
 async fn get(args: AuthzGetArgs) -> Result<(), Error> {
     let directory = Directory::open(&args.source)?;
     let policy = directory.rules(&args.service).await?;
-    directory.warn_of_unknown(&args.service).await?;
+    directory.warn_of_unregistered(&args.service).await?;
     show(&policy, args.source.json)
 }
 
@@ -81,7 +81,7 @@ async fn show_changed(
 ) -> Result<(), Error> {
     // Now: a registry that goes away after this has the change.
     let left_out = directory.left_out().join(", ");
-    directory.warn_of_unknown(&policy.service).await?;
+    directory.warn_of_unregistered(&policy.service).await?;
     let shown = show(policy, json).map_err(Error::after_work);
     // Instances that are registered there alone go on without the change.
     if left_out.is_empty() { shown } else { Err(Error::NotAtAll { what: undone, registries: left_out }) }

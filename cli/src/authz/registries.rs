@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use meshwork::contract::meshwork::registry::v1::{
-    AuthorizationPolicy, DeleteAuthorizationPolicyRequest, GetAuthorizationPolicyRequest,
-    ListAuthorizationPoliciesRequest, SetAuthorizationPolicyRequest,
-    authorization_service_client::AuthorizationServiceClient,
+use meshwork::{
+    contract::meshwork::registry::v1::{
+        AuthorizationPolicy, DeleteAuthorizationPolicyRequest, GetAuthorizationPolicyRequest,
+        ListAuthorizationPoliciesRequest, SetAuthorizationPolicyRequest,
+        authorization_service_client::AuthorizationServiceClient,
+    },
+    identity::REGISTRY,
 };
 use meshwork_process::to_stderr;
 use prost_types::Timestamp;
@@ -76,6 +79,12 @@ impl Directory {
             }
         });
         Ok(latest(&deleted.await?).clone())
+    }
+
+    /// Warns on stderr of a service whose name may be misspelled: no instance of it has registered, and it is not the registry, which
+    /// has rules of its own and registers nowhere.
+    pub(super) async fn warn_of_unregistered(&self, service: &str) -> Result<(), Error> {
+        if service == REGISTRY { Ok(()) } else { self.warn_of_unknown(service).await }
     }
 
     async fn found(&self, service: &str) -> Result<Found, Error> {
