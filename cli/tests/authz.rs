@@ -82,7 +82,7 @@ impl Shop {
     async fn until_get_order_is(&self, code: Code) {
         let mut client = OrderServiceClient::new(self.fleet.mesh().channel("order"));
         let ends = async {
-            while client.get_order(GetOrderRequest { name: "orders/none".into() }).await.map_err(|s| s.code()).err()
+            while client.get_order(GetOrderRequest { order_id: "none".into() }).await.map_err(|s| s.code()).err()
                 != Some(code)
             {
                 sleep(Duration::from_millis(20)).await;
