@@ -135,16 +135,20 @@ pub(crate) enum Error {
         /// Where.
         registries: String,
     },
-    /// Somebody else has changed the rules.
+    /// What is in effect is not what was to be replaced.
     #[error(
-        "the rules of {service} are no longer those with etag {etag:?}: look at them with \"meshwork authz get {service}\", \
-         and repeat the change"
+        "somebody has changed the {what} of {service}: etag {etag:?} is not in effect any more; run \"meshwork {command} get \
+         {service}\" again, and repeat the change"
     )]
-    RulesChanged {
-        /// The service.
+    Changed {
+        /// What was to be replaced, as in "rules".
+        what: &'static str,
+        /// Of which service.
         service: String,
-        /// That of the rules that were to be replaced.
+        /// Its etag when it was read.
         etag: String,
+        /// The command that shows it.
+        command: &'static str,
     },
     /// The call that was asked about may not begin.
     #[error("denied: {0}")]
@@ -286,7 +290,7 @@ impl From<Error> for Failure {
             | Error::Copies { .. }
             | Error::NotAdopted(_)
             | Error::NotAtAll { .. }
-            | Error::RulesChanged { .. }
+            | Error::Changed { .. }
             | Error::Denied(_)
             | Error::NotDecided(_)
             | Error::NotBound(_)

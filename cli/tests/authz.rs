@@ -8,6 +8,7 @@ use std::{
 };
 
 use meshwork_cli::fleet::{Config, Fleet, Replicas};
+use meshwork_process::Listener;
 use meshwork_shop::contract::shop::order::v1::{GetOrderRequest, order_service_client::OrderServiceClient};
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -31,6 +32,15 @@ struct Ended {
     err: String,
 }
 
+impl Ended {
+    fn of(line: &str) -> Self {
+        let ended = Command::new(env!("CARGO_BIN_EXE_meshwork")).args(line.split(' ')).output();
+        let ended = ended.expect("it can be started");
+        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+        Self { code: ended.status.code(), out: text(ended.stdout), err: text(ended.stderr) }
+    }
+}
+
 impl Shop {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
@@ -43,14 +53,8 @@ impl Shop {
     }
 
     fn run(&self, line: &str, certificate: &Path) -> Ended {
-        let ended = Command::new(env!("CARGO_BIN_EXE_meshwork"))
-            .args(line.split(' '))
-            .args(["--registry", &self.fleet.registry_url(), "--tls-dir"])
-            .arg(certificate)
-            .output()
-            .expect("it can be started");
-        let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
-        Ended { code: ended.status.code(), out: text(ended.stdout), err: text(ended.stderr) }
+        let certificate = certificate.to_str().expect("UTF-8");
+        Ended::of(&format!("{line} --registry {} --tls-dir {certificate}", self.fleet.registry_url()))
     }
 
     /// As an operator.
@@ -138,8 +142,8 @@ async fn a_change_of_another_is_not_overwritten_and_a_change_may_be_repeated() {
     shop.out(&allow("operator/*"));
 
     let changed = format!(
-        "error: the rules of order are no longer those with etag \"{read}\": look at them with \"meshwork authz get order\", and \
-         repeat the change\n"
+        "error: somebody has changed the rules of order: etag \"{read}\" is not in effect any more; run \"meshwork authz get \
+         order\" again, and repeat the change\n"
     );
     let from_file = format!("authz set order --file {}", file.display());
     assert_eq!(shop.refused(&from_file), (Some(1), changed.clone()));
@@ -207,4 +211,50 @@ async fn a_grpc_service_is_bound_by_its_first_registration_and_by_an_operator() 
     let listed: serde_json::Value = serde_json::from_str(&shop.out("bindings --json")).expect("JSON");
     assert!(listed["bindings"].as_array().is_some_and(|all| all.len() >= 3), "{listed}");
     shop.fleet.stop().await;
+}
+
+/// A registry by itself, in plain mode.
+async fn registry() -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let listener = Listener::new(listener).expect("bound");
+    let address = listener.address().to_string();
+    let config = meshwork_registry::Config::new(address.clone());
+    tokio::spawn(meshwork_registry::run(config, listener, std::future::pending::<()>()));
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_registries_are_changed_together_or_not_at_all_and_the_last_word_counts() {
+    let [a, b] = [registry().await, registry().await];
+    let at = |registries: &str, line: &str| Ended::of(&format!("{line} --registry {registries}"));
+    let both = format!("{a},{b}");
+    for (get, set) in [
+        ("authz get order --json", "authz set order --allow service/CALLER=a.C/Get"),
+        ("policy get order --json", "policy set order --timeout CALLER"),
+    ] {
+        let values = if get.starts_with("authz") { ["v1", "v2", "v3"] } else { ["1s", "2s", "3s"] };
+        let [v1, v2, v3] = values.map(|value| set.replace("CALLER", value));
+        assert_eq!(at(&both, &v1).code, Some(0), "{v1}");
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(&file, at(&both, get).out).expect("written");
+        assert_eq!(at(&both, &v2).code, Some(0), "{v2}");
+        let (command, _) = get.split_once(" get").expect("a command");
+        let stale = at(&both, &format!("{command} set order --file {}", file.path().display()));
+        let is_refused = stale.code == Some(1) && stale.err.starts_with("error: somebody has changed the ");
+        assert!(is_refused, "{stale:?}");
+        for one in [&a, &b] {
+            let there = at(one, get).out;
+            assert!(there.contains(values[1]), "{command} at {one}: {there}");
+        }
+        assert_eq!(at(&b, &v3).code, Some(0), "{v3}");
+        let differ = at(&both, get);
+        assert!(differ.err.contains("warning: the registries have different "), "{differ:?}");
+        assert_eq!(differ.out, at(&b, get).out, "what was set last");
+        assert_eq!(at(&both, &v1).code, Some(0), "each replaces its own");
+        let made_equal = at(&both, get);
+        assert!(!made_equal.err.contains("different"), "{made_equal:?}");
+    }
+    assert_eq!(at(&b, "authz clear order").code, Some(0));
+    assert_eq!(at(&a, "authz list").out.lines().count(), 2);
+    assert_eq!(at(&both, "authz list").out.lines().count(), 1, "they were removed after they were set");
 }

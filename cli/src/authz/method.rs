@@ -11,7 +11,9 @@ use meshwork_process::to_stderr;
 use crate::{bindings::owner, directory::Directory, error::Error};
 
 /// The beginnings of the names of gRPC services that are not the user's.
-const NOT_THE_USERS: [&str; 2] = ["grpc.", "meshwork."];
+const NOT_THE_USERS: [&str; 2] = [GRPC, "meshwork."];
+/// Those of gRPC itself, which no instance announces.
+const GRPC: &str = "grpc.";
 
 /// A method as it was typed: `SERVICE/PACKAGE.SERVICE/METHOD`, or without one of the first two.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,7 +116,7 @@ impl Directory {
             Err(Error::UnknownService(_)) => return self.warn_of_unregistered(service).await,
             instances => instances?,
         };
-        if !instances.is_empty() && !announced(&instances).contains(grpc_service) {
+        if !instances.is_empty() && !grpc_service.starts_with(GRPC) && !announced(&instances).contains(grpc_service) {
             to_stderr(format_args!("warning: no instance of {service} serves {grpc_service:?}"));
         }
         Ok(())

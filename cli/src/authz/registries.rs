@@ -114,11 +114,13 @@ async fn policies_of(registry: Registry) -> Result<Vec<AuthorizationPolicy>, Err
 /// What a registry says if somebody was faster.
 fn or_changed(error: Error, replaced: &AuthorizationPolicy) -> Error {
     match error {
-        Error::Call { status, .. } if status.code() == Code::Aborted => {
-            Error::RulesChanged { service: replaced.service.clone(), etag: replaced.etag.clone() }
-        }
+        Error::Call { status, .. } if status.code() == Code::Aborted => changed(&replaced.service, &replaced.etag),
         error => error,
     }
+}
+
+fn changed(service: &str, etag: &str) -> Error {
+    Error::Changed { what: "rules", service: service.to_owned(), etag: etag.to_owned(), command: "authz" }
 }
 
 /// The rules of one service that each registry had when it was asked. At least one has answered.
@@ -142,7 +144,7 @@ impl Found {
         if by.etag.is_empty() || by.etag == latest.etag || is_there {
             Ok(())
         } else {
-            Err(Error::RulesChanged { service: latest.service.clone(), etag: by.etag.clone() })
+            Err(changed(&latest.service, &by.etag))
         }
     }
 
@@ -205,14 +207,15 @@ mod tests {
         let error = found.check_replaceable(&other).expect_err("changed").to_string();
         assert_eq!(
             error,
-            "the rules of order are no longer those with etag \"old\": look at them with \"meshwork authz get order\", and repeat the change"
+            "somebody has changed the rules of order: etag \"old\" is not in effect any more; run \"meshwork authz get order\" \
+             again, and repeat the change"
         );
     }
 
     #[test]
     fn a_registry_that_says_aborted_has_other_rules_by_now() {
         let error = |status| or_changed(Error::call("set the rules")(status), &policy("read", None));
-        assert!(matches!(error(Status::aborted("changed")), Error::RulesChanged { etag, .. } if etag == "read"));
+        assert!(matches!(error(Status::aborted("changed")), Error::Changed { etag, .. } if etag == "read"));
         assert!(matches!(error(Status::permission_denied("no operator")), Error::Call { .. }));
     }
 }

@@ -6,6 +6,8 @@ use meshwork::contract::meshwork::registry::v1::{AuthorizationPolicy, Authorizat
 
 use crate::table::{Align, Output, Table, printable};
 
+const TEXT: &str = "text can be written";
+
 /// The rules of one service, or that it has none.
 pub(super) fn service(policy: &AuthorizationPolicy, output: Output) -> String {
     let service = printable(&policy.service);
@@ -15,12 +17,19 @@ pub(super) fn service(policy: &AuthorizationPolicy, output: Output) -> String {
         let mut table = Table::new(columns).on(output);
         rows(policy).for_each(|row| table.row(row));
         text += &table.to_string();
+        writeln!(
+            text,
+            "operators and the consumers that {service} names in its code may also call its meshwork.* methods"
+        )
+        .expect(TEXT);
     } else {
-        text += &format!("{service} has no rules: it is open to every caller of the trust domain\n");
+        writeln!(text, "{service} has no rules: it is open to every caller of the trust domain").expect(TEXT);
+        writeln!(
+            text,
+            "in strict mode, its meshwork.* methods are for operators and the consumers that it names in its code"
+        )
+        .expect(TEXT);
     }
-    text += &format!(
-        "in strict mode, meshwork.* methods are also for operators and the consumers that {service} names in its code\n"
-    );
     if !policy.subject_callers.is_empty() {
         text +=
             &format!("end users (meshwork-subject) are named by {}\n", printable(&policy.subject_callers.join(", ")));
@@ -65,7 +74,7 @@ fn version(policy: &AuthorizationPolicy) -> String {
     let mut text = format!("etag {}", printable(&policy.etag));
     if let Some(time) = policy.update_time {
         let done = if has_rules(policy) { "set" } else { "removed" };
-        write!(text, ", {done} {time}").expect("text can be written");
+        write!(text, ", {done} {time}").expect(TEXT);
     }
     text + "\n"
 }
@@ -102,7 +111,7 @@ allow[0]  service/query  a.C/Get
           service/web
 allow[1]  service/web    a.C/*
 deny[0]   service/web    a.C/Cancel
-in strict mode, meshwork.* methods are also for operators and the consumers that order names in its code
+operators and the consumers that order names in its code may also call its meshwork.* methods
 end users (meshwork-subject) are named by service/web
 etag 7f, set 2026-11-29T02:00:00Z
 ";

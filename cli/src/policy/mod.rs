@@ -125,6 +125,7 @@ impl Directory {
     async fn set_policy(&self, policy: Policy) -> Result<Policy, Error> {
         // Without a warning if they differ: this makes them equal.
         let holds = latest(&self.all(|registry| policy_of(registry, policy.service.clone())).await?).clone();
+        check_replaceable(&policy, &holds)?;
         let set = self.all(|registry| {
             let (mut policy, holds) = (policy.clone(), &holds);
             async move {
@@ -174,6 +175,17 @@ fn latest(policies: &[Policy]) -> &Policy {
 
 fn set_at(policy: &Policy) -> Option<(i64, i32)> {
     policy.update_time.map(|time| (time.seconds, time.nanos))
+}
+
+/// Whether the policy that holds is the one that is to be replaced. A registry that is behind cannot tell, and would be changed. To
+/// set what is there already is no conflict, as in the registry.
+fn check_replaceable(policy: &Policy, holds: &Policy) -> Result<(), Error> {
+    let Policy { etag, service, .. } = policy;
+    let is_there = || *holds == Policy { etag: holds.etag.clone(), update_time: holds.update_time, ..policy.clone() };
+    if etag.is_empty() || *etag == holds.etag || is_there() {
+        return Ok(());
+    }
+    Err(Error::Changed { what: "policy", service: service.clone(), etag: etag.clone(), command: "policy" })
 }
 
 /// The etag to set a policy with at a registry that has `there`. One that was away is behind the others, and no reason to refuse; one
@@ -254,6 +266,22 @@ mod tests {
         assert_eq!(etag(policy("read", Some(5))), "read");
         assert_eq!(etag(policy("of another", Some(6))), "read", "which that registry refuses");
         assert_eq!(etag_at(String::new(), &policy("old", Some(4)), &holds), "", "whatever is there");
+    }
+
+    #[test]
+    fn an_etag_that_is_not_in_effect_changes_nothing_at_any_registry() {
+        let policy = |etag: &str, service: &str| Policy {
+            etag: etag.to_owned(),
+            service: service.to_owned(),
+            timeout: (!etag.is_empty()).then(|| prost_types::Duration { seconds: 1, nanos: 0 }),
+            ..Policy::default()
+        };
+        let holds = Policy { timeout: None, ..policy("in effect", "order") };
+        assert!(check_replaceable(&policy("", "order"), &holds).is_ok());
+        assert!(check_replaceable(&policy("in effect", "order"), &holds).is_ok());
+        let error = check_replaceable(&policy("old", "order"), &holds).expect_err("changed").to_string();
+        assert!(error.starts_with("somebody has changed the policy of order: etag \"old\""), "{error}");
+        assert!(check_replaceable(&Policy { timeout: None, ..policy("old", "order") }, &holds).is_ok(), "it is there");
     }
 
     #[test]
