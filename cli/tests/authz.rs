@@ -189,6 +189,8 @@ async fn what_cannot_be_right_is_exit_code_2_and_what_the_registry_refuses_1() {
     let unknown = shop.operator("authz get odrer");
     assert!(unknown.err.starts_with("warning: no instance of \"odrer\" has registered yet"), "{unknown:?}");
     assert_eq!(shop.operator("authz get registry").err, "", "it has rules, and registers nowhere");
+    let health = shop.operator("authz check --as service/query order/grpc.health.v1.Health/Check");
+    assert_eq!(health.err, "", "every service serves it: {health:?}");
     let unserved = shop.operator("authz check --as service/query order/shop.ordr.v1.OrderService/GetOrder");
     assert_eq!(unserved.err, "warning: no instance of order serves \"shop.ordr.v1.OrderService\"\n");
     shop.fleet.stop().await;
