@@ -270,18 +270,18 @@ mod tests {
 
     #[test]
     fn an_etag_that_is_not_in_effect_changes_nothing_at_any_registry() {
-        let policy = |etag: &str, service: &str| Policy {
+        let policy = |etag: &str, timeout: Option<i64>| Policy {
             etag: etag.to_owned(),
-            service: service.to_owned(),
-            timeout: (!etag.is_empty()).then(|| prost_types::Duration { seconds: 1, nanos: 0 }),
+            service: "order".to_owned(),
+            timeout: timeout.map(|seconds| prost_types::Duration { seconds, nanos: 0 }),
             ..Policy::default()
         };
-        let holds = Policy { timeout: None, ..policy("in effect", "order") };
-        assert!(check_replaceable(&policy("", "order"), &holds).is_ok());
-        assert!(check_replaceable(&policy("in effect", "order"), &holds).is_ok());
-        let error = check_replaceable(&policy("old", "order"), &holds).expect_err("changed").to_string();
+        let holds = policy("in effect", None);
+        assert!(check_replaceable(&policy("", Some(1)), &holds).is_ok());
+        assert!(check_replaceable(&policy("in effect", Some(1)), &holds).is_ok());
+        let error = check_replaceable(&policy("old", Some(1)), &holds).expect_err("changed").to_string();
         assert!(error.starts_with("somebody has changed the policy of order: etag \"old\""), "{error}");
-        assert!(check_replaceable(&Policy { timeout: None, ..policy("old", "order") }, &holds).is_ok(), "it is there");
+        assert!(check_replaceable(&policy("old", None), &holds).is_ok(), "it is there");
     }
 
     #[test]
