@@ -10,7 +10,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use meshwork_harness::{report::RunOutcome, run::reported};
 
-use crate::{deploy, echo, load, query, recover, rpc, saga, tail};
+use crate::{deploy, echo, load, query, recover, rpc, saga, tail, tls};
 
 /// Meshwork's benchmarks. Each prints a table and writes a report with the machine, every round and the figures.
 #[derive(Debug, Parser)]
@@ -49,6 +49,8 @@ enum Command {
     Tail(tail::Args),
     /// How many processes can be replaced each second without a failed call
     Deploy(deploy::Args),
+    /// What mutual TLS costs, and whether certificates and modes change without a failed call
+    Tls(tls::Args),
     /// The echo that others call
     #[command(hide = true)]
     Echo(Box<echo::Args>),
@@ -63,6 +65,7 @@ impl Command {
             Self::Rpc(_) => "rpc",
             Self::Tail(_) => "tail",
             Self::Deploy(_) => "deploy",
+            Self::Tls(_) => "tls",
             Self::Echo(_) => "echo",
         }
     }
@@ -86,6 +89,9 @@ pub(crate) enum Error {
     /// The experiment.
     #[error(transparent)]
     Tail(#[from] tail::Error),
+    /// Mutual TLS.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
 }
 
 /// Runs the benchmark and reports it.
@@ -115,6 +121,7 @@ async fn measure(command: &Command, scratch: &Path) -> Result<RunOutcome, Error>
         Command::Rpc(args) => rpc::run(args, scratch).await?,
         Command::Tail(args) => tail::run(args).await?,
         Command::Deploy(args) => deploy::run(args).await?,
+        Command::Tls(args) => tls::run(args, scratch).await?,
         Command::Echo(_) => unreachable!("it measures nothing: see `run`"),
     })
 }

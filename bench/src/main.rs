@@ -7,8 +7,13 @@ mod recover;
 mod rpc;
 mod saga;
 mod tail;
+mod tls;
+
+mod clients;
 
 mod echo;
+
+mod certificates;
 
 mod load;
 mod open_loop;

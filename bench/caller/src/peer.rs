@@ -1,6 +1,8 @@
 //! Whose client is measured: a channel that an echo client can stand on.
 
-use meshwork::{Mesh, MeshError, channel::Channel};
+use std::error::Error;
+
+use meshwork::{Mesh, channel::Channel};
 use meshwork_caller::{Load, Slice, contract::echo_service_client::EchoServiceClient, endpoint};
 
 use crate::drive::drive;
@@ -17,6 +19,10 @@ pub(crate) enum Wanted {
         /// How many of its instances to use at most; 0: all [default: the library's]
         #[arg(long)]
         subset: Option<usize>,
+        /// The folder of its certificate, for a mesh in strict mode
+        #[cfg(feature = "tls")]
+        #[arg(long)]
+        tls_dir: Option<std::path::PathBuf>,
     },
     /// tonic's channel that balances over a list
     TonicBalance {
@@ -39,10 +45,18 @@ pub(crate) enum Peer {
 
 impl Peer {
     /// Makes it, within a runtime. Does not wait for connections.
-    pub(crate) fn new(wanted: &Wanted) -> Result<Self, MeshError> {
+    pub(crate) fn new(wanted: &Wanted) -> Result<Self, Box<dyn Error>> {
         Ok(match wanted {
-            Wanted::Meshwork { registry, service, subset } => {
+            Wanted::Meshwork {
+                registry,
+                service,
+                subset,
+                #[cfg(feature = "tls")]
+                tls_dir,
+            } => {
                 let mesh = Mesh::builder().registries([registry]);
+                #[cfg(feature = "tls")]
+                let mesh = mesh.security(security(tls_dir.as_deref())?);
                 let mesh = match subset {
                     Some(subset) => mesh.subset_size(*subset),
                     None => mesh,
@@ -64,4 +78,14 @@ impl Peer {
             Self::Tonic(client) => drive(client, load).await,
         }
     }
+}
+
+#[cfg(feature = "tls")]
+fn security(folder: Option<&std::path::Path>) -> Result<meshwork::identity::Security, Box<dyn Error>> {
+    use meshwork::identity::{Identity, Security, TlsFiles};
+
+    Ok(match folder {
+        None => Security::Plain,
+        Some(folder) => Security::Strict(Identity::from_files(TlsFiles::in_folder(folder))?),
+    })
 }

@@ -1,14 +1,17 @@
 //! A registry in this process, and echo processes that join it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, time::Duration};
 
 use meshwork::{
     Mesh, MeshError,
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
+    identity::Security,
 };
 use meshwork_harness::process::{self, Process};
 use meshwork_process::{Failure, HostPort, Listener};
 use tokio::{task::JoinHandle, time::timeout};
+
+use crate::certificates::Certificates;
 
 /// How long endpoints may take to be seen in the mesh; a thousand of them take a second or two.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -25,6 +28,9 @@ pub(crate) enum Error {
     /// This process's own view of the mesh.
     #[error("the mesh cannot be reached: {0}")]
     Mesh(#[from] MeshError),
+    /// The certificates of an encrypted mesh.
+    #[error("cannot keep certificates: {0}")]
+    Certificates(#[from] io::Error),
     /// A process under test.
     #[error(transparent)]
     Process(#[from] process::Error),
@@ -65,24 +71,45 @@ pub(crate) struct Echo {
     registry: JoinHandle<()>,
     url: String,
     mesh: Mesh,
+    certificates: Option<Certificates>,
 }
 
+/// The client under measure, and this process, in a mesh with certificates.
+const CLIENT: &str = "bench";
+
 impl Echo {
-    /// Starts a registry on a free port.
+    /// Starts a registry on a free port, in plain mode.
     pub(crate) async fn start() -> Result<Self, Error> {
+        Self::start_with(None).await
+    }
+
+    /// The same in strict mode: all that join need a [certificate](Self::certificate).
+    pub(crate) async fn start_encrypted(certificates: Certificates) -> Result<Self, Error> {
+        Self::start_with(Some(certificates)).await
+    }
+
+    async fn start_with(certificates: Option<Certificates>) -> Result<Self, Error> {
+        let security = |name| match &certificates {
+            None => Ok(Security::Plain),
+            Some(certificates) => certificates.identity(name).map(Security::Strict),
+        };
         let program = std::env::current_exe().map_err(Error::Program)?;
         let any: HostPort = "127.0.0.1:0".parse().expect("an address");
         let listener = Listener::bind("--listen", &any).await.map_err(Error::Registry)?;
         let address = listener.address().to_string();
         // No instance was there before, so there is none to wait for.
-        let config = meshwork_registry::Config { grace: Duration::ZERO, ..meshwork_registry::Config::new(&address) };
+        let config = meshwork_registry::Config {
+            grace: Duration::ZERO,
+            security: security("registry")?,
+            ..meshwork_registry::Config::new(&address)
+        };
         let registry = tokio::spawn(async move {
             if let Err(error) = meshwork_registry::run(config, listener, std::future::pending()).await {
                 eprintln!("the registry has ended: {error}");
             }
         });
-        let mesh = Mesh::connect(&address)?;
-        Ok(Self { program, registry, url: format!("http://{address}"), mesh })
+        let mesh = Mesh::builder().registries([&address]).security(security(CLIENT)?).build()?;
+        Ok(Self { program, registry, url: format!("http://{address}"), mesh, certificates })
     }
 
     /// This process's view of the mesh.
@@ -93,6 +120,25 @@ impl Echo {
     /// Where the registry is.
     pub(crate) fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The `--tls-dir` of clients, if the mesh is encrypted.
+    pub(crate) fn certificate_of_client(&self) -> Option<String> {
+        self.certificates.as_ref().map(|certificates| certificates.folder(CLIENT))
+    }
+
+    /// Starts a process of a service, with its certificate if the mesh is encrypted.
+    pub(crate) fn spawn_service(&self, service: &str, flags: &[&str]) -> Result<Process, Error> {
+        let mut all = vec!["--service", service];
+        let folder = match &self.certificates {
+            None => None,
+            Some(certificates) => {
+                certificates.issue(service)?;
+                Some(certificates.folder(service))
+            }
+        };
+        all.extend(folder.iter().flat_map(|folder| ["--tls-dir", folder]));
+        self.spawn(&[&all, flags].concat())
     }
 
     /// Starts a process with further flags, and does not wait for it.

@@ -4,13 +4,14 @@ use std::path::Path;
 
 use meshwork_caller::Slice;
 
-use super::{
-    Bench, Error,
-    peers::Peer,
-    proxy::Proxy,
-    ratios::{Ratios, median_of, ratio},
+use super::{Bench, Error, proxy::Proxy};
+use crate::{
+    clients::{
+        Peer,
+        ratios::{Ratios, median_of, ratio},
+    },
+    echo::SERVICE,
 };
-use crate::echo::SERVICE;
 
 /// How many times as many pairs there are against the client of "before": a few percent take more of them than tens to tell.
 const BEFORE_PAIRS: u64 = 2;

@@ -8,10 +8,9 @@ use std::{
 use tokio::task::spawn_blocking;
 
 use super::args::Args;
-use meshwork_harness::process::{self, build_alone};
+use crate::clients::{PACKAGE, callers_program};
+use meshwork_harness::process;
 
-/// The package of the caller, and its program.
-const PACKAGE: &str = "meshwork-caller";
 /// The commit whose client is the yardstick.
 const BEFORE: &str = include_str!("../../BEFORE_HOUSE");
 /// What builds its caller.
@@ -28,13 +27,12 @@ pub(super) struct Callers {
 impl Callers {
     /// Those that were asked for, or else this tree's, built if need be, and the one that bench/build-before has built.
     pub(super) async fn find(args: &Args) -> Result<Self, process::Error> {
-        let (now, before) = (args.caller.clone(), args.before.clone());
-        let found = spawn_blocking(move || {
-            let now = now.map_or_else(|| Ok(build_alone(PACKAGE)?.join(PACKAGE)), Ok)?;
-            let before = before.map_or_else(built_before, |given| Ok(Some(given)))?;
-            Ok(Self { now, before })
-        });
-        found.await.expect("it does not panic, and the runtime lives on")
+        let now = callers_program(args.caller.as_deref()).await?;
+        let before = match args.before.clone() {
+            Some(given) => Some(given),
+            None => spawn_blocking(built_before).await.expect("it does not panic, and the runtime lives on")?,
+        };
+        Ok(Self { now, before })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use meshwork_harness::process;
 
-use crate::echo;
+use crate::{clients, echo};
 
 /// Why calls could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -18,18 +18,13 @@ pub(crate) enum Error {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A caller speaks another language.
-    #[error("{name} is no caller of this benchmark: {source}")]
-    Answer {
-        /// Which.
-        name: String,
-        /// Why.
-        source: serde_json::Error,
-    },
+    /// A client under measure.
+    #[error(transparent)]
+    Client(#[from] clients::Error),
     /// The client that is the yardstick is all that was asked for, and it is not there.
     #[error("there is no client of \"before\": build it with bench/build-before, or name it with --before")]
     NoBefore,
-    /// A process of a proxy, or of a caller.
+    /// A process of a proxy, or a caller that cannot be started.
     #[error(transparent)]
     Process(#[from] process::Error),
 }

@@ -8,10 +8,13 @@ use std::{
 use meshwork_caller::{Load, Slice};
 use tokio::task::spawn_blocking;
 
-use super::{Bench, Error, churn, peers::Peer, ratios::ratio};
+use super::{Bench, Error, churn};
 use meshwork_harness::process::Process;
 
-use crate::echo::SERVICE;
+use crate::{
+    clients::{Peer, ratios::ratio},
+    echo::SERVICE,
+};
 
 /// A service far larger than subsetting would let a client see.
 const MANY: usize = 1000;

@@ -12,31 +12,29 @@ mod callers;
 mod churn;
 mod error;
 mod large;
-mod peers;
 mod proxy;
-mod ratios;
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
 
 use meshwork::contract::meshwork::registry::v1::Instance;
 use meshwork_caller::{Load, Slice};
 use meshwork_harness::{
     process,
-    report::{Failures, Figures, RunOutcome},
+    report::{Figures, RunOutcome},
 };
 
 pub(crate) use args::Args;
 pub(crate) use error::Error;
 
-use crate::echo::{Echo, SERVICE};
+use crate::{
+    clients::{Peer, Turns},
+    echo::{Echo, SERVICE},
+};
 use args::Part;
 use callers::Callers;
-use peers::Peer;
 
 /// The usual number of instances.
 const ENDPOINTS: usize = 3;
-/// Connections, and what else the first calls pay for.
-const WARM_UP: Duration = Duration::from_millis(500);
 
 const SETUP: &str = "Closed loop, 64-byte echo, unary, no deadline; each client is a process of its own and runs the same program \
     (bench/caller); clients, the registry in the bench's process, and three endpoints (one server process, Meshwork's server for \
@@ -75,7 +73,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error
         bench.with_many_endpoints().await?;
         bench.with_many_endpoints_that_churn().await?;
     }
-    let Found { figures, failures, rounds } = bench.found;
+    let Found { figures, turns: Turns { failures, rounds } } = bench.found;
     drop(few);
     echo.stop().await;
     Ok(RunOutcome { setup: SETUP, rounds, figures, failures })
@@ -91,8 +89,7 @@ struct Bench<'a> {
 #[derive(Default)]
 struct Found {
     figures: Figures,
-    failures: Failures,
-    rounds: Vec<Figures>,
+    turns: Turns,
 }
 
 impl Bench<'_> {
@@ -101,36 +98,14 @@ impl Bench<'_> {
         Peer::meshwork(&self.callers.now, name, self.echo, service)
     }
 
-    /// Slices of each peer in turn. The order turns round each time, so that no peer always follows the same one.
+    /// Slices of each peer in turn.
     async fn alternate<const N: usize>(
         &mut self,
         slices: u64,
         in_flight: usize,
-        mut peers: [&mut Peer; N],
+        peers: [&mut Peer; N],
     ) -> Result<[Vec<Slice>; N], Error> {
         let load = Load { in_flight, time: self.args.slice() };
-        let mut found = [(); N].map(|()| Vec::new());
-        for peer in &mut peers {
-            peer.drive(Load { time: load.time.min(WARM_UP), ..load }).await?;
-        }
-        for round in 0..slices {
-            eprint!("\r{in_flight} in flight: {} of {slices}  ", round + 1);
-            let mut turn = (0..N).collect::<Vec<_>>();
-            if round % 2 == 1 {
-                turn.reverse();
-            }
-            let mut figures = Figures::default();
-            for index in turn {
-                let slice = peers[index].drive(load).await?;
-                let name = peers[index].name();
-                let failures = slice.failures.iter();
-                self.found.failures.add_counted(failures.map(|(what, count)| (format!("{name}: {what}"), *count)));
-                figures.add(format!("{name}_{in_flight}_per_s"), slice.calls_per_s());
-                found[index].push(slice);
-            }
-            self.found.rounds.push(figures);
-        }
-        eprintln!();
-        Ok(found)
+        Ok(self.found.turns.alternate(slices, load, peers).await?)
     }
 }

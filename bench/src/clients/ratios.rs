@@ -5,38 +5,44 @@ use meshwork_caller::Slice;
 use meshwork_harness::figure::median;
 
 /// The geometric mean of the ratios of neighbouring slices.
-pub(super) fn ratio(these: &[Slice], those: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {
+pub(crate) fn ratio(these: &[Slice], those: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {
     let pairs = these.iter().zip(those).map(|(this, that)| figure(this) / figure(that));
     geometric_mean(&pairs.collect::<Vec<_>>())
 }
 
+/// The median of the ratios of neighbouring slices.
+pub(crate) fn median_ratio(these: &[Slice], those: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {
+    let pairs = these.iter().zip(those).map(|(this, that)| figure(this) / figure(that));
+    median(&pairs.collect::<Vec<_>>())
+}
+
 /// The median of a figure over the slices.
-pub(super) fn median_of(slices: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {
+pub(crate) fn median_of(slices: &[Slice], figure: impl Fn(&Slice) -> f64) -> f64 {
     median(&slices.iter().map(figure).collect::<Vec<_>>())
 }
 
 /// One ratio at each number of calls in flight.
 #[derive(Debug, Default)]
-pub(super) struct Ratios(Vec<f64>);
+pub(crate) struct Ratios(Vec<f64>);
 
 impl Ratios {
     /// Adds that of one more number of calls in flight.
-    pub(super) fn add(&mut self, ratio: f64) {
+    pub(crate) fn add(&mut self, ratio: f64) {
         self.0.push(ratio);
     }
 
     /// The geometric mean.
-    pub(super) fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         geometric_mean(&self.0)
     }
 
     /// The worst, if more is better.
-    pub(super) fn lowest(&self) -> f64 {
+    pub(crate) fn lowest(&self) -> f64 {
         self.0.iter().copied().fold(f64::INFINITY, f64::min)
     }
 
     /// The worst, if less is better.
-    pub(super) fn highest(&self) -> f64 {
+    pub(crate) fn highest(&self) -> f64 {
         self.0.iter().copied().fold(f64::NEG_INFINITY, f64::max)
     }
 }
