@@ -14,6 +14,7 @@ mod clients;
 mod echo;
 
 mod certificates;
+mod envoy;
 
 mod load;
 mod open_loop;

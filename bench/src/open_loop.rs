@@ -21,7 +21,16 @@ pub(crate) struct Ended {
 }
 
 /// Begins `per_s` calls a second, evenly, for `time`, and waits for all of them: every call must have a deadline.
-pub(crate) async fn offer<C, F>(per_s: u32, time: Duration, mut call: C) -> Vec<Ended>
+pub(crate) async fn offer<C, F>(per_s: u32, time: Duration, call: C) -> Vec<Ended>
+where
+    C: FnMut() -> F,
+    F: Future<Output = Result<(), String>> + Send + 'static,
+{
+    offer_while(per_s, |due| due < time, call).await
+}
+
+/// The same for as long as `more` says so of a call that is due next.
+pub(crate) async fn offer_while<C, F>(per_s: u32, more: impl Fn(Duration) -> bool, mut call: C) -> Vec<Ended>
 where
     C: FnMut() -> F,
     F: Future<Output = Result<(), String>> + Send + 'static,
@@ -30,7 +39,7 @@ where
     let (mut ended, mut under_way) = (Vec::new(), JoinSet::new());
     for number in 0.. {
         let due = Duration::from_secs(1) * number / per_s;
-        if due >= time {
+        if !more(due) {
             break;
         }
         sleep_until(begin + due).await;

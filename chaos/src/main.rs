@@ -39,7 +39,7 @@ use meshwork_harness::{
     process,
     report::{Failures, Figures, RunOutcome},
     run::reported,
-    shop_processes::{self, Config, Programs, ShopProcesses, Store},
+    shop_processes::{self, Config, Programs, ShopProcesses, Store, Tls},
 };
 use meshwork_process::telemetry::{self, LogFormat};
 use rand::{SeedableRng as _, rngs::StdRng};
@@ -152,7 +152,8 @@ async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error> {
         Store::Postgres => Replicas { customer: 2, order: 3, query: 2 },
     };
     let (folder, store) = (scratch.to_path_buf(), args.store);
-    let config = Config { folder, store, replicas, fronted: true, registries, tls: args.tls };
+    let tls = if args.tls { Tls::Renewed } else { Tls::Off };
+    let config = Config { folder, store, replicas, fronted: true, registries, tls };
     let shop = ShopProcesses::start(old.as_ref().unwrap_or(&new), &config).await?;
     let length = Duration::from_secs(60 * args.minutes);
     let shape = Shape { store, registries, services: shop.services().iter().map(|i| i.service()).collect() };

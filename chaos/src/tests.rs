@@ -30,7 +30,7 @@ async fn run(plan: Vec<Planned>, length: Duration) -> RunOutcome {
     let folder = tempfile::tempdir().expect("a folder");
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
     let config =
-        Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true, registries: 2, tls: false };
+        Config { folder: folder.path().to_path_buf(), store, replicas, fronted: true, registries: 2, tls: Tls::Off };
     let shop = ShopProcesses::start(&programs(), &config).await.expect("started");
     let releases = Releases { new: programs(), old: programs() };
     Run { seed: 1, length, orders_per_s: 50, plan, releases }.on(shop).await.expect("judged")

@@ -37,6 +37,11 @@ impl Figures {
         }
     }
 
+    /// Adds the numbers of another part of the run.
+    pub fn merge(&mut self, other: &Self) {
+        self.0.extend(other.0.iter().cloned());
+    }
+
     /// Whether nothing was measured.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

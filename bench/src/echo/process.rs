@@ -75,7 +75,7 @@ pub(crate) struct Echo {
 }
 
 /// The client under measure, and this process, in a mesh with certificates.
-const CLIENT: &str = "bench";
+const CLIENT: &str = "service/bench";
 
 impl Echo {
     /// Starts a registry on a free port, in plain mode.
@@ -100,7 +100,7 @@ impl Echo {
         // No instance was there before, so there is none to wait for.
         let config = meshwork_registry::Config {
             grace: Duration::ZERO,
-            security: security("registry")?,
+            security: security("service/registry")?,
             ..meshwork_registry::Config::new(&address)
         };
         let registry = tokio::spawn(async move {
@@ -133,8 +133,9 @@ impl Echo {
         let folder = match &self.certificates {
             None => None,
             Some(certificates) => {
-                certificates.issue(service)?;
-                Some(certificates.folder(service))
+                let path = format!("service/{service}");
+                certificates.issue(&path)?;
+                Some(certificates.folder(&path))
             }
         };
         all.extend(folder.iter().flat_map(|folder| ["--tls-dir", folder]));

@@ -11,7 +11,7 @@ use std::{path::Path, time::Duration};
 use meshwork_cli::fleet::Replicas;
 use meshwork_harness::{
     report::{Failures, Figures, RunOutcome, medians},
-    shop_processes::{self, Config, Programs, ShopProcesses, Store},
+    shop_processes::{self, Config, Programs, ShopProcesses, Store, Tls},
 };
 use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
@@ -70,7 +70,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error
             let replicas = Replicas { query: instances, ..Replicas::all(1) };
             let shop = ShopProcesses::start(
                 &programs,
-                &Config { folder, store: Store::Sqlite, replicas, fronted: false, registries: 1, tls: false },
+                &Config { folder, store: Store::Sqlite, replicas, fronted: false, registries: 1, tls: Tls::Off },
             )
             .await?;
             let mut stage = measure(args, &shop, instances).await?;

@@ -13,7 +13,7 @@ use meshwork_cli::fleet::Replicas;
 use meshwork_fixture::ServerError;
 use meshwork_harness::{
     report::{Failures, Figures, RunOutcome, medians, worst},
-    shop_processes::{self, Config, Instance, Programs, ShopProcesses, Store},
+    shop_processes::{self, Config, Instance, Programs, ShopProcesses, Store, Tls},
 };
 use tokio::time::{Instant, sleep};
 
@@ -65,7 +65,7 @@ pub(crate) async fn run(args: &Args, scratch: &Path) -> Result<RunOutcome, Error
                 replicas,
                 fronted: false,
                 registries: 1,
-                tls: false,
+                tls: Tls::Off,
             }
         };
         let mut figures = Figures::default();

@@ -11,6 +11,7 @@ use meshwork_harness::process::Process;
 use tokio::{net::TcpStream, time::sleep};
 
 use super::Error;
+use crate::envoy;
 
 /// How long a proxy may take to listen.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -48,7 +49,7 @@ impl Proxy {
         // No other process takes ports on this machine meanwhile; if one does, the proxy says so and the run ends.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr()).map_err(failed)?.port();
         let (file, config) = match self {
-            Self::Envoy => ("envoy.json", envoy(port, endpoints)),
+            Self::Envoy => ("envoy.json", envoy::config(port, endpoints, envoy::Transport::default())),
             Self::Nginx => ("nginx.conf", nginx(port, endpoints, folder)),
         };
         let file = folder.join(file).display().to_string();
@@ -76,54 +77,6 @@ fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let also = ["/usr/sbin".into(), "/usr/local/sbin".into()];
     std::env::split_paths(&path).chain(also).map(|folder| folder.join(name)).find(|program| program.is_file())
-}
-
-/// One listener, one cluster, HTTP/2 on both sides, and nothing else switched on.
-fn envoy(port: u16, endpoints: &[String]) -> String {
-    let http2 = serde_json::json!({
-        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
-            "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-            "explicit_http_config": { "http2_protocol_options": {} },
-        },
-    });
-    let address =
-        |host: &str, port: u16| serde_json::json!({ "socket_address": { "address": host, "port_value": port } });
-    let endpoint = |endpoint: &String| {
-        let (host, port) = endpoint.rsplit_once(':').expect("host:port");
-        serde_json::json!({ "endpoint": { "address": address(host, port.parse().expect("a port")) } })
-    };
-    serde_json::json!({
-        "static_resources": {
-            "listeners": [{
-                "address": address("127.0.0.1", port),
-                "filter_chains": [{ "filters": [{
-                    "name": "envoy.filters.network.http_connection_manager",
-                    "typed_config": {
-                        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
-                        "stat_prefix": "echo",
-                        "codec_type": "HTTP2",
-                        "route_config": { "virtual_hosts": [{
-                            "name": "echo", "domains": ["*"],
-                            "routes": [{ "match": { "prefix": "/" }, "route": { "cluster": "echo", "timeout": "0s" } }],
-                        }] },
-                        "http_filters": [{
-                            "name": "envoy.filters.http.router",
-                            "typed_config": { "@type": "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router" },
-                        }],
-                    },
-                }] }],
-            }],
-            "clusters": [{
-                "name": "echo", "type": "STATIC", "lb_policy": "LEAST_REQUEST", "connect_timeout": "1s",
-                "typed_extension_protocol_options": http2,
-                "load_assignment": {
-                    "cluster_name": "echo",
-                    "endpoints": [{ "lb_endpoints": endpoints.iter().map(endpoint).collect::<Vec<_>>() }],
-                },
-            }],
-        },
-    })
-    .to_string()
 }
 
 fn nginx(port: u16, endpoints: &[String], folder: &Path) -> String {

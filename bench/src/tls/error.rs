@@ -2,10 +2,11 @@
 
 use std::io;
 
-use meshwork_harness::process;
+use meshwork::MeshError;
+use meshwork_harness::{process, shop_processes};
 use meshwork_process::Failure;
 
-use crate::{clients, echo};
+use crate::{clients, echo, load};
 
 /// Why mutual TLS could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,32 @@ pub(crate) enum Error {
     /// The server of the handshakes cannot listen.
     #[error("the server of the handshakes cannot be started: {0}")]
     Listen(Failure),
+    /// The shop under test.
+    #[error(transparent)]
+    Shop(#[from] shop_processes::Error),
+    /// Its load.
+    #[error(transparent)]
+    Load(#[from] load::Error),
+    /// A client that joins it.
+    #[error("the mesh cannot be reached: {0}")]
+    Mesh(#[from] MeshError),
+    /// A process does not use what its files say.
+    #[error("{0} does not use the new certificate or bundle in its files")]
+    NotTaken(String),
+    /// A process is not in the registry.
+    #[error("{0} is not in the registry as it should be")]
+    NotListed(String),
+    /// Envoy is all that was asked for.
+    #[error("which Envoy? name its program with --envoy")]
+    NoEnvoy,
+    /// An Envoy does not run.
+    #[error("{name} does not take connections: {source}")]
+    Envoy {
+        /// Which.
+        name: &'static str,
+        /// Why.
+        source: io::Error,
+    },
     /// Certificates.
     #[error("cannot keep certificates: {0}")]
     Certificates(#[from] io::Error),

@@ -24,7 +24,8 @@ const FRAME_HEADER: usize = 9;
 /// Measures how many a second of CPU is worth.
 pub(super) async fn measure(args: &Args, scratch: &Path, found: &mut Found) -> Result<(), Error> {
     let certificates = Certificates::new(&scratch.join("handshakes"));
-    let (client, server) = (certificates.identity("bench")?, certificates.identity(SERVICE)?);
+    let (client, server) =
+        (certificates.identity("service/bench")?, certificates.identity(&format!("service/{SERVICE}"))?);
     let any: HostPort = "127.0.0.1:0".parse().expect("an address");
     let listener = Listener::bind("--listen", &any).await.map_err(Error::Listen)?;
     let address = listener.address();

@@ -5,29 +5,26 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use meshwork::identity::{Identity, REGISTRY, Security, TlsFiles};
+use meshwork::identity::REGISTRY;
 use meshwork_cli::ca::{Authority, CA_LIFETIME, Renewal, Subject};
 use tokio::{task::spawn_blocking, time::sleep};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::error::Error;
+use super::{error::Error, tls::OPERATOR};
 
 /// Short, so that connections end with their certificates within a run.
 const LIFETIME: Duration = Duration::from_secs(240);
 /// Between the renewals of all certificates.
 const RENEW_EVERY: Duration = Duration::from_secs(30);
-const OPERATOR: &str = "operator/harness";
 
 /// The certificates, renewed until they are dropped.
 pub(super) struct Certificates {
-    folder: PathBuf,
-    security: Security,
     _renewal: AbortOnDropHandle<()>,
 }
 
 impl Certificates {
     /// Makes them in `folder`.
-    pub(super) async fn make(folder: PathBuf) -> Result<Self, Error> {
+    pub(super) async fn make(folder: &Path) -> Result<Self, Error> {
         let subjects: Vec<Subject> = [format!("service/{REGISTRY}"), OPERATOR.to_owned()]
             .into_iter()
             .chain(["customer", "order", "query"].map(|name| format!("service/{name}")))
@@ -39,28 +36,8 @@ impl Certificates {
         for (subject, leaf) in subjects.iter().zip(&leaves) {
             authority.issue(subject, LIFETIME, now)?.write(leaf)?;
         }
-        let identity = Identity::from_files(TlsFiles::in_folder(&folder.join(OPERATOR)))?;
         let renewal = AbortOnDropHandle::new(tokio::spawn(keep(folder.join("ca"), leaves)));
-        Ok(Self { folder, security: Security::Strict(identity), _renewal: renewal })
-    }
-
-    /// How the operator connects.
-    pub(super) fn security(&self) -> &Security {
-        &self.security
-    }
-
-    /// The flags with which a service uses its certificate.
-    pub(super) fn flags(&self, service: &str) -> [String; 2] {
-        self.flags_of(&format!("service/{service}"))
-    }
-
-    /// The flags with which the operator uses theirs.
-    pub(super) fn operator_flags(&self) -> [String; 2] {
-        self.flags_of(OPERATOR)
-    }
-
-    fn flags_of(&self, path: &str) -> [String; 2] {
-        ["--tls-dir".to_owned(), self.folder.join(path).display().to_string()]
+        Ok(Self { _renewal: renewal })
     }
 }
 

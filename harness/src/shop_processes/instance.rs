@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use tokio::task::spawn_blocking;
 
-use super::{error::Error, front::Front, programs::Programs};
+use super::{error::Error, front::Front, programs::Programs, tls::Protection};
 use crate::process::Process;
 
 /// What a process says when it serves, before its address.
@@ -29,6 +29,8 @@ pub struct Instance {
     /// What is run, and what comes before its flags.
     program: Mutex<(PathBuf, Vec<String>)>,
     flags: Vec<String>,
+    /// The flags of its mode and its certificate.
+    tls: Mutex<Vec<String>>,
     log: PathBuf,
     fronted: bool,
     running: Mutex<Option<Running>>,
@@ -52,7 +54,13 @@ impl Instance {
         let program = Mutex::new(programs.of(service));
         let name = format!("{service}-{number}");
         let log = logs.join(format!("{name}.log"));
-        Self { service, name, program, flags, log, fronted: false, running: Mutex::default() }
+        let (tls, running) = (Mutex::default(), Mutex::default());
+        Self { service, name, program, flags, tls, log, fronted: false, running }
+    }
+
+    /// From its next start on it protects its connections so.
+    pub fn protect(&self, protection: &Protection) {
+        *self.tls.lock() = protection.flags(self.service);
     }
 
     /// From its next start on it is one of these programs.
@@ -122,9 +130,11 @@ impl Instance {
         let listened = async { Ok(if self.fronted { Some(Front::listen().await?) } else { None }) };
         let front = listened.await.map_err(Error::Port)?;
         let (program, before) = self.program.lock().clone();
+        let tls = self.tls.lock().clone();
         let advertise = front.as_ref().map(|front| front.address().to_string());
         let advertise = advertise.iter().flat_map(|address| ["--advertise", address]);
-        let args: Vec<&str> = before.iter().chain(&self.flags).map(String::as_str).chain(advertise).collect();
+        let flags = before.iter().chain(&self.flags).chain(&tls).map(String::as_str);
+        let args: Vec<&str> = flags.chain(advertise).collect();
         let mut process = Process::start_logged(&program, &args, log)?;
         let ready = spawn_blocking(move || process.wait_for_line(READY, READY_LIMIT).map(|ready| (process, ready)));
         let (process, (took, line)) = ready.await.expect("it does not panic, and the runtime lives on")?;

@@ -11,6 +11,7 @@ mod front;
 mod instance;
 mod programs;
 mod serve;
+mod tls;
 
 #[cfg(test)]
 mod tests;
@@ -20,7 +21,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use futures_util::future::try_join_all;
 use meshwork::{
     Mesh,
-    identity::{Identity, REGISTRY, Security},
+    identity::{Identity, TlsMode},
 };
 use meshwork_cli::fleet::Replicas;
 use meshwork_fixture::{Server, restart_port};
@@ -33,6 +34,7 @@ pub use error::Error;
 pub use instance::Instance;
 pub use programs::Programs;
 pub use serve::serve;
+pub use tls::{Protection, Tls};
 
 /// Where the write sides keep their data. Views are SQLite files with either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -68,18 +70,19 @@ pub struct Config {
     pub fronted: bool,
     /// How many registries, which know nothing of each other.
     pub registries: usize,
-    /// Whether all connections are TLS between identities (strict mode), with certificates that are renewed all the time.
-    pub tls: bool,
+    /// How connections are protected.
+    pub tls: Tls,
 }
 
 /// The processes of a shop. Dropped, all of them are killed; [`close`](Self::close) ends them in order.
 pub struct ShopProcesses {
     registries: Vec<Arc<Instance>>,
     services: Vec<Arc<Instance>>,
+    registry_urls: Vec<String>,
     mesh: Mesh,
     backups: Backups,
     command: Command,
-    certificates: Option<Certificates>,
+    _certificates: Option<Certificates>,
     // Last, so that the server outlives its clients.
     postgres: Option<Arc<Server>>,
 }
@@ -97,9 +100,16 @@ impl ShopProcesses {
         };
         let data = folder(config.folder.join("data"))?;
         let logs = folder(config.folder.join("logs"))?;
-        let certificates =
-            if config.tls { Some(Certificates::make(folder(config.folder.join("tls"))?).await?) } else { None };
-        let security = certificates.as_ref().map_or(Security::Plain, |made| made.security().clone());
+        let (protection, certificates) = match &config.tls {
+            Tls::Off => (None, None),
+            Tls::Kept(protection) => (Some(protection.clone()), None),
+            Tls::Renewed => {
+                let folder = folder(config.folder.join("tls"))?;
+                let certificates = Certificates::make(&folder).await?;
+                (Some(Protection { mode: TlsMode::Strict, folder }), Some(certificates))
+            }
+        };
+        let protection = protection.as_ref();
 
         let mut registries = Vec::new();
         let mut urls = Vec::new();
@@ -107,11 +117,13 @@ impl ShopProcesses {
             let address = format!("127.0.0.1:{}", restart_port().map_err(Error::Port)?);
             urls.push(format!("http://{address}"));
             let mut args = vec!["--listen".to_owned(), address];
-            if let Some(certificates) = &certificates {
+            if protection.is_some() {
                 let policies = data.join(format!("policies-{number}.json")).display().to_string();
-                args.extend(certificates.flags(REGISTRY).into_iter().chain(["--policy-file".to_owned(), policies]));
+                args.extend(["--policy-file".to_owned(), policies]);
             }
-            registries.push(Arc::new(Instance::new(programs, "registry", number, args, &logs)));
+            let registry = Instance::new(programs, "registry", number, args, &logs);
+            protection.into_iter().for_each(|protection| registry.protect(protection));
+            registries.push(Arc::new(registry));
         }
         try_join_all(registries.iter().map(|registry| registry.start())).await?;
         let registry_urls = urls.join(",");
@@ -135,17 +147,18 @@ impl ShopProcesses {
                 let cache_dir = config.folder.join("endpoints").join(format!("{service}-{number}"));
                 let args = ["--registry", &registry_urls, "--database-url", &database_url, "--cache-dir"];
                 let args = args.into_iter().map(str::to_owned).chain([cache_dir.to_string_lossy().into_owned()]);
-                let args = args.chain(certificates.iter().flat_map(|certificates| certificates.flags(service)));
                 let instance = Instance::new(programs, service, number, args.collect(), &logs);
+                protection.into_iter().for_each(|protection| instance.protect(protection));
                 Arc::new(if config.fronted { instance.fronted() } else { instance })
             })
             .collect();
         try_join_all(services.iter().map(|instance| instance.start())).await?;
-        let mesh = Mesh::builder().registries(&urls).security(security).build()?;
-        let flags = certificates.as_ref().map(|certificates| certificates.operator_flags().to_vec());
+        let mesh = join(&urls, protection)?;
+        let flags = protection.map(Protection::operator_flags);
         let command = Command::new(programs, &registry_urls, flags.unwrap_or_default(), &logs);
         let backups = Backups::new(folder(config.folder.join("backups"))?, data, postgres.clone());
-        Ok(Self { registries, services, mesh, backups, command, certificates, postgres })
+        let _certificates = certificates;
+        Ok(Self { registries, services, registry_urls: urls, mesh, backups, command, _certificates, postgres })
     }
 
     /// This process's own handle on the mesh: it finds and reaches the services as any other process would.
@@ -155,7 +168,14 @@ impl ShopProcesses {
 
     /// With which identity its operator connects; `None`: in plain text.
     pub fn identity(&self) -> Option<&Identity> {
-        self.certificates.as_ref().and_then(|certificates| certificates.security().identity())
+        self.mesh.security().identity()
+    }
+
+    /// Gives this process another handle on the mesh, with connections that are protected so, and returns the one that it had. Processes
+    /// of the shop follow with their [next starts](Instance::protect).
+    pub fn join_again(&mut self, protection: &Protection) -> Result<Mesh, Error> {
+        let mesh = join(&self.registry_urls, Some(protection))?;
+        Ok(std::mem::replace(&mut self.mesh, mesh))
     }
 
     /// The processes of the registries.
@@ -199,4 +219,9 @@ impl ShopProcesses {
         try_join_all(self.services.iter().map(|instance| instance.terminate())).await?;
         try_join_all(self.registries.iter().map(|registry| registry.terminate())).await.map(drop)
     }
+}
+
+fn join(registries: &[String], protection: Option<&Protection>) -> Result<Mesh, Error> {
+    let security = protection.map(Protection::security).transpose()?.unwrap_or_default();
+    Ok(Mesh::builder().registries(registries).security(security).build()?)
 }

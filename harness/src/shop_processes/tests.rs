@@ -28,10 +28,10 @@ fn programs() -> Programs {
 }
 
 async fn sqlite(folder: &Path) -> ShopProcesses {
-    start(folder, false).await
+    start(folder, Tls::Off).await
 }
 
-async fn start(folder: &Path, tls: bool) -> ShopProcesses {
+async fn start(folder: &Path, tls: Tls) -> ShopProcesses {
     let (store, replicas) = (Store::Sqlite, Replicas::all(1));
     let config = Config { folder: folder.to_path_buf(), store, replicas, fronted: false, registries: 1, tls };
     timeout(LIMIT, ShopProcesses::start(&programs(), &config)).await.expect("in time").expect("started")
@@ -96,7 +96,7 @@ async fn a_dropped_shop_leaves_no_process_behind_even_a_stopped_one() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shop_in_strict_mode_takes_orders_over_identities_and_no_call_in_plain_text() {
     let folder = tempfile::tempdir().expect("a folder");
-    let shop = start(folder.path(), true).await;
+    let shop = start(folder.path(), Tls::Renewed).await;
     let list = || ListInstancesRequest { service: "order".into(), ..ListInstancesRequest::default() };
     let told = shop.mesh().registry().list_instances(list()).await.expect("with a certificate").into_inner();
     let identities: Vec<_> = told.instances.into_iter().map(|instance| instance.identity).collect();
