@@ -1,61 +1,72 @@
-//! Certificates of a run, in folders as `--tls-dir` takes them.
+//! Certificates of a run, as `meshwork ca` makes, renews and rotates them, in folders as `--tls-dir` takes them.
 
 use std::{
-    io,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use meshwork::identity::{Identity, TlsFiles};
-use meshwork_fixture::{Authority, Issued, Leaf};
+use meshwork::identity::{Identity, InvalidIdentity, TlsFiles};
+use meshwork_cli::ca::{self, Authority, CA_LIFETIME, Check, Renewal, Stage};
 
-/// For clocks that differ.
-const BEFORE: Duration = Duration::from_secs(60);
 /// A certificate's life, unless it is to be renewed within the run.
 pub(crate) const AN_HOUR: Duration = Duration::from_secs(3600);
 
-/// An authority, and where the certificates are that it has signed.
+/// Why there are no certificates.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// They cannot be made.
+    #[error(transparent)]
+    Authority(#[from] ca::Error),
+    /// They cannot be used.
+    #[error("a certificate {0}")]
+    Identity(#[from] InvalidIdentity),
+}
+
+/// An authority, and the folders of the certificates that it has signed, each named as in its SPIFFE ID.
 pub(crate) struct Certificates {
     folder: PathBuf,
     authority: Authority,
 }
 
 impl Certificates {
-    /// None yet, by a new authority.
-    pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.to_owned(), authority: Authority::new("bench.test") }
+    /// A new authority in `folder`/ca.
+    pub(crate) fn new(folder: &Path) -> Result<Self, Error> {
+        let authority = Authority::init(&folder.join("ca"), "bench.test", CA_LIFETIME, SystemTime::now())?;
+        Ok(Self { folder: folder.to_owned(), authority })
     }
 
     /// The folder of the certificate of `service/NAME` or `operator/NAME`.
-    pub(crate) fn folder(&self, path: &str) -> String {
-        self.folder.join(path).to_string_lossy().into_owned()
+    pub(crate) fn folder(&self, path: &str) -> PathBuf {
+        self.folder.join(path)
     }
 
-    /// Its authority's own certificate.
-    pub(crate) fn bundle(&self) -> String {
-        self.authority.bundle()
+    /// The same as a flag's value.
+    pub(crate) fn flag(&self, path: &str) -> String {
+        self.folder(path).to_string_lossy().into_owned()
     }
 
-    /// Writes a certificate, for an hour.
-    pub(crate) fn issue(&self, path: &str) -> io::Result<()> {
-        self.issue_for(path, AN_HOUR, self.bundle())
+    /// Writes a certificate.
+    pub(crate) fn issue(&self, path: &str, life: Duration) -> Result<(), Error> {
+        let subject = path.parse().expect("a name of the benchmark's own");
+        Ok(self.authority.issue(&subject, life, SystemTime::now())?.write(&self.folder(path))?)
     }
 
-    /// Writes a certificate that lasts so long, and the authorities that its holder shall trust.
-    pub(crate) fn issue_for(&self, path: &str, life: Duration, bundle: String) -> io::Result<()> {
+    /// Writes a certificate for an hour, and takes it.
+    pub(crate) fn identity(&self, path: &str) -> Result<Identity, Error> {
+        self.issue(path, AN_HOUR)?;
+        Ok(Identity::from_files(TlsFiles::in_folder(&self.folder(path)))?)
+    }
+
+    /// Renews certificates, and brings them the authorities that are trusted now.
+    pub(crate) fn renew(&self, paths: &[&str], renewal: Renewal) -> Result<(), Error> {
         let now = SystemTime::now();
-        let leaf = Leaf { valid: (now - BEFORE, now + life), ..self.authority.leaf(path) };
-        Issued { bundle, ..self.authority.sign(&leaf) }.write(&self.folder.join(path))
+        paths.iter().try_for_each(|path| Ok(self.authority.renew(&self.folder(path), renewal, now).map(drop)?))
     }
 
-    /// Replaces the authorities that the holder of a certificate trusts.
-    pub(crate) fn trust(&self, path: &str, bundle: &str) -> io::Result<()> {
-        std::fs::write(self.folder.join(path).join("ca.pem"), bundle)
-    }
-
-    /// Writes a certificate, and takes it.
-    pub(crate) fn identity(&self, path: &str) -> io::Result<Identity> {
-        self.issue(path)?;
-        Identity::from_files(TlsFiles::in_folder(&self.folder.join(path))).map_err(io::Error::other)
+    /// Takes the next of the three steps that replace the authority's key, if these certificates have had for so long what the one before
+    /// has brought.
+    pub(crate) fn rotate(&mut self, paths: &[&str], settled: Duration) -> Result<Stage, Error> {
+        let folders: Vec<PathBuf> = paths.iter().map(|path| self.folder(path)).collect();
+        Ok(self.authority.rotate(Check::Folders(&folders, settled), CA_LIFETIME, SystemTime::now())?)
     }
 }

@@ -1,6 +1,6 @@
 //! A registry in this process, and echo processes that join it.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use meshwork::{
     Mesh, MeshError,
@@ -11,7 +11,7 @@ use meshwork_harness::process::{self, Process};
 use meshwork_process::{Failure, HostPort, Listener};
 use tokio::{task::JoinHandle, time::timeout};
 
-use crate::certificates::Certificates;
+use crate::certificates::{self, AN_HOUR, Certificates};
 
 /// How long endpoints may take to be seen in the mesh; a thousand of them take a second or two.
 const START_LIMIT: Duration = Duration::from_secs(60);
@@ -29,8 +29,8 @@ pub(crate) enum Error {
     #[error("the mesh cannot be reached: {0}")]
     Mesh(#[from] MeshError),
     /// The certificates of an encrypted mesh.
-    #[error("cannot keep certificates: {0}")]
-    Certificates(#[from] io::Error),
+    #[error(transparent)]
+    Certificates(#[from] certificates::Error),
     /// A process under test.
     #[error(transparent)]
     Process(#[from] process::Error),
@@ -124,7 +124,7 @@ impl Echo {
 
     /// The `--tls-dir` of clients, if the mesh is encrypted.
     pub(crate) fn certificate_of_client(&self) -> Option<String> {
-        self.certificates.as_ref().map(|certificates| certificates.folder(CLIENT))
+        self.certificates.as_ref().map(|certificates| certificates.flag(CLIENT))
     }
 
     /// Starts a process of a service, with its certificate if the mesh is encrypted.
@@ -134,8 +134,8 @@ impl Echo {
             None => None,
             Some(certificates) => {
                 let path = format!("service/{service}");
-                certificates.issue(&path)?;
-                Some(certificates.folder(&path))
+                certificates.issue(&path, AN_HOUR)?;
+                Some(certificates.flag(&path))
             }
         };
         all.extend(folder.iter().flat_map(|folder| ["--tls-dir", folder]));

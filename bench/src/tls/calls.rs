@@ -21,7 +21,7 @@ const ENDPOINTS: usize = 3;
 pub(super) async fn against_plain(args: &Args, scratch: &Path, found: &mut Found) -> Result<(), Error> {
     let program = callers_program(args.caller.as_deref()).await?;
     let plain = Echo::start().await?;
-    let strict = Echo::start_encrypted(Certificates::new(&scratch.join("calls"))).await?;
+    let strict = Echo::start_encrypted(Certificates::new(&scratch.join("calls"))?).await?;
     let (plain_server, strict_server) = (serve(&plain).await?, serve(&strict).await?);
 
     let mut in_plain = Peer::meshwork(&program, "plain", &plain, SERVICE)?.with([plain_server.clone()]);

@@ -6,7 +6,7 @@ use meshwork::MeshError;
 use meshwork_harness::{process, shop_processes};
 use meshwork_process::Failure;
 
-use crate::{clients, echo, load};
+use crate::{certificates, clients, echo, load};
 
 /// Why mutual TLS could not be measured.
 #[derive(Debug, thiserror::Error)]
@@ -32,9 +32,6 @@ pub(crate) enum Error {
     /// A client that joins it.
     #[error("the mesh cannot be reached: {0}")]
     Mesh(#[from] MeshError),
-    /// A process does not use what its files say.
-    #[error("{0} does not use the new certificate or bundle in its files")]
-    NotTaken(String),
     /// A process is not in the registry.
     #[error("{0} is not in the registry as it should be")]
     NotListed(String),
@@ -50,6 +47,15 @@ pub(crate) enum Error {
         source: io::Error,
     },
     /// Certificates.
-    #[error("cannot keep certificates: {0}")]
-    Certificates(#[from] io::Error),
+    #[error(transparent)]
+    Certificates(#[from] certificates::Error),
+    /// A handshake.
+    #[error("a handshake failed: {0}")]
+    Handshake(#[source] io::Error),
+    /// There is no port for an Envoy.
+    #[error("no free port: {0}")]
+    Port(io::Error),
+    /// What a process has logged.
+    #[error("the log of a process cannot be read: {0}")]
+    Log(io::Error),
 }

@@ -23,7 +23,7 @@ const FRAME_HEADER: usize = 9;
 
 /// Measures how many a second of CPU is worth.
 pub(super) async fn measure(args: &Args, scratch: &Path, found: &mut Found) -> Result<(), Error> {
-    let certificates = Certificates::new(&scratch.join("handshakes"));
+    let certificates = Certificates::new(&scratch.join("handshakes"))?;
     let (client, server) =
         (certificates.identity("service/bench")?, certificates.identity(&format!("service/{SERVICE}"))?);
     let any: HostPort = "127.0.0.1:0".parse().expect("an address");
@@ -69,6 +69,6 @@ async fn shake_hands(client: &Identity, address: SocketAddr, count: u64) -> Resu
             Ok::<_, std::io::Error>(())
         }
     });
-    try_join_all(lanes).await?;
+    try_join_all(lanes).await.map_err(Error::Handshake)?;
     Ok(())
 }

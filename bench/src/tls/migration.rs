@@ -15,13 +15,16 @@ use super::{
     shop::{HOLDERS, Shop, certificates},
     traffic::CALL_LIMIT,
 };
-use crate::{certificates::Certificates, echo::endpoint};
+use crate::{
+    certificates::{AN_HOUR, Certificates},
+    echo::endpoint,
+};
 
 /// Counts the calls that fail meanwhile.
 pub(super) async fn measure(programs: &Programs, scratch: &Path, found: &mut Found) -> Result<(), Error> {
     let folder = scratch.join("migration");
-    let certificates = Certificates::new(&certificates(&folder));
-    HOLDERS.iter().try_for_each(|holder| certificates.issue(holder))?;
+    let certificates = Certificates::new(&certificates(&folder))?;
+    HOLDERS.iter().try_for_each(|holder| certificates.issue(holder, AN_HOUR))?;
     let mut shop = Shop::start(programs, &folder, TlsMode::Plain).await?;
     let mut ended = Vec::new();
     for mode in [TlsMode::Permissive, TlsMode::Strict] {

@@ -27,14 +27,10 @@ use super::{
 
 /// Who has a certificate: the registry, the services, and this process.
 pub(super) const HOLDERS: [&str; 5] =
-    ["service/registry", "service/customer", "service/order", "service/query", CLIENT];
-/// This process.
-pub(super) const CLIENT: &str = "operator/harness";
+    ["service/registry", "service/customer", "service/order", "service/query", "operator/harness"];
 const SERVICES: [&str; 3] = ["customer", "order", "query"];
 /// Instances of each service.
 const REPLICAS: usize = 2;
-/// Files are looked at every 10 s; a look that falls between the writing of two of them refuses them, and the next one takes them.
-const TAKE_LIMIT: Duration = Duration::from_secs(60);
 /// How long a restarted process may take to be in the registry: a lease, and more.
 const LIST_LIMIT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(50);
@@ -86,20 +82,14 @@ impl Shop {
         Protection { mode, folder: certificates(&self.folder) }
     }
 
-    /// Waits until every process uses what its files say, for the `times`th time.
-    pub(super) async fn taken(&self, times: usize) -> Result<(), Error> {
-        let until = Instant::now() + TAKE_LIMIT;
+    /// A process that has not taken what is new in its files this often.
+    pub(super) fn has_not_taken(&self, times: usize) -> Result<Option<&str>, Error> {
         for process in self.processes.all() {
-            while fs::read_to_string(process.log())?.matches(TAKEN).count() < times {
-                if Instant::now() > until {
-                    return Err(Error::NotTaken(process.name().to_owned()));
-                }
-                sleep(POLL).await;
+            if fs::read_to_string(process.log()).map_err(Error::Log)?.matches(TAKEN).count() < times {
+                return Ok(Some(process.name()));
             }
         }
-        // This process may look a little later.
-        self.mesh().security().identity().map(meshwork::identity::Identity::reload);
-        Ok(())
+        Ok(None)
     }
 
     /// Waits until the registry lists all instances of the services as serving, and, if they have them, with their identities.

@@ -19,7 +19,7 @@ use tokio::{net::TcpStream, time::sleep};
 
 use super::{Args, Error, Found};
 use crate::{
-    certificates::Certificates,
+    certificates::{AN_HOUR, Certificates},
     clients::{
         Peer, callers_program,
         ratios::{median_of, median_ratio},
@@ -39,16 +39,16 @@ const POLL: Duration = Duration::from_millis(20);
 pub(super) async fn against_envoy(envoy: &Path, args: &Args, scratch: &Path, found: &mut Found) -> Result<(), Error> {
     let program = callers_program(args.caller.as_deref()).await?;
     let plain = Echo::start().await?;
-    let strict = Echo::start_encrypted(Certificates::new(&scratch.join("sidecars"))).await?;
+    let strict = Echo::start_encrypted(Certificates::new(&scratch.join("sidecars"))?).await?;
     let strict_server = Arc::new(strict.spawn_service(SERVICE, &[])?);
     strict.serving(SERVICE, 1).await?;
 
-    let certificates = Certificates::new(&scratch.join("envoys"));
+    let certificates = Certificates::new(&scratch.join("envoys"))?;
     let [client, server] = ["service/client", "service/server"];
-    certificates.issue(client)?;
-    certificates.issue(server)?;
-    let [outbound, inbound, listens] = ports()?;
-    let (of_client, of_server) = (certificates.folder(client), certificates.folder(server));
+    certificates.issue(client, AN_HOUR)?;
+    certificates.issue(server, AN_HOUR)?;
+    let [outbound, inbound, listens] = ports().map_err(Error::Port)?;
+    let (of_client, of_server) = (certificates.flag(client), certificates.flag(server));
     let tls = |folder, peer| Some(Tls { folder, peer });
     let connects = tls(&of_client, "spiffe://bench.test/service/server");
     let accepts = tls(&of_server, "spiffe://bench.test/service/client");
