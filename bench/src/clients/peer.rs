@@ -1,6 +1,6 @@
 //! What is measured: clients, each in its own process.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use meshwork_caller::{Load, Slice};
 use meshwork_harness::process::{self, Process};
@@ -17,7 +17,7 @@ pub(crate) struct Peer {
     name: String,
     process: Process,
     /// Processes behind it whose CPU time is counted as well.
-    behind: Vec<Arc<Process>>,
+    behind: Vec<Rc<Process>>,
 }
 
 impl Peer {
@@ -56,7 +56,7 @@ impl Peer {
     }
 
     /// Counts the CPU time of these processes as its own: of those that its calls pass through, and end at.
-    pub(crate) fn with(self, behind: impl IntoIterator<Item = Arc<Process>>) -> Self {
+    pub(crate) fn with(self, behind: impl IntoIterator<Item = Rc<Process>>) -> Self {
         Self { behind: behind.into_iter().collect(), ..self }
     }
 

@@ -1,6 +1,6 @@
 //! A call in strict mode against the same call in plain text.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, rc::Rc};
 
 use meshwork_caller::{Load, Slice};
 
@@ -46,8 +46,8 @@ pub(super) async fn against_plain(args: &Args, scratch: &Path, found: &mut Found
 }
 
 /// A process of the service, once all of its instances serve.
-async fn serve(echo: &Echo) -> Result<Arc<meshwork_harness::process::Process>, Error> {
+async fn serve(echo: &Echo) -> Result<Rc<meshwork_harness::process::Process>, Error> {
     let process = echo.spawn_service(SERVICE, &["--endpoints", &ENDPOINTS.to_string()])?;
     echo.serving(SERVICE, ENDPOINTS).await?;
-    Ok(Arc::new(process))
+    Ok(Rc::new(process))
 }

@@ -32,7 +32,14 @@ pub(super) async fn measure(programs: &Programs, scratch: &Path, found: &mut Fou
         ended.extend(shop.traffic.during(roll(&shop, &protection)).await?);
         let before = shop.join_again(mode)?;
         shop.traffic.move_to(shop.mesh());
-        ended.extend(shop.traffic.during(async { Ok(sleep(CALL_LIMIT).await) }).await?);
+        ended.extend(
+            shop.traffic
+                .during(async {
+                    sleep(CALL_LIMIT).await;
+                    Ok(())
+                })
+                .await?,
+        );
         // Its last calls have ended.
         before.close().await;
     }

@@ -9,7 +9,7 @@ use std::{
     fs, io,
     net::{Ipv4Addr, TcpListener},
     path::Path,
-    sync::Arc,
+    rc::Rc,
     time::{Duration, Instant},
 };
 
@@ -40,7 +40,7 @@ pub(super) async fn against_envoy(envoy: &Path, args: &Args, scratch: &Path, fou
     let program = callers_program(args.caller.as_deref()).await?;
     let plain = Echo::start().await?;
     let strict = Echo::start_encrypted(Certificates::new(&scratch.join("sidecars"))?).await?;
-    let strict_server = Arc::new(strict.spawn_service(SERVICE, &[])?);
+    let strict_server = Rc::new(strict.spawn_service(SERVICE, &[])?);
     strict.serving(SERVICE, 1).await?;
 
     let certificates = Certificates::new(&scratch.join("envoys"))?;
@@ -57,7 +57,7 @@ pub(super) async fn against_envoy(envoy: &Path, args: &Args, scratch: &Path, fou
     let near = start(envoy, scratch, "envoy-of-client", outbound, &config(outbound, &[local(inbound)], near)).await?;
     let far = start(envoy, scratch, "envoy-of-server", inbound, &config(inbound, &[local(listens)], far)).await?;
     let flags = ["--listen", &local(listens), "--advertise", &local(outbound)];
-    let plain_server = Arc::new(plain.spawn_service(SERVICE, &flags)?);
+    let plain_server = Rc::new(plain.spawn_service(SERVICE, &flags)?);
     plain.serving(SERVICE, 1).await?;
 
     let mut ours = Peer::meshwork(&program, "tls_one", &strict, SERVICE)?.with([strict_server]);
@@ -93,7 +93,7 @@ async fn start(
     name: &'static str,
     port: u16,
     config: &str,
-) -> Result<Arc<Process>, Error> {
+) -> Result<Rc<Process>, Error> {
     let failed = |source| Error::Envoy { name, source };
     let file = scratch.join(format!("{name}.json")).display().to_string();
     fs::write(&file, config).map_err(failed)?;
@@ -105,5 +105,5 @@ async fn start(
         }
         sleep(POLL).await;
     }
-    Ok(Arc::new(process))
+    Ok(Rc::new(process))
 }

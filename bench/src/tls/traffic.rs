@@ -66,11 +66,11 @@ impl Clients {
                 Ok(())
             }
             (1, _) => {
-                let request = limited(GetCustomerRequest { customer_id, ..Default::default() });
+                let request = limited(GetCustomerRequest { customer_id });
                 self.customer.get_customer(request).await.map(drop).map_err(failed("GetCustomer"))
             }
             (2, Some(order_id)) => {
-                let request = limited(GetOrderRequest { order_id, ..Default::default() });
+                let request = limited(GetOrderRequest { order_id });
                 self.order.get_order(request).await.map(drop).map_err(failed("GetOrder"))
             }
             _ => {
@@ -165,7 +165,7 @@ impl Traffic {
 
 async fn approved(mut client: OrderServiceClient<Channel>, order_id: String, until: Instant) -> Result<(), String> {
     loop {
-        let request = limited(GetOrderRequest { order_id: order_id.clone(), ..Default::default() });
+        let request = limited(GetOrderRequest { order_id: order_id.clone() });
         let order = client.get_order(request).await.map_err(|status| format!("an order in the end: {status}"))?;
         match order.into_inner().state() {
             OrderState::Approved => return Ok(()),
