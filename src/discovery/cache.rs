@@ -166,8 +166,8 @@ fn read(path: &Path) -> io::Result<Option<ServiceInstances>> {
 
 fn write(path: &Path, set: &ServiceInstances) -> io::Result<()> {
     fs::create_dir_all(path.parent().expect("a file in the folder"))?;
-    // Of its own for every process, so that two that share the folder do not write into each other's.
-    let draft = path.with_extension(format!("{}.draft", std::process::id()));
+    // Of its own for every write: processes, and meshes of one process, may share the folder.
+    let draft = path.with_extension(format!("{}.draft", crate::id::new_id()));
     fs::write(&draft, set.encode_length_delimited_to_vec())?;
     fs::rename(&draft, path)
 }
@@ -219,6 +219,19 @@ mod tests {
         assert_eq!(again.load("customer").await, None);
         let files = std::fs::read_dir(folder.path().join("sets")).expect("made").count();
         assert_eq!(files, 1, "no drafts are left");
+    }
+
+    #[test]
+    fn meshes_of_one_process_may_write_the_same_set_at_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("order.endpoints");
+        let written = std::thread::scope(|threads| {
+            let begun: Vec<_> = (0..8)
+                .map(|_| threads.spawn(|| (0..50).try_for_each(|_| write(&path, &message(&set(&["a"]))))))
+                .collect();
+            begun.into_iter().all(|thread| thread.join().expect("no panic").is_ok())
+        });
+        assert!(written, "none takes another's draft");
     }
 
     /// A folder where the file of `order` holds these bytes.

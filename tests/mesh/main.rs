@@ -5,6 +5,7 @@ mod bad_input;
 mod credit;
 mod failures;
 mod fuzz;
+mod identity;
 mod late_client;
 mod mixed_versions;
 mod partition;
