@@ -55,13 +55,11 @@ pub(super) fn policy(rules: &AuthzRules, service: &str) -> Result<AuthorizationP
         subject_callers: rules.subject_caller.clone(),
         ..AuthorizationPolicy::default()
     };
-    match authorization::check(&policy) {
-        Ok(()) => Ok(policy),
-        Err(violations) => Err(violations
-            .iter()
-            .next()
-            .map_or(Error::flag("authz set", service, &violations), |first| at_flag(rules, service, first))),
-    }
+    authorization::check(&policy).map_err(|violations| {
+        let (field, problem) = violations.iter().next().unwrap_or(("policy", "cannot be used"));
+        at_flag(rules, service, field, problem)
+    })?;
+    Ok(policy)
 }
 
 fn from_file(file: &Path, service: &str) -> Result<AuthorizationPolicy, Error> {
@@ -72,23 +70,26 @@ fn from_file(file: &Path, service: &str) -> Result<AuthorizationPolicy, Error> {
 }
 
 /// What is wrong with a field of the policy, said of the flag that it comes from.
-fn at_flag(rules: &AuthzRules, service: &str, (field, problem): (&str, &str)) -> Error {
+fn at_flag(rules: &AuthzRules, service: &str, field: &str, problem: &str) -> Error {
     let field = field.strip_prefix("policy.").unwrap_or(field);
-    let (list, index) = field
-        .split_once(['[', ']'])
-        .map_or((field, ""), |(list, rest)| (list, rest.split_once(']').map_or(rest, |(index, _)| index)));
-    let index = index.parse().ok();
-    let text = |rules: &[Rule]| index.and_then(|index: usize| rules.get(index)).map(|rule| rule.text.clone());
-    let (flag, value) = match list {
-        "allow" => ("--allow", text(&rules.allow)),
-        "deny" => ("--deny", text(&rules.deny)),
-        "subject_callers" => ("--subject-caller", index.and_then(|index| rules.subject_caller.get(index).cloned())),
-        _ => ("authz set", None),
-    };
-    match value {
-        Some(value) => Error::flag(flag, value, problem),
+    let rule = |rules: &[Rule], index: usize| rules.get(index).map(|rule| rule.text.clone());
+    let typed = entry(field).and_then(|(list, index)| match list {
+        "allow" => Some(("--allow", rule(&rules.allow, index)?)),
+        "deny" => Some(("--deny", rule(&rules.deny, index)?)),
+        "subject_callers" => Some(("--subject-caller", rules.subject_caller.get(index)?.clone())),
+        _ => None,
+    });
+    match typed {
+        Some((flag, value)) => Error::flag(flag, value, problem),
         None => Error::flag("authz set", service, format_args!("{field}: {problem}")),
     }
+}
+
+/// The list and the index at the beginning of a field such as `allow[1].callers[0]`.
+fn entry(field: &str) -> Option<(&str, usize)> {
+    let (list, rest) = field.split_once('[')?;
+    let (index, _) = rest.split_once(']')?;
+    Some((list, index.parse().ok()?))
 }
 
 #[cfg(test)]

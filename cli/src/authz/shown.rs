@@ -1,38 +1,28 @@
 //! Rules as people read them: numbered as errors number them, a caller and a method in a line.
 
-use std::fmt::Write as _;
-
 use meshwork::contract::meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule};
 
 use crate::table::{Align, Output, Table, printable};
 
-const TEXT: &str = "text can be written";
-
 /// The rules of one service, or that it has none.
 pub(super) fn service(policy: &AuthorizationPolicy, output: Output) -> String {
     let service = printable(&policy.service);
-    let mut text = String::new();
-    if has_rules(policy) {
-        let columns = [("RULE", Align::Left), ("CALLERS", Align::Left), ("METHODS", Align::Left)];
+    let mut text = if has_rules(policy) {
+        let columns = ["RULE", "CALLERS", "METHODS"].map(|title| (title, Align::Left));
         let mut table = Table::new(columns).on(output);
         rows(policy).for_each(|row| table.row(row));
-        text += &table.to_string();
-        writeln!(
-            text,
-            "operators and the consumers that {service} names in its code may also call its meshwork.* methods"
+        format!(
+            "{table}operators and the consumers that {service} names in its code may also call its meshwork.* methods\n"
         )
-        .expect(TEXT);
     } else {
-        writeln!(text, "{service} has no rules: it is open to every caller of the trust domain").expect(TEXT);
-        writeln!(
-            text,
-            "in strict mode, its meshwork.* methods are for operators and the consumers that it names in its code"
+        format!(
+            "{service} has no rules: it is open to every caller of the trust domain\n\
+             in strict mode, its meshwork.* methods are for operators and the consumers that it names in its code\n"
         )
-        .expect(TEXT);
-    }
+    };
     if !policy.subject_callers.is_empty() {
-        text +=
-            &format!("end users (meshwork-subject) are named by {}\n", printable(&policy.subject_callers.join(", ")));
+        let callers = printable(&policy.subject_callers.join(", "));
+        text += &format!("end users (meshwork-subject) are named by {callers}\n");
     }
     text + &version(policy)
 }
@@ -71,12 +61,12 @@ fn lines(
 }
 
 fn version(policy: &AuthorizationPolicy) -> String {
-    let mut text = format!("etag {}", printable(&policy.etag));
-    if let Some(time) = policy.update_time {
-        let done = if has_rules(policy) { "set" } else { "removed" };
-        write!(text, ", {done} {time}").expect(TEXT);
+    let etag = printable(&policy.etag);
+    match policy.update_time {
+        None => format!("etag {etag}\n"),
+        Some(time) if has_rules(policy) => format!("etag {etag}, set {time}\n"),
+        Some(time) => format!("etag {etag}, removed {time}\n"),
     }
-    text + "\n"
 }
 
 #[cfg(test)]
