@@ -1,12 +1,14 @@
 """A customer, two orders and what becomes of them: the shop from Python, with stock gRPC and the contracts of proto/.
 
-    example.py CUSTOMER ORDER QUERY
+    example.py CUSTOMER ORDER QUERY [TLS_DIR]
 
-Each is where a service is found, as gRPC writes it: 127.0.0.1:7611, several instances as
-ipv4:127.0.0.1:7611,127.0.0.1:7621, or a name that stands for all of them as dns:///customer:7601.
+The first three say where a service is found, as gRPC writes it: 127.0.0.1:7611, several instances as
+ipv4:127.0.0.1:7611,127.0.0.1:7621, or a name that stands for all of them as dns:///customer:7601. TLS_DIR is the folder of a
+certificate, which a mesh in strict mode asks for: `meshwork up --tls` and `meshwork ca issue` make one.
 """
 
 import json
+import pathlib
 import sys
 import uuid
 
@@ -43,8 +45,9 @@ CALL, SAGA = 5, 40
 class Shop:
     """The three services, and the calls of the example."""
 
-    def __init__(self, customer, order, query):
-        self.channels = [channel("customer", customer), channel("order", order), channel("query", query)]
+    def __init__(self, customer, order, query, tls_dir=None):
+        targets = {"customer": customer, "order": order, "query": query}
+        self.channels = [channel(service, target, tls_dir) for service, target in targets.items()]
         self.customers = customer_pb2_grpc.CustomerServiceStub(self.channels[0])
         self.orders = order_pb2_grpc.OrderServiceStub(self.channels[1])
         self.queries = query_pb2_grpc.QueryServiceStub(self.channels[2])
@@ -77,10 +80,19 @@ class Shop:
         return self.queries.GetCustomerHistory(request, timeout=CALL)
 
 
-def channel(service, target):
-    # gRPC would send the target itself as `:authority`, and HTTP/2 servers refuse a list of addresses there.
+def channel(service, target, tls_dir):
+    # gRPC would send the target itself as `:authority`, and HTTP/2 servers refuse a list of addresses there. With TLS, it is
+    # also the name that the server's certificate must have.
     options = [("grpc.default_authority", service), ("grpc.service_config", json.dumps(SERVICE_CONFIG))]
-    return grpc.insecure_channel(target, options)
+    if tls_dir is None:
+        return grpc.insecure_channel(target, options)
+    return grpc.secure_channel(target, credentials(tls_dir), options)
+
+
+def credentials(tls_dir):
+    """Who we are, and whom we believe. It is read once: make a new channel before the certificate expires."""
+    ca, key, certificate = (pathlib.Path(tls_dir, name).read_bytes() for name in ("ca.pem", "key.pem", "cert.pem"))
+    return grpc.ssl_channel_credentials(ca, key, certificate)
 
 
 def usd(units, cents=0):
@@ -95,8 +107,8 @@ def details(error):
     return info, [violation.field for violation in request.field_violations]
 
 
-def main(customer, order, query):
-    shop = Shop(customer, order, query)
+def main(customer, order, query, tls_dir=None):
+    shop = Shop(customer, order, query, tls_dir)
     ada = shop.create_customer("Ada", credit_limit=usd(15))
 
     small = shop.settled(shop.create_order(ada, usd(12, 34)))
@@ -116,6 +128,6 @@ def main(customer, order, query):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
     main(*sys.argv[1:])

@@ -1,50 +1,19 @@
 """What a stock Python client is promised, tried on a mesh that is started for it and drained at the end."""
 
-import json
-import os
 import pathlib
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import unittest
 import uuid
 
 import grpc
 from example import Shop, details, usd
+from mesh import Mesh
 from shop.order.v1 import order_pb2
 from shop.query.v1 import query_pb2
 
 HERE = pathlib.Path(__file__).parent
-MESHWORK = os.environ.get("MESHWORK", HERE.parents[2] / "target/debug/meshwork")
-
-
-class Mesh:
-    """`meshwork up`, on free ports and in its own folder."""
-
-    def __init__(self):
-        self.folder = tempfile.TemporaryDirectory()
-        flags = ["--registry-addr=127.0.0.1:0", f"--data-dir={self.folder.name}", "--log-level=warn", "--json"]
-        self.process = subprocess.Popen([MESHWORK, "up", *flags], stdout=subprocess.PIPE, text=True)
-        # One line, once it is ready.
-        self.instances = json.loads(self.process.stdout.readline())["instances"]
-
-    def target(self, service):
-        return "ipv4:" + ",".join(each["address"] for each in self.instances if each["service"] == service)
-
-    def targets(self):
-        return [self.target(service) for service in ("customer", "order", "query")]
-
-    def stop(self):
-        """Drains it; its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            return self.process.wait(timeout=60)
-        finally:
-            self.process.kill()
-            self.process.stdout.close()
-            self.folder.cleanup()
 
 
 class ShopTest(unittest.TestCase):
