@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Other implementations of gRPC against Meshwork: builds them, runs every case, and names the peer and the case that fail.
 
-    peers.py [SUITE ...]        all suites, or some of: contract, interop, h2spec, graceful-stop, keepalive
+    peers.py [SUITE ...]
+
+All suites, or some of: contract, interop, h2spec, graceful-stop, strict, keepalive.
 
 `.ci/peers` has installed the tools and built our own server and client. What is built and logged is in target/interop/, and
 so is results.json, from which the tables of docs/interop.md are made. A peer that cannot be built fails all of its cases.
@@ -9,6 +11,7 @@ so is results.json, from which the tables of docs/interop.md are made. A peer th
 
 import concurrent.futures
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -151,7 +154,7 @@ def run(command, log, limit, cwd=None, env=None):
 def build_go():
     folder = WORK / "go"
     folder.mkdir(parents=True, exist_ok=True)
-    packages = [".", "google.golang.org/grpc/interop/client", "google.golang.org/grpc/interop/server"]
+    packages = [".", "./strict", "google.golang.org/grpc/interop/client", "google.golang.org/grpc/interop/server"]
     run(["go", "build", "-mod=readonly", "-o", f"{folder}/", *packages], WORK / "logs/build-go", BUILD, HERE / "go")
 
 
@@ -165,7 +168,7 @@ def build_java():
         BUILD,
     )
     run(
-        ["javac", "-cp", f"{folder}/lib/*", "-d", f"{folder}/classes", f"{HERE}/java/Client.java"],
+        ["javac", "-cp", f"{folder}/lib/*", "-d", f"{folder}/classes", *(HERE / "java").glob("*.java")],
         WORK / "logs/build-java",
         BUILD,
     )
@@ -515,6 +518,66 @@ def replace_both(name, command):
             server.kill()
 
 
+def strict(results, missing):
+    """Stock clients of a mesh in strict mode: they get in with its certificate only, and believe only whom they asked for."""
+    # The name that a client asks for, whose certificates it believes, whose it has, and what it then says.
+    refused = "(?i)unavailable"
+    cases = {
+        "a certificate of the mesh": ("order", "mesh", "mesh", "^SERVING$"),
+        "no certificate": ("order", "mesh", None, refused),
+        "a certificate of another CA": ("order", "mesh", "other", refused),
+        "a server of another service": ("customer", "mesh", "mesh", f"{refused}.* (not|matching) customer"),
+        "a server of another CA": ("order", "other", "mesh", f"{refused}.* (unknown authority|certification path)"),
+    }
+    clients = {
+        "go": ("grpc-go", GO_VERSION, [WORK / "go/strict"]),
+        "java": ("grpc-java", JAVA_VERSION, [*JAVA, "Strict"]),
+    }
+    why, address, folders = None, None, {}
+
+    def ask(name, command, case, service, believed, own, expected):
+        if reason := missing.get(name) or why:
+            raise Failed(reason)
+        log = WORK / "logs" / f"strict-{name}-{case.replace(' ', '-')}"
+        run([*command, address, service, folders[believed] / "ca.pem", *([folders[own]] if own else [])], log, CASE)
+        if not re.search(expected, said := log.read_text(), re.S):
+            raise Failed(f"{said[:400]!r} is not {expected!r}")
+
+    with contextlib.ExitStack() as stack:
+        try:
+            address, folders = stack.enter_context(strict_mesh())
+        except (Failed, OSError) as error:
+            why = str(error)
+        for name, (peer, version, command) in clients.items():
+            for case, asked in cases.items():
+                action = functools.partial(ask, name, command, case, *asked)
+                results.run("strict", f"{peer} client", version, case, action)
+
+
+@contextlib.contextmanager
+def strict_mesh():
+    """`meshwork up --tls`: the address of an order, and the folders of an operator's certificate and of a stranger's."""
+    folder, log = WORK / "strict", WORK / "logs/strict-mesh"
+    shutil.rmtree(folder, ignore_errors=True)
+    other = folder / "other"
+    program = OURS / "meshwork"
+    for command in (["init", "--trust-domain=meshwork.local"], ["issue", "operator/admin", f"--out={other}"]):
+        run([program, "ca", *command, f"--ca-dir={other}-ca"], log, CASE)
+    up = [program, "up", "--tls", "--registry-addr=127.0.0.1:0", f"--data-dir={folder}/mesh", "--json"]
+    with log.open("ab") as errors:
+        process = subprocess.Popen(up, stdout=subprocess.PIPE, stderr=errors, text=True)
+    try:
+        # One line, once it is ready.
+        if not (line := process.stdout.readline()):
+            raise Failed(f"the mesh did not start, see {log}")
+        ready = json.loads(line)
+        address = next(each["address"] for each in ready["instances"] if each["service"] == "order")
+        yield address, {"mesh": pathlib.Path(ready["tlsDir"]), "other": other}
+    finally:
+        process.kill()
+        process.wait()
+
+
 def keepalive(results, missing):
     """A stock server bears a quiet connection of ours: it ends none with too_many_pings."""
     cases = ["quiet_stream", "idle_connection"]
@@ -543,6 +606,7 @@ SUITES = {
     "interop": (interop, ["go", "java"]),
     "h2spec": (h2spec, ["h2spec", "go"]),
     "graceful-stop": (graceful_stop, ["go", "java", "node", "cpp"]),
+    "strict": (strict, ["go", "java"]),
     "keepalive": (keepalive, ["go"]),
 }
 
