@@ -24,9 +24,10 @@ use super::{
 pub(crate) const TLS_RECORD: u8 = 0x16;
 /// How long a peer that must be told of TLS may take to read it.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// HTTP/2 in the clear, to a client that does not speak TLS: empty SETTINGS, and GOAWAY with INADEQUATE_SECURITY (RFC 9113, 6.8).
+/// HTTP/2 in the clear, to a client that does not speak TLS: GOAWAY with INADEQUATE_SECURITY (RFC 9113, 6.8). No SETTINGS come
+/// before it: with them C-core (Python, C++) takes the connection for a good one, and connects again without a pause until the
+/// call's deadline.
 const TLS_IS_REQUIRED: &[u8] = b"\
-    \x00\x00\x00\x04\x00\x00\x00\x00\x00\
     \x00\x00\x2c\x07\x00\x00\x00\x00\x00\
     \x00\x00\x00\x00\x00\x00\x00\x0c\
     this port takes TLS connections only";

@@ -76,6 +76,8 @@ class StrictTest(unittest.TestCase):
         for what, stranger in strangers.items():
             with self.subTest(what):
                 self.refusal(self.order, stranger)
+        with self.subTest("plain text"):
+            self.assertEqual(self.failure(grpc.insecure_channel(self.order)).code(), grpc.StatusCode.UNAVAILABLE)
         # With a certificate of the mesh, the same call is answered.
         self.assert_answered(self.order, credentials(self.operator))
 
@@ -128,19 +130,19 @@ class StrictTest(unittest.TestCase):
                 session = self.openssl("-ign_eof", *flags, certificate=certificate)
                 self.assertRegex(session.stderr, f"alert {alert}")
 
-    def failure(self, *channel):
+    def failure(self, channel):
         """What a call ends with that no server can answer: there is no such order."""
-        with grpc.secure_channel(*channel) as channel, self.assertRaises(grpc.RpcError) as failed:
+        with channel, self.assertRaises(grpc.RpcError) as failed:
             request = order_pb2.GetOrderRequest(order_id=str(uuid.uuid4()))
             order_pb2_grpc.OrderServiceStub(channel).GetOrder(request, timeout=CALL)
         return failed.exception
 
-    def assert_answered(self, *channel):
-        error = self.failure(*channel)
+    def assert_answered(self, *secure):
+        error = self.failure(grpc.secure_channel(*secure))
         self.assertEqual(error.code(), grpc.StatusCode.NOT_FOUND, error.details())
 
-    def refusal(self, *channel):
-        error = self.failure(*channel)
+    def refusal(self, *secure):
+        error = self.failure(grpc.secure_channel(*secure))
         self.assertEqual(error.code(), grpc.StatusCode.UNAVAILABLE, error.details())
         return error
 
