@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The policy comes from the registry with the endpoints ([`EndpointSet::authorization`](crate::discovery::EndpointSet)), and
-//! every instance of the service enforces it: see [`Server::authorization`](crate::server::Server::authorization). What a field
+//! every instance of the service enforces it: see [`Config::authorization`](crate::server::Config::authorization). What a field
 //! means is said in the contract (`meshwork.registry.v1.AuthorizationPolicy`).
 //!
 //! No rule evaporates: only a policy that says that the rules were deleted removes them. A registry that says nothing about

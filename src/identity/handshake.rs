@@ -82,7 +82,14 @@ impl Security {
         let first = io.read_u8().await.map_err(|_| AcceptError::Nothing)?;
         let mut io = Begun { first: Some(first), io };
         if first == TLS_RECORD {
-            let stream = TlsAcceptor::from(identity.server_config()).accept(io).await.map_err(AcceptError::Tls)?;
+            let stream = match TlsAcceptor::from(identity.server_config()).accept(io).into_fallible().await {
+                Ok(stream) => stream,
+                Err((error, mut io)) => {
+                    // rustls has sent the alert that says why.
+                    let _ = timeout(FAREWELL, close_when_read(&mut io)).await;
+                    return Err(AcceptError::Tls(error));
+                }
+            };
             let peer = peer_of(&stream, identity).ok_or_else(|| {
                 AcceptError::Tls(io::Error::other("the peer's certificate cannot be read a second time"))
             })?;
@@ -103,10 +110,15 @@ fn peer_of<IO>(stream: &server::TlsStream<IO>, identity: &Identity) -> Option<Pe
     Some(Peer { identity: PeerIdentity::verified(id), expires: Some(expires) })
 }
 
-/// And reads what the client has sent: a connection that is closed over unread bytes is reset, and the client would not see why.
 async fn say_that_tls_is_required<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io::Result<()> {
-    const MOST: u64 = 64 * 1024;
     io.write_all(TLS_IS_REQUIRED).await?;
+    close_when_read(io).await
+}
+
+/// Closes a connection, and reads what the client has sent: one that is closed over unread bytes is reset, and the client would not see
+/// what was said last.
+async fn close_when_read<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io::Result<()> {
+    const MOST: u64 = 64 * 1024;
     io.shutdown().await?;
     tokio::io::copy(&mut io.take(MOST), &mut tokio::io::sink()).await?;
     Ok(())

@@ -36,7 +36,7 @@ async fn soon<F: Future>(work: F) -> F::Output {
 
 /// Sets the rules of order: its methods are for these callers.
 async fn allow(operator: &Mesh, callers: &[&str], methods: &[&str]) -> Result<(), Status> {
-    let texts = |texts: &[&str]| texts.iter().map(|text| format!("{text}")).collect();
+    let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();
     let methods = methods.iter().map(|method| format!("{ORDER}/{method}")).collect();
     let allow = vec![AuthorizationRule { callers: texts(callers), methods }];
     let policy = AuthorizationPolicy { service: "order".into(), allow, ..AuthorizationPolicy::default() };

@@ -4,7 +4,7 @@ use std::{path::Path, rc::Rc};
 
 use meshwork_caller::{Load, Slice};
 
-use super::{Args, Error, Found};
+use super::{args::Args, error::Error, found::Found};
 use crate::{
     certificates::Certificates,
     clients::{

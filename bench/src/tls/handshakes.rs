@@ -11,7 +11,7 @@ use meshwork_harness::{figure::median, report::Figures};
 use meshwork_process::{HostPort, Listener};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::oneshot};
 
-use super::{Args, Error, Found};
+use super::{args::Args, error::Error, found::Found};
 use crate::{certificates::Certificates, cpu::process_time, echo::SERVICE};
 
 /// Rounds, of which the median counts.

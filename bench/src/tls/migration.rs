@@ -11,7 +11,8 @@ use meshwork_shop::contract::shop::customer::v1::{GetCustomerRequest, customer_s
 use tokio::time::sleep;
 
 use super::{
-    Error, Found,
+    error::Error,
+    found::Found,
     shop::{HOLDERS, Shop, certificates},
     traffic::CALL_LIMIT,
 };

@@ -4,6 +4,7 @@
 mod args;
 mod calls;
 mod error;
+mod found;
 mod handshakes;
 mod migration;
 mod rotation;
@@ -15,7 +16,7 @@ use std::path::Path;
 
 use meshwork_fixture::ServerError;
 use meshwork_harness::{
-    report::{Figures, RunOutcome},
+    report::RunOutcome,
     shop_processes::{self, Programs},
 };
 
@@ -24,6 +25,7 @@ pub(crate) use error::Error;
 
 use crate::clients::Turns;
 use args::Part;
+use found::Found;
 
 const SETUP: &str = "Calls: closed loop, 64-byte echo, unary, no deadline; two meshes, one in plain text and one in strict mode (TLS \
     1.3, ECDSA P-256, no resumption, certificates of both sides verified), each with its registry in the bench's process, a server process of three \
@@ -73,10 +75,4 @@ async fn in_a_shop(args: &Args, scratch: &Path, found: &mut Found) -> Result<(),
         migration::measure(&programs, scratch, found).await?;
     }
     Ok(())
-}
-
-#[derive(Default)]
-struct Found {
-    figures: Figures,
-    turns: Turns,
 }

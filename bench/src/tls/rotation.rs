@@ -18,7 +18,8 @@ use meshwork_harness::shop_processes::Programs;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
-    Error, Found,
+    error::Error,
+    found::Found,
     shop::{HOLDERS, Shop, certificates},
 };
 use crate::certificates::Certificates;

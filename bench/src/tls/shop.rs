@@ -21,7 +21,8 @@ use tokio::time::{Instant, sleep};
 use tonic::Code;
 
 use super::{
-    Error, Found,
+    error::Error,
+    found::Found,
     traffic::{Traffic, figures_of},
 };
 

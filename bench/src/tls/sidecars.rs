@@ -17,7 +17,7 @@ use meshwork_caller::{Load, Slice};
 use meshwork_harness::process::Process;
 use tokio::{net::TcpStream, time::sleep};
 
-use super::{Args, Error, Found};
+use super::{args::Args, error::Error, found::Found};
 use crate::{
     certificates::{AN_HOUR, Certificates},
     clients::{

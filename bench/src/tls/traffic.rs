@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
 
-use super::Error;
+use super::error::Error;
 use crate::{
     load,
     open_loop::{Ended, offer_while},

@@ -1,72 +1,17 @@
 //! The method that `meshwork authz check` is asked about, and whose it is.
 
-use std::{collections::BTreeSet, fmt, str::FromStr};
+use std::{collections::BTreeSet, fmt};
 
-use meshwork::{
-    contract::meshwork::registry::v1::{Binding, Instance},
-    service_name::check_service_name,
-};
+use meshwork::contract::meshwork::registry::v1::{Binding, Instance};
 use meshwork_process::to_stderr;
 
+use super::method_name::{MethodName, Whose};
 use crate::{bindings::owner, directory::Directory, error::Error};
 
 /// The beginnings of the names of gRPC services that are not the user's.
 const NOT_THE_USERS: [&str; 2] = [GRPC, "meshwork."];
 /// Those of gRPC itself, which no instance announces.
 const GRPC: &str = "grpc.";
-
-/// A method as it was typed: `SERVICE/PACKAGE.SERVICE/METHOD`, or without one of the first two.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MethodName {
-    whose: Whose,
-    method: String,
-}
-
-/// What is said of whose method it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Whose {
-    Both { service: String, grpc_service: String },
-    Service(String),
-    GrpcService(String),
-}
-
-/// A text that names no method.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "must be SERVICE/PACKAGE.SERVICE/METHOD, such as order/shop.order.v1.OrderService/GetOrder, or that without SERVICE or without \
-     PACKAGE.SERVICE"
-)]
-pub struct InvalidMethodName;
-
-impl FromStr for MethodName {
-    type Err = InvalidMethodName;
-
-    fn from_str(text: &str) -> Result<Self, InvalidMethodName> {
-        let is_service = |name: &str| check_service_name(name).is_ok();
-        let (whose, method) = match text.split('/').collect::<Vec<_>>()[..] {
-            [service, grpc_service, method] if is_service(service) && is_full_name(grpc_service) => {
-                (Whose::Both { service: service.to_owned(), grpc_service: grpc_service.to_owned() }, method)
-            }
-            // A gRPC service of a package has a dot in its name, and no service of the mesh has.
-            [service, method] if is_service(service) => (Whose::Service(service.to_owned()), method),
-            [grpc_service, method] if is_full_name(grpc_service) => {
-                (Whose::GrpcService(grpc_service.to_owned()), method)
-            }
-            _ => return Err(InvalidMethodName),
-        };
-        if is_identifier(method) { Ok(Self { whose, method: method.to_owned() }) } else { Err(InvalidMethodName) }
-    }
-}
-
-/// As it was typed.
-impl fmt::Display for MethodName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.whose {
-            Whose::Both { service, grpc_service } => write!(f, "{service}/{grpc_service}/{}", self.method),
-            Whose::Service(name) | Whose::GrpcService(name) => write!(f, "{name}/{}", self.method),
-        }
-    }
-}
 
 /// A method of a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -156,18 +101,9 @@ fn only_owner(grpc_service: &str, bindings: &[Binding]) -> Result<String, String
     Err(format!("{problem}: write SERVICE/{grpc_service}/METHOD"))
 }
 
-fn is_full_name(name: &str) -> bool {
-    name.split('.').all(is_identifier)
-}
-
-fn is_identifier(part: &str) -> bool {
-    let allowed = |c: u8| c.is_ascii_alphanumeric() || c == b'_';
-    part.bytes().all(allowed) && part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::method_name::InvalidMethodName, *};
 
     fn parsed(text: &str) -> Whose {
         text.parse::<MethodName>().expect(text).whose

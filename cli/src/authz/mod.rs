@@ -6,7 +6,9 @@
 mod caller;
 mod check;
 mod method;
+mod method_name;
 mod registries;
+mod rule;
 mod rules;
 mod shown;
 
@@ -24,8 +26,8 @@ use crate::{
 };
 
 pub use caller::{CallerId, InvalidCallerId};
-pub use method::{InvalidMethodName, MethodName};
-pub use rules::{InvalidRule, Rule};
+pub use method_name::{InvalidMethodName, MethodName};
+pub use rule::{InvalidRule, Rule};
 
 /// `meshwork authz`.
 pub(crate) async fn run(command: AuthzCommand) -> Result<(), Error> {
