@@ -83,7 +83,7 @@ impl Echo {
         Self::start_with(None).await
     }
 
-    /// The same in strict mode: all that join need a [certificate](Self::certificate).
+    /// The same in strict mode: all that join need a certificate.
     pub(crate) async fn start_encrypted(certificates: Certificates) -> Result<Self, Error> {
         Self::start_with(Some(certificates)).await
     }

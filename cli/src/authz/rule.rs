@@ -9,8 +9,8 @@ use meshwork::contract::meshwork::registry::v1::AuthorizationRule;
 pub struct Rule {
     /// As it was typed.
     pub(super) text: String,
-    callers: Vec<String>,
-    methods: Vec<String>,
+    pub(super) callers: Vec<String>,
+    pub(super) methods: Vec<String>,
 }
 
 /// A text in which callers and methods cannot be told apart.

@@ -61,6 +61,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::authz::InvalidRule;
 
     fn rules(allow: &[&str], deny: &[&str], subject_caller: &[&str]) -> AuthzRules {
         let parsed = |texts: &[&str]| texts.iter().map(|text| text.parse().expect("CALLERS=METHODS")).collect();
