@@ -59,7 +59,7 @@ impl From<TlsModeArg> for TlsMode {
 /// Plain text beyond this machine.
 #[derive(Args, Clone, Copy, Debug, Default)]
 pub struct InsecureArgs {
-    /// Allow --listen beyond loopback in plain mode: anyone who can reach the port can call it
+    /// Allow --listen beyond loopback in plain or permissive mode: anyone who can reach the port can call it
     #[arg(long, env = "MESHWORK_INSECURE", help_heading = HEADING)]
     pub insecure: bool,
 }
@@ -155,10 +155,10 @@ impl InsecureArgs {
     /// # Errors
     /// It may not.
     pub fn check(self, listen: &HostPort, listener: &Listener, mode: TlsMode) -> Result<(), Failure> {
-        if mode != TlsMode::Plain || self.insecure || listener.address().ip().is_loopback() {
+        if mode == TlsMode::Strict || self.insecure || listener.address().ip().is_loopback() {
             return Ok(());
         }
-        let problem = "in plain text, anyone who can reach this port can call it: give a certificate with --tls-dir, or, if \
+        let problem = "it takes plain text, so that anyone who can reach the port can call it: use strict mode (--tls-dir), or, if \
                        you trust the network, add --insecure";
         Err(Failure::flag("--listen", listen, problem))
     }

@@ -30,7 +30,7 @@ pub mod limits;
 #[cfg(test)]
 mod tests;
 
-use std::{convert::Infallible, future::Future, io, sync::Arc, time::Duration};
+use std::{future::Future, io, sync::Arc, time::Duration};
 
 use futures_util::Stream;
 use meshwork::{
@@ -86,14 +86,6 @@ impl Config {
     }
 }
 
-/// Keeps its certificate up to date, if it has one.
-async fn keep_current(security: Security) -> Infallible {
-    match security.identity() {
-        Some(identity) => identity.clone().keep_current().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// Serves a registry on `incoming` until `shutdown` ends and the server has drained.
 ///
 /// # Errors
@@ -116,6 +108,5 @@ where
     tokio::select! {
         result = server.serve(incoming, shutdown) => result,
         never = memory.keep_time() => match never {},
-        never = keep_current(config.security) => match never {},
     }
 }

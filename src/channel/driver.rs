@@ -2,7 +2,10 @@
 //!
 //! It owns the endpoints' tasks, and works whether calls flow or not.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use tokio::{
     sync::{Notify, watch},
@@ -39,6 +42,8 @@ pub(super) struct Driver {
     dialer: Dialer,
     reconnect: Arc<Notify>,
     live: BTreeMap<Arc<str>, Live>,
+    /// The instances of the latest set that had an identity once: no later word of a registry takes their calls back into plain text.
+    had_identity: BTreeSet<Arc<str>>,
     /// The latest set.
     known: Endpoints,
     /// Whether all of its instances are used, and not a subset.
@@ -71,6 +76,7 @@ impl Driver {
             dialer,
             reconnect,
             live: BTreeMap::new(),
+            had_identity: BTreeSet::new(),
             known: Endpoints::default(),
             uses_all: false,
             connecting: JoinSet::new(),
@@ -116,6 +122,7 @@ impl Driver {
     /// connections.
     fn follow(&mut self, set: &EndpointSet) {
         let before = std::mem::replace(&mut self.known, set.endpoints.clone());
+        self.had_identity.retain(|id| set.endpoints.contains_key(id));
         // First, so that no call comes to an endpoint by a configuration that is not its own.
         self.config.follow(set.policy.clone(), changes(&before, &self.known));
         self.picker.set_policy(set.policy.clone());
@@ -145,8 +152,12 @@ impl Driver {
         let Some(instance) = instance.filter(|instance| instance.status() == InstanceStatus::Serving) else {
             return self.remove(id);
         };
+        if !instance.identity.is_empty() {
+            self.had_identity.insert(id.clone());
+        }
+        let had_identity = self.had_identity.contains(id);
         match self.live.get_mut(id) {
-            Some(live) if live.is_at(&instance.address) => live.follow(instance),
+            Some(live) if live.is_at(&instance.address) => live.follow(instance, had_identity),
             Some(_) => {
                 self.remove(id);
                 self.join(id, instance);
@@ -165,7 +176,7 @@ impl Driver {
                 return;
             }
         };
-        if let Some(live) = self.add(vec![peer], traits(instance)) {
+        if let Some(live) = self.add(vec![peer], traits(instance, self.had_identity.contains(id))) {
             self.live.insert(id.clone(), Live { instance: Some(instance.clone()), ..live });
         }
     }
@@ -209,21 +220,21 @@ impl Live {
     }
 
     /// Applies a set's view of it. Most instances of a set are unchanged from the set before.
-    fn follow(&mut self, instance: &Arc<Instance>) {
+    fn follow(&mut self, instance: &Arc<Instance>, had_identity: bool) {
         if !self.instance.as_ref().is_some_and(|known| Arc::ptr_eq(known, instance)) {
-            self.endpoint.set_traits(traits(instance));
+            self.endpoint.set_traits(traits(instance, had_identity));
             self.instance = Some(instance.clone());
         }
     }
 }
 
-fn traits(instance: &Instance) -> Traits {
+fn traits(instance: &Instance, had_identity: bool) -> Traits {
     Traits {
         weight: instance.weight,
         version: instance.version.clone(),
         zone: instance.zone.clone(),
         takes_pings: instance.takes_pings,
-        has_identity: !instance.identity.is_empty(),
+        has_identity: had_identity,
     }
 }
 

@@ -83,13 +83,18 @@ impl Union {
         }
     }
 
+    /// Takes in the rules that an earlier run knew.
+    pub(super) fn recall_rules(&mut self, service: &str, rules: &Knowledge) {
+        self.authorizations.entry(service.into()).or_default().learn(rules);
+    }
+
     /// Forgets the services that the registry at `index` is no longer watched for. What other registries have told stays: their
     /// own watches may stand, and would not tell it again.
     pub(super) fn retain(&mut self, index: usize, services: &[Arc<str>]) {
         self.registries[index].view.retain(services);
         self.earlier.retain(services);
         let mut authorizations = std::mem::take(&mut self.authorizations);
-        authorizations.retain(|service, _| self.has(service));
+        authorizations.retain(|service, _| self.has(service) || services.contains(service));
         self.authorizations = authorizations;
     }
 
@@ -460,6 +465,19 @@ mod tests {
         assert_eq!(told.known().0, "3");
         told.rules(B, "b", Some(authorization("3", 40)));
         assert_eq!(told.known(), ("3".into(), false));
+    }
+
+    #[test]
+    fn rules_of_an_earlier_run_hold_against_a_registry_that_has_lost_them() {
+        let mut told = Told::nothing();
+        let earlier = Knowledge::new(&authorization("1", 10)).expect("good rules");
+        told.0.retain(A, &["order".into()]);
+        told.0.recall_rules("order", &earlier);
+        told.0.retain(A, &["order".into()]);
+        told.rules(A, "a", None);
+        assert_eq!(told.known().0, "1");
+        told.rules(A, "a", Some(authorization("2", 20)));
+        assert_eq!(told.known().0, "2", "the registry's later word");
     }
 
     #[test]

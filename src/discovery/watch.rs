@@ -9,7 +9,7 @@
 //!
 //! It runs whether or not calls flow. What is known is kept when the registry becomes unreachable.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -42,7 +42,8 @@ pub(crate) async fn run(
 ) {
     let large = registry.clone().max_response_message_size(MAX_WATCH_RESPONSE);
     let client = RegistryServiceClient::new(large).max_decoding_message_size(MAX_WATCH_RESPONSE);
-    let mut watcher = Watcher { discovery, index, registry, client, cache, complete: Vec::new() };
+    let mut watcher =
+        Watcher { discovery, index, registry, client, cache, complete: Vec::new(), rules_recalled: BTreeSet::new() };
     stop.run_until_cancelled(watcher.run()).await;
 }
 
@@ -54,6 +55,8 @@ struct Watcher {
     cache: Option<Cache>,
     /// The services that the resume point holds for.
     complete: Vec<Arc<str>>,
+    /// The services whose rules of an earlier run were looked for.
+    rules_recalled: BTreeSet<Arc<str>>,
 }
 
 /// Why a watch ended, if it has not failed.
@@ -76,6 +79,7 @@ impl Watcher {
                 self.discovery.asked_beyond(&services).await;
                 continue;
             }
+            self.recall_rules(&services).await;
             match self.watch(&services, &mut backoff).await {
                 Ok(End::MoreServices) => continue,
                 Ok(End::SameStore(epoch)) => {
@@ -184,6 +188,21 @@ impl Watcher {
     fn keep(&self, sets: &[EndpointSet]) {
         if let Some(cache) = &self.cache {
             sets.iter().for_each(|set| cache.store(set));
+        }
+    }
+
+    /// Takes in the rules that an earlier run knew, before a registry speaks that may have lost them: only a deletion removes rules.
+    async fn recall_rules(&mut self, services: &[Arc<str>]) {
+        let Some(cache) = &self.cache else { return };
+        for service in services {
+            if self.rules_recalled.insert(service.clone())
+                && let Some(earlier) = cache.load(service).await
+                && earlier.authorization.rules().is_some()
+            {
+                self.discovery.change(std::slice::from_ref(service), |union| {
+                    union.recall_rules(service, &earlier.authorization);
+                });
+            }
         }
     }
 

@@ -61,8 +61,7 @@ pub(crate) struct Traits {
     pub(crate) zone: String,
     /// It takes PINGs at any time.
     pub(crate) takes_pings: bool,
-    /// It has registered under an identity, and so takes TLS. Once said of an endpoint, it stays: no later word of a registry
-    /// takes its calls back into plain text.
+    /// It has registered under an identity once, and so takes TLS.
     pub(crate) has_identity: bool,
 }
 
@@ -200,9 +199,8 @@ impl<C: Connection> Endpoint<C> {
     }
 
     /// Applies the registry's latest entry.
-    pub(crate) fn set_traits(&self, mut traits: Traits) {
+    pub(crate) fn set_traits(&self, traits: Traits) {
         let mut state = self.state();
-        traits.has_identity |= state.traits.has_identity;
         if *state.traits != traits {
             state.traits = Arc::new(traits);
             drop(state);

@@ -82,7 +82,9 @@ impl Security {
         let first = io.read_u8().await.map_err(|_| AcceptError::Nothing)?;
         let mut io = Begun { first: Some(first), io };
         if first == TLS_RECORD {
-            let stream = match TlsAcceptor::from(identity.server_config()).accept(io).into_fallible().await {
+            // One look for the handshake and for its end: the certificate may be replaced meanwhile.
+            let material = identity.current();
+            let stream = match TlsAcceptor::from(material.server.clone()).accept(io).into_fallible().await {
                 Ok(stream) => stream,
                 Err((error, mut io)) => {
                     // rustls has sent the alert that says why.
@@ -90,7 +92,7 @@ impl Security {
                     return Err(AcceptError::Tls(error));
                 }
             };
-            let peer = peer_of(&stream, identity).ok_or_else(|| {
+            let peer = peer_of(&stream, material.validity).ok_or_else(|| {
                 AcceptError::Tls(io::Error::other("the peer's certificate cannot be read a second time"))
             })?;
             return Ok((ServerIo::Tls(Box::new(stream)), peer));
@@ -103,10 +105,10 @@ impl Security {
     }
 }
 
-fn peer_of<IO>(stream: &server::TlsStream<IO>, identity: &Identity) -> Option<Peer> {
+fn peer_of<IO>(stream: &server::TlsStream<IO>, own: Validity) -> Option<Peer> {
     let leaf = stream.get_ref().1.peer_certificates()?.first()?;
     let id = verify::svid(leaf).ok()?;
-    let expires = Validity::of(leaf)?.not_after.min(identity.validity().not_after);
+    let expires = Validity::of(leaf)?.not_after.min(own.not_after);
     Some(Peer { identity: PeerIdentity::verified(id), expires: Some(expires) })
 }
 

@@ -23,12 +23,15 @@ pub(crate) mod tests;
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use parking_lot::RwLock;
-use rustls::{ClientConfig, ServerConfig};
+use rustls::ClientConfig;
 use tokio::time::{MissedTickBehavior, interval};
 
 pub use files::TlsFiles;
@@ -47,6 +50,8 @@ use verify::ExpectedServer;
 
 /// How often the files are read. Contents are compared, not times: Kubernetes swaps a symbolic link, and a clock may go back.
 const RELOAD: Duration = Duration::from_secs(10);
+/// After files that do not fit together.
+const AGAIN: Duration = Duration::from_secs(1);
 /// The part of a certificate's life that must be left: below, its renewal was forgotten.
 const WARN_BELOW: u32 = 4;
 
@@ -99,6 +104,8 @@ struct Inner {
     /// `None`: it stays as it is.
     files: Option<TlsFiles>,
     current: RwLock<Arc<Material>>,
+    /// Whether the last look found files that cannot be used.
+    in_doubt: AtomicBool,
     /// Whether the certificate will last.
     lasts: Conditioner,
     not_taken: LogLimit,
@@ -138,6 +145,7 @@ impl Identity {
         Self(Arc::new(Inner {
             files,
             current: RwLock::new(Arc::new(material)),
+            in_doubt: AtomicBool::new(false),
             lasts: Conditioner::default(),
             not_taken: LogLimit::new(1),
             not_renewed: LogLimit::new(1),
@@ -193,7 +201,15 @@ impl Identity {
             let identity = self.clone();
             // The files may be on a disk that hangs.
             match tokio::task::spawn_blocking(move || identity.reload()).await {
-                Ok(reloaded) => self.tell(&reloaded),
+                // Perhaps in the middle of a renewal, which replaces three files.
+                Ok(Reloaded::Refused(problem)) if !self.0.in_doubt.swap(true, Ordering::Relaxed) => {
+                    tracing::debug!(%problem, "the files do not fit together; looking again");
+                    looks.reset_after(AGAIN);
+                }
+                Ok(reloaded) => {
+                    self.0.in_doubt.store(matches!(reloaded, Reloaded::Refused(_)), Ordering::Relaxed);
+                    self.tell(&reloaded);
+                }
                 Err(error) => tracing::error!(%error, "a defect: looking at the certificate's files has failed"),
             }
             self.look_at_life(SystemTime::now());
@@ -248,10 +264,6 @@ impl Identity {
 
     fn current(&self) -> Arc<Material> {
         self.0.current.read().clone()
-    }
-
-    fn server_config(&self) -> Arc<ServerConfig> {
-        self.current().server.clone()
     }
 
     fn client_config(&self, expected: ExpectedServer) -> Arc<ClientConfig> {

@@ -87,7 +87,7 @@ async fn both_sides_know_each_other_and_no_session_is_resumed() {
     }
     let config = query.client_config(ExpectedServer::AnyOf("shop.test".into()));
     assert!(format!("{:?}", config.resumption).contains("NoClientSessionStorage"), "{:?}", config.resumption);
-    let config = query.server_config();
+    let config = query.current().server.clone();
     assert_eq!((config.send_tls13_tickets, config.session_storage.can_cache()), (0, false));
 }
 

@@ -33,7 +33,7 @@ use crate::{
     headers::{INSTANCE, Refusal, SUBJECT, fields, header_list_size},
     health::Condition,
     identity::PeerIdentity,
-    rpc::{SERVER, Timed, code_of, has_grpc_type},
+    rpc::{SERVER, Timed, code_of, connection_ends_status, has_grpc_type},
     trace::{self, TraceContext},
 };
 
@@ -237,6 +237,17 @@ impl Stack {
                 Some(deadline) => deadline::scope(deadline, handled).await,
             }
         };
+        // An answer that has begun is ended by its body.
+        let cut = ending.clone().filter(|_| flow != Flow::Unary);
+        let handled = async {
+            match cut {
+                None => Some(handled.await),
+                Some(cut) => tokio::select! {
+                    handled = handled => Some(handled),
+                    () = cut.cancelled() => None,
+                },
+            }
+        };
         let handled = match begin_by {
             None => handled.await,
             Some(at) => match tokio::time::timeout_at(at.0, handled).await {
@@ -245,8 +256,9 @@ impl Stack {
             },
         };
         let mut response = match handled {
-            Ok(response) => response,
-            Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
+            None => return connection_ends_status().into_http(),
+            Some(Ok(response)) => response,
+            Some(Err(panic)) => return fault::panicked(panic.as_ref()).into_http(),
         };
         fault::strip_reserved(response.headers_mut());
         match flow {

@@ -46,8 +46,9 @@ const RESETS: usize = 1024;
 
 /// The longest that a connection with identities lives: what was revoked by taking its authority out of the bundle is out after it.
 const MAX_LIFE: Duration = Duration::from_secs(24 * 3600);
-/// For calls, and then for streams, of a connection that ends with its certificate.
-const FINISH_LIMIT: Duration = Duration::from_secs(30);
+/// From GOAWAY to the end of the streams of a connection that ends with its certificate, and from there to its own end: a call has both,
+/// which is more than [`Limits::unary_time`] lets it take.
+const FINISH_LIMIT: Duration = Duration::from_secs(35);
 
 /// Bytes of a request's header list up to which only the call fails, and not its connection: h2 reads them, and the call is
 /// refused if they are above [`Limits::header_list_size`]. h2 itself answers the next few with HTTP 431, and ends the connection

@@ -65,9 +65,6 @@ use layers::Layers;
 use membership::Announce;
 use runtime::Parts;
 
-/// The health name of a server's certificate.
-const IDENTITY: &str = "identity";
-
 /// A server of one or more tonic services, as one instance of a mesh service.
 pub struct Server(Parts);
 
@@ -83,7 +80,8 @@ impl Server {
             announce: None,
             conditions: Conditions::default(),
             store: None,
-            security: Security::Plain,
+            security: None,
+            mesh_security: None,
             rules: None,
         })
     }
@@ -263,11 +261,11 @@ impl Server {
         self.0.conditions.together.condition()
     }
 
-    /// How connections are protected. A server that is announced in a mesh takes it from there; this is for one that is not. Default:
-    /// plain.
+    /// How connections are protected. A server that is announced in a mesh takes it from there, and does not serve if this says another
+    /// mode; this is for one that is not announced. Its certificate is kept up to date while it serves. Default: plain.
     #[must_use]
     pub fn security(mut self, security: Security) -> Self {
-        self.0.security = security;
+        self.0.security = Some(security);
         self
     }
 
@@ -283,10 +281,7 @@ impl Server {
     /// away is waited for while the server serves. Without this the server is in no mesh, as the registry itself.
     #[must_use]
     pub fn announce(mut self, mesh: Mesh) -> Self {
-        self.0.security = mesh.security().clone();
-        if let Some(identity) = self.0.security.identity() {
-            self.0.conditions.reported.push((IDENTITY.to_owned(), identity.condition()));
-        }
+        self.0.mesh_security = Some(mesh.security().clone());
         let service = self.0.config.service.clone();
         let registries: Vec<_> = mesh.registries().into_iter().map(RegistryServiceClient::new).collect();
         let gates = Gate::to_all(registries.len(), &mesh.registry_states());

@@ -25,7 +25,10 @@ use super::{
     membership::{self, Announce, Membership},
     methods::Methods,
 };
-use crate::{backoff::Backoff, contract::meshwork::registry::v1::Instance, identity::Security, log_limit::LogLimit};
+use crate::{
+    backoff::Backoff, contract::meshwork::registry::v1::Instance, identity::Security, instance::InvalidField,
+    log_limit::LogLimit,
+};
 
 /// After failed accepts, mostly because file descriptors ran out: short at first, so as not to be noticed, then longer, so as not to spin.
 const ACCEPT_BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(500));
@@ -44,7 +47,9 @@ pub(super) struct Parts {
     pub(super) announce: Option<Announce>,
     pub(super) conditions: Conditions,
     pub(super) store: Option<ServedStore>,
-    pub(super) security: Security,
+    /// As it was asked for, and that of the mesh.
+    pub(super) security: Option<Security>,
+    pub(super) mesh_security: Option<Security>,
     /// `None`: from the mesh, if it is announced in one.
     pub(super) rules: Option<Source>,
 }
@@ -56,7 +61,11 @@ where
     F: Future<Output = ()>,
 {
     let Parts { config, mut services, layers, mut descriptors, draining, announce, mut conditions, store, .. } = parts;
-    let (security, source) = (parts.security, parts.rules.unwrap_or_default());
+    let own_security = if parts.mesh_security.is_none() { parts.security.clone() } else { None };
+    let (security, source) = (one_security(parts.security, parts.mesh_security)?, parts.rules.unwrap_or_default());
+    if let Some(identity) = security.identity() {
+        conditions.reported.push((IDENTITY.to_owned(), identity.condition()));
+    }
     let authorization = Authorization::new(&config.service, security.mode(), config.authorization, source);
     let knowing = authorization.knowing();
     conditions.essential.extend(knowing.as_ref().map(Knowing::condition));
@@ -107,6 +116,7 @@ where
             error = membership.failed() => Err(Error::from(error)),
             never = health.follow(voice) => match never {},
             never = follow(knowing) => match never {},
+            never = keep_current(own_security) => match never {},
         }
     };
     let end = connections.accept_until(&mut incoming, end).await;
@@ -133,6 +143,29 @@ where
 async fn follow(knowing: Option<Knowing>) -> Infallible {
     match knowing {
         Some(knowing) => knowing.follow().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The health name of a server's certificate.
+const IDENTITY: &str = "identity";
+
+/// The mesh's, which what was asked for must not contradict: a server would listen in plain text without a word.
+fn one_security(own: Option<Security>, mesh: Option<Security>) -> Result<Security, Error> {
+    match (own, mesh) {
+        (Some(own), Some(mesh)) if own.mode() != mesh.mode() => {
+            let problem = format_args!("is {} and that of the mesh {}", own.mode().name(), mesh.mode().name());
+            Err(InvalidField::new("security", problem).into())
+        }
+        (_, Some(mesh)) => Ok(mesh),
+        (own, None) => Ok(own.unwrap_or_default()),
+    }
+}
+
+/// Keeps the certificate of a server up to date that is in no mesh, which would do it.
+async fn keep_current(security: Option<Security>) -> Infallible {
+    match security.as_ref().and_then(Security::identity) {
+        Some(identity) => identity.clone().keep_current().await,
         None => std::future::pending().await,
     }
 }

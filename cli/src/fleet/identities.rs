@@ -25,7 +25,7 @@ const OPERATOR: &str = "admin";
 /// The operator's folder, and place in [`Identities::of`].
 pub(super) const OPERATOR_FOLDER: &str = "operator";
 /// How often certificates are looked at: they are renewed when half of their 24 h is over.
-const RENEW_EVERY: Duration = Duration::from_secs(3600);
+const RENEW_EVERY: Duration = Duration::from_secs(60);
 
 /// The identities of a fleet.
 pub(super) struct Identities {
@@ -90,7 +90,7 @@ impl Identities {
             let renewed = tokio::task::spawn_blocking(move || Self::open(folder, SystemTime::now())).await;
             match renewed {
                 Ok(Ok(_)) => {}
-                Ok(Err(error)) => tracing::error!(%error, "the certificates cannot be renewed; retrying in an hour"),
+                Ok(Err(error)) => tracing::error!(%error, "the certificates cannot be renewed; retrying in a minute"),
                 Err(error) => tracing::error!(%error, "a defect: renewing the certificates has failed"),
             }
         }

@@ -39,6 +39,19 @@ async fn rules_reach_running_servers_and_stay_while_the_registry_is_unreachable_
     soon(endpoints.wait_for(is_known)).await.expect("discovery is here");
     assert!(!endpoints.borrow().is_heard(), "they were on disk");
     assert_eq!(mesh.endpoints("other").borrow().authorization, Knowledge::Unknown);
+    soon(mesh.close()).await;
+
+    let mut registry = Registry::start(&net, "registry:1");
+    let mesh = built();
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = registry.watch().await;
+    watch.snapshot("f", 1, &["b"], false);
+    until(&mut endpoints, &["b"]).await;
+    assert!(
+        is_known(&endpoints.borrow()),
+        "a registry that has lost its store has answered before the cache was needed"
+    );
+    soon(mesh.close()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,7 +11,11 @@
 //! addresses it stays with one for as long as that holds, and goes to the next when it fails: how a list of registries
 //! is used.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::FutureExt as _;
 use tokio::{
@@ -22,6 +26,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Connection as _,
     connector::Dialer,
     drive::{ConnectionTask, connect},
     handle::ConnectionHandle,
@@ -111,6 +116,7 @@ impl KeepConnected {
             let _ = ended.send(connection.serve().await);
             connection.finish().await;
         });
+        let certificate_ends = certificate_ends(handle.certificate_expires(), rand::random());
         self.endpoint.connected(handle);
         tokio::select! {
             end = end => match end {
@@ -124,6 +130,19 @@ impl KeepConnected {
                 Err(_) => "the connection's task panicked".to_owned(),
             },
             () = self.reconnect.notified() => "the server was silent".to_owned(),
+            () = certificate_ends => "the server's certificate is about to expire".to_owned(),
         }
+    }
+}
+
+/// Ends when a connection should be replaced because the certificate that the server has shown expires: later than Meshwork's servers
+/// ask for it, for those that do not.
+async fn certificate_ends(expires: Option<SystemTime>, chance: f64) {
+    match expires {
+        Some(expires) => {
+            let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
+            sleep(left.mul_f64(0.85 + chance * 0.1)).await;
+        }
+        None => std::future::pending().await,
     }
 }

@@ -150,3 +150,17 @@ async fn a_connection_ends_before_its_certificate_first_for_new_calls_and_then_f
     assert!(refused.is_err(), "the connection has ended");
     world.running.stop().await.expect("in order");
 }
+
+#[tokio::test]
+async fn a_server_that_asks_for_another_mode_than_its_mesh_does_not_serve() {
+    let order = identity(&Authority::new("shop.test").issue("service/probe"));
+    let plain = Mesh::connect("127.0.0.1:1").expect("an address");
+    let strict = Mesh::builder().registries(["127.0.0.1:1"]).security(Security::Strict(order.clone())).build();
+    for (mesh, security) in [(plain, Security::Strict(order)), (strict.expect("a mesh"), Security::Plain)] {
+        let server = Server::new(config()).security(security).announce(mesh.clone());
+        let served = soon(server.serve(futures_util::stream::pending::<io::Result<DuplexStream>>(), async {})).await;
+        let refused = crate::cause::with_causes(&served.expect_err("it would not be what was asked for"));
+        assert!(refused.contains("security: is ") && refused.contains("that of the mesh"), "{refused}");
+        mesh.close().await;
+    }
+}
