@@ -168,6 +168,8 @@ mod tests {
         assert_eq!((query.seconds, query.readers, query.rounds), (10, 32, 3));
         let Cli { command: Command::Rpc(rpc), .. } = parse(&["rpc"]) else { panic!("not rpc") };
         assert_eq!((rpc.slices, rpc.slice_ms, rpc.only), (15, 1000, None));
+        let Cli { command: Command::Tls(tls), .. } = parse(&["tls"]) else { panic!("not tls") };
+        assert_eq!((tls.slices, tls.slice_ms, tls.handshakes, tls.only), (15, 1000, 2000, None));
     }
 
     #[test]
