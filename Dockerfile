@@ -21,10 +21,10 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 # A home for what a process may lose: its private view, and the endpoints that it knew last.
-RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/meshwork meshwork
-# Where certificates are mounted, each in a volume of its own: a new volume takes its owner from here.
-RUN install -d -o 10001 -g 10001 -m 0700 \
-    /tls/ca /tls/registry /tls/customer /tls/order /tls/query /tls/operator
+# Certificates are mounted, each in a volume of its own, below /tls: a new volume takes its owner from here.
+RUN useradd --system --uid 10001 --create-home --home-dir /var/lib/meshwork meshwork \
+    && install -d -o 10001 -g 10001 -m 0700 \
+        /tls/ca /tls/registry /tls/customer /tls/order /tls/query /tls/operator
 COPY --from=build /out/ /usr/local/bin/
 # By number, so that an orchestrator can tell that it is not root.
 USER 10001
