@@ -23,10 +23,7 @@ pub(crate) mod tests;
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -104,8 +101,6 @@ struct Inner {
     /// `None`: it stays as it is.
     files: Option<TlsFiles>,
     current: RwLock<Arc<Material>>,
-    /// Whether the last look found files that cannot be used.
-    in_doubt: AtomicBool,
     /// Whether the certificate will last.
     lasts: Conditioner,
     not_taken: LogLimit,
@@ -145,7 +140,6 @@ impl Identity {
         Self(Arc::new(Inner {
             files,
             current: RwLock::new(Arc::new(material)),
-            in_doubt: AtomicBool::new(false),
             lasts: Conditioner::default(),
             not_taken: LogLimit::new(1),
             not_renewed: LogLimit::new(1),
@@ -196,18 +190,21 @@ impl Identity {
     pub async fn keep_current(self) -> std::convert::Infallible {
         let mut looks = interval(RELOAD);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Whether the last look found files that cannot be used.
+        let mut in_doubt = false;
         loop {
             looks.tick().await;
             let identity = self.clone();
             // The files may be on a disk that hangs.
             match tokio::task::spawn_blocking(move || identity.reload()).await {
                 // Perhaps in the middle of a renewal, which replaces three files.
-                Ok(Reloaded::Refused(problem)) if !self.0.in_doubt.swap(true, Ordering::Relaxed) => {
+                Ok(Reloaded::Refused(problem)) if !in_doubt => {
+                    in_doubt = true;
                     tracing::debug!(%problem, "the files do not fit together; looking again");
                     looks.reset_after(AGAIN);
                 }
                 Ok(reloaded) => {
-                    self.0.in_doubt.store(matches!(reloaded, Reloaded::Refused(_)), Ordering::Relaxed);
+                    in_doubt = matches!(reloaded, Reloaded::Refused(_));
                     self.tell(&reloaded);
                 }
                 Err(error) => tracing::error!(%error, "a defect: looking at the certificate's files has failed"),
