@@ -10,7 +10,7 @@ use std::{
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
 
@@ -22,15 +22,10 @@ use super::{
 
 /// The first byte of a TLS connection: a record with a handshake (RFC 8446, 5.1). HTTP/2's preface begins with a letter.
 pub(crate) const TLS_RECORD: u8 = 0x16;
-/// How long a peer that must be told of TLS may take to read it.
+/// How long a peer that is refused may take to read why.
 const FAREWELL: Duration = Duration::from_secs(1);
-/// HTTP/2 in the clear, to a client that does not speak TLS: GOAWAY with INADEQUATE_SECURITY (RFC 9113, 6.8). No SETTINGS come
-/// before it: with them C-core (Python, C++) takes the connection for a good one, and connects again without a pause until the
-/// call's deadline.
-const TLS_IS_REQUIRED: &[u8] = b"\
-    \x00\x00\x2c\x07\x00\x00\x00\x00\x00\
-    \x00\x00\x00\x00\x00\x00\x00\x0c\
-    this port takes TLS connections only";
+/// A GOAWAY frame without its debug data: 8 bytes, no stream was processed, INADEQUATE_SECURITY.
+const GOAWAY: [u8; 17] = [0, 0, 8, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x0c];
 
 /// A connection of a server.
 pub(crate) enum ServerIo<IO> {
@@ -49,8 +44,12 @@ pub(crate) struct Peer {
 /// Why a server has no connection with a peer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AcceptError {
-    #[error("a peer closed the connection before it had sent anything")]
+    #[error("a peer sent nothing")]
     Nothing,
+    #[error("a peer did not finish its TLS handshake in time")]
+    Late,
+    #[error("a peer speaks TLS to this port, which is in plain mode")]
+    TlsInPlainMode,
     #[error("a peer speaks plain text to this port, which takes TLS only")]
     PlainText,
     #[error("{}", told(.0))]
@@ -62,6 +61,8 @@ impl AcceptError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Nothing => "closed",
+            Self::Late => "timeout",
+            Self::TlsInPlainMode => "tls",
             Self::PlainText => "plain_text",
             Self::Tls(error) => reason(error),
         }
@@ -69,39 +70,25 @@ impl AcceptError {
 }
 
 impl Security {
-    /// Makes a server's connection of one that was accepted. A peer may take as long as it likes: set a limit.
-    pub(crate) async fn accept<IO>(&self, mut io: IO) -> Result<(ServerIo<IO>, Peer), AcceptError>
+    /// Makes a server's connection of one that was accepted, if its peer has done its part by then.
+    pub(crate) async fn accept<IO>(&self, mut io: IO, by: Instant) -> Result<(ServerIo<IO>, Peer), AcceptError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let (identity, takes_plain) = match self {
-            Self::Plain => return Ok((ServerIo::Plain(Begun { first: None, io }), Peer::default())),
-            Self::Permissive(identity) => (identity, true),
-            Self::Strict(identity) => (identity, false),
-        };
-        let first = io.read_u8().await.map_err(|_| AcceptError::Nothing)?;
+        let Ok(Ok(first)) = timeout_at(by, io.read_u8()).await else { return Err(AcceptError::Nothing) };
         let mut io = Begun { first: Some(first), io };
-        if first == TLS_RECORD {
-            // One look for the handshake and for its end: the certificate may be replaced meanwhile.
-            let material = identity.current();
-            let stream = match TlsAcceptor::from(material.server.clone()).accept(io).into_fallible().await {
-                Ok(stream) => stream,
-                Err((error, mut io)) => {
-                    // rustls has sent the alert that says why.
-                    let _ = timeout(FAREWELL, close_when_read(&mut io)).await;
-                    return Err(AcceptError::Tls(error));
-                }
-            };
-            let peer = peer_of(&stream, material.validity).ok_or_else(|| {
-                AcceptError::Tls(io::Error::other("the peer's certificate cannot be read a second time"))
-            })?;
-            return Ok((ServerIo::Tls(Box::new(stream)), peer));
+        match (self, first == TLS_RECORD) {
+            (Self::Plain | Self::Permissive(_), false) => Ok((ServerIo::Plain(io), Peer::default())),
+            (Self::Permissive(identity) | Self::Strict(identity), true) => identity.accept(io, by).await,
+            (Self::Plain, true) => {
+                say_goaway(&mut io, "this port takes plain text only").await;
+                Err(AcceptError::TlsInPlainMode)
+            }
+            (Self::Strict(_), false) => {
+                say_goaway(&mut io, "this port takes TLS connections only").await;
+                Err(AcceptError::PlainText)
+            }
         }
-        if takes_plain {
-            return Ok((ServerIo::Plain(io), Peer::default()));
-        }
-        let _ = timeout(FAREWELL, say_that_tls_is_required(&mut io)).await;
-        Err(AcceptError::PlainText)
     }
 }
 
@@ -112,9 +99,18 @@ fn peer_of<IO>(stream: &server::TlsStream<IO>, own: Validity) -> Option<Peer> {
     Some(Peer { identity: PeerIdentity::verified(id), expires: Some(expires) })
 }
 
-async fn say_that_tls_is_required<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io::Result<()> {
-    io.write_all(TLS_IS_REQUIRED).await?;
-    close_when_read(io).await
+/// Ends a connection in the clear by GOAWAY with INADEQUATE_SECURITY (RFC 9113, 6.8), which a TLS client takes for what it is: no TLS.
+/// No SETTINGS come before it: with them C-core (Python, C++) takes the connection for a good one, and connects again without a pause
+/// until the call's deadline.
+async fn say_goaway<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO, why: &str) {
+    let mut frame = GOAWAY.to_vec();
+    frame[2] += u8::try_from(why.len()).expect("a few words");
+    frame.extend(why.as_bytes());
+    let said = async {
+        io.write_all(&frame).await?;
+        close_when_read(io).await
+    };
+    let _ = timeout(FAREWELL, said).await;
 }
 
 /// Closes a connection, and reads what the client has sent: one that is closed over unread bytes is reset, and the client would not see
@@ -127,6 +123,27 @@ async fn close_when_read<IO: AsyncRead + AsyncWrite + Unpin>(io: &mut IO) -> io:
 }
 
 impl Identity {
+    async fn accept<IO>(&self, io: Begun<IO>, by: Instant) -> Result<(ServerIo<IO>, Peer), AcceptError>
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        // One look for the handshake and for its end: the certificate may be replaced meanwhile.
+        let material = self.current();
+        let handshake = TlsAcceptor::from(material.server.clone()).accept(io).into_fallible();
+        let stream = match timeout_at(by, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err((error, mut io))) => {
+                // rustls has sent the alert that says why.
+                let _ = timeout(FAREWELL, close_when_read(&mut io)).await;
+                return Err(AcceptError::Tls(error));
+            }
+            Err(_) => return Err(AcceptError::Late),
+        };
+        let peer = peer_of(&stream, material.validity)
+            .ok_or_else(|| AcceptError::Tls(io::Error::other("the peer's certificate cannot be read a second time")))?;
+        Ok((ServerIo::Tls(Box::new(stream)), peer))
+    }
+
     /// Makes a TLS connection of one to an instance of `service`, whose certificate must say so; returns it with the time when the
     /// server's certificate expires.
     ///

@@ -1,11 +1,18 @@
 //! Handshakes over in-memory pipes, with certificates that a test's own authority has signed.
 
 use meshwork_fixture::{Authority, Issued, Leaf};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
+    time::Instant,
+};
 
 use super::{handshake::AcceptError, *};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn far_off() -> Instant {
+    Instant::now() + DAY
+}
 
 fn pem(issued: &Issued) -> Pem {
     let text = |text: &String| text.clone().into_bytes();
@@ -39,7 +46,7 @@ async fn meet(
         Ok(())
     };
     let accepting = async {
-        let (mut stream, peer) = server.accept(far).await.map_err(|error| error.to_string())?;
+        let (mut stream, peer) = server.accept(far, far_off()).await.map_err(|error| error.to_string())?;
         stream.read_u8().await.map_err(|error| error.to_string())?;
         stream.write_all(b"y").await.map_err(|error| error.to_string())?;
         Ok(peer.identity)
@@ -174,7 +181,7 @@ async fn an_operator_connects_to_whichever_service_is_there_but_to_no_other_oper
     for (path, good) in [("service/order", true), ("operator/bob", false)] {
         let server = Security::Strict(identity(&world.authority.issue(path)));
         let (near, far) = duplex(64 * 1024);
-        let (client, _) = tokio::join!(ada.connect_to_any(near), server.accept(far));
+        let (client, _) = tokio::join!(ada.connect_to_any(near), server.accept(far, far_off()));
         assert_eq!(client.is_ok(), good, "{path}");
     }
 }
@@ -184,7 +191,7 @@ async fn begin(server: &Security, bytes: &[u8]) -> (Result<PeerIdentity, AcceptE
     let (mut near, far): (DuplexStream, DuplexStream) = duplex(64 * 1024);
     near.write_all(bytes).await.expect("room");
     near.shutdown().await.expect("open");
-    let accepted = server.accept(far).await.map(|(_, peer)| peer.identity);
+    let accepted = server.accept(far, far_off()).await.map(|(_, peer)| peer.identity);
     let mut answer = Vec::new();
     near.read_to_end(&mut answer).await.expect("closed");
     (accepted, answer)

@@ -1,7 +1,8 @@
-//! One connection: it must send its preface in time, serves calls, and closes on shutdown.
+//! One connection: it must begin in time, serves calls, and closes on shutdown.
 //!
 //! ```text
-//!   accepted ── TLS, preface and settings ──> serving ── GOAWAY ──> finishing ── last call ends ──> closed
+//!   accepted ── TLS, or a first byte ──> begun ── preface and settings ──> serving ── GOAWAY ──> finishing ── last call ends ──> closed
+//!       ├─ newer ones need its room ──> cut └─ handshake_time passes ──> cut
 //!       └─ handshake_time passes ──> cut
 //! ```
 //!
@@ -24,16 +25,16 @@ use hyper::{rt::Executor, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, Sleep, sleep, sleep_until},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Limits, call::Stack, layers::Handler, peer::Peer};
+use super::{Limits, call::Stack, handshakes::Handshake, layers::Handler, limits::permits, peer::Peer};
 use crate::{
     identity::{
         Security,
-        handshake::{AcceptError, FAILURES, TLS_RECORD},
+        handshake::{AcceptError, FAILURES},
     },
     log_limit::{LogLimit, MAX_CAUSES},
 };
@@ -95,36 +96,76 @@ pub(super) fn http2(limits: &Limits, calls: CallTasks) -> Builder<CallTasks> {
 /// What the connections of a server have in common.
 #[derive(Clone)]
 pub(super) struct Serve {
-    pub(super) http2: Builder<CallTasks>,
+    http2: Builder<CallTasks>,
     pub(super) stack: Arc<Stack>,
-    pub(super) security: Security,
-    /// Peers decide how many there are.
-    pub(super) refused: Arc<LogLimit>,
+    security: Security,
+    /// Of connections that have begun.
+    places: Arc<Semaphore>,
+    lines: Arc<Lines>,
+}
+
+/// Limits the lines about connections: peers decide how many there are.
+struct Lines {
+    refused: LogLimit,
+    too_many: LogLimit,
 }
 
 impl Serve {
     pub(super) fn new(http2: Builder<CallTasks>, stack: Arc<Stack>, security: Security) -> Self {
-        Self { http2, stack, security, refused: Arc::new(LogLimit::new(MAX_CAUSES)) }
+        let places = permits(stack.limits.connections);
+        let lines = Arc::new(Lines { refused: LogLimit::new(MAX_CAUSES), too_many: LogLimit::new(1) });
+        Self { http2, stack, security, places, lines }
+    }
+
+    /// Whether one more connection would be one too many. Those that come late find out only after their handshake.
+    pub(super) fn is_full(&self) -> bool {
+        let is_full = self.places.available_permits() == 0;
+        if is_full {
+            self.tell_full();
+        }
+        is_full
+    }
+
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        let place = self.places.clone().try_acquire_owned().ok();
+        if place.is_none() {
+            self.tell_full();
+        }
+        place
+    }
+
+    fn tell_full(&self) {
+        if let Some(left_out) = self.lines.too_many.pass() {
+            let limit = self.stack.limits.connections;
+            tracing::warn!(limit, "a connection above the limit was closed{left_out}");
+        }
+    }
+
+    /// Counts a connection that was refused, and logs it, the first of its kind in a minute.
+    fn tell_refused(&self, reason: &'static str, problem: &str) {
+        metrics::counter!(FAILURES, "side" => "server", "reason" => reason).increment(1);
+        if let Some(left_out) = self.lines.refused.pass_once(reason) {
+            tracing::warn!("a connection was refused: {problem}{left_out}");
+        }
     }
 
     /// Serves one connection until it ends.
-    pub(super) async fn serve<IO>(self, io: IO, own: Handler, goaway: CancellationToken, _permit: OwnedSemaphorePermit)
+    pub(super) async fn serve<IO>(self, io: IO, own: Handler, goaway: CancellationToken, handshake: Handshake)
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { http2, stack, security, refused } = self;
-        let mut handshake = pin!(sleep(stack.limits.handshake_time));
-        let accepted = tokio::select! {
-            accepted = security.accept(io) => accepted,
-            () = &mut handshake => {
-                return tell_refused(&refused, "timeout", "a peer did not finish its TLS handshake in time");
+        let begin_by = Instant::now() + self.stack.limits.handshake_time;
+        let (io, peer) = match handshake.run(self.security.accept(io, begin_by)).await {
+            Some(Ok(accepted)) => accepted,
+            Some(Err(AcceptError::Nothing)) => return tracing::debug!("a connection ended before its handshake"),
+            Some(Err(error)) => return self.tell_refused(error.reason(), &error.to_string()),
+            None => {
+                let problem = format!("it had not begun, and {} newer ones have come", self.stack.limits.handshakes);
+                return self.tell_refused("gave_way", &problem);
             }
         };
-        let (io, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(AcceptError::Nothing) => return tracing::debug!("a connection ended before its handshake"),
-            Err(error) => return tell_refused(&refused, error.reason(), &error.to_string()),
-        };
+        let Some(_place) = self.place() else { return };
+        let Self { http2, stack, .. } = self;
         let life = peer.expires.map(|expires| Life::new(expires, SystemTime::now(), rand::random()));
         let peer = Peer { identity: peer.identity, ending: life.map(|_| CancellationToken::new()) };
         let ending = peer.ending.clone().unwrap_or_default();
@@ -135,19 +176,12 @@ impl Serve {
         });
         let mut connection = pin!(http2.serve_connection(TokioIo::new(io), answer));
 
-        let greeting = tokio::select! {
+        tokio::select! {
             biased;
             // An error means that the connection dropped its transport, and then it ends anyway.
-            greeting = &mut greeted => greeting.ok(),
-            // HTTP/2 may have ended the connection over what the peer has sent first.
-            end = &mut connection => match greeted.try_recv() {
-                Ok(Greeting::Tls) => Some(Greeting::Tls),
-                Ok(Greeting::Http2) | Err(_) => return ended(end),
-            },
-            () = handshake => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
-        };
-        if greeting == Some(Greeting::Tls) {
-            return tell_refused(&refused, "tls", "a peer speaks TLS to this port, which is in plain mode");
+            _ = &mut greeted => {}
+            end = &mut connection => return ended(end),
+            () = sleep_until(begin_by) => return tracing::debug!("a connection was cut: no HTTP/2 preface in time"),
         }
         tokio::select! {
             end = &mut connection => return ended(end),
@@ -162,14 +196,6 @@ impl Serve {
             end = &mut connection => ended(end),
             () = at(life.map(|life| life.end)) => tracing::debug!("a connection was cut: its certificate expires"),
         }
-    }
-}
-
-/// Counts a connection that was refused, and logs it, the first of its kind in a minute.
-fn tell_refused(refused: &LogLimit, reason: &'static str, problem: &str) {
-    metrics::counter!(FAILURES, "side" => "server", "reason" => reason).increment(1);
-    if let Some(left_out) = refused.pass_once(reason) {
-        tracing::warn!("a connection was refused: {problem}{left_out}");
     }
 }
 
@@ -211,20 +237,11 @@ fn ended(end: hyper::Result<()>) {
     }
 }
 
-/// How a peer has begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Greeting {
-    /// With as much as a preface and the header of a frame.
-    Http2,
-    /// With TLS, where it should not.
-    Tls,
-}
-
 /// Signals once the peer has sent as much as an HTTP/2 client must send first, and fails once the peer stops reading.
 struct Watched<IO> {
     io: IO,
     missing: usize,
-    greeted: Option<oneshot::Sender<Greeting>>,
+    greeted: Option<oneshot::Sender<()>>,
     /// How long the peer may leave waiting bytes unread.
     patience: Duration,
     /// When the peer is cut, while it reads nothing.
@@ -232,7 +249,7 @@ struct Watched<IO> {
 }
 
 impl<IO> Watched<IO> {
-    fn new(io: IO, patience: Duration) -> (Self, oneshot::Receiver<Greeting>) {
+    fn new(io: IO, patience: Duration) -> (Self, oneshot::Receiver<()>) {
         let (done, greeted) = oneshot::channel();
         (Self { io, missing: GREETING, greeted: Some(done), patience, stalled: None }, greeted)
     }
@@ -259,12 +276,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.io).poll_read(context, buffer))?;
         if self.missing > 0 {
-            let tls = self.missing == GREETING && buffer.filled().get(before) == Some(&TLS_RECORD);
             self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
-            if tls || self.missing == 0 {
-                let greeting = if tls { Greeting::Tls } else { Greeting::Http2 };
+            if self.missing == 0 {
                 // There is no receiver any more once the server has gone on.
-                let _ = self.greeted.take().map(|greeted| greeted.send(greeting));
+                let _ = self.greeted.take().map(|greeted| greeted.send(()));
             }
         }
         Poll::Ready(Ok(()))

@@ -10,6 +10,9 @@ pub struct Limits {
     /// Connections at a time; one more is closed at once, so that its client goes elsewhere. Default 4096: far above one
     /// connection per client process, and below the usual limit on open files of a service.
     pub connections: usize,
+    /// Connections at a time that have not begun: their peers have shown no identity yet, or said nothing. One more closes the oldest
+    /// of them. Default 1024: what a server's CPU has through in less than a second, and no place of those that have begun.
+    pub handshakes: usize,
     /// Streams at a time on one connection (HTTP/2's SETTINGS_MAX_CONCURRENT_STREAMS); a client queues what is more.
     /// Default 1024: hyper's 200 throttles a busy client that has one connection per endpoint, without a word.
     pub streams_per_connection: u32,
@@ -53,6 +56,7 @@ impl Default for Limits {
         const MIB: u32 = 1024 * KIB;
         Self {
             connections: 4096,
+            handshakes: 1024,
             streams_per_connection: 1024,
             concurrent_calls: 4096,
             concurrent_streams: 16_384,

@@ -15,6 +15,7 @@ mod config;
 mod connection;
 mod error;
 mod fault;
+mod handshakes;
 mod health;
 mod health_service;
 mod infrastructure;

@@ -5,7 +5,6 @@ use std::{convert::Infallible, future::Future, io, pin::pin, sync::Arc, time::Du
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    sync::Semaphore,
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
@@ -17,6 +16,7 @@ use super::{
     call::Stack,
     compression::{self, Inflating},
     connection::{self, CallTasks, Serve},
+    handshakes::Handshakes,
     health::{Conditions, Health},
     health_service::Statuses,
     infrastructure::{self, Services},
@@ -175,13 +175,12 @@ struct Connections {
     serve: Serve,
     /// Cloned for each connection, as tonic does it: a user's layer need not be Sync.
     own: Handler,
-    permits: Arc<Semaphore>,
+    handshakes: Handshakes,
     open: JoinSet<()>,
     calls: TaskTracker,
     goaway: CancellationToken,
-    /// Peers decide how many there are of both.
+    /// Peers decide how many there are.
     not_accepted: LogLimit,
-    too_many: LogLimit,
 }
 
 impl Connections {
@@ -190,14 +189,13 @@ impl Connections {
         calls.close();
         let http2 = connection::http2(&stack.limits, CallTasks(calls.clone()));
         Self {
-            permits: permits(stack.limits.connections),
+            handshakes: Handshakes::new(stack.limits.handshakes),
             open: JoinSet::new(),
             goaway: CancellationToken::new(),
             serve: Serve::new(http2, Arc::new(stack), security),
             own,
             calls,
             not_accepted: LogLimit::new(1),
-            too_many: LogLimit::new(1),
         }
     }
 
@@ -263,19 +261,9 @@ impl Connections {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        match self.permits.clone().try_acquire_owned() {
-            Ok(permit) => {
-                let (serve, own) = (self.serve.clone(), self.own.clone());
-                self.open.spawn(serve.serve(io, own, self.goaway.child_token(), permit));
-            }
-            Err(_) => {
-                if let Some(left_out) = self.too_many.pass() {
-                    tracing::warn!(
-                        limit = self.serve.stack.limits.connections,
-                        "a connection above the limit was closed{left_out}"
-                    );
-                }
-            }
+        if !self.serve.is_full() {
+            let (serve, own) = (self.serve.clone(), self.own.clone());
+            self.open.spawn(serve.serve(io, own, self.goaway.child_token(), self.handshakes.begin()));
         }
     }
 

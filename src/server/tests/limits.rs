@@ -53,10 +53,26 @@ async fn a_peer_that_vanished_is_noticed_by_keepalive() {
 #[tokio::test]
 async fn a_connection_too_many_is_closed_at_once() {
     let running = limited(|limits| limits.connections = 2);
-    let (mut first, _second) = (running.client().await, running.client().await);
+    let (mut first, mut second) = (running.client().await, running.client().await);
     first.deregister(unary("")).await.expect("served");
+    second.deregister(unary("")).await.expect("served");
     closed(running.pipe().await).await;
     first.deregister(unary("")).await.expect("served as before");
+}
+
+/// Of the one place, the second connection of two that begin at once finds out only after its handshake.
+#[tokio::test(start_paused = true)]
+async fn the_places_of_connections_are_for_those_that_have_begun() {
+    let running = limited(|limits| limits.connections = 1);
+    let silent = [running.pipe().await, running.pipe().await];
+    let (first, second) = (running.pipe().await, running.pipe().await);
+    let mut first = client(connect_over(first).await.expect("the server answers"));
+    first.deregister(unary("")).await.expect("served");
+    let mut late = connect_over(second).await.map(client).expect("its preface is sent");
+    late.deregister(unary("")).await.expect_err("there is no place left");
+    first.deregister(unary("")).await.expect("served as before");
+    drop(silent);
+    running.stop().await.expect("in order");
 }
 
 #[tokio::test]
@@ -226,7 +242,8 @@ async fn connections_that_cannot_be_accepted_are_a_line_a_minute_and_asked_for_e
 async fn connections_too_many_are_a_line_a_minute() {
     let (logged, _guard) = Logged::here();
     let running = limited(|limits| limits.connections = 1);
-    let _first = running.client().await;
+    let mut first = running.client().await;
+    first.deregister(unary("")).await.expect("served");
     for _ in 0..50 {
         closed(running.pipe().await).await;
     }

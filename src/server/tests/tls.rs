@@ -18,13 +18,13 @@ struct World {
 
 impl World {
     fn strict() -> Self {
-        Self::new(Security::Strict)
+        Self::new(config(), Security::Strict)
     }
 
-    fn new(security: impl FnOnce(Identity) -> Security) -> Self {
+    fn new(config: Config, security: impl FnOnce(Identity) -> Security) -> Self {
         let authority = Authority::new("shop.test");
         let security = security(identity(&authority.issue("service/probe")));
-        Self { running: run(config(), |server| server.security(security)), authority }
+        Self { running: run(config, |server| server.security(security)), authority }
     }
 
     async fn client_of(&self, caller: &Identity) -> RegistryServiceClient<Connection> {
@@ -53,7 +53,7 @@ async fn a_handler_is_told_the_callers_identity_of_its_certificate_and_not_of_a_
 
 #[tokio::test]
 async fn a_permissive_port_takes_both_at_once_and_a_plain_caller_is_anonymous() {
-    let world = World::new(Security::Permissive);
+    let world = World::new(config(), Security::Permissive);
     let mut plain = world.running.client().await;
     let mut tls = world.client_of(&identity(&world.authority.issue("service/query"))).await;
     assert_eq!((caller(&mut plain).await, caller(&mut tls).await), ("anonymous".into(), "service/query".into()));
@@ -108,6 +108,34 @@ async fn a_handshake_that_is_not_finished_is_cut_and_others_do_not_wait_for_it()
     assert_eq!(begin.elapsed(), Limits::default().handshake_time);
     world.running.stop().await.expect("in order");
     assert!(logged.lines().join("\n").contains("did not finish its TLS handshake in time"), "{:?}", logged.lines());
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_shown_no_identity_keeps_nobody_out_who_has_one() {
+    let (logged, _guard) = Logged::here();
+    let mut config = config();
+    (config.limits.connections, config.limits.handshakes) = (2, 3);
+    let world = World::new(config, Security::Strict);
+    let query = identity(&world.authority.issue("service/query"));
+    let mut first = world.client_of(&query).await;
+    assert_eq!(caller(&mut first).await, "service/query");
+    let begin = Instant::now();
+    let mut half_open = Vec::new();
+    for _ in 0..50 {
+        let mut pipe = world.running.pipe().await;
+        pipe.write_all(&[0x16, 3, 1, 2, 0]).await.expect("room");
+        half_open.push(pipe);
+    }
+    let mut second = world.client_of(&query).await;
+    assert_eq!([caller(&mut second).await, caller(&mut first).await], ["service/query"; 2]);
+    for mut oldest in half_open.drain(..47) {
+        let mut rest = Vec::new();
+        soon(tokio::io::AsyncReadExt::read_to_end(&mut oldest, &mut rest)).await.expect("cut");
+    }
+    assert_eq!(begin.elapsed(), Duration::ZERO, "nobody waited for the time of a handshake to pass");
+    let line = "it had not begun, and 3 newer ones have come";
+    assert_eq!(logged.lines().iter().filter(|logged| logged.contains(line)).count(), 1, "{:?}", logged.lines());
+    world.running.stop().await.expect("in order");
 }
 
 #[tokio::test]
