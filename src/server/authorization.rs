@@ -1,18 +1,18 @@
-//! Who may call: the rules of the service, enforced before a call takes a place.
+//! Who may call: the rules of the service, enforced before a call takes a place, and on streams as long as they last.
 //!
 //! The decision itself is [`decide`]. Here is where its rules come from, and what is said about a call that is denied: the caller
 //! gets the rule set, itself and the method, in the message and in `google.rpc.ErrorInfo`; the log gets the same, and a metric counts.
 //!
 //! While rules are enforced and not known, the server is NOT_SERVING, so that clients and probes see that it is closed.
 
-use std::convert::Infallible;
+use std::{convert::Infallible, future::pending};
 
 use http::Response;
 use tokio::{
     sync::watch,
     time::{Duration, Instant, sleep_until},
 };
-use tonic::{Code, body::Body};
+use tonic::{Code, Status, body::Body};
 
 use super::{Enforcement, fault, metrics};
 use crate::{
@@ -61,7 +61,7 @@ impl Source {
         };
         if gone {
             // What was known last stays.
-            std::future::pending::<()>().await;
+            pending::<()>().await;
         }
     }
 }
@@ -105,13 +105,7 @@ impl Authorization {
         path: &str,
     ) -> Result<Subject, Box<Response<Body>>> {
         let (decided, subject) = self.source.read(|knowledge| {
-            let decided = decide(self.mode, knowledge, audience, caller, path);
-            let decided = decided.map_err(|denial| Denied {
-                denial,
-                rules: knowledge.rules().map(|rules| format!("{} (etag {})", self.service, rules.etag())),
-                caller: shown(caller.name()),
-                method: shown(path.trim_start_matches('/')),
-            });
+            let decided = self.decide(knowledge, audience, caller, path);
             (decided, if keeps_subject(self.mode, knowledge, caller) { Subject::Kept } else { Subject::Removed })
         });
         if let Err(denied) = decided {
@@ -121,6 +115,38 @@ impl Authorization {
             }
         }
         Ok(subject)
+    }
+
+    /// Waits until the rules do not allow a call any more that has begun: why it ends. A dry run tells of calls only as they begin.
+    pub(super) async fn not_allowed_any_more(&self, audience: &Audience, caller: &PeerIdentity, path: &str) -> Status {
+        if self.enforcement == Enforcement::Log {
+            return pending().await;
+        }
+        let mut source = self.source.clone();
+        loop {
+            // The first time at once: rules may have changed since the call was let in.
+            source.changed().await;
+            let decided = source.read(|knowledge| self.decide(knowledge, audience, caller, path));
+            if let Err(denied) = decided {
+                self.tell(&denied);
+                return denied.status(audience, &self.service);
+            }
+        }
+    }
+
+    fn decide(
+        &self,
+        knowledge: &Knowledge,
+        audience: &Audience,
+        caller: &PeerIdentity,
+        path: &str,
+    ) -> Result<(), Denied> {
+        decide(self.mode, knowledge, audience, caller, path).map_err(|denial| Denied {
+            denial,
+            rules: knowledge.rules().map(|rules| format!("{} (etag {})", self.service, rules.etag())),
+            caller: shown(caller.name()),
+            method: shown(path.trim_start_matches('/')),
+        })
     }
 
     fn tell(&self, denied: &Denied) {
@@ -165,11 +191,19 @@ struct Denied {
 }
 
 impl Denied {
+    /// The answer to a call that does not begin.
     fn answer(&self, audience: &Audience, service: &str) -> Response<Body> {
+        match self.denial {
+            Denial::RulesUnknown => fault::refused(Refusal::RulesUnknown, unknown(service)),
+            Denial::DenyRule(_) | Denial::NoAllowRule | Denial::Default => self.status(audience, service).into_http(),
+        }
+    }
+
+    fn status(&self, audience: &Audience, service: &str) -> Status {
         let Self { denial, rules, caller, method } = self;
         let rules = rules.as_deref().unwrap_or(service);
         let (rule_set, message) = match denial {
-            Denial::RulesUnknown => return fault::refused(Refusal::RulesUnknown, unknown(service)),
+            Denial::RulesUnknown => (rules.to_owned(), unknown(service)),
             Denial::DenyRule(index) => (
                 format!("{rules} deny[{index}]"),
                 format!("rule deny[{index}] of {rules} does not allow {caller} to call {method}"),
@@ -186,7 +220,7 @@ impl Denied {
             }
         };
         let metadata = [("rule_set", rule_set.as_str()), ("caller", caller), ("method", method)];
-        SERVER.error_about(Code::PermissionDenied, "NOT_ALLOWED", message, metadata).into_http()
+        SERVER.error_about(Code::PermissionDenied, "NOT_ALLOWED", message, metadata)
     }
 }
 

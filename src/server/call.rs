@@ -4,15 +4,18 @@
 //! needs what the step before found out. Before [`Stack::run`] nothing of a call has happened: what is refused until
 //! then may be sent again, and says so.
 
-use std::{collections::BTreeMap, error::Error, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, error::Error, future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, future::OptionFuture};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
 use http_body::Body as HttpBody;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::sleep_until,
+};
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, body::Body};
+use tonic::{Code, Status, body::Body};
 use tracing::{Instrument as _, Span};
 
 use super::{
@@ -26,14 +29,14 @@ use super::{
     metrics,
     peer::Peer,
     request::{CheckedBody, Encoding},
-    response::{Ends, StreamBody, UnaryBody},
+    response::{StreamBody, StreamEnd, UnaryBody},
 };
 use crate::{
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal, SUBJECT, fields, header_list_size},
     health::Condition,
     identity::PeerIdentity,
-    rpc::{SERVER, Timed, code_of, connection_ends_status, has_grpc_type},
+    rpc::{SERVER, Timed, code_of, connection_ends_status, draining_status, has_grpc_type},
     trace::{self, TraceContext},
 };
 
@@ -80,14 +83,13 @@ impl Stack {
         B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let caller = peer.identity;
-        request.extensions_mut().insert(caller.clone());
+        request.extensions_mut().insert(peer.identity.clone());
         let path = request.uri().path();
         let timed = self.methods.unary(path).cloned().map(Timed::begin);
-        let (mut response, span) = match self.admit(&request, &caller) {
+        let (mut response, span) = match self.admit(&request, &peer.identity) {
             Ok(admitted) => {
-                let span = span(path, &caller);
-                (self.run(admitted, own, peer.ending, request, span.clone()).await, span)
+                let span = span(path, &peer.identity);
+                (self.run(admitted, own, peer, request, span.clone()).await, span)
             }
             Err(refused) => {
                 metrics::refused(&refused);
@@ -197,12 +199,12 @@ impl Stack {
         permits.clone().try_acquire_owned().map_err(full)
     }
 
-    /// Runs a call: a handler's panic and its deadline end it, and nothing else does.
+    /// Runs a call: a handler's panic and its deadline end it, and what ends a stream.
     async fn run<B>(
-        &self,
+        self: &Arc<Self>,
         admitted: Admitted,
         own: Handler,
-        ending: Option<CancellationToken>,
+        peer: Peer,
         mut request: Request<B>,
         span: Span,
     ) -> Response<Body>
@@ -215,7 +217,10 @@ impl Stack {
         if subject == Subject::Removed {
             request.headers_mut().remove(SUBJECT);
         }
-        let draining = (kind == Kind::Grpc).then(|| self.draining.clone());
+        let mut end = match flow {
+            Flow::Unary => None,
+            Flow::ServerStreaming | Flow::ClientStreaming => Some(self.stream_end(kind, peer, request.uri().path())),
+        };
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
             trace.adopt(&span);
@@ -238,36 +243,47 @@ impl Stack {
             }
         };
         // An answer that has begun is ended by its body.
-        let cut = ending.clone().filter(|_| flow != Flow::Unary);
-        let handled = async {
-            match cut {
-                None => Some(handled.await),
-                Some(cut) => tokio::select! {
-                    handled = handled => Some(handled),
-                    () = cut.cancelled() => None,
-                },
+        let handled = tokio::select! {
+            biased;
+            handled = handled => handled,
+            Some(status) = OptionFuture::from(end.as_mut()) => return status.into_http(),
+            Some(()) = OptionFuture::from(begin_by.map(|at| sleep_until(at.0))) => {
+                return fault::deadline_exceeded().into_http();
             }
-        };
-        let handled = match begin_by {
-            None => handled.await,
-            Some(at) => match tokio::time::timeout_at(at.0, handled).await {
-                Ok(handled) => handled,
-                Err(_) => return fault::deadline_exceeded().into_http(),
-            },
         };
         let mut response = match handled {
-            None => return connection_ends_status().into_http(),
-            Some(Ok(response)) => response,
-            Some(Err(panic)) => return fault::panicked(panic.as_ref()).into_http(),
+            Ok(response) => response,
+            Err(panic) => return fault::panicked(panic.as_ref()).into_http(),
         };
         fault::strip_reserved(response.headers_mut());
-        match flow {
+        match end {
             // Its message is ready, so that its permit can be given to the next while the peer reads.
-            Flow::Unary => response,
-            Flow::ServerStreaming | Flow::ClientStreaming => {
-                let ends = Ends::new(draining, ending);
-                response.map(|body| Body::new(StreamBody::new(body, permit, deadline, ends)))
+            None => response,
+            Some(end) => response.map(|body| Body::new(StreamBody::new(body, permit, deadline, end))),
+        }
+    }
+
+    /// What ends a stream: that its caller may not call any more, that its connection ends with its certificate, and the drain, of
+    /// which health and reflection do not know themselves.
+    fn stream_end(self: &Arc<Self>, kind: Kind, peer: Peer, path: &str) -> StreamEnd {
+        let (stack, path) = (self.clone(), path.to_owned());
+        Box::pin(async move {
+            tokio::select! {
+                biased;
+                () = stack.draining.cancelled(), if kind == Kind::Grpc => draining_status(),
+                Some(()) = OptionFuture::from(peer.ending.as_ref().map(CancellationToken::cancelled)) => {
+                    connection_ends_status()
+                }
+                status = stack.not_allowed_any_more(&peer.identity, &path) => status,
             }
+        })
+    }
+
+    async fn not_allowed_any_more(&self, caller: &PeerIdentity, path: &str) -> Status {
+        match self.served(path) {
+            Ok(Served { audience, .. }) => self.authorization.not_allowed_any_more(audience, caller, path).await,
+            // No call of it has begun.
+            Err(_) => pending().await,
         }
     }
 

@@ -13,7 +13,7 @@
 
 use std::{
     convert::Infallible,
-    future::{Future, pending},
+    future::Future,
     io,
     pin::{Pin, pin},
     sync::Arc,
@@ -21,6 +21,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::future::OptionFuture;
 use hyper::{rt::Executor, server::conn::http2::Builder, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -186,25 +187,22 @@ impl Serve {
         tokio::select! {
             end = &mut connection => return ended(end),
             () = goaway.cancelled() => connection.as_mut().graceful_shutdown(),
-            () = at(life.map(|life| life.goaway)) => connection.as_mut().graceful_shutdown(),
+            Some(()) = at(life.map(|life| life.goaway)) => connection.as_mut().graceful_shutdown(),
         }
         tokio::select! {
             end = &mut connection => return ended(end),
-            () = at(life.map(|life| life.streams)) => ending.cancel(),
+            Some(()) = at(life.map(|life| life.streams)) => ending.cancel(),
         }
         tokio::select! {
             end = &mut connection => ended(end),
-            () = at(life.map(|life| life.end)) => tracing::debug!("a connection was cut: its certificate expires"),
+            Some(()) = at(life.map(|life| life.end)) => tracing::debug!("a connection was cut: its certificate expires"),
         }
     }
 }
 
-/// Ends at a time; never, if there is none.
-async fn at(time: Option<Instant>) {
-    match time {
-        Some(time) => sleep_until(time).await,
-        None => pending().await,
-    }
+/// Ends at a time; there may be none.
+fn at(time: Option<Instant>) -> OptionFuture<Sleep> {
+    time.map(sleep_until).into()
 }
 
 /// How a connection with identities ends.

@@ -2,7 +2,7 @@
 //! tells how the call ends.
 
 use std::{
-    future::Future as _,
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -12,48 +12,30 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
 use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::{Code, Status, body::Body};
 
 use super::fault;
 use crate::{
     deadline::{self, Deadline},
-    rpc::{Timed, code_in, code_of, connection_ends_status, draining_status},
+    rpc::{Timed, code_in, code_of},
 };
 
 /// The body of a streaming answer.
 pub(super) struct StreamBody {
     inner: Body,
     deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
-    ends: Ends,
+    end: StreamEnd,
     ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-/// What ends a stream, although its handler has more to say.
-pub(super) struct Ends {
-    draining: End,
-    connection: End,
-}
-
-type End = Option<Pin<Box<WaitForCancellationFutureOwned>>>;
-
-impl Ends {
-    /// The drain, for streams that do not know of it themselves (health, reflection); and the end of a connection with its certificate.
-    pub(super) fn new(draining: Option<CancellationToken>, connection: Option<CancellationToken>) -> Self {
-        let end = |token: Option<CancellationToken>| token.map(|token| Box::pin(token.cancelled_owned()));
-        Self { draining: end(draining), connection: end(connection) }
-    }
-}
-
-fn poll_end(end: &mut End, context: &mut Context<'_>) -> Poll<()> {
-    end.as_mut().map_or(Poll::Pending, |end| end.as_mut().poll(context))
-}
+/// Why a stream ends although its handler has more to say, once it must.
+pub(super) type StreamEnd = Pin<Box<dyn Future<Output = Status> + Send>>;
 
 impl StreamBody {
-    pub(super) fn new(inner: Body, permit: OwnedSemaphorePermit, deadline: Option<Deadline>, ends: Ends) -> Self {
+    pub(super) fn new(inner: Body, permit: OwnedSemaphorePermit, deadline: Option<Deadline>, end: StreamEnd) -> Self {
         let deadline = deadline.map(|deadline| (deadline, Box::pin(tokio::time::sleep_until(deadline.0))));
-        Self { inner, deadline, ends, ended: false, _permit: permit }
+        Self { inner, deadline, end, ended: false, _permit: permit }
     }
 
     /// Asks the handler's stream, as part of its call.
@@ -72,10 +54,7 @@ impl StreamBody {
         {
             return Poll::Ready(fault::deadline_exceeded());
         }
-        if poll_end(&mut self.ends.draining, context).is_ready() {
-            return Poll::Ready(draining_status());
-        }
-        poll_end(&mut self.ends.connection, context).map(|()| connection_ends_status())
+        self.end.as_mut().poll(context)
     }
 }
 

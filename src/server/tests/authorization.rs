@@ -1,6 +1,9 @@
 //! Who may call: over TLS between identities of a test's own authority, and in plain text.
 
-use std::sync::{Arc, mpsc};
+use std::{
+    future::pending,
+    sync::{Arc, mpsc},
+};
 
 use meshwork_fixture::Authority;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -9,7 +12,7 @@ use tonic::{Code, Status, service::InterceptorLayer};
 use tonic_types::StatusExt as _;
 
 use super::{
-    layers::Pong,
+    layers::{Pong, within},
     logged::Logged,
     probe::{stream_of, unary},
     *,
@@ -18,7 +21,7 @@ use crate::{
     authorization::Rules,
     contract::{
         grpc::health::v1::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient},
-        meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule},
+        meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule, KeepAliveRequest},
     },
     identity::{Identity, PeerIdentity, Pem},
 };
@@ -338,15 +341,56 @@ async fn a_consumer_that_is_named_wrongly_is_a_programmers_error() {
     let _ = Server::new(config()).add_mesh_service_for(&["query"], Pong);
 }
 
-/// The stream of a caller whose right is taken away goes on: rules decide when a call begins.
 #[tokio::test]
-async fn a_stream_that_has_begun_goes_on_when_its_rule_is_taken_away() {
+async fn a_stream_ends_when_the_right_to_it_is_taken_away_and_no_other_does() {
     let guarded = Guarded::start(STRICT, Knowledge::NEVER_SET, |server| server);
-    let mut keep_alive = guarded.client("service/query").await;
-    let (requests, sent) = tokio::sync::mpsc::channel(1);
-    let mut answers = keep_alive.keep_alive(ReceiverStream::new(sent)).await.expect("served").into_inner();
+    let open = async |caller| {
+        let mut client = guarded.client(caller).await;
+        let (requests, sent) = tokio::sync::mpsc::channel(1);
+        let both_ways = client.keep_alive(ReceiverStream::new(sent)).await.expect("served").into_inner();
+        let answers = client.watch(stream_of("stubborn")).await.expect("served").into_inner();
+        (requests, both_ways, answers)
+    };
+    let (_requests, mut both_ways, mut answers) = open("service/query").await;
+    let (requests, mut kept, mut watched) = open("service/order").await;
+    for first in [&mut answers, &mut watched] {
+        first.next().await.expect("a message").expect("no error");
+    }
+
+    // It changes nothing for either, and the next only for one.
+    guarded.rules.send_replace(known(&allowing(&["service/*"], &["meshwork.registry.v1.RegistryService/*"])));
+    guarded.rules.send_replace(known(&allowing(&["service/order"], &["meshwork.registry.v1.RegistryService/*"])));
+
+    let ended = [
+        soon(both_ways.next()).await.expect("a status").map(drop).expect_err("ended"),
+        soon(answers.next()).await.expect("a status").map(drop).expect_err("ended"),
+    ];
+    for (status, method) in ended.iter().zip(["KeepAlive", "Watch"]) {
+        let method = format!("{PROBE}/{method}");
+        assert_eq!(status.code(), Code::PermissionDenied, "{status}");
+        assert_eq!(not_allowed(status), ["NOT_ALLOWED", "probe (etag 7)", "service/query", &method]);
+    }
+    guarded.running.probe.until(|seen| seen.alive == 2).await;
+    requests.send(KeepAliveRequest { lease_id: "1".into() }).await.expect("open");
+    assert_eq!(kept.next().await.expect("no end").expect("no error").lease_id, "1");
+    assert!(futures_util::FutureExt::now_or_never(watched.next()).is_none(), "it goes on");
+}
+
+#[tokio::test]
+async fn an_upload_ends_when_the_right_to_it_is_taken_away_before_it_is_answered() {
+    let started = Arc::new(tokio::sync::Notify::new());
+    let guarded = Guarded::start(STRICT, Knowledge::NEVER_SET, |server| {
+        let started = started.clone();
+        within(server, move |_, _| {
+            started.notify_one();
+            pending()
+        })
+    });
+    let mut client = guarded.client("service/query").await;
+    let (_requests, sent) = tokio::sync::mpsc::channel(1);
+    let upload = tokio::spawn(async move { client.keep_alive(ReceiverStream::new(sent)).await.map(drop) });
+    started.notified().await;
     guarded.rules.send_replace(known(&allowing(&["service/order"], &[DEREGISTER])));
-    let request = crate::contract::meshwork::registry::v1::KeepAliveRequest { lease_id: "1".into() };
-    requests.send(request).await.expect("open");
-    assert_eq!(answers.next().await.expect("no end").expect("no error").lease_id, "1");
+    let status = soon(upload).await.expect("no panic").expect_err("ended");
+    assert_eq!((status.code(), &*not_allowed(&status)[2]), (Code::PermissionDenied, "service/query"));
 }

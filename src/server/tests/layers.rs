@@ -44,7 +44,10 @@ where
     run(config(), |server| within(server, act))
 }
 
-fn within<F>(server: Server, act: impl Fn(Routed, http::Request<Body>) -> F + Clone + Send + 'static) -> Server
+pub(super) fn within<F>(
+    server: Server,
+    act: impl Fn(Routed, http::Request<Body>) -> F + Clone + Send + 'static,
+) -> Server
 where
     F: Future<Output = Answer> + Send + 'static,
 {
