@@ -9,8 +9,12 @@
 //!   unreachable one.
 //! - Of differing policies the one that was set last holds, and the difference is logged.
 //! - Authorization rules outlive the word of the registry that has said them: only rules or a deletion that came later replace them.
+//! - That a service has no rules is known once every registry has spoken, or is not to be waited for: the others may have lost them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use prost_types::Timestamp;
 
@@ -28,8 +32,8 @@ pub(super) struct Union {
     registries: Vec<Registry>,
     /// What an earlier run has left on disk, until a registry has sent everything.
     earlier: View,
-    /// The authorization rules of each service that a view is of, as they were set last.
-    authorizations: BTreeMap<Arc<str>, Knowledge>,
+    /// The authorization rules of each service that a view is of.
+    authorizations: BTreeMap<Arc<str>, Authorization>,
 }
 
 #[derive(Debug, Default)]
@@ -37,6 +41,26 @@ struct Registry {
     view: View,
     /// Whether its watch is open.
     there: bool,
+    /// Whether nobody waits for its word.
+    excused: bool,
+}
+
+/// What is known of the authorization rules of a service.
+#[derive(Debug)]
+struct Authorization {
+    /// As they were set last.
+    latest: Knowledge,
+    /// The registries that have not spoken of the service, and may know of rules.
+    awaited: BTreeSet<usize>,
+}
+
+impl Authorization {
+    fn known(&self) -> Knowledge {
+        match &self.latest {
+            Knowledge::None { .. } if !self.awaited.is_empty() => Knowledge::Unknown,
+            latest => latest.clone(),
+        }
+    }
 }
 
 impl Union {
@@ -50,10 +74,14 @@ impl Union {
         let before = services.iter().map(|service| self.endpoints(index, service)).collect::<Vec<_>>();
         let registry = &mut self.registries[index];
         registry.there = true;
+        registry.excused = false;
         registry.view.apply(response);
         for service in services {
-            if let Some(told) = registry.view.service(service) {
-                self.authorizations.entry(service.clone()).or_default().learn(&told.authorization);
+            if let Some(told) = self.registries[index].view.service(service) {
+                let told = told.authorization.clone();
+                let authorization = self.authorization(service);
+                authorization.latest.learn(&told);
+                authorization.awaited.remove(&index);
             }
         }
         self.succeed(index);
@@ -75,17 +103,27 @@ impl Union {
         self.registries[index].view.away();
     }
 
+    /// The registry at `index` is not waited for any longer: it has been away for too long, or is the store of another one.
+    pub(super) fn excuse(&mut self, index: usize) {
+        self.registries[index].excused = true;
+        for authorization in self.authorizations.values_mut() {
+            authorization.awaited.remove(&index);
+        }
+    }
+
     /// Takes in what an earlier run knew about a service that this one has not heard of yet.
     pub(super) fn recall(&mut self, service: &str, earlier: Earlier) {
         if !self.has(service) {
-            self.authorizations.entry(service.into()).or_default().learn(&earlier.authorization);
+            let authorization = self.authorization(service);
+            authorization.latest.learn(&earlier.authorization);
+            authorization.awaited.clear();
             self.earlier.recall(service, earlier);
         }
     }
 
     /// Takes in the rules that an earlier run knew.
     pub(super) fn recall_rules(&mut self, service: &str, rules: &Knowledge) {
-        self.authorizations.entry(service.into()).or_default().learn(rules);
+        self.authorization(service).latest.learn(rules);
     }
 
     /// Forgets the services that the registry at `index` is no longer watched for. What other registries have told stays: their
@@ -113,8 +151,8 @@ impl Union {
         let told: Vec<(&Service, bool)> =
             self.views().filter_map(|(view, there)| Some((view.service(service)?, there))).collect();
         let (policy, policies_differ) = policy(&told);
-        let authorization = self.authorizations.get(service).cloned().unwrap_or_default();
-        let differ = policies_differ || rules_differ(&told, &authorization);
+        let authorization = self.authorizations.get(service);
+        let differ = policies_differ || authorization.is_some_and(|known| rules_differ(&told, &known.latest));
         if told.is_empty() {
             return None;
         }
@@ -129,7 +167,7 @@ impl Union {
             known: told.iter().any(|(service, _)| service.known),
             endpoints: endpoints(&told),
             policy,
-            authorization,
+            authorization: authorization.map(Authorization::known).unwrap_or_default(),
         };
         Some((set, differ))
     }
@@ -143,6 +181,13 @@ impl Union {
                 registry.view = View::default();
             }
         }
+    }
+
+    fn authorization(&mut self, service: &str) -> &mut Authorization {
+        let registries = self.registries.iter().enumerate();
+        let awaited = || registries.filter(|(_, registry)| !registry.excused).map(|(index, _)| index).collect();
+        let unheard = || Authorization { latest: Knowledge::Unknown, awaited: awaited() };
+        self.authorizations.entry(service.into()).or_insert_with(unheard)
     }
 
     fn views(&self) -> impl Iterator<Item = (&View, bool)> {

@@ -11,7 +11,7 @@
 
 use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 
@@ -27,6 +27,9 @@ use crate::{
 const SILENCE: Duration = Duration::from_secs(22);
 /// How long the registry may take for its first word before what an earlier run left on disk is used.
 const FIRST_WORD: Duration = Duration::from_secs(1);
+/// A registry that is away for this long is not waited for any longer to say that a service has no authorization rules: more than its
+/// restart takes.
+const ABSENCE: Duration = Duration::from_secs(10);
 /// Bytes of a response. A snapshot is one, whatever is watched: ten thousand instances, all that a registry admits, of 3 KiB each.
 pub(crate) const MAX_WATCH_RESPONSE: usize = 32 << 20;
 /// Between attempts. Capped low: a restarted registry waits for its clients, and there are few of them.
@@ -42,8 +45,16 @@ pub(crate) async fn run(
 ) {
     let large = registry.clone().max_response_message_size(MAX_WATCH_RESPONSE);
     let client = RegistryServiceClient::new(large).max_decoding_message_size(MAX_WATCH_RESPONSE);
-    let mut watcher =
-        Watcher { discovery, index, registry, client, cache, complete: Vec::new(), rules_recalled: BTreeSet::new() };
+    let mut watcher = Watcher {
+        discovery,
+        index,
+        registry,
+        client,
+        cache,
+        complete: Vec::new(),
+        rules_recalled: BTreeSet::new(),
+        away_since: Some(Instant::now()),
+    };
     stop.run_until_cancelled(watcher.run()).await;
 }
 
@@ -57,6 +68,8 @@ struct Watcher {
     complete: Vec<Arc<str>>,
     /// The services whose rules of an earlier run were looked for.
     rules_recalled: BTreeSet<Arc<str>>,
+    /// Since when the registry has not been heard. `None`: it is there.
+    away_since: Option<Instant>,
 }
 
 /// Why a watch ended, if it has not failed.
@@ -83,6 +96,7 @@ impl Watcher {
             match self.watch(&services, &mut backoff).await {
                 Ok(End::MoreServices) => continue,
                 Ok(End::SameStore(epoch)) => {
+                    self.excuse(&services);
                     self.stand_by(&epoch).await;
                     continue;
                 }
@@ -95,6 +109,7 @@ impl Watcher {
             let news = self.discovery.change(&services, |union| union.away(self.index));
             self.keep(&news);
             self.recall(&services).await;
+            self.excuse_if_long_away(&services);
             tokio::select! {
                 () = sleep(backoff.next(rand::random())) => {}
                 // A service that is asked for now must not wait out the backoff of an earlier failure.
@@ -175,7 +190,28 @@ impl Watcher {
         })
     }
 
+    /// Goes on without the word of a registry that has been away for long.
+    fn excuse_if_long_away(&mut self, services: &[Arc<str>]) {
+        let since = *self.away_since.get_or_insert_with(Instant::now);
+        if since.elapsed() < ABSENCE {
+            return;
+        }
+        for set in self.excuse(services) {
+            tracing::warn!(
+                service = %set.service,
+                "a registry is away, and is not waited for any longer: the others know no authorization rules of the service"
+            );
+        }
+    }
+
+    fn excuse(&self, services: &[Arc<str>]) -> Vec<EndpointSet> {
+        let news = self.discovery.change(services, |union| union.excuse(self.index));
+        self.keep(&news);
+        news
+    }
+
     fn take_in(&mut self, response: WatchResponse, services: &[Arc<str>]) {
+        self.away_since = None;
         self.discovery.note(self.index, None);
         if self.complete != services {
             self.complete = services.to_vec();

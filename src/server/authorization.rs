@@ -225,7 +225,9 @@ impl Denied {
 }
 
 fn unknown(service: &str) -> String {
-    format!("the authorization rules of {service} are not known yet: neither a registry nor the cache has said them")
+    format!(
+        "the authorization rules of {service} are not known yet: not all registries have answered, and the cache has none"
+    )
 }
 
 /// A text from the network: cut, and without what a terminal would act on.

@@ -54,6 +54,51 @@ async fn rules_reach_running_servers_and_stay_while_the_registry_is_unreachable_
     soon(mesh.close()).await;
 }
 
+/// Two registries of which the first knows no rules: the mesh, what it knows of them, and the second registry, if it runs.
+async fn of_two(net: &Net, second: bool) -> (Mesh, latest::Receiver<EndpointSet>, Watch, Option<Registry>) {
+    let mut first = Registry::start(net, "registry:1");
+    let second = second.then(|| Registry::start(net, "registry:2"));
+    let mesh = Mesh::builder().registries(["registry:1", "registry:2"]).connector(net.connector());
+    let mesh = mesh.build().expect("a mesh");
+    let mut endpoints = mesh.endpoints("echo");
+    let watch = first.watch().await;
+    watch.snapshot("e", 1, &["a"], false);
+    until(&mut endpoints, &["a"]).await;
+    (mesh, endpoints, watch, second)
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_registry_alone_says_that_there_are_no_rules_while_another_is_about_to_speak() {
+    let net = Net::default();
+    let (_mesh, mut endpoints, _first, second) = of_two(&net, true).await;
+    let slow = second.expect("it runs").watch().await;
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    assert_eq!(endpoints.borrow().authorization, Knowledge::Unknown);
+    let rule = AuthorizationRule { callers: vec!["*".into()], methods: vec!["a.C/*".into()] };
+    let policy = AuthorizationPolicy { service: "echo".into(), allow: vec![rule], ..AuthorizationPolicy::default() };
+    slow.send("f", 2, Event::Change(Change { authorizations: vec![policy], ..Change::default() }));
+    let known = |set: &EndpointSet| set.authorization != Knowledge::Unknown;
+    assert!(soon(endpoints.wait_for(known)).await.expect("discovery is here").authorization.rules().is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_stays_away_is_not_waited_for_and_one_that_is_the_same_store_never() {
+    let known = |set: &EndpointSet| set.authorization == Knowledge::NEVER_SET;
+    let net = Net::default();
+    let begin = Instant::now();
+    let (_mesh, mut endpoints, _first, _) = of_two(&net, false).await;
+    assert_eq!(endpoints.borrow().authorization, Knowledge::Unknown);
+    soon(endpoints.wait_for(known)).await.expect("discovery is here");
+    assert!((10..25).contains(&begin.elapsed().as_secs()), "{:?}", begin.elapsed());
+
+    let net = Net::default();
+    let begin = Instant::now();
+    let (_mesh, mut endpoints, _first, second) = of_two(&net, true).await;
+    second.expect("it runs").watch().await.snapshot("e", 1, &["a"], false);
+    soon(endpoints.wait_for(known)).await.expect("discovery is here");
+    assert!(begin.elapsed().as_secs() < 1, "{:?}", begin.elapsed());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_enforces_the_rules_of_the_mesh_that_it_is_announced_in() {
     let net = Net::default();

@@ -235,7 +235,6 @@ impl Told {
 fn of_rules_that_differ_those_that_were_set_last_hold_and_a_deletion_counts_as_set() {
     let mut told = Told::nothing();
     told.rules(A, "a", None);
-    assert_eq!(told.known(), ("none".into(), false));
     told.rules(B, "b", Some(authorization("1", 10)));
     assert_eq!(told.known(), ("1".into(), true), "A has none");
     told.rules(A, "a", Some(authorization("2", 20)));
@@ -250,6 +249,34 @@ fn of_rules_that_differ_those_that_were_set_last_hold_and_a_deletion_counts_as_s
     assert_eq!(told.known().0, "3");
     told.rules(B, "b", Some(authorization("3", 40)));
     assert_eq!(told.known(), ("3".into(), false));
+}
+
+#[test]
+fn that_there_are_no_rules_is_known_once_every_registry_has_spoken_or_is_not_waited_for() {
+    let mut told = Told::nothing();
+    told.rules(A, "a", None);
+    assert_eq!(told.known(), ("unknown".into(), false), "B may know of some");
+    told.rules(A, "a", Some(deletion(10)));
+    assert_eq!(told.known(), ("unknown".into(), false), "or of later ones");
+    told.rules(B, "b", None);
+    assert_eq!(told.known(), ("none".into(), false));
+    told.0.away(B);
+    assert_eq!(told.known(), ("none".into(), false), "it has spoken");
+
+    let mut told = Told::nothing();
+    told.rules(A, "a", None);
+    told.0.excuse(B);
+    assert_eq!(told.known(), ("none".into(), false));
+    told.rules(B, "b", Some(authorization("1", 10)));
+    assert_eq!(told.known(), ("1".into(), true), "it was heard after all");
+
+    let mut told = Told::nothing();
+    told.rules(A, "a", Some(authorization("1", 10)));
+    assert_eq!(told.known(), ("1".into(), false), "rules wait for nobody");
+
+    let mut told = Told::nothing();
+    told.0.recall("order", recalled([], Knowledge::NEVER_SET));
+    assert_eq!(told.known(), ("none".into(), false), "an earlier run has heard all");
 }
 
 #[test]

@@ -180,7 +180,7 @@ async fn a_server_that_does_not_know_its_rules_is_closed_and_says_so_until_it_do
         assert_eq!((refused.code(), header(&refused, "meshwork-refused")), (Code::Unavailable, Some("rules-unknown")));
         assert_eq!(
             refused.message(),
-            "the authorization rules of probe are not known yet: neither a registry nor the cache has said them"
+            "the authorization rules of probe are not known yet: not all registries have answered, and the cache has none"
         );
         assert_eq!(not_allowed(&refused)[0], "RULES_UNKNOWN");
         assert_eq!(guarded.health(path).await, ServingStatus::NotServing);
