@@ -13,7 +13,6 @@ mod clients;
 
 mod echo;
 
-mod certificates;
 mod envoy;
 
 mod load;

@@ -2,6 +2,8 @@
 
 pub mod run;
 
+pub mod certificates;
+
 pub mod shop_processes;
 
 pub mod process;

@@ -18,6 +18,8 @@ use rustls::{
 
 /// What both sides must speak (RFC 9113, 3.3): grpc-go refuses a server that negotiates nothing.
 pub(super) const ALPN_H2: &[u8] = b"h2";
+/// What the PEM of a key that needs a passphrase says, whether it is PKCS #8 or of OpenSSL's older kind.
+const ENCRYPTED: &[u8] = b"ENCRYPTED";
 /// Authorities of a bundle: a rotation has two.
 const MAX_AUTHORITIES: usize = 64;
 
@@ -106,6 +108,12 @@ impl Material {
         let chain = certificates(&pem.certificate, Part::Certificate)?;
         let leaf = chain.first().expect("there is one");
         let roots = Arc::new(roots(&pem.bundle)?);
+        if pem.key.windows(ENCRYPTED.len()).any(|part| part == ENCRYPTED) {
+            return Err(invalid(
+                Part::Key,
+                "is encrypted: give it without a passphrase, in a file that only its owner may read",
+            ));
+        }
         let key = PrivateKeyDer::from_pem_slice(&pem.key)
             .map_err(|error| invalid(Part::Key, format_args!("holds no private key as PEM: {error}")))?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| invalid(Part::Key, error))?;

@@ -1,6 +1,6 @@
 //! Handshakes over in-memory pipes, with certificates that a test's own authority has signed.
 
-use meshwork_fixture::{Authority, Issued, Leaf};
+use meshwork_fixture::{Authority, Issued, Leaf, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex},
     time::Instant,
@@ -147,6 +147,36 @@ async fn a_certificate_that_does_not_hold_is_refused_with_its_reason_whoever_sho
         let refused = Identity::from_pem(pem(&issued));
         let refused = refused.expect_err(case);
         assert!(refused.part == Part::Certificate && refused.problem.contains(reason), "{case}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn an_intermediate_authority_is_accepted_with_its_certificate_and_not_without() {
+    let world = World::new();
+    let whole = world.authority.intermediate().issue("service/order");
+    let (client, peer) = meet(&identity(&whole), "order", &Security::Strict(identity(&whole))).await;
+    assert_eq!((client, peer.expect("verified").name()), (Ok(()), "service/order"));
+    let end = whole.certificate.find("-----END CERTIFICATE-----\n").expect("a certificate") + 26;
+    let alone = Issued { certificate: whole.certificate[..end].to_owned(), ..whole };
+    let reason = "is not signed by an authority of the bundle";
+    let (client, server) = (world.client_with(&alone).await, world.server_with(&alone).await);
+    assert!(client.1.contains(reason) && server.0.contains(reason), "{client:?} {server:?}");
+    assert!(Identity::from_pem(pem(&alone)).expect_err("refused").problem.contains(reason));
+}
+
+#[tokio::test]
+async fn certificates_may_have_keys_of_other_kinds_but_none_that_needs_a_passphrase() {
+    let world = World::new();
+    let server = Security::Strict(identity(&world.order));
+    for kind in [&PKCS_ED25519, &PKCS_ECDSA_P384_SHA384] {
+        let query = identity(&world.authority.sign_for(&world.authority.leaf("service/query"), kind));
+        let (client, peer) = meet(&query, "order", &server).await;
+        assert_eq!((client, peer.expect("verified").name()), (Ok(()), "service/query"));
+    }
+    for header in ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED"] {
+        let key = format!("{header}\n\nMIGH\n-----END PRIVATE KEY-----\n");
+        let refused = Identity::from_pem(pem(&Issued { key, ..world.order.clone() })).expect_err("refused");
+        assert!(refused.part == Part::Key && refused.problem.contains("is encrypted"), "{refused}");
     }
 }
 

@@ -7,11 +7,12 @@ use meshwork::{
     contract::meshwork::registry::v1::{Instance, InstanceStatus},
     identity::Security,
 };
-use meshwork_harness::process::{self, Process};
+use meshwork_harness::{
+    certificates::{self, AN_HOUR, Certificates},
+    process::{self, Process},
+};
 use meshwork_process::{Failure, HostPort, Listener};
 use tokio::{task::JoinHandle, time::timeout};
-
-use crate::certificates::{self, AN_HOUR, Certificates};
 
 /// How long endpoints may take to be seen in the mesh; a thousand of them take a second or two.
 const START_LIMIT: Duration = Duration::from_secs(60);

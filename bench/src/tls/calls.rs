@@ -3,10 +3,10 @@
 use std::{path::Path, rc::Rc};
 
 use meshwork_caller::{Load, Slice};
+use meshwork_harness::certificates::Certificates;
 
 use super::{args::Args, error::Error, found::Found};
 use crate::{
-    certificates::Certificates,
     clients::{
         Peer, callers_program,
         ratios::{median_of, median_ratio},

@@ -3,10 +3,10 @@
 use std::io;
 
 use meshwork::MeshError;
-use meshwork_harness::{process, shop_processes};
+use meshwork_harness::{certificates, process, shop_processes};
 use meshwork_process::Failure;
 
-use crate::{certificates, clients, echo, load};
+use crate::{clients, echo, load};
 
 /// Why mutual TLS could not be measured.
 #[derive(Debug, thiserror::Error)]

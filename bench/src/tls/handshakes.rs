@@ -7,12 +7,12 @@ use meshwork::{
     identity::{Identity, Security},
     server::{Config, Server},
 };
-use meshwork_harness::{figure::median, report::Figures};
+use meshwork_harness::{certificates::Certificates, figure::median, report::Figures};
 use meshwork_process::{HostPort, Listener};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, sync::oneshot};
 
 use super::{args::Args, error::Error, found::Found};
-use crate::{certificates::Certificates, cpu::process_time, echo::SERVICE};
+use crate::{cpu::process_time, echo::SERVICE};
 
 /// Rounds, of which the median counts.
 const ROUNDS: usize = 5;

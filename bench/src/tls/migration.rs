@@ -6,7 +6,10 @@
 use std::{path::Path, sync::Arc};
 
 use meshwork::identity::TlsMode;
-use meshwork_harness::shop_processes::{Instance, Programs, Protection};
+use meshwork_harness::{
+    certificates::{AN_HOUR, Certificates},
+    shop_processes::{Instance, Programs, Protection},
+};
 use meshwork_shop::contract::shop::customer::v1::{GetCustomerRequest, customer_service_client::CustomerServiceClient};
 use tokio::time::sleep;
 
@@ -16,10 +19,7 @@ use super::{
     shop::{HOLDERS, Shop, certificates},
     traffic::CALL_LIMIT,
 };
-use crate::{
-    certificates::{AN_HOUR, Certificates},
-    echo::endpoint,
-};
+use crate::echo::endpoint;
 
 /// Counts the calls that fail meanwhile.
 pub(super) async fn measure(programs: &Programs, scratch: &Path, found: &mut Found) -> Result<(), Error> {

@@ -14,7 +14,7 @@ use meshwork::{
     identity::{Security, TlsMode},
 };
 use meshwork_cli::ca::Renewal;
-use meshwork_harness::shop_processes::Programs;
+use meshwork_harness::{certificates::Certificates, shop_processes::Programs};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
@@ -22,7 +22,6 @@ use super::{
     found::Found,
     shop::{HOLDERS, Shop, certificates},
 };
-use crate::certificates::Certificates;
 
 /// How long certificates last.
 const LIFE: Duration = Duration::from_secs(90);

@@ -14,12 +14,14 @@ use std::{
 };
 
 use meshwork_caller::{Load, Slice};
-use meshwork_harness::process::Process;
+use meshwork_harness::{
+    certificates::{AN_HOUR, Certificates, TRUST_DOMAIN},
+    process::Process,
+};
 use tokio::{net::TcpStream, time::sleep};
 
 use super::{args::Args, error::Error, found::Found};
 use crate::{
-    certificates::{AN_HOUR, Certificates},
     clients::{
         Peer, callers_program,
         ratios::{median_of, median_ratio},
@@ -50,8 +52,8 @@ pub(super) async fn against_envoy(envoy: &Path, args: &Args, scratch: &Path, fou
     let [outbound, inbound, listens] = ports().map_err(Error::Port)?;
     let (of_client, of_server) = (certificates.flag(client), certificates.flag(server));
     let tls = |folder, peer| Some(Tls { folder, peer });
-    let connects = tls(&of_client, "spiffe://bench.test/service/server");
-    let accepts = tls(&of_server, "spiffe://bench.test/service/client");
+    let [server, client] = ["server", "client"].map(|name| format!("spiffe://{TRUST_DOMAIN}/service/{name}"));
+    let (connects, accepts) = (tls(&of_client, &server), tls(&of_server, &client));
     let near = Transport { connects, accepts: None };
     let far = Transport { accepts, connects: None };
     let near = start(envoy, scratch, "envoy-of-client", outbound, &config(outbound, &[local(inbound)], near)).await?;

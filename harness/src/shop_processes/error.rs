@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, process::ExitStatus};
 use meshwork::{MeshError, identity::InvalidIdentity};
 use meshwork_fixture::ServerError;
 
-use crate::process;
+use crate::{certificates, process};
 
 /// Why a shop could not be started, or does not run as it should.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum Error {
     Mesh(#[from] MeshError),
     /// Certificates cannot be made.
     #[error(transparent)]
-    Authority(#[from] meshwork_cli::ca::Error),
+    Certificates(#[from] certificates::Error),
     /// Certificates cannot be used.
     #[error("the operator's certificate: {0}")]
     Identity(#[from] InvalidIdentity),

@@ -4,12 +4,12 @@
 //! one's child, and is gone when its [`Instance`] is dropped.
 
 mod backups;
-mod certificates;
 mod command;
 mod error;
 mod front;
 mod instance;
 mod programs;
+mod renewal;
 mod serve;
 mod tls;
 
@@ -26,7 +26,7 @@ use meshwork::{
 use meshwork_cli::fleet::Replicas;
 use meshwork_fixture::{Server, restart_port};
 
-use certificates::Certificates;
+use renewal::Renewal;
 
 pub use backups::{Backups, move_files};
 pub use command::Command;
@@ -82,7 +82,7 @@ pub struct ShopProcesses {
     mesh: Mesh,
     backups: Backups,
     command: Command,
-    _certificates: Option<Certificates>,
+    _renewal: Option<Renewal>,
     // Last, so that the server outlives its clients.
     postgres: Option<Arc<Server>>,
 }
@@ -100,13 +100,13 @@ impl ShopProcesses {
         };
         let data = folder(config.folder.join("data"))?;
         let logs = folder(config.folder.join("logs"))?;
-        let (protection, certificates) = match &config.tls {
+        let (protection, renewal) = match &config.tls {
             Tls::Off => (None, None),
             Tls::Kept(protection) => (Some(protection.clone()), None),
             Tls::Renewed => {
                 let folder = folder(config.folder.join("tls"))?;
-                let certificates = Certificates::make(&folder).await?;
-                (Some(Protection { mode: TlsMode::Strict, folder }), Some(certificates))
+                let renewal = Renewal::start(&folder)?;
+                (Some(Protection { mode: TlsMode::Strict, folder }), Some(renewal))
             }
         };
         let protection = protection.as_ref();
@@ -157,8 +157,7 @@ impl ShopProcesses {
         let flags = protection.map(Protection::operator_flags);
         let command = Command::new(programs, &registry_urls, flags.unwrap_or_default(), &logs);
         let backups = Backups::new(folder(config.folder.join("backups"))?, data, postgres.clone());
-        let _certificates = certificates;
-        Ok(Self { registries, services, registry_urls: urls, mesh, backups, command, _certificates, postgres })
+        Ok(Self { registries, services, registry_urls: urls, mesh, backups, command, _renewal: renewal, postgres })
     }
 
     /// This process's own handle on the mesh: it finds and reaches the services as any other process would.

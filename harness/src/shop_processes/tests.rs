@@ -100,7 +100,7 @@ async fn a_shop_in_strict_mode_takes_orders_over_identities_and_no_call_in_plain
     let list = || ListInstancesRequest { service: "order".into(), ..ListInstancesRequest::default() };
     let told = shop.mesh().registry().list_instances(list()).await.expect("with a certificate").into_inner();
     let identities: Vec<_> = told.instances.into_iter().map(|instance| instance.identity).collect();
-    assert_eq!(identities, ["spiffe://chaos.test/service/order"]);
+    assert_eq!(identities, ["spiffe://run.test/service/order"]);
     shop.command().run(&["instances", "order"]).await.expect("the operator has a certificate");
     let address = shop.registries()[0].address().expect("it runs").to_string();
     let stranger = Mesh::connect(&address).expect("an address");
