@@ -167,7 +167,8 @@ impl Serve {
         };
         let Some(_place) = self.place() else { return };
         let Self { http2, stack, .. } = self;
-        let life = peer.expires.map(|expires| Life::new(expires, SystemTime::now(), rand::random()));
+        let left = peer.expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
+        let life = left.map(|left| Life::new(left, rand::random()).since(Instant::now()));
         let peer = Peer { identity: peer.identity, ending: life.map(|_| CancellationToken::new()) };
         let ending = peer.ending.clone().unwrap_or_default();
         let (io, mut greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
@@ -205,26 +206,30 @@ fn at(time: Option<Instant>) -> OptionFuture<Sleep> {
     time.map(sleep_until).into()
 }
 
-/// How a connection with identities ends.
+/// How a connection with identities ends, in time since its handshake or, [later](Self::since), at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Life {
+struct Life<T = Duration> {
     /// The client is asked to connect anew.
-    goaway: Instant,
+    goaway: T,
     /// Streams that are left end.
-    streams: Instant,
+    streams: T,
     /// It is cut.
-    end: Instant,
+    end: T,
 }
 
 impl Life {
-    /// Of a connection of which the first certificate expires at `expires`; `chance`, below 1, keeps connections that began together from
+    /// Of a connection of which the first certificate expires after `left`; `chance`, below 1, keeps connections that began together from
     /// ending together.
-    fn new(expires: SystemTime, now: SystemTime, chance: f64) -> Self {
-        let left = expires.duration_since(now).unwrap_or_default().min(MAX_LIFE);
+    fn new(left: Duration, chance: f64) -> Self {
+        let left = left.min(MAX_LIFE);
         let goaway = left.mul_f64(0.6 + chance * 0.2);
         let finish = ((left - goaway) / 3).min(FINISH_LIMIT);
-        let goaway = Instant::now() + goaway;
         Self { goaway, streams: goaway + finish, end: goaway + finish * 2 }
+    }
+
+    fn since(self, handshake: Instant) -> Life<Instant> {
+        let Self { goaway, streams, end } = self;
+        Life { goaway: handshake + goaway, streams: handshake + streams, end: handshake + end }
     }
 }
 
@@ -311,5 +316,29 @@ impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let closed = Pin::new(&mut self.io).poll_shutdown(context);
         self.written(context, closed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_connection_lives_for_most_of_its_certificates_life_but_neither_longer_nor_more_than_a_day(
+            left in 0..48 * 3600 * 1000_u64,
+            chance in 0.0..1.0_f64,
+        ) {
+            let left = Duration::from_millis(left);
+            let Life { goaway, streams, end } = Life::new(left, chance);
+            let day = Duration::from_secs(24 * 3600);
+            prop_assert!(goaway >= left.min(day).mul_f64(0.6) && goaway <= left.min(day).mul_f64(0.8));
+            prop_assert!(goaway <= streams && streams <= end && end <= left.min(day));
+            prop_assert!(end - streams == streams - goaway && streams - goaway <= Duration::from_secs(35));
+            // A call that began with the GOAWAY has all the time that it may take.
+            prop_assert!(left.as_secs() < 600 || streams - goaway == Duration::from_secs(35));
+        }
     }
 }
