@@ -2,9 +2,9 @@
 
 use super::callers::quoted;
 
-/// Services that are open to everyone, so that no rule for them has an effect.
-const HEALTH: &str = "grpc.health.v1.Health";
-const REFLECTION: &str = "grpc.reflection.";
+/// gRPC's own services, health and reflection, which every server has: they are open to everyone, so that no rule for them has an effect.
+pub const OPEN_TO_EVERYONE: [&str; 3] =
+    ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
 /// What a text of a rule stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,7 +23,7 @@ impl<'a> Pattern<'a> {
         if !is_whole {
             return Err(problem(text, service, method));
         }
-        if service == HEALTH || service.starts_with(REFLECTION) {
+        if OPEN_TO_EVERYONE.contains(&service) {
             return Err(format!("{} is always open to everyone: a rule for it has no effect", quoted(service)));
         }
         Ok(if method == "*" { Self::All(service) } else { Self::One(text) })

@@ -25,4 +25,5 @@ pub use callers::Callers;
 pub use check::check;
 pub use decision::{Audience, Denial, decide, keeps_subject};
 pub use knowledge::Knowledge;
+pub use method::OPEN_TO_EVERYONE;
 pub use rules::{Decision, Rules};

@@ -12,7 +12,7 @@ use tower::Service;
 
 use super::health_service::{HealthService, Statuses};
 use crate::{
-    authorization::{Audience, Callers},
+    authorization::{Audience, Callers, OPEN_TO_EVERYONE},
     contract::grpc::health::v1::health_server::HealthServer,
 };
 
@@ -92,7 +92,7 @@ impl Services {
         };
         self.add(HealthServer::new(HealthService::new(statuses)), Served::GRPC);
         let mut names = self.names();
-        names.extend(REFLECTION.map(str::to_owned));
+        names.extend(OPEN_TO_EVERYONE.map(str::to_owned));
         let (v1, v1alpha) = (described(&names).build_v1()?, described(&names).build_v1alpha()?);
         self.add(v1, Served::GRPC);
         self.add(v1alpha, Served::GRPC);
@@ -104,5 +104,16 @@ impl Services {
 pub(super) const DESCRIPTORS: [&[u8]; 2] =
     [tonic_reflection::pb::v1::FILE_DESCRIPTOR_SET, tonic_reflection::pb::v1alpha::FILE_DESCRIPTOR_SET];
 
-/// What reflection calls itself.
-const REFLECTION: [&str; 2] = ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_open_to_everyone_is_what_every_server_has_of_grpcs_own() {
+        let mut services = Services::default();
+        let descriptors = DESCRIPTORS.iter().copied().chain([crate::contract::DESCRIPTORS]).collect::<Vec<_>>();
+        services.add_health_and_reflection(&descriptors, Statuses::default()).expect("good descriptors");
+        assert!(services.served.values().all(|served| served.audience == Audience::Everyone));
+        assert!(services.names().iter().eq(OPEN_TO_EVERYONE.iter()));
+    }
+}

@@ -6,7 +6,7 @@
 use std::io::{self, Write as _};
 
 use meshwork::{
-    authorization::{Audience, Callers, Denial, Knowledge, decide},
+    authorization::{Audience, Callers, Denial, Knowledge, OPEN_TO_EVERYONE, decide},
     contract::meshwork::registry::v1::AuthorizationPolicy,
     identity::{PeerIdentity, TlsMode},
 };
@@ -16,9 +16,6 @@ use meshwork_process::to_stderr;
 use super::method::Method;
 use crate::{args::AuthzCheckArgs, directory::Directory, error::Error, table::printable};
 
-/// The gRPC services that are open to everyone.
-const HEALTH: &str = "grpc.health.v1.Health";
-const REFLECTION: &str = "grpc.reflection.";
 /// How the names of those begin by which the mesh works.
 const MESH: &str = "meshwork.";
 
@@ -78,7 +75,7 @@ fn verdict(
 
 /// Whom a gRPC service is for, as far as its name says it.
 fn audience(grpc_service: &str) -> Audience {
-    if grpc_service == HEALTH || grpc_service.starts_with(REFLECTION) {
+    if OPEN_TO_EVERYONE.contains(&grpc_service) {
         Audience::Everyone
     } else if grpc_service.starts_with(MESH) {
         Audience::mesh(Callers::default())
