@@ -16,6 +16,10 @@ pub const MAX_AUTHORIZATIONS: usize = MAX_SERVICES;
 /// How many gRPC services may be bound to a service: four for each service.
 pub const MAX_BINDINGS: usize = 4 * MAX_SERVICES;
 
+/// How many of them a service may have taken by its own registrations: the names of four instances that differ in all of theirs. One
+/// service that announces ever new names leaves room for the others.
+pub const MAX_BINDINGS_TAKEN: usize = 1_024;
+
 /// Bytes of a file of policies, rules or bindings: 4,096 policies of 8 KiB, which is several times what one with everything in it has;
 /// or 16,384 bindings of 2 KiB.
 pub(crate) const MAX_FILE_BYTES: u64 = 32 << 20;

@@ -36,7 +36,9 @@ fn policy_error(error: PolicyError) -> (Code, &'static str) {
         PolicyError::TooMany(Kind::Policy) | PolicyError::TooLarge(Kind::Policy) => {
             (Code::ResourceExhausted, "TOO_MANY_POLICIES")
         }
-        PolicyError::TooMany(_) | PolicyError::TooLarge(_) => (Code::ResourceExhausted, "REGISTRY_FULL"),
+        PolicyError::TooMany(_) | PolicyError::TooLarge(_) | PolicyError::TooManyTaken => {
+            (Code::ResourceExhausted, "REGISTRY_FULL")
+        }
         PolicyError::NotStored(Kind::Policy) => (Code::Unavailable, "POLICY_NOT_STORED"),
         PolicyError::NotStored(_) => (Code::Unavailable, "NOT_STORED"),
     }

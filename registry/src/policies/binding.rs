@@ -15,6 +15,7 @@ use meshwork::{
 };
 
 use super::{Kept, Kind, PolicyError, PolicyStore, Turn, check_etag, etag};
+use crate::limits::MAX_BINDINGS_TAKEN;
 
 /// Characters of a gRPC service's name, as of those that an instance announces.
 const MAX_NAME_LEN: usize = 256;
@@ -140,6 +141,11 @@ impl Turn {
         if bound.is_empty() {
             return Ok(bound);
         }
+        let is_taken =
+            |binding: &&Binding| binding.service == service && binding.origin() == BindingOrigin::Registration;
+        if bindings.values().filter(is_taken).count() + bound.len() > MAX_BINDINGS_TAKEN {
+            return Err(PolicyError::TooManyTaken);
+        }
         if bindings.len() + bound.len() > Kind::Binding.limit() {
             return Err(PolicyError::TooMany(Kind::Binding));
         }
@@ -254,5 +260,20 @@ mod tests {
         assert!(set("a.S0").is_ok());
         assert_eq!(turn.delete_binding("a.S1"), Ok(true));
         assert!(set("b.S").is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_service_that_announces_ever_new_names_leaves_room_for_others() {
+        let now = SystemTime::now();
+        let taken = 0..MAX_BINDINGS_TAKEN;
+        let taken = taken.map(|n| binding(format!("a.S{n}"), "a".into(), BindingOrigin::Registration, now));
+        let store = PolicyStore(Arc::new(Shared { bindings: Collection::of(taken), ..Shared::default() }));
+        let turn = store.turn().await;
+        assert_eq!(turn.bind("a", &names(&["a.New"]), now), Err(PolicyError::TooManyTaken));
+        assert_eq!(turn.bind("b", &names(&["b.S"]), now).map(|bound| bound.len()), Ok(1));
+        let asked = Binding { grpc_service: "a.New".into(), service: "a".into(), ..Binding::default() };
+        assert!(turn.set_binding(asked, now).is_ok(), "an operator's word is not counted");
+        assert_eq!(turn.delete_binding("a.S0"), Ok(true));
+        assert!(turn.bind("a", &names(&["a.Newer"]), now).is_ok());
     }
 }

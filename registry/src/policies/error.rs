@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf};
 
 use super::Kind;
-use crate::limits::{MAX_FILE_BYTES, grouped};
+use crate::limits::{MAX_BINDINGS_TAKEN, MAX_FILE_BYTES, grouped};
 
 /// Why something is not set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,6 +14,12 @@ pub enum PolicyError {
     /// [`Kind::limit`].
     #[error("the registry is full ({} {})", grouped(.0.limit()), .0.many())]
     TooMany(Kind),
+    /// [`MAX_BINDINGS_TAKEN`].
+    #[error(
+        "the service has taken as many gRPC services by its registrations as it may ({})",
+        grouped(MAX_BINDINGS_TAKEN)
+    )]
+    TooManyTaken,
     /// The file would be larger than one that is read.
     #[error("the registry is full ({} MiB of {})", MAX_FILE_BYTES >> 20, .0.many())]
     TooLarge(Kind),
