@@ -11,6 +11,7 @@ use meshwork::contract::meshwork::registry::v1::{
     Binding, BindingOrigin, DeleteBindingRequest, DeleteBindingResponse, ListBindingsRequest, ListBindingsResponse,
     SetBindingRequest, binding_service_client::BindingServiceClient,
 };
+use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
 use tonic::Code;
 
@@ -51,6 +52,10 @@ async fn set(args: BindingsSetArgs) -> Result<(), Error> {
         }
     });
     let set = merged(set.await?);
+    for Binding { grpc_service, service, .. } in set.iter().filter(|set| !set.announced_by.contains(&set.service)) {
+        let (grpc_service, service) = (printable(grpc_service), printable(service));
+        to_stderr(format_args!("warning: no instance of {service} announces {grpc_service}: calls by that name fail"));
+    }
     let shown = match &set[..] {
         [binding] if source.json => ProtobufJson::new().line(binding) + "\n",
         bindings => table(bindings, Output::stdout()).to_string(),

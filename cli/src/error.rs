@@ -23,9 +23,7 @@ pub(crate) enum Error {
         problem: String,
     },
     /// No registry answers.
-    #[error(
-        "no registry answers at {registry} (--registry): {problem}; start one with \"meshwork up\", or give its address"
-    )]
+    #[error("no registry answers at {registry} (--registry): {problem}; {}", advice(problem))]
     NoRegistry {
         /// Where it was asked for.
         registry: String,
@@ -201,6 +199,17 @@ fn certificates_were(count: &usize) -> String {
     match count {
         1 => "1 certificate was".to_owned(),
         count => format!("{count} certificates were"),
+    }
+}
+
+/// What to do about a registry that does not answer.
+fn advice(problem: &str) -> &'static str {
+    if problem.contains("takes TLS connections only") {
+        "give your certificate with --tls-dir FOLDER"
+    } else if problem.contains("TLS handshake") {
+        "see --tls-dir and --tls-mode"
+    } else {
+        "start one with \"meshwork up\", or give its address"
     }
 }
 

@@ -96,8 +96,13 @@ impl TlsArgs {
     }
 
     fn gives_certificate(&self) -> bool {
-        let files = [&self.tls_dir, &self.tls_cert, &self.tls_key, &self.tls_ca];
-        files.iter().any(|file| file.is_some())
+        self.tls_dir.is_some() || self.given_file().is_some()
+    }
+
+    /// The first of the files that are given by themselves.
+    fn given_file(&self) -> Option<(&'static str, &Path)> {
+        let files = [("--tls-cert", &self.tls_cert), ("--tls-key", &self.tls_key), ("--tls-ca", &self.tls_ca)];
+        files.into_iter().find_map(|(flag, file)| Some((flag, file.as_deref()?)))
     }
 
     fn identity(&self, expected: Expected<'_>) -> Result<Identity, Failure> {
@@ -122,13 +127,12 @@ impl TlsArgs {
         let folder = self.tls_dir.as_deref().map(TlsFiles::in_folder);
         let file = |flag, given: &Option<PathBuf>, part| {
             let of_folder = folder.as_ref().map(|files| files.path(part).to_owned());
-            given.clone().or(of_folder).ok_or_else(|| {
-                let mode = self.mode().name();
-                Failure::flag(
-                    "--tls-mode",
-                    mode,
-                    format_args!("needs a certificate: give --tls-dir FOLDER, or {flag} FILE as well"),
-                )
+            given.clone().or(of_folder).ok_or_else(|| match self.given_file() {
+                Some((given, file)) => {
+                    let missing = format_args!("needs {flag} FILE as well, or --tls-dir FOLDER instead");
+                    Failure::flag(given, file.display(), missing)
+                }
+                None => Failure::flag("--tls-mode", self.mode().name(), "needs a certificate: give --tls-dir FOLDER"),
             })
         };
         Ok(TlsFiles {
@@ -217,7 +221,7 @@ mod tests {
         let key = key.to_str().expect("UTF-8");
         for (flags, begins, says) in [
             (vec!["--tls-mode", "strict"], "--tls-mode strict: ", "--tls-dir FOLDER"),
-            (vec!["--tls-cert", "x"], "--tls-mode strict: ", "--tls-key FILE"),
+            (vec!["--tls-cert", "x"], "--tls-cert x: ", "needs --tls-key FILE as well"),
             (vec!["--tls-dir", "/missing"], "--tls-dir /missing/cert.pem: ", "cannot be read"),
             (vec!["--tls-dir", dir, "--tls-key", key], "--tls-key ", "is not the key of the certificate"),
             (

@@ -10,7 +10,10 @@ use rustls::{
     ClientConfig, RootCertStore, ServerConfig,
     client::Resumption,
     crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject as _},
+    pki_types::{
+        CertificateDer, PrivateKeyDer, UnixTime,
+        pem::{self, PemObject as _},
+    },
     server::{NoServerSessionStorage, WebPkiClientVerifier},
     sign::{CertifiedKey, SingleCertAndKey},
     version::TLS13,
@@ -115,7 +118,7 @@ impl Material {
             ));
         }
         let key = PrivateKeyDer::from_pem_slice(&pem.key)
-            .map_err(|error| invalid(Part::Key, format_args!("holds no private key as PEM: {error}")))?;
+            .map_err(|error| invalid(Part::Key, format_args!("holds no private key as PEM: {}", told(&error))))?;
         let key = provider.key_provider.load_private_key(key).map_err(|error| invalid(Part::Key, error))?;
         let validity = Validity::of(leaf)
             .ok_or_else(|| invalid(Part::Certificate, "is not an X.509 certificate that can be read"))?;
@@ -165,8 +168,18 @@ fn server_config(
 
 fn certificates(pem: &[u8], part: Part) -> Result<Vec<CertificateDer<'static>>, InvalidIdentity> {
     let all = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-    let all = all.map_err(|error| invalid(part, format_args!("cannot be read as PEM: {error}")))?;
+    let all = all.map_err(|error| invalid(part, format_args!("cannot be read as PEM: {}", told(&error))))?;
     if all.is_empty() { Err(invalid(part, "holds no certificate as PEM")) } else { Ok(all) }
+}
+
+/// What is wrong with a text, in words: the crate's own for a text that is cut show its bytes as numbers.
+fn told(error: &pem::Error) -> String {
+    match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!("its end is missing (-----END {}-----)", String::from_utf8_lossy(end_marker))
+        }
+        error => error.to_string(),
+    }
 }
 
 fn roots(bundle: &[u8]) -> Result<RootCertStore, InvalidIdentity> {

@@ -173,6 +173,9 @@ async fn certificates_may_have_keys_of_other_kinds_but_none_that_needs_a_passphr
         let (client, peer) = meet(&query, "order", &server).await;
         assert_eq!((client, peer.expect("verified").name()), (Ok(()), "service/query"));
     }
+    let cut = world.order.certificate.replace("-----END CERTIFICATE-----", "");
+    let refused = Identity::from_pem(pem(&Issued { certificate: cut, ..world.order.clone() })).expect_err("refused");
+    assert!(refused.problem.ends_with("its end is missing (-----END CERTIFICATE-----)"), "{refused}");
     for header in ["-----BEGIN ENCRYPTED PRIVATE KEY-----", "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED"] {
         let key = format!("{header}\n\nMIGH\n-----END PRIVATE KEY-----\n");
         let refused = Identity::from_pem(pem(&Issued { key, ..world.order.clone() })).expect_err("refused");

@@ -34,16 +34,16 @@ pub(super) enum Stage {
 }
 
 impl Stage {
-    /// The mesh of `registry`; if there is none, the one at the default address; if nothing answers there, a new one.
+    /// The mesh of `registry`; if none is named, the one at the default address; if nothing listens there, a new one.
     pub(super) async fn open(registry: &[String], tls: &TlsArgs) -> Result<Self, Error> {
         if !registry.is_empty() {
             return Self::join(registry, tls).await;
         }
         let default = [DEFAULT_REGISTRY.to_owned()];
         let listening = TcpStream::connect(DEFAULT_REGISTRY.trim_start_matches("http://"));
-        if let Ok(Ok(_)) = timeout(CONNECT_LIMIT, listening).await
-            && let Ok(stage) = Self::join(&default, tls).await
-        {
+        if let Ok(Ok(_)) = timeout(CONNECT_LIMIT, listening).await {
+            // If it cannot be joined, a story elsewhere would say nothing about it.
+            let stage = Self::join(&default, tls).await?;
             to_stderr(format_args!("using the mesh at {DEFAULT_REGISTRY}"));
             return Ok(stage);
         }

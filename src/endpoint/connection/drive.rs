@@ -16,6 +16,7 @@ use futures_util::{
     future::{BoxFuture, poll_fn},
     stream::{FuturesUnordered, Stream as _},
 };
+use h2::Reason;
 use hyper::{client::conn::http2, rt::Executor};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -28,7 +29,7 @@ use super::{
     coalesce_wakes::CoalesceWakes,
     connector::Dialer,
     handle::{ConnectionHandle, Shared},
-    keepalive::Keepalive,
+    keepalive::{Keepalive, ended_with},
     stream_limit::StreamLimit,
     write_buffer::{Flusher, WriteBuffer},
 };
@@ -71,14 +72,26 @@ pub(crate) enum ConnectError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Tls(io::Error),
+    #[error("this port takes TLS connections only, and this process is in plain mode")]
+    TlsRequired,
     #[error("the HTTP/2 handshake failed: {}", with_causes(.0))]
-    Handshake(#[from] hyper::Error),
+    Handshake(hyper::Error),
     #[error("the server closed the connection before it sent anything: it may not speak gRPC")]
     Closed,
     #[error("cannot connect: no answer within {} s", CONNECT_LIMIT.as_secs())]
     Unreachable,
     #[error("connected, but no HTTP/2 server answered within {} s", CONNECT_LIMIT.as_secs())]
     Timeout,
+}
+
+impl From<hyper::Error> for ConnectError {
+    fn from(error: hyper::Error) -> Self {
+        if ended_with(&error, Reason::INADEQUATE_SECURITY).is_some() {
+            Self::TlsRequired
+        } else {
+            Self::Handshake(error)
+        }
+    }
 }
 
 /// Connects, and waits for the server's first word (its SETTINGS): a listener's backlog and a process that is stopped
@@ -153,7 +166,7 @@ impl ConnectionTask {
         poll_fn(|context| {
             self.run(context, |parts, context| {
                 if let Poll::Ready(ended) = parts.poll_intake(context) {
-                    return Poll::Ready(Err(ended.map_or_else(ConnectError::Handshake, |()| ConnectError::Closed)));
+                    return Poll::Ready(Err(ended.map_or_else(ConnectError::from, |()| ConnectError::Closed)));
                 }
                 match &parts.intake {
                     Some(intake) if intake.current_max_send_streams() > 0 => Poll::Ready(Ok(())),

@@ -60,13 +60,13 @@ impl PingRecord {
 
 /// Whether a connection has ended because its server found its PINGs too many.
 pub(crate) fn is_too_many_pings(error: &hyper::Error) -> bool {
-    let cause = error.source().and_then(|source| source.downcast_ref::<h2::Error>());
-    cause.is_some_and(|cause| {
-        cause.is_go_away()
-            && cause.is_remote()
-            && cause.reason() == Some(Reason::ENHANCE_YOUR_CALM)
-            && cause.to_string().ends_with(TOO_MANY_PINGS)
-    })
+    ended_with(error, Reason::ENHANCE_YOUR_CALM).is_some_and(|cause| cause.to_string().ends_with(TOO_MANY_PINGS))
+}
+
+/// The GOAWAY with this reason by which the server has ended a connection.
+pub(super) fn ended_with(error: &hyper::Error, reason: Reason) -> Option<&h2::Error> {
+    let cause = error.source()?.downcast_ref::<h2::Error>()?;
+    (cause.is_go_away() && cause.is_remote() && cause.reason() == Some(reason)).then_some(cause)
 }
 
 #[cfg(test)]

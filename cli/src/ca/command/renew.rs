@@ -2,23 +2,25 @@
 
 use std::{
     io::{self, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use meshwork_process::to_stderr;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::opened::{expiry, open, until};
 use crate::{
     args::CaRenewArgs,
-    ca::{Authority, Error as CaError, Renewal, Renewed},
+    ca::{Authority, Certificate, Error as CaError, Renewal, Renewed},
     error::Error,
 };
 
 /// After a failure; a certificate has at least half of its life left when it is first tried.
 const RETRY: Duration = Duration::from_secs(30);
+/// Between two looks at the authority, as services look at their files.
+const LOOK: Duration = Duration::from_secs(10);
 /// Between two rounds, however short certificates live.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -55,6 +57,7 @@ async fn repeatedly(args: &CaRenewArgs, every: Duration, shutdown: CancellationT
     let mut authority = Ok(Authority::open(&args.ca.ca_dir)?);
     loop {
         let now = SystemTime::now();
+        let state = authority.as_ref().ok().map(state);
         let pause = match authority {
             Ok(authority) => {
                 let round = round(&authority, &args.folders, Renewal::WhenDue, now);
@@ -67,12 +70,31 @@ async fn repeatedly(args: &CaRenewArgs, every: Duration, shutdown: CancellationT
             }
         };
         // Cancel-safe: nothing is in progress while it waits.
-        if shutdown.run_until_cancelled(sleep(pause)).await.is_none() {
-            return Ok(());
+        match shutdown.run_until_cancelled(wait(&args.ca.ca_dir, state, pause)).await {
+            Some(opened) => authority = opened,
+            None => return Ok(()),
         }
-        // Again: its key may have been replaced.
-        authority = Authority::open(&args.ca.ca_dir);
     }
+}
+
+/// Waits for that long, or until the authority has taken a step of a rotation, which must not wait for the next round.
+async fn wait(ca_dir: &Path, before: Option<State>, pause: Duration) -> Result<Authority, CaError> {
+    let end = Instant::now() + pause;
+    loop {
+        sleep_until(end.min(Instant::now() + LOOK)).await;
+        let authority = Authority::open(ca_dir);
+        let is_another = authority.as_ref().is_ok_and(|authority| before.as_ref() != Some(&state(authority)));
+        if is_another || Instant::now() >= end {
+            return authority;
+        }
+    }
+}
+
+/// Which CA signs, and which are trusted.
+type State = (Certificate, String);
+
+fn state(authority: &Authority) -> State {
+    (authority.certificate().clone(), authority.bundle_pem().to_owned())
 }
 
 fn round(authority: &Authority, folders: &[PathBuf], renewal: Renewal, now: SystemTime) -> Round {
@@ -122,7 +144,7 @@ fn told(renewed: &Renewed) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ca::{LEAF_LIFETIME, Problem, Subject};
+    use crate::ca::{Check, LEAF_LIFETIME, Problem, Subject};
 
     const HOUR: Duration = Duration::from_secs(3600);
 
@@ -145,6 +167,22 @@ mod tests {
         ] {
             assert_eq!(pause(every, &round, now), expected, "{round:?}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_of_a_rotation_is_seen_soon_and_not_only_in_the_next_round() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ca = folder.path().join("ca");
+        let lifetime = crate::ca::CA_LIFETIME;
+        let mut authority = Authority::init(&ca, "shop.test", lifetime, SystemTime::now()).expect("a CA");
+        let before = Some(state(&authority));
+        let begin = Instant::now();
+        wait(&ca, before.clone(), HOUR).await.expect("it is there");
+        assert_eq!(begin.elapsed(), HOUR, "it is the same");
+        authority.rotate(Check::Skipped, lifetime, SystemTime::now()).expect("a step");
+        let begin = Instant::now();
+        wait(&ca, before, HOUR).await.expect("it is there");
+        assert_eq!(begin.elapsed(), LOOK);
     }
 
     #[test]
