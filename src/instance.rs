@@ -28,6 +28,8 @@ const MAX_LABEL_LEN: usize = 256;
 const MAX_NAME_LEN: usize = 256;
 const MAX_GRPC_SERVICES: usize = 256;
 const MAX_IDEMPOTENT_METHODS: usize = 1024;
+/// Sixteen for each gRPC service that an instance may announce.
+const MAX_METHODS: usize = 4096;
 /// Each watcher gets the whole service in one message, so one instance must stay small.
 const MAX_INSTANCE_BYTES: usize = 128 << 10;
 
@@ -35,7 +37,8 @@ const MAX_INSTANCE_BYTES: usize = 128 << 10;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {problem}")]
 pub struct InvalidField {
-    /// Its name in the contract's `Instance`, such as `zone` or `grpc_services[3]`; `lease_ttl`; empty: the whole instance.
+    /// Its name in the contract's `Instance`, such as `zone` or `grpc_services[3]`; or `lease_ttl`, `methods` or `methods[3]` of its
+    /// registration; empty: the whole instance.
     pub field: String,
     /// What is accepted.
     pub problem: String,
@@ -74,6 +77,16 @@ pub fn check_instance(instance: &Instance) -> Vec<InvalidField> {
     check.list("grpc_services", &instance.grpc_services, MAX_GRPC_SERVICES, |name| ("", full_name(name)));
     check.list("idempotent_methods", &instance.idempotent_methods, MAX_IDEMPOTENT_METHODS, idempotent_method);
     check.0
+}
+
+/// Whether a registration can say that the instance has these methods: up to 4096 names of 1-256 characters.
+///
+/// # Errors
+/// The list, if it is too long; else its first bad entry.
+pub fn check_methods(methods: &[String]) -> Result<(), InvalidField> {
+    let mut check = Check(Vec::new());
+    check.list("methods", methods, MAX_METHODS, |name| ("", full_name(name)));
+    check.0.pop().map_or(Ok(()), Err)
 }
 
 /// Whether this can be an id of an instance or a store: 1-128 visible ASCII characters, so that it can be a header's value.

@@ -24,7 +24,7 @@ pub(crate) use gate::Gate;
 pub use goal::AnnounceError;
 pub(crate) use goal::Announced;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{BoxFuture, join_all, select_all};
 use tokio::{sync::watch, time::timeout};
@@ -108,6 +108,16 @@ impl Voice {
     }
 }
 
+/// What a server tells registries of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    /// As clients are to know it.
+    pub(crate) instance: Instance,
+    /// The full names of its methods; empty: unknown.
+    pub(crate) methods: Arc<[String]>,
+    pub(crate) lease_ttl: Duration,
+}
+
 /// A handle on the task; dropping it stops the task, and the lease runs out.
 pub(crate) struct Announcer {
     goal: watch::Sender<Goal>,
@@ -117,18 +127,17 @@ pub(crate) struct Announcer {
 }
 
 impl Announcer {
-    /// Starts to announce `instance` with its status, where the gate lets it. Never waits for the registry.
+    /// Starts to announce an instance with its status, where the gate lets it. Never waits for the registry.
     pub(crate) fn start<T: Transport>(
         registry: RegistryServiceClient<T>,
         gate: Gate,
-        instance: Instance,
-        lease_ttl: Duration,
+        registration: Registration,
     ) -> Self {
-        let (goal, goal_seen) = watch::channel(Goal::Present(instance.status()));
+        let (goal, goal_seen) = watch::channel(Goal::Present(registration.instance.status()));
         let (announced, announced_seen) = watch::channel(None);
         let conditioner = Conditioner::default();
         let admission = conditioner.condition();
-        let work = worker::run(registry, gate, instance, lease_ttl, goal_seen, announced, conditioner);
+        let work = worker::run(registry, gate, registration, goal_seen, announced, conditioner);
         Self { goal, announced: announced_seen, admission, task: AbortOnDropHandle::new(tokio::spawn(work)) }
     }
 

@@ -1,6 +1,6 @@
 //! A server's membership of the mesh: announced while it serves, and no client picks it any more when it closes.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 
@@ -9,9 +9,9 @@ use crate::{
     contract::meshwork::registry::v1::{
         Instance, InstanceStatus, StoreScope as ContractScope, registry_service_client::RegistryServiceClient,
     },
-    discovery::announce::{AnnounceError, Announced, Announcer, Announcers, Gate, Seen, Voice},
+    discovery::announce::{AnnounceError, Announced, Announcer, Announcers, Gate, Registration, Seen, Voice},
     health::Condition,
-    instance::MAX_STORE_PLACE_LEN,
+    instance::{MAX_STORE_PLACE_LEN, check_methods},
     rpc::Transport,
 };
 
@@ -23,7 +23,7 @@ const SETTLE: Duration = Duration::from_millis(50);
 
 /// How a server is announced. The transport is erased here, so that the server is not generic over it.
 pub(crate) struct Announce {
-    start: Box<dyn FnOnce(Instance, Duration) -> Announcers + Send>,
+    start: Box<dyn FnOnce(Registration) -> Announcers + Send>,
     seen: Seen,
 }
 
@@ -37,8 +37,8 @@ impl Announce {
         T: Transport,
         F: Future<Output = ()> + Send + 'static,
     {
-        let start = move |instance: Instance, lease_ttl| {
-            let announcer = |(registry, gate)| Announcer::start(registry, gate, instance.clone(), lease_ttl);
+        let start = move |registration: Registration| {
+            let announcer = |(registry, gate)| Announcer::start(registry, gate, registration.clone());
             Announcers::new(registries.into_iter().map(announcer).collect())
         };
         Self { start: Box::new(start), seen: Box::new(move |announced| Box::pin(seen(announced))) }
@@ -55,8 +55,8 @@ struct Member {
 
 impl Membership {
     /// Begins to announce the server; it takes calls from now on, whether the registry is reachable or not.
-    pub(super) fn join(announce: Option<Announce>, instance: Instance, lease_ttl: Duration) -> Self {
-        Self(announce.map(|Announce { start, seen }| Member { announcers: start(instance, lease_ttl), seen }))
+    pub(super) fn join(announce: Option<Announce>, registration: Registration) -> Self {
+        Self(announce.map(|Announce { start, seen }| Member { announcers: start(registration), seen }))
     }
 
     /// Waits until the server can no longer be part of the mesh. Not to be asked again after that.
@@ -125,5 +125,46 @@ pub(super) fn instance(
         store_scope: scope.into(),
         takes_pings: true,
         ..config.instance()
+    }
+}
+
+/// The methods as the registry is to know them. Those that it would not take are unknown to it: they do not keep the server out.
+pub(super) fn methods(methods: &Methods) -> Arc<[String]> {
+    let names = methods.names();
+    match check_methods(&names) {
+        Ok(()) => names.into(),
+        Err(problem) => {
+            tracing::warn!(%problem, "the registry does not learn this server's methods, and takes rules for any");
+            Arc::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost_types::{FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto, ServiceDescriptorProto};
+
+    use super::*;
+
+    /// Those of a service with so many methods.
+    fn of(number: usize) -> Methods {
+        let method = |n| MethodDescriptorProto { name: Some(format!("M{n}")), ..MethodDescriptorProto::default() };
+        let service = ServiceDescriptorProto {
+            name: Some("B".into()),
+            method: (0..number).map(method).collect(),
+            ..ServiceDescriptorProto::default()
+        };
+        let file =
+            FileDescriptorProto { package: Some("a".into()), service: vec![service], ..FileDescriptorProto::default() };
+        let encoded = FileDescriptorSet { file: vec![file] }.encode_to_vec();
+        Methods::read(&[&encoded], &["a.B".to_owned()].into()).expect("descriptors")
+    }
+
+    #[test]
+    fn a_server_with_more_methods_than_a_registry_takes_tells_none() {
+        for (number, told) in [(2, 2), (4096, 4096), (4097, 0)] {
+            assert_eq!(methods(&of(number)).len(), told, "{number}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The methods that a server's descriptors declare: which of them stream, and which may be sent again.
+//! The methods that a server's descriptors declare: their names, which of them stream, and which may be sent again.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -72,6 +72,13 @@ impl Methods {
     /// What the calls of the method at that path are recorded in, if a descriptor declares it, and as unary.
     pub(super) fn unary(&self, path: &str) -> Option<&Arc<CallDuration>> {
         self.declared.get(path).filter(|method| method.flow == Flow::Unary).map(|method| &method.duration)
+    }
+
+    /// The full names of all methods, as in `shop.order.v1.OrderService/GetOrder`, in order.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.declared.keys().map(|path| path[1..].to_owned()).collect();
+        names.sort_unstable();
+        names
     }
 
     /// The methods that a client may send again.

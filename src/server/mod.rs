@@ -219,7 +219,7 @@ impl Server {
     }
 
     /// Adds an encoded `FileDescriptorSet` to those of Meshwork's contracts and google.rpc's details. From the descriptors
-    /// come reflection, which methods stream, and which may be sent again.
+    /// come reflection, which methods rules may name, which stream, and which may be sent again.
     #[must_use]
     pub fn descriptors(mut self, encoded: &'static [u8]) -> Self {
         self.0.descriptors.push(encoded);

@@ -26,8 +26,8 @@ use super::{
     methods::Methods,
 };
 use crate::{
-    backoff::Backoff, contract::meshwork::registry::v1::Instance, identity::Security, instance::InvalidField,
-    log_limit::LogLimit,
+    backoff::Backoff, contract::meshwork::registry::v1::Instance, discovery::announce::Registration,
+    identity::Security, instance::InvalidField, log_limit::LogLimit,
 };
 
 /// After failed accepts, mostly because file descriptors ran out: short at first, so as not to be noticed, then longer, so as not to spin.
@@ -89,7 +89,8 @@ where
         config.check_as(&instance)?;
     }
     let instance = Instance { status: health.begin().into(), ..instance };
-    let mut membership = Membership::join(announce, instance, config.lease_ttl);
+    let registration = Registration { instance, methods: membership::methods(&methods), lease_ttl: config.lease_ttl };
+    let mut membership = Membership::join(announce, registration);
     health.depends_on(membership.admissions());
     let voice = membership.voice();
     let room = compression::room();

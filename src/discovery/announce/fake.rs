@@ -26,6 +26,8 @@ pub(crate) struct State {
     /// Answers every renewal with this number instead, such as `Unknown` or one of a later contract.
     pub(crate) answers: Option<i32>,
     pub(crate) leases: BTreeMap<String, Instance>,
+    /// What the last registration has said.
+    pub(crate) methods: Vec<String>,
     pub(crate) fenced: Vec<String>,
     pub(crate) registrations: u64,
     /// The holder and the number of each registration that arrived.
@@ -95,7 +97,7 @@ impl RegistryService for Fake {
 
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
         self.check()?;
-        let RegisterRequest { instance, holder, attempt, refused, .. } = request.into_inner();
+        let RegisterRequest { instance, holder, attempt, refused, methods, .. } = request.into_inner();
         self.change(|state| {
             state.attempts.push((holder, attempt));
             state.refused_before.push(refused);
@@ -109,6 +111,7 @@ impl RegistryService for Fake {
         let mut lease = Lease { lease_ttl: Some(TTL.try_into().expect("short")), ..Lease::default() };
         self.change(|state| {
             state.registrations += 1;
+            state.methods = methods;
             state.revision += 1;
             lease.lease_id = format!("lease-{}", state.registrations);
             lease.epoch = format!("life-{}", state.life);

@@ -17,13 +17,17 @@ async fn soon<F: Future>(work: F) -> F::Output {
 }
 
 fn start(registry: &Fake) -> Announcer {
+    Announcer::start(registry.client(), Gate::default(), registration())
+}
+
+fn registration() -> Registration {
     let instance = Instance {
         service: "order".into(),
         instance_id: "a".into(),
         status: InstanceStatus::Serving.into(),
         ..Instance::default()
     };
-    Announcer::start(registry.client(), Gate::default(), instance, TTL)
+    Registration { instance, methods: ["a.B/Get".to_owned()].into(), lease_ttl: TTL }
 }
 
 #[tokio::test(start_paused = true)]
@@ -60,11 +64,13 @@ async fn after_a_restart_of_the_registry_the_instance_is_registered_again_as_it_
 
     registry.change(|state| {
         state.leases.clear();
+        state.methods.clear();
         state.life += 1;
     });
 
     let state = registry.until(|state| state.registrations == 2).await;
     assert_eq!(state.statuses(), [InstanceStatus::NotServing]);
+    assert_eq!(state.methods, ["a.B/Get"]);
     let state = registry.until(|state| state.renewals > 5).await;
     assert_eq!(state.registrations, 2, "once, and then renewed");
 }
@@ -272,13 +278,7 @@ async fn leaving_an_unreachable_registry_takes_a_second_at_most() {
 fn start_at(registries: &[Fake], states: &[RegistryState]) -> (Announcers, watch::Sender<Vec<RegistryState>>) {
     let states = watch::Sender::new(states.to_vec());
     let gates = Gate::to_all(registries.len(), &states.subscribe());
-    let instance = Instance {
-        service: "order".into(),
-        instance_id: "a".into(),
-        status: InstanceStatus::Serving.into(),
-        ..Instance::default()
-    };
-    let announcer = |(registry, gate): (&Fake, Gate)| Announcer::start(registry.client(), gate, instance.clone(), TTL);
+    let announcer = |(registry, gate): (&Fake, Gate)| Announcer::start(registry.client(), gate, registration());
     (Announcers::new(registries.iter().zip(gates).map(announcer).collect()), states)
 }
 

@@ -1,6 +1,6 @@
 //! The task behind an [`Announcer`](super::Announcer): works towards the goal, and tells what it has reached.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, watch},
@@ -11,7 +11,7 @@ use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use super::{
-    Gate,
+    Gate, Registration,
     goal::{AnnounceError, Announced, Goal, LEAVE_LIMIT},
 };
 use crate::{
@@ -35,22 +35,36 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from
 /// Lines a minute on leases that come and go.
 const MAX_LINES: u32 = 5;
 
-/// Keeps `instance` in the registry until the goal is to be absent.
+/// Keeps an instance in the registry until the goal is to be absent.
 pub(super) async fn run<T: Transport>(
     registry: RegistryServiceClient<T>,
     gate: Gate,
-    instance: Instance,
-    lease_ttl: Duration,
+    registration: Registration,
     goal: watch::Receiver<Goal>,
     announced: watch::Sender<Option<Announced>>,
     admission: Conditioner,
 ) -> Result<(), AnnounceError> {
+    let Registration { instance, methods, lease_ttl } = registration;
     let (holder, attempt) = (Uuid::new_v4().to_string(), 0);
     let (away, lost) = (BACKOFF, BACKOFF);
     let refused = false;
-    Worker { registry, gate, instance, lease_ttl, holder, attempt, goal, announced, admission, refused, away, lost }
-        .run()
-        .await
+    Worker {
+        registry,
+        gate,
+        instance,
+        methods,
+        lease_ttl,
+        holder,
+        attempt,
+        goal,
+        announced,
+        admission,
+        refused,
+        away,
+        lost,
+    }
+    .run()
+    .await
 }
 
 /// How a lease was held.
@@ -68,6 +82,7 @@ struct Worker<T> {
     gate: Gate,
     /// With the status that was registered last.
     instance: Instance,
+    methods: Arc<[String]>,
     lease_ttl: Duration,
     /// Identifies this process's attempts to the registry: one that arrives late must not fence a later one.
     holder: String,
@@ -172,7 +187,8 @@ impl<T: Transport> Worker<T> {
         let (instance, holder) = (Some(self.instance.clone()), self.holder.clone());
         // A registry that has restarted cannot know it.
         let refused = self.refused;
-        let request = RegisterRequest { instance, lease_ttl, holder, attempt: self.attempt, refused };
+        let methods = self.methods.to_vec();
+        let request = RegisterRequest { instance, lease_ttl, holder, attempt: self.attempt, refused, methods };
         answer(ANSWER_LIMIT, self.registry.register(request)).await
     }
 

@@ -304,6 +304,16 @@ mod in_a_mesh {
         let instance = state.leases.values().next().expect("registered");
         assert_eq!(instance.grpc_services, ["meshwork.registry.v1.RegistryService"]);
         assert!(instance.idempotent_methods.iter().any(|m| m.method == "meshwork.registry.v1.RegistryService/Watch"));
+        assert!(state.methods.is_sorted(), "{:?}", state.methods);
+        for method in [
+            "meshwork.registry.v1.RegistryService/KeepAlive",
+            "grpc.health.v1.Health/Check",
+            "grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        ] {
+            assert!(state.methods.iter().any(|told| told == method), "{method} is not among {:?}", state.methods);
+        }
+        let of_another = "meshwork.registry.v1.PolicyService/";
+        assert!(!state.methods.iter().any(|told| told.starts_with(of_another)), "it is declared, and not served");
         assert!(instance.takes_pings, "idle connections to it are kept in sight");
         assert_eq!((instance.address.as_str(), instance.weight), ("127.0.0.1:1", 100));
         running.stop().await.expect("it left");

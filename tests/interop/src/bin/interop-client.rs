@@ -149,7 +149,7 @@ impl Peer {
             lease_ttl: Some(prost_types::Duration { seconds: 300, nanos: 0 }),
             holder: format!("interop-client-{}", started.as_nanos()),
             attempt: 1,
-            refused: false,
+            ..RegisterRequest::default()
         };
         mesh.registry().register(lease).await?;
         let channel = mesh.channel("interop");
