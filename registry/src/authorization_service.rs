@@ -1,7 +1,5 @@
 //! The rpcs for authorization policies, built like those for policies.
 
-use std::collections::BTreeSet;
-
 use meshwork::{
     contract::meshwork::registry::v1::{
         AuthorizationPolicy, DeleteAuthorizationPolicyRequest, GetAuthorizationPolicyRequest,
@@ -16,7 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::{
     Registry,
     backend::BackendError,
-    policies::{check_served, no_rules},
+    policies::{Served, no_rules},
     request,
     status::{DOMAIN, status},
     table::Record,
@@ -83,14 +81,15 @@ impl AuthorizationService for Registry {
 }
 
 impl Registry {
-    /// Checks that the instances of the service serve what its rules name, as far as there are any.
+    /// Checks that instances of the service serve what its rules name, as far as they have told.
     async fn check_is_served(&self, policy: &AuthorizationPolicy) -> Result<(), Status> {
         let instances = match self.backend().instances(&policy.service, None, usize::MAX).await {
             Err(BackendError::UnknownService) => Vec::new(),
             instances => instances.map_err(status)?,
         };
-        let served = instances.iter().map(Record::instance).flat_map(|instance| &instance.grpc_services);
-        let served: BTreeSet<&str> = served.map(String::as_str).collect();
-        check_served(policy, &served).or_else(|violations| violations.into_result(DOMAIN))
+        let announced = instances.iter().map(Record::instance).flat_map(|instance| &instance.grpc_services);
+        let methods = self.backend().methods(&policy.service).await.map_err(status)?;
+        let served = Served::new(announced, methods.iter().flat_map(|list| &**list));
+        served.check(policy).or_else(|violations| violations.into_result(DOMAIN))
     }
 }

@@ -11,27 +11,33 @@ use meshwork::{
         Instance, InstanceStatus, Policy, RegisterRequest, SetAuthorizationPolicyRequest, SetBindingRequest,
         SetPolicyRequest, WatchRequest,
     },
-    instance::{DEFAULT_LEASE_TTL, DEFAULT_WEIGHT, InvalidField, check_id, check_instance, check_lease_ttl},
+    instance::{
+        DEFAULT_LEASE_TTL, DEFAULT_WEIGHT, InvalidField, check_id, check_instance, check_lease_ttl, check_methods,
+    },
     rpc::{Page, Violations, duration},
     service_name::check_service_name,
 };
 use tonic::Status;
+use uuid::Uuid;
 
 use crate::{
     policies::{check_authorization, check_binding, check_grpc_service, check_policy},
     status::DOMAIN,
-    table::{Interest, LeaseId, RegistrationAttempt, Resume},
+    table::{Interest, LeaseId, Registration, RegistrationAttempt, Resume},
 };
 
 const MAX_WATCHED_SERVICES: usize = 1024;
 
-/// An instance and its lease's time, with defaults filled in.
-pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Duration, RegistrationAttempt), Status> {
+/// An instance that wants a lease, with defaults filled in.
+pub(crate) fn registration(request: RegisterRequest, nonce: Uuid) -> Result<Registration, Status> {
     let mut violations = Violations::default();
     let lease_ttl = violations.check("lease_ttl", lease_ttl(request.lease_ttl));
     let attempt = RegistrationAttempt { holder: request.holder, number: request.attempt, refused: request.refused };
     if !attempt.holder.is_empty() {
         violations.check("holder", check_id(&attempt.holder));
+    }
+    if let Err(InvalidField { field, problem }) = check_methods(&request.methods) {
+        violations.add(&field, problem);
     }
     match request.instance {
         None => violations.add("instance", "is required"),
@@ -43,7 +49,7 @@ pub(crate) fn registration(request: RegisterRequest) -> Result<(Instance, Durati
             }
             if let Some(lease_ttl) = lease_ttl {
                 violations.into_result(DOMAIN)?;
-                return Ok((instance, lease_ttl, attempt));
+                return Ok(Registration { instance, methods: request.methods.into(), lease_ttl, attempt, nonce });
             }
         }
     }

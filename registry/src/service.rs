@@ -28,7 +28,7 @@ use crate::{
     renewals::{Renewals, renewals},
     request,
     status::{DOMAIN, not_allowed, status},
-    table::{Granted, LeaseId, NotAdmitted, Registration, Renewal, StoreConflict},
+    table::{Granted, LeaseId, NotAdmitted, Renewal, StoreConflict},
     wire,
 };
 
@@ -140,12 +140,12 @@ impl Registry {
 impl RegistryService for Registry {
     async fn register(&self, request: Request<RegisterRequest>) -> Result<Response<Lease>, Status> {
         let caller = self.access.caller(request.extensions());
-        let (mut instance, lease_ttl, attempt) = request::registration(request.into_inner())?;
+        let mut registration = request::registration(request.into_inner(), Uuid::new_v4())?;
+        let instance = &mut registration.instance;
         self.access.instances(&caller, &instance.service).map_err(|refusal| self.refuse(&refusal))?;
         instance.create_time = Some(SystemTime::now().into());
         instance.identity = caller.spiffe_id().map(SpiffeId::to_string).unwrap_or_default();
-        let registration = Registration { instance, lease_ttl, attempt, nonce: Uuid::new_v4() };
-        let named = (registration.instance.service.clone(), registration.instance.instance_id.clone());
+        let named = (instance.service.clone(), instance.instance_id.clone());
         let granted = self.backend.register(registration).await.map_err(|error| {
             if let BackendError::NotAdmitted(NotAdmitted::Held(held)) = error {
                 return self.refuse(&held.into());

@@ -106,6 +106,10 @@ impl Backend for Memory {
         self.shared.table().instances(service, after, size).ok_or(BackendError::UnknownService)
     }
 
+    async fn methods(&self, service: &str) -> Result<Vec<Arc<[String]>>, BackendError> {
+        Ok(self.shared.table().methods(service))
+    }
+
     async fn adopt(&self, service: &str, store_id: &str) -> Result<(Vec<InstanceKey>, Vec<InstanceKey>), BackendError> {
         self.shared.change(|table, now| table.adopt(now, service, store_id)).ok_or(BackendError::UnknownStore)
     }
@@ -208,6 +212,7 @@ mod tests {
         let instance = Instance { service: "order".into(), instance_id: "a".into(), ..Instance::default() };
         let registration = Registration {
             instance,
+            methods: Arc::default(),
             lease_ttl: Duration::from_secs(10),
             attempt: RegistrationAttempt::default(),
             nonce: Uuid::new_v4(),

@@ -53,6 +53,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Up to `size` instances of a service after the id `after`, by id.
     async fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Result<Vec<Record>, BackendError>;
 
+    /// Each list of methods that an instance of a service has told, at least once. An empty list says nothing.
+    async fn methods(&self, service: &str) -> Result<Vec<Arc<[String]>>, BackendError>;
+
     /// Makes a store that of its service. Returns the instances that serve it, and those that have left because they do not.
     ///
     /// # Errors

@@ -5,28 +5,25 @@
 //! every word, also with one that says the same again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     time::{Duration, SystemTime},
 };
 
 use meshwork::{
     authorization,
-    contract::meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule, ListAuthorizationPoliciesResponse},
+    contract::meshwork::registry::v1::{AuthorizationPolicy, ListAuthorizationPoliciesResponse},
     rpc::Violations,
     service_name::check_service_name,
 };
 use prost_types::Timestamp;
 
 use super::{Kept, Kind, PolicyError, Turn, check_etag, etag};
-use crate::json::shortened;
 
 /// Between two words on one service at least: what the times of all languages can tell apart.
 const TICK: Duration = Duration::from_millis(1);
 /// The year 9000, in seconds since 1970. No time of a file is later: those after the year 9999 have no JSON, and a file that says one
 /// leaves no room for later words.
 const MAX_SECONDS: i64 = 221_845_392_000;
-/// gRPC services that every service of the mesh may serve without announcing them.
-const OWN: &str = "meshwork.";
 
 impl Kept for AuthorizationPolicy {
     const KIND: Kind = Kind::Authorization;
@@ -110,44 +107,6 @@ pub(crate) fn check_authorization(policy: &AuthorizationPolicy) -> Result<(), Vi
     if violations.is_empty() { Ok(()) } else { Err(violations) }
 }
 
-/// Checks that the gRPC services that the rules name are among those that instances of the service announce. If none does, it is
-/// unknown what they serve.
-pub(crate) fn check_served(policy: &AuthorizationPolicy, served: &BTreeSet<&str>) -> Result<(), Violations> {
-    let mut violations = Violations::default();
-    for (list, rules) in [("allow", &policy.allow), ("deny", &policy.deny)] {
-        if let Some((at, unknown)) = first_unserved(rules, served) {
-            let nearest = nearest(unknown, served).unwrap_or_default();
-            let (unknown, service) = (shortened(unknown), &policy.service);
-            violations.add(
-                &format!("policy.{list}{at}"),
-                format_args!("no instance of {service} serves {unknown:?}; the nearest that one serves is {nearest:?}"),
-            );
-        }
-    }
-    if violations.is_empty() { Ok(()) } else { Err(violations) }
-}
-
-/// The first gRPC service of the rules that is not served, and where it is named.
-fn first_unserved<'a>(rules: &'a [AuthorizationRule], served: &BTreeSet<&str>) -> Option<(String, &'a str)> {
-    let is_unserved = |name: &str| !served.is_empty() && !name.starts_with(OWN) && !served.contains(name);
-    let named = rules.iter().enumerate().flat_map(|(rule, AuthorizationRule { methods, .. })| {
-        let methods = methods.iter().enumerate();
-        methods.map(move |(method, name)| (rule, method, name.split('/').next().unwrap_or_default()))
-    });
-    let (rule, method, name) = { named }.find(|(_, _, name)| is_unserved(name))?;
-    Some((format!("[{rule}].methods[{method}]"), name))
-}
-
-/// The name that has most in common with one, at its beginning and its end: what people get wrong is a letter or the package.
-fn nearest<'a>(name: &str, names: &BTreeSet<&'a str>) -> Option<&'a str> {
-    let equal = |(one, other): &(u8, u8)| one == other;
-    let in_common = |other: &&&str| {
-        let beginning = name.bytes().zip(other.bytes()).take_while(equal).count();
-        beginning + name.bytes().rev().zip(other.bytes().rev()).take_while(equal).count()
-    };
-    names.iter().max_by_key(in_common).copied()
-}
-
 /// What takes the place of `before`. What says the same is no conflict, so that a call may be repeated.
 fn replace(
     before: &AuthorizationPolicy,
@@ -194,6 +153,8 @@ fn complete(policy: AuthorizationPolicy, update_time: Timestamp) -> Authorizatio
 #[cfg(test)]
 mod tests {
     use std::{sync::Arc, time::UNIX_EPOCH};
+
+    use meshwork::contract::meshwork::registry::v1::AuthorizationRule;
 
     use super::*;
     use crate::{
@@ -244,18 +205,5 @@ mod tests {
         assert_eq!(forgotten(rules("customer", "*")), Ok(None), "it had its room");
         assert_eq!(forgotten(rules("query", "*")), Err(PolicyError::TooMany(Kind::Authorization)));
         assert_eq!(store.authorizations().len(), MAX_AUTHORIZATIONS);
-    }
-
-    #[test]
-    fn the_nearest_name_differs_in_a_letter_or_in_its_package() {
-        let names = BTreeSet::from(["shop.order.v1.OrderService", "shop.order.v1.AdminService", "grpc.Other"]);
-        for (name, expected) in [
-            ("shop.order.v1.OrderServce", "shop.order.v1.OrderService"),
-            ("order.v1.OrderService", "shop.order.v1.OrderService"),
-            ("shop.order.v2.AdminService", "shop.order.v1.AdminService"),
-        ] {
-            assert_eq!(nearest(name, &names), Some(expected));
-        }
-        assert_eq!(nearest("a.B", &BTreeSet::new()), None);
     }
 }

@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod kept;
 mod policy;
+mod served;
 
 use std::{hash::Hasher as _, path::Path, sync::Arc, time::SystemTime};
 
@@ -24,7 +25,7 @@ use meshwork::{
 use prost::Message;
 use tokio::sync::OwnedMutexGuard;
 
-pub(crate) use authorization::{AuthorizationChange, check_authorization, check_served, has_rules, no_rules};
+pub(crate) use authorization::{AuthorizationChange, check_authorization, has_rules, no_rules};
 pub(crate) use binding::{Announced, Claims, announced, check_binding, check_grpc_service, with_announcers};
 use collection::Collection;
 pub use error::{PolicyError, PolicyFileError};
@@ -34,6 +35,7 @@ use file::{StoredFile, beside, with_suffix};
 pub(crate) use kept::Kept;
 pub use kept::Kind;
 pub(crate) use policy::{check_policy, none, says_nothing};
+pub(crate) use served::Served;
 
 use crate::ProtobufJson;
 

@@ -12,6 +12,7 @@
 mod clock;
 mod interest;
 mod lease_id;
+mod methods;
 mod outcome;
 mod policy;
 mod record;
@@ -102,7 +103,7 @@ impl Table {
     /// late gets what it has. Where its store was adopted, those of another store leave.
     pub fn register(&mut self, now: Duration, registration: Registration) -> Result<Granted, NotAdmitted> {
         self.expire(now);
-        let Registration { instance, lease_ttl, attempt, nonce } = registration;
+        let Registration { instance, methods, lease_ttl, attempt, nonce } = registration;
         let held =
             self.services.get(instance.service.as_str()).and_then(|service| service.lease(&instance.instance_id));
         if let Some(held) = held.filter(|_| instance.identity.is_empty()) {
@@ -120,7 +121,8 @@ impl Table {
         }
         let deadline = self.clock.now() + lease_ttl;
         let id = LeaseId::new(&key.0, &key.1, nonce);
-        let lease = Lease { id, ttl: lease_ttl, deadline, attempt, revision: 0, record: Record::new(instance) };
+        let lease =
+            Lease { id, ttl: lease_ttl, deadline, attempt, revision: 0, record: Record::new(instance), methods };
         let (granted, replaced) = self.change(&key.0, |service, revision| service.put(&key.1, lease, revision));
         if let Some(replaced) = replaced {
             self.deadlines.remove(&(replaced.deadline, key.clone()));
@@ -368,6 +370,11 @@ impl Table {
     /// Up to `size` instances of a service after the id `after`. `None`: no instance of it was ever registered.
     pub fn instances(&self, service: &str, after: Option<&str>, size: usize) -> Option<Vec<Record>> {
         Some(self.services.get(service)?.records_after(after).take(size).collect())
+    }
+
+    /// Each list of methods that an instance of a service has told, once.
+    pub fn methods(&self, service: &str) -> Vec<Arc<[String]>> {
+        self.services.get(service).map(ServiceIndex::methods).unwrap_or_default()
     }
 
     /// A service's policy, if one is set.

@@ -28,6 +28,7 @@ struct Held {
     ttl: Duration,
     deadline: Duration,
     instance: Instance,
+    methods: Arc<[String]>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -249,12 +250,19 @@ impl World {
             ..Instance::default()
         };
         let nonce = uuid::Uuid::from_u128(self.serial);
-        let registration =
-            Registration { instance: instance.clone(), lease_ttl: ttl, attempt: RegistrationAttempt::default(), nonce };
+        let methods: Arc<[String]> = [format!("a.B/{}", self.serial % 3)].into();
+        let registration = Registration {
+            instance: instance.clone(),
+            methods: methods.clone(),
+            lease_ttl: ttl,
+            attempt: RegistrationAttempt::default(),
+            nonce,
+        };
         let lease = self.table.register(self.now, registration).expect("there is room").lease_id;
         self.given.push(lease.clone());
         self.model.known.insert(service);
-        self.model.leases.insert((service, id), Held { lease, ttl, deadline: self.model.now + ttl, instance });
+        let held = Held { lease, ttl, deadline: self.model.now + ttl, instance, methods };
+        self.model.leases.insert((service, id), held);
     }
 
     fn renew(&mut self, lease: &LeaseId) {
@@ -322,6 +330,11 @@ impl World {
     }
 
     fn check(&mut self) {
+        for service in 0..3 {
+            let of_service = self.model.leases.iter().filter(|((of, _), _)| *of == service);
+            let told: BTreeSet<_> = of_service.map(|(_, held)| held.methods.clone()).collect();
+            assert_eq!(self.table.methods(&name(service)), Vec::from_iter(told), "each list of a live instance, once");
+        }
         for watcher in &mut self.watchers {
             watcher.poll(&self.table);
             let watches = |service: &String| match &watcher.interest {

@@ -31,6 +31,8 @@ impl RegistrationAttempt {
 pub struct Registration {
     /// The instance, already checked and complete.
     pub instance: Instance,
+    /// The full names of the methods that it has told; empty: unknown.
+    pub methods: Arc<[String]>,
     /// How long it stays without a renewal.
     pub lease_ttl: Duration,
     /// Which of its calls this is.

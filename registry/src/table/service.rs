@@ -12,7 +12,7 @@ use meshwork::{
     discovery::stores::{Store, are_other, shared_store, some_differ},
 };
 
-use super::{Delta, Granted, LeaseId, Record, RegistrationAttempt};
+use super::{Delta, Granted, LeaseId, Record, RegistrationAttempt, methods::MethodLists};
 use crate::limits::MAX_TOMBSTONES;
 
 /// A lease as the table keeps it.
@@ -26,6 +26,8 @@ pub(super) struct Lease {
     /// When its instance last changed.
     pub(super) revision: u64,
     pub(super) record: Record,
+    /// What its instance has told of its methods.
+    pub(super) methods: Arc<[String]>,
 }
 
 impl Lease {
@@ -44,6 +46,7 @@ pub(super) struct ServiceIndex {
     gone_at: HashMap<Arc<str>, u64>,
     /// How many instances serve each store that is the whole service's, by its id and place: more than one is a conflict.
     stores: BTreeMap<(String, String), usize>,
+    methods: MethodLists,
     /// Departures up to here are forgotten.
     floor: u64,
     last_change: u64,
@@ -102,10 +105,12 @@ impl ServiceIndex {
             self.gone.remove(&gone_at);
         }
         self.count_store(granted.record.instance(), true);
+        self.methods.add(&mut lease.methods);
         let before = self.leases.insert(instance_id.clone(), lease);
         if let Some(before) = &before {
             self.live.remove(&before.revision);
             self.count_store(before.record.instance(), false);
+            self.methods.remove(&before.methods);
         }
         self.live.insert(revision, instance_id.clone());
         self.last_change = revision;
@@ -117,6 +122,7 @@ impl ServiceIndex {
         let lease = self.leases.remove(instance_id).expect("an instance is removed once");
         self.live.remove(&lease.revision);
         self.count_store(lease.record.instance(), false);
+        self.methods.remove(&lease.methods);
         self.last_change = revision;
         self.gone.insert(revision, instance_id.clone());
         self.gone_at.insert(instance_id.clone(), revision);
@@ -130,6 +136,11 @@ impl ServiceIndex {
     /// The instances, in the order of their ids.
     pub(super) fn instances(&self) -> impl Iterator<Item = &Instance> {
         self.leases.values().map(|lease| lease.record.instance())
+    }
+
+    /// Each list of methods that an instance has told.
+    pub(super) fn methods(&self) -> Vec<Arc<[String]>> {
+        self.methods.all()
     }
 
     /// The instances after an id, in the order of their ids.

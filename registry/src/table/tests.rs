@@ -17,6 +17,7 @@ fn instance(service: &str, id: &str) -> Instance {
 fn registration(service: &str, id: &str) -> Registration {
     Registration {
         instance: instance(service, id),
+        methods: Arc::default(),
         lease_ttl: TTL,
         attempt: RegistrationAttempt::default(),
         nonce: uuid::Uuid::new_v4(),
@@ -125,6 +126,26 @@ fn a_registration_that_arrives_late_does_not_fence_a_later_one_of_the_same_proce
     assert_eq!(running.table.renew(Duration::ZERO, &later.lease_id), Renewal::Fenced);
     running.register("order", "a");
     assert_eq!(running.table.renew(Duration::ZERO, &next.lease_id), Renewal::Fenced, "by another process");
+}
+
+#[test]
+fn instances_that_tell_the_same_methods_share_one_list() {
+    let mut running = Running::new(Duration::ZERO);
+    let mut register = |id, methods: [&str; 2]| {
+        let registration = Registration { methods: methods.map(str::to_owned).into(), ..registration("order", id) };
+        running.table.register(Duration::ZERO, registration).expect("there is room").lease_id
+    };
+    let lease = register("a", ["a.B/Get", "a.B/Put"]);
+    register("b", ["a.B/Get", "a.B/Set"]);
+    register("c", ["a.B/Get", "a.B/Put"]);
+    // Again, and with another status.
+    register("c", ["a.B/Get", "a.B/Put"]);
+    running.table.set_status(Duration::ZERO, &lease, InstanceStatus::Draining).expect("it has a lease");
+
+    let lists = running.table.methods("order");
+    assert_eq!(lists.iter().map(|list| &*list[1]).collect::<Vec<_>>(), ["a.B/Put", "a.B/Set"]);
+    let holders: Vec<_> = lists.iter().map(|list| Arc::strong_count(list) - 2).collect();
+    assert_eq!(holders, [2, 1], "beside the table's index and this test");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use meshwork::contract::meshwork::registry::v1::{
     AuthorizationPolicy, AuthorizationRule, DeleteAuthorizationPolicyRequest, GetAuthorizationPolicyRequest,
     ListAuthorizationPoliciesRequest, ListAuthorizationPoliciesResponse, SetAuthorizationPolicyRequest,
 };
+use prost::Message as _;
 use tonic::Code;
 
 use super::{policies::reason, requests::fields, *};
@@ -181,11 +182,135 @@ async fn a_rule_that_no_call_can_match_is_refused_and_changes_nothing() {
     assert_eq!(mesh.rules("order").await, good);
 
     mesh.rule(allow(&["shop.order.v1.OrderService/*", "meshwork.event.v1.EventService/*"])).await;
+    mesh.rule(allow(&["shop.order.v1.OrderService/Gte"])).await;
     mesh.rule(rules("customer", &["*"], &["x.Y/*"])).await;
     mesh.rule(rules("silent", &["*"], &["x.Y/*"])).await;
     let missing = SetAuthorizationPolicyRequest::default();
     let missing = mesh.authorizations.set_authorization_policy(missing).await.expect_err("there is none");
     assert_eq!(fields(&missing), ["policy"]);
+}
+
+const CUSTOMERS: &str = "shop.customer.v1.CustomerService";
+const EVENTS: &str = "meshwork.event.v1.EventService";
+
+impl Mesh {
+    /// Registers an instance of customer that has these methods of its gRPC service, which it announces, and of the mesh's.
+    async fn customer_with(&mut self, id: &str, methods: &[&str]) -> Lease {
+        let RegisterRequest { instance, .. } = request("customer", id);
+        let instance = Instance { grpc_services: vec![CUSTOMERS.into()], ..instance.expect("given") };
+        let own = methods.iter().map(|method| format!("{CUSTOMERS}/{method}"));
+        let methods = own.chain([format!("{EVENTS}/Subscribe"), "grpc.health.v1.Health/Check".into()]).collect();
+        let register = RegisterRequest { instance: Some(instance), methods, ..RegisterRequest::default() };
+        self.client.register(register).await.expect("there is room").into_inner()
+    }
+
+    /// Allows or denies everyone this method of customer.
+    async fn customer_rule(&mut self, denies: bool, method: &str) -> Result<(), Status> {
+        let policy = match denies {
+            false => rules("customer", &["*"], &[method]),
+            true => AuthorizationPolicy {
+                deny: vec![rule(&["*"], &[method])],
+                ..rules("customer", &["*"], &[&format!("{CUSTOMERS}/*")])
+            },
+        };
+        self.try_rule(policy).await.map(drop)
+    }
+
+    /// Whether a rule for this method of customer may be set.
+    async fn takes(&mut self, method: &str) -> bool {
+        self.customer_rule(false, method).await.is_ok()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_for_a_method_that_no_instance_has_is_refused_with_the_nearest_that_one_has() {
+    let mut mesh = Mesh::start();
+    mesh.customer_with("a", &["CreateCustomer", "GetCustomer"]).await;
+    let good = mesh.rule(rules("customer", &["*"], &[&format!("{CUSTOMERS}/GetCustomer")])).await;
+    for (wrong, nearest) in [
+        (format!("{CUSTOMERS}/GetCustomr"), format!("{CUSTOMERS}/GetCustomer")),
+        (format!("{CUSTOMERS}/getCustomer"), format!("{CUSTOMERS}/GetCustomer")),
+        (format!("{CUSTOMERS}/CreateCustomers"), format!("{CUSTOMERS}/CreateCustomer")),
+        (format!("{EVENTS}/Subscribed"), format!("{EVENTS}/Subscribe")),
+    ] {
+        for (denies, field) in [(false, "policy.allow[0].methods[0]"), (true, "policy.deny[0].methods[0]")] {
+            let refused = mesh.customer_rule(denies, &wrong).await.expect_err(&wrong);
+            assert_eq!(fields(&refused), [field], "{refused}");
+            let says = format!(
+                "{field}: no instance of customer serves {wrong:?}; the nearest that one serves is {nearest:?}"
+            );
+            assert_eq!(refused.message(), says);
+        }
+    }
+    let long =
+        mesh.customer_rule(false, &format!("{CUSTOMERS}/{}", "x".repeat(1000))).await.expect_err("no such method");
+    assert!(long.message().contains("xxx...\"") && long.message().len() < 300, "{long}");
+    assert_eq!(mesh.rules("customer").await, good);
+    assert!(mesh.takes(&format!("{CUSTOMERS}/*")).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_for_a_service_of_the_mesh_is_refused_if_instances_have_told_methods_and_none_of_it() {
+    let mut mesh = Mesh::start();
+    let wrong = ["meshwork.event.v1.EventServise/*", "meshwork.registry.v1.RegistryService/Watch", "meshwork.X/*"];
+    mesh.customer_with("a", &["GetCustomer"]).await;
+
+    for name in wrong {
+        for denies in [false, true] {
+            let refused = mesh.customer_rule(denies, name).await.expect_err(name);
+            let service = name.split('/').next().unwrap_or_default();
+            assert!(refused.message().contains(&format!("no instance of customer serves {service:?}")), "{refused}");
+        }
+    }
+    let refused = mesh.customer_rule(false, wrong[0]).await.expect_err("a slip of the pen");
+    assert!(refused.message().ends_with(&format!("serves is {EVENTS:?}")), "{refused}");
+    for name in [format!("{EVENTS}/*"), format!("{EVENTS}/Subscribe")] {
+        assert!(mesh.takes(&name).await, "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_instances_have_told_nothing_about_is_unknown_and_rules_for_it_are_taken() {
+    let mut mesh = Mesh::start();
+    let [unknown, of_the_mesh] = [format!("{CUSTOMERS}/GetCustomr"), "meshwork.X/Y".to_owned()];
+    assert!(mesh.takes(&unknown).await && mesh.takes(&of_the_mesh).await, "without instances");
+    let RegisterRequest { instance, .. } = request("customer", "of-an-older-release");
+    let grpc_services = vec![CUSTOMERS.into(), "shop.customer.v1.AdminService".into()];
+    let older = Instance { grpc_services, ..instance.expect("given") };
+    let older = RegisterRequest { instance: Some(older), ..RegisterRequest::default() };
+    mesh.client.register(older).await.expect("there is room");
+    assert!(mesh.takes(&unknown).await && mesh.takes(&of_the_mesh).await, "no methods are told");
+
+    mesh.customer_with("a", &["GetCustomer"]).await;
+    assert!(!mesh.takes(&unknown).await && !mesh.takes(&of_the_mesh).await);
+    assert!(mesh.takes("shop.customer.v1.AdminService/Reset").await, "no method of this gRPC service is told");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rule_may_name_a_method_as_soon_as_one_instance_has_it_and_until_none_has() {
+    let mut mesh = Mesh::start();
+    let method = format!("{CUSTOMERS}/DeleteCustomer");
+    mesh.customer_with("a", &["GetCustomer"]).await;
+    mesh.customer_with("b", &["GetCustomer"]).await;
+    assert!(!mesh.takes(&method).await);
+
+    let newer = mesh.customer_with("b", &["GetCustomer", "DeleteCustomer"]).await;
+    assert!(mesh.takes(&method).await, "of one of two");
+    mesh.set_status(&newer, InstanceStatus::NotServing).await.expect("it has a lease");
+    assert!(mesh.takes(&method).await, "another status changes nothing");
+    mesh.deregister(&newer).await;
+    assert!(!mesh.takes(&method).await);
+    assert!(mesh.takes(&format!("{CUSTOMERS}/GetCustomer")).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_instances_tell_of_their_methods_is_told_to_nobody() {
+    let mut mesh = Mesh::start();
+    let lease = mesh.customer_with("a", &["GetCustomer"]).await;
+    let snapshot = mesh.watch(&[]).await.snapshot().await;
+    let told = [lease.encode_to_vec(), snapshot.encode_to_vec()];
+    let says = |bytes: &[u8]| bytes.windows(11).any(|text| text == b"GetCustomer");
+    assert!(!told.iter().any(|bytes| says(bytes)), "{told:?}");
 }
 
 #[tokio::test(start_paused = true)]

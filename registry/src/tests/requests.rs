@@ -89,6 +89,24 @@ async fn everything_that_is_wrong_is_reported_at_once() {
 }
 
 #[tokio::test]
+async fn an_instance_tells_up_to_4096_methods_of_up_to_256_characters() {
+    let mut mesh = Mesh::start();
+    let long = |length: usize| "x".repeat(length);
+    for (methods, wrong) in [
+        (vec![long(256); 4096], None),
+        (vec!["a.B/C".into(); 4097], Some("methods")),
+        (vec!["a.B/C".into(), long(257)], Some("methods[1]")),
+        (vec![String::new(), String::new()], Some("methods[0]")),
+    ] {
+        let request = RegisterRequest { methods, ..request("order", "a") };
+        match (mesh.client.register(request).await, wrong) {
+            (Ok(_), None) => {}
+            (answer, wrong) => assert_eq!(blamed(answer), [wrong.expect("accepted")]),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_lease_lasts_from_a_second_to_five_minutes() {
     let mut mesh = Mesh::start();
     for (ttl, accepted) in [(0, false), (1, true), (300, true), (301, false), (i64::MAX, false), (i64::MIN, false)] {
