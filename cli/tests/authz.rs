@@ -162,6 +162,16 @@ async fn what_cannot_be_right_is_exit_code_2_and_what_the_registry_refuses_1() {
     for (line, code, says) in [
         ("authz set order --allow query=a.C/Get", 2, "--allow query=a.C/Get: \"query\" has no kind"),
         ("authz set order --allow service/query=shop.ordr.v1.OrderService/GetOrder", 1, "no instance of order serves"),
+        (
+            "authz set order --allow service/query=shop.order.v1.OrderService/GetOrdr",
+            1,
+            "the nearest that one serves is \"shop.order.v1.OrderService/GetOrder\"",
+        ),
+        (
+            "authz set order --allow *=shop.order.v1.OrderService/* --deny *=meshwork.event.v1.EventService/Subscrib",
+            1,
+            "the nearest that one serves is \"meshwork.event.v1.EventService/Subscribe\"",
+        ),
         ("authz set order --file /nowhere", 2, "--file /nowhere: cannot be read"),
         (
             "authz check --as spiffe://mall.test/service/query order/GetOrder",
