@@ -79,14 +79,17 @@ pub fn check_instance(instance: &Instance) -> Vec<InvalidField> {
     check.0
 }
 
-/// Whether a registration can say that the instance has these methods: up to 4096 names of 1-256 characters.
+/// Whether a registration can say that the instance has these methods: up to 4096 names of 1-256 characters, 128 KiB in all.
 ///
 /// # Errors
 /// The list, if it is too long; else its first bad entry.
 pub fn check_methods(methods: &[String]) -> Result<(), InvalidField> {
     let mut check = Check(Vec::new());
     check.list("methods", methods, MAX_METHODS, |name| ("", full_name(name)));
-    check.0.pop().map_or(Ok(()), Err)
+    if methods.iter().map(String::len).sum::<usize>() > MAX_INSTANCE_BYTES {
+        check.note("methods", Err("must be up to 128 KiB"));
+    }
+    check.0.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// Whether this can be an id of an instance or a store: 1-128 visible ASCII characters, so that it can be a header's value.

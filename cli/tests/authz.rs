@@ -187,6 +187,11 @@ async fn what_cannot_be_right_is_exit_code_2_and_what_the_registry_refuses_1() {
             "error: not decided by rules: meshwork.event.v1.EventService is for operators, and the callers that order names in its code",
         ),
         ("bindings clear shop.nope.v1.Nope", 1, "shop.nope.v1.Nope is not bound"),
+        (
+            &*format!("authz set registry --allow operator/ada={ORDERS}/GetOrder"),
+            1,
+            "no instance of registry serves \"shop.order.v1.OrderService\"",
+        ),
         ("bindings set meshwork.event.v1.EventService order", 1, "binding.grpc_service: is served by every service"),
     ] {
         let (ended, said) = shop.refused(line);
@@ -196,6 +201,13 @@ async fn what_cannot_be_right_is_exit_code_2_and_what_the_registry_refuses_1() {
         let ended = shop.run(line, &shop.certificate("order"));
         assert!(ended.code == Some(1) && ended.err.contains("PERMISSION_DENIED: service/order may not"), "{ended:?}");
     }
+    let typed = shop.operator(&format!("authz set order --allow service/ordr,service/query={ORDERS}/GetOrder"));
+    let warning = "warning: a rule is about the caller service/ordr, of which no instance has registered\n";
+    assert!(typed.code == Some(0) && typed.err.ends_with(warning), "{typed:?}");
+    shop.out("authz clear order");
+    let unannounced = shop.operator("bindings set shop.order.v1.OrderServic order");
+    let warning = "warning: no instance of order announces shop.order.v1.OrderServic: calls by that name fail\n";
+    assert_eq!((unannounced.code, &*unannounced.err), (Some(0), warning));
     let unknown = shop.operator("authz get odrer");
     assert!(unknown.err.starts_with("warning: no instance of \"odrer\" has registered yet"), "{unknown:?}");
     assert_eq!(shop.operator("authz get registry").err, "", "it has rules, and registers nowhere");
@@ -246,7 +258,9 @@ async fn several_registries_are_changed_together_or_not_at_all_and_the_last_word
     ] {
         let values = if get.starts_with("authz") { ["v1", "v2", "v3"] } else { ["1s", "2s", "3s"] };
         let [v1, v2, v3] = values.map(|value| set.replace("CALLER", value));
-        assert_eq!(at(&both, &v1).code, Some(0), "{v1}");
+        let set = at(&both, &v1);
+        let plain = "warning: in plain mode every caller is anonymous, and no rule allows that: nobody is let in\n";
+        assert_eq!((set.code, set.err.contains(plain)), (Some(0), get.starts_with("authz")), "{v1}: {set:?}");
         let file = tempfile::NamedTempFile::new().expect("a file");
         fs::write(&file, at(&both, get).out).expect("written");
         assert_eq!(at(&both, &v2).code, Some(0), "{v2}");

@@ -6,6 +6,7 @@ use meshwork::{
         ListAuthorizationPoliciesRequest, ListAuthorizationPoliciesResponse, SetAuthorizationPolicyRequest,
         authorization_service_server::AuthorizationService,
     },
+    identity::REGISTRY,
     rpc::{Page, Violations},
 };
 use prost::Message as _;
@@ -83,6 +84,9 @@ impl AuthorizationService for Registry {
 impl Registry {
     /// Checks that instances of the service serve what its rules name, as far as they have told.
     async fn check_is_served(&self, policy: &AuthorizationPolicy) -> Result<(), Status> {
+        if policy.service == REGISTRY {
+            return Served::by_the_registry().check(policy).or_else(|violations| violations.into_result(DOMAIN));
+        }
         let instances = match self.backend().instances(&policy.service, None, usize::MAX).await {
             Err(BackendError::UnknownService) => Vec::new(),
             instances => instances.map_err(status)?,

@@ -14,7 +14,10 @@ mod shown;
 
 use std::io::{self, Write as _};
 
-use meshwork::contract::meshwork::registry::v1::{AuthorizationPolicy, ListAuthorizationPoliciesResponse};
+use meshwork::{
+    contract::meshwork::registry::v1::{AuthorizationPolicy, ListAuthorizationPoliciesResponse},
+    identity::REGISTRY,
+};
 use meshwork_process::to_stderr;
 use meshwork_registry::ProtobufJson;
 
@@ -64,7 +67,11 @@ async fn set(args: AuthzSetArgs) -> Result<(), Error> {
     let policy = AuthorizationPolicy { etag: etag.unwrap_or(policy.etag), ..policy };
     let directory = Directory::open(&source)?;
     let set = directory.set_rules(policy).await?;
-    to_stderr(format_args!("note: all other callers and methods of {service} are refused"));
+    // Those of the registry are all meshwork.*, of which the table says who may call them.
+    if service != REGISTRY {
+        to_stderr(format_args!("note: all other callers and methods of {service} are refused"));
+    }
+    directory.warn_of_callers(&set).await?;
     show_changed(&directory, &set, "the rules were not set", source.json).await
 }
 

@@ -1,6 +1,6 @@
 //! The rules at all registries of a mesh: read from all that answer, and changed at all.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use meshwork::{
     contract::meshwork::registry::v1::{
@@ -8,7 +8,7 @@ use meshwork::{
         ListAuthorizationPoliciesRequest, SetAuthorizationPolicyRequest,
         authorization_service_client::AuthorizationServiceClient,
     },
-    identity::REGISTRY,
+    identity::{ANONYMOUS, REGISTRY, TlsMode},
 };
 use meshwork_process::to_stderr;
 use prost_types::Timestamp;
@@ -85,6 +85,28 @@ impl Directory {
     /// has rules of its own and registers nowhere.
     pub(super) async fn warn_of_unregistered(&self, service: &str) -> Result<(), Error> {
         if service == REGISTRY { Ok(()) } else { self.warn_of_unknown(service).await }
+    }
+
+    /// Warns of callers that are not there, of which a name may be misspelled, and of rules that allow nobody in plain mode.
+    pub(super) async fn warn_of_callers(&self, policy: &AuthorizationPolicy) -> Result<(), Error> {
+        let callers = || policy.allow.iter().flat_map(|rule| &rule.callers).map(String::as_str);
+        if self.security().mode() == TlsMode::Plain && !callers().any(|caller| [ANONYMOUS, "*"].contains(&caller)) {
+            to_stderr(format_args!(
+                "warning: in plain mode every caller is {ANONYMOUS}, and no rule allows that: nobody is let in"
+            ));
+        }
+        let named: BTreeSet<&str> = callers()
+            .chain(policy.deny.iter().flat_map(|rule| &rule.callers).map(String::as_str))
+            .filter_map(|caller| caller.strip_prefix("service/"))
+            .filter(|name| ![REGISTRY, "*"].contains(name))
+            .collect();
+        let known: BTreeSet<String> = self.services().await?.into_iter().map(|service| service.name).collect();
+        for name in named.into_iter().filter(|name| !known.contains(*name)) {
+            to_stderr(format_args!(
+                "warning: a rule is about the caller service/{name}, of which no instance has registered"
+            ));
+        }
+        Ok(())
     }
 
     async fn found(&self, service: &str) -> Result<Found, Error> {

@@ -3,17 +3,39 @@
 //! What is served is what instances have told, each of them of its own version. So what one of them serves is served, and what
 //! none has told is not known, and not checked.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use meshwork::{
-    contract::meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule},
+    contract::{
+        DESCRIPTORS,
+        meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule},
+    },
     rpc::Violations,
 };
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 
 use crate::json::shortened;
 
 /// gRPC services that an instance may serve without announcing them.
 const OWN: &str = "meshwork.";
+
+/// The package of the registry's own gRPC services.
+const PACKAGE: &str = "meshwork.registry.v1";
+/// Their methods.
+static REGISTRYS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let files = FileDescriptorSet::decode(DESCRIPTORS).expect("they were compiled with this program").file;
+    let services = files.iter().filter(|file| file.package() == PACKAGE).flat_map(|file| &file.service);
+    let methods = |service: &prost_types::ServiceDescriptorProto| {
+        let method =
+            |method: &prost_types::MethodDescriptorProto| format!("{PACKAGE}.{}/{}", service.name(), method.name());
+        service.method.iter().map(method).collect::<Vec<_>>()
+    };
+    services.flat_map(methods).collect()
+});
 
 /// What the instances of a service have told that they serve.
 #[derive(Debug, Default)]
@@ -39,6 +61,12 @@ impl<'a> Served<'a> {
             served.methods.entry(service).or_default().insert(method);
         }
         served
+    }
+
+    /// What the registry serves, which registers nowhere.
+    pub(crate) fn by_the_registry() -> Self {
+        let served = Self::new([], &*REGISTRYS);
+        Self { announced: served.methods.keys().copied().collect(), ..served }
     }
 
     /// Checks that the gRPC services and methods that a policy's rules name are served, as far as that is known.

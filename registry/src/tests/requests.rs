@@ -89,11 +89,13 @@ async fn everything_that_is_wrong_is_reported_at_once() {
 }
 
 #[tokio::test]
-async fn an_instance_tells_up_to_4096_methods_of_up_to_256_characters() {
+async fn an_instance_tells_up_to_4096_methods_of_up_to_256_characters_and_128_kib_in_all() {
     let mut mesh = Mesh::start();
     let long = |length: usize| "x".repeat(length);
     for (methods, wrong) in [
-        (vec![long(256); 4096], None),
+        (vec!["a.B/C".into(); 4096], None),
+        (vec![long(256); 512], None),
+        (vec![long(256); 513], Some("methods")),
         (vec!["a.B/C".into(); 4097], Some("methods")),
         (vec!["a.B/C".into(), long(257)], Some("methods[1]")),
         (vec![String::new(), String::new()], Some("methods[0]")),
