@@ -23,9 +23,23 @@ use crate::{
     table::{Align, Output, Table},
 };
 
+/// What a person exports for commands that join a mesh.
+const CERTIFICATE_OF_COMMANDS: [&str; 2] = ["MESHWORK_TLS_DIR", "MESHWORK_TLS_MODE"];
+
 /// Runs a mesh until `shutdown`, then drains it.
 pub(crate) async fn run(args: UpArgs, shutdown: CancellationToken) -> Result<(), Error> {
     let format = args.telemetry.log.log;
+    if !args.tls && CERTIFICATE_OF_COMMANDS.iter().any(|name| std::env::var_os(name).is_some_and(|set| !set.is_empty()))
+    {
+        let [dir, mode] = CERTIFICATE_OF_COMMANDS;
+        say(
+            format,
+            Level::WARN,
+            format_args!(
+                "{dir} and {mode} are for other commands: this mesh is in plain mode; --tls makes a strict one"
+            ),
+        );
+    }
     let config = fleet::Config {
         base_port: args.base_port(),
         registry_addr: args.registry_addr,

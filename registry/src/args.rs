@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, env = "MESHWORK_GRACE", default_value = "15s", value_parser = duration_in(GRACE))]
     pub grace: Duration,
     /// The file that keeps the policies over a restart; authorization policies and bindings are kept in files beside it. They are
-    /// created when the first is set. Each registry needs its own: `meshwork policy` sets a policy at all of them [default: in memory, lost with the process]
+    /// created when the first is set. Each registry needs its own: `meshwork policy` sets a policy at all of them [default: in memory, lost with the process; strict and permissive mode require it]
     #[arg(long, env = "MESHWORK_POLICY_FILE", value_name = "FILE")]
     pub policy_file: Option<PathBuf>,
     /// Its identity.

@@ -80,7 +80,7 @@ fn rotate(args: &CaRotateArgs) -> Result<(), Error> {
     };
     let then = match stage {
         Stage::NextTrusted | Stage::NextSigns => {
-            "meshwork ca renew with all folders, unless it runs with --every; 40 s later meshwork ca rotate again"
+            "meshwork ca renew with all folders, unless it runs with --every; 40 s later meshwork ca rotate with all folders again"
         }
         Stage::Settled => "meshwork ca renew with all folders, unless it runs with --every",
     };
