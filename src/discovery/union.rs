@@ -81,7 +81,10 @@ impl Union {
                 let told = told.authorization.clone();
                 let authorization = self.authorization(service);
                 authorization.latest.learn(&told);
-                authorization.awaited.remove(&index);
+                // Rules that are not understood are none that are known.
+                if told != Knowledge::Unknown {
+                    authorization.awaited.remove(&index);
+                }
             }
         }
         self.succeed(index);
@@ -114,9 +117,7 @@ impl Union {
     /// Takes in what an earlier run knew about a service that this one has not heard of yet.
     pub(super) fn recall(&mut self, service: &str, earlier: Earlier) {
         if !self.has(service) {
-            let authorization = self.authorization(service);
-            authorization.latest.learn(&earlier.authorization);
-            authorization.awaited.clear();
+            self.authorization(service).latest.learn(&earlier.authorization);
             self.earlier.recall(service, earlier);
         }
     }
@@ -249,7 +250,9 @@ fn policy(told: &[(&Service, bool)]) -> (Arc<Policy>, bool) {
 
 /// Whether registries that are there tell of other rules than those in effect.
 fn rules_differ(told: &[(&Service, bool)], in_effect: &Knowledge) -> bool {
-    settled(told).any(|service| service.authorization.rules() != in_effect.rules())
+    // Each registry has its own time for them.
+    let version = |known: &Knowledge| known.rules().map(|rules| rules.etag().to_owned());
+    settled(told).any(|service| version(&service.authorization) != version(in_effect))
 }
 
 /// What the registries that are there have told completely.

@@ -13,7 +13,7 @@ use std::{collections::BTreeSet, pin::pin, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::{Cache, Discovery, EndpointSet, RegistryState};
 use crate::{
@@ -92,6 +92,7 @@ impl Watcher {
                 self.discovery.asked_beyond(&services).await;
                 continue;
             }
+            self.rules_recalled.retain(|service| services.contains(service));
             self.recall_rules(&services).await;
             match self.watch(&services, &mut backoff).await {
                 Ok(End::MoreServices) => continue,
@@ -120,7 +121,8 @@ impl Watcher {
 
     /// Reports why there is no watch: a transient error at each attempt, one that a retry will not change only once.
     fn failed(&self, status: &Status) {
-        let hopeless = !may_pass(status.code());
+        // What a registry has too many of, or is too large to be read, does not pass by itself.
+        let hopeless = !may_pass(status.code()) || status.code() == Code::ResourceExhausted;
         let what = if hopeless { "cannot be watched" } else { "does not answer" };
         let news = self.discovery.note(self.index, Some(format!("the registry {what}: {}", status.message())));
         if hopeless && news {

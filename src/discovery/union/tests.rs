@@ -247,8 +247,8 @@ fn of_rules_that_differ_those_that_were_set_last_hold_and_a_deletion_counts_as_s
     assert_eq!(told.known(), ("none".into(), true), "A has restarted with what it had");
     told.rules(A, "a2", Some(authorization("3", 40)));
     assert_eq!(told.known().0, "3");
-    told.rules(B, "b", Some(authorization("3", 40)));
-    assert_eq!(told.known(), ("3".into(), false));
+    told.rules(B, "b", Some(authorization("3", 41)));
+    assert_eq!(told.known(), ("3".into(), false), "each has its own clock");
 }
 
 #[test]
@@ -276,7 +276,17 @@ fn that_there_are_no_rules_is_known_once_every_registry_has_spoken_or_is_not_wai
 
     let mut told = Told::nothing();
     told.0.recall("order", recalled([], Knowledge::NEVER_SET));
-    assert_eq!(told.known(), ("none".into(), false), "an earlier run has heard all");
+    assert_eq!(told.known(), ("unknown".into(), false), "some may have been set since");
+    told.0.excuse(A);
+    told.0.excuse(B);
+    assert_eq!(told.known(), ("none".into(), false));
+
+    let mut told = Told::nothing();
+    told.rules(A, "a", None);
+    let mut strange = authorization("1", 10);
+    strange.allow[0].callers = vec!["group/of-a-later-version".into()];
+    told.rules(B, "b", Some(strange));
+    assert_eq!(told.known(), ("unknown".into(), false), "there are rules, whatever they say");
 }
 
 #[test]
