@@ -29,12 +29,16 @@ use std::{
 
 use parking_lot::RwLock;
 use rustls::ClientConfig;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    task::spawn_blocking,
+    time::{MissedTickBehavior, interval, timeout},
+};
 
 pub use files::TlsFiles;
 pub use material::{InvalidIdentity, Part, Pem};
 pub use mode::TlsMode;
 pub use spiffe_id::{ANONYMOUS, InvalidSpiffeId, PeerIdentity, REGISTRY, SpiffeId, check_trust_domain};
+pub(crate) use validity::Moment;
 pub use validity::Validity;
 
 use crate::{
@@ -192,22 +196,29 @@ impl Identity {
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         // Whether the last look found files that cannot be used.
         let mut in_doubt = false;
+        let mut reading = None;
         loop {
             looks.tick().await;
             let identity = self.clone();
-            // The files may be on a disk that hangs.
-            match tokio::task::spawn_blocking(move || identity.reload()).await {
+            let mut read = reading.take().unwrap_or_else(|| spawn_blocking(move || identity.reload()));
+            match timeout(RELOAD, &mut read).await {
                 // Perhaps in the middle of a renewal, which replaces three files.
-                Ok(Reloaded::Refused(problem)) if !in_doubt => {
+                Ok(Ok(Reloaded::Refused(problem))) if !in_doubt => {
                     in_doubt = true;
                     tracing::debug!(%problem, "the files do not fit together; looking again");
                     looks.reset_after(AGAIN);
                 }
-                Ok(reloaded) => {
+                Ok(Ok(reloaded)) => {
                     in_doubt = matches!(reloaded, Reloaded::Refused(_));
                     self.tell(&reloaded);
                 }
-                Err(error) => tracing::error!(%error, "a defect: looking at the certificate's files has failed"),
+                Ok(Err(error)) => tracing::error!(%error, "a defect: looking at the certificate's files has failed"),
+                Err(_) => {
+                    reading = Some(read);
+                    if let Some(left_out) = self.0.not_taken.pass() {
+                        tracing::warn!("the certificate's files cannot be read: their disk does not answer{left_out}");
+                    }
+                }
             }
             self.look_at_life(SystemTime::now());
         }

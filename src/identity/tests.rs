@@ -349,6 +349,26 @@ async fn what_the_files_say_is_taken_together_if_it_fits_and_what_was_there_stay
     assert!(refused.part == Part::Bundle && refused.problem.contains("cannot be read"), "{refused:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_mesh_takes_a_renewed_certificate_within_ten_seconds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let authority = Authority::new("shop.test");
+    authority.issue("service/order").write(folder.path()).expect("written");
+    let order = Identity::from_files(TlsFiles::in_folder(folder.path())).expect("a good identity");
+    let mesh = crate::Mesh::builder().registries(["127.0.0.1:1"]).security(Security::Strict(order.clone()));
+    let mesh = mesh.build().expect("a mesh");
+    let before = order.validity();
+    let (from, until) = authority.leaf("service/order").valid;
+    let longer = Leaf { valid: (from, until + DAY), ..authority.leaf("service/order") };
+    authority.sign(&longer).write(folder.path()).expect("written");
+    let begin = Instant::now();
+    while order.validity() == before {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(begin.elapsed() <= Duration::from_secs(12), "nobody looks at the files");
+    }
+    mesh.close().await;
+}
+
 #[tokio::test]
 async fn an_authority_is_replaced_with_both_in_the_bundle_and_the_old_one_is_out_afterwards() {
     let world = World::new();

@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use rustls::pki_types::{CertificateDer, UnixTime};
+use tokio::time::{Instant, sleep_until};
 use webpki::{EndEntityCert, KeyUsage};
 
 /// When a certificate can be used.
@@ -46,7 +47,49 @@ impl Validity {
     }
 }
 
+/// Between two looks at the time of day.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// A time by both clocks: dates of certificates are by the time of day, which may be set; the other stands still while a machine sleeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Moment {
+    monotonic: Instant,
+    date: SystemTime,
+}
+
+impl Moment {
+    /// So long from now, up to days.
+    pub(crate) fn after(left: Duration) -> Self {
+        Self { monotonic: Instant::now() + left, date: SystemTime::now() + left }
+    }
+
+    /// Ends once it has passed by either.
+    pub(crate) async fn passed(self) {
+        while Instant::now() < self.monotonic && SystemTime::now() < self.date {
+            sleep_until(self.monotonic.min(Instant::now() + LOOK)).await;
+        }
+    }
+}
+
 /// A time as logs show it.
 pub(super) fn shown(time: SystemTime) -> String {
     prost_types::Timestamp::from(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_has_passed_when_either_clock_says_so() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let Moment { monotonic, date } = Moment::after(HOUR);
+        let asleep = Moment { monotonic, date: date - HOUR };
+        assert_eq!(asleep.passed().now_or_never(), Some(()));
+        let set_back = Moment { monotonic, date: date + HOUR };
+        set_back.passed().await;
+        assert_eq!(Instant::now(), monotonic);
+    }
 }

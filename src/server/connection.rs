@@ -34,7 +34,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{Limits, call::Stack, handshakes::Handshake, layers::Handler, limits::permits, peer::Peer};
 use crate::{
     identity::{
-        Security,
+        Moment, PeerIdentity, Security, TlsMode,
         handshake::{AcceptError, FAILURES},
     },
     log_limit::{LogLimit, MAX_CAUSES},
@@ -127,8 +127,15 @@ impl Serve {
         is_full
     }
 
-    fn place(&self) -> Option<OwnedSemaphorePermit> {
-        let place = self.places.clone().try_acquire_owned().ok();
+    /// A place for a connection with this peer. In permissive mode, a quarter of them is for peers with an identity.
+    fn place(&self, peer: &PeerIdentity) -> Option<OwnedSemaphorePermit> {
+        let is_anonymous = peer.spiffe_id().is_none();
+        let reserved = match self.security.mode() {
+            TlsMode::Permissive if is_anonymous => self.stack.limits.connections / 4,
+            TlsMode::Plain | TlsMode::Permissive | TlsMode::Strict => 0,
+        };
+        let is_free = self.places.available_permits() > reserved;
+        let place = is_free.then(|| self.places.clone().try_acquire_owned().ok()).flatten();
         if place.is_none() {
             self.tell_full();
         }
@@ -165,10 +172,10 @@ impl Serve {
                 return self.tell_refused("gave_way", &problem);
             }
         };
-        let Some(_place) = self.place() else { return };
+        let Some(_place) = self.place(&peer.identity) else { return };
         let Self { http2, stack, .. } = self;
         let left = peer.expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
-        let life = left.map(|left| Life::new(left, rand::random()).since(Instant::now()));
+        let life = left.map(|left| Life::new(left, rand::random()).from_now());
         let peer = Peer { identity: peer.identity, ending: life.map(|_| CancellationToken::new()) };
         let ending = peer.ending.clone().unwrap_or_default();
         let (io, mut greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
@@ -202,11 +209,11 @@ impl Serve {
 }
 
 /// Ends at a time; there may be none.
-fn at(time: Option<Instant>) -> OptionFuture<Sleep> {
-    time.map(sleep_until).into()
+fn at(time: Option<Moment>) -> OptionFuture<impl Future<Output = ()>> {
+    time.map(Moment::passed).into()
 }
 
-/// How a connection with identities ends, in time since its handshake or, [later](Self::since), at a time.
+/// How a connection with identities ends, in time since its handshake or, [then](Self::from_now), at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Life<T = Duration> {
     /// The client is asked to connect anew.
@@ -227,9 +234,9 @@ impl Life {
         Self { goaway, streams: goaway + finish, end: goaway + finish * 2 }
     }
 
-    fn since(self, handshake: Instant) -> Life<Instant> {
-        let Self { goaway, streams, end } = self;
-        Life { goaway: handshake + goaway, streams: handshake + streams, end: handshake + end }
+    fn from_now(self) -> Life<Moment> {
+        let [goaway, streams, end] = [self.goaway, self.streams, self.end].map(Moment::after);
+        Life { goaway, streams, end }
     }
 }
 

@@ -36,11 +36,14 @@ use crate::{
     backoff::Backoff,
     cause::with_causes,
     endpoint::{Endpoint, peer::Peer},
+    identity::Moment,
 };
 
 /// Between attempts: a restarted instance is found again at once, and one that is gone costs two attempts a second at most
 /// until the registry says so.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(1));
+/// A connection is replaced after this long, whatever its certificate says: a year, within what clocks can count.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A connection that lived for less is a failed attempt: a peer that accepts and closes must not be asked without pause.
 const STABLE: Duration = Duration::from_secs(1);
 
@@ -141,7 +144,7 @@ async fn certificate_ends(expires: Option<SystemTime>, chance: f64) {
     match expires {
         Some(expires) => {
             let left = expires.duration_since(SystemTime::now()).unwrap_or_default();
-            sleep(left.mul_f64(0.85 + chance * 0.1)).await;
+            Moment::after(left.min(LONGEST).mul_f64(0.85 + chance * 0.1)).passed().await;
         }
         None => std::future::pending().await,
     }

@@ -164,14 +164,21 @@ async fn a_connection_ends_before_its_certificate_first_for_new_calls_and_then_f
     let begin = Instant::now();
     let request = WatchRequest { services: vec!["stubborn".into()], ..WatchRequest::default() };
     let mut stream = soon(client.watch(request)).await.expect("it begins").into_inner();
+    let mut closed_to_calls = None;
     let end = loop {
-        match timeout(Duration::from_secs(7200), stream.message()).await.expect("within an hour") {
-            Ok(Some(_)) => {}
-            Ok(None) => panic!("it ends with a reason"),
-            Err(status) => break status,
+        match timeout(Duration::from_secs(5), stream.message()).await {
+            Ok(Ok(Some(_))) => {}
+            Ok(Ok(None)) => panic!("it ends with a reason"),
+            Ok(Err(status)) => break status,
+            Err(_) if client.deregister(DeregisterRequest::default()).await.is_err() => {
+                closed_to_calls.get_or_insert(begin.elapsed());
+            }
+            Err(_) => {}
         }
     };
     let lasted = begin.elapsed();
+    let between = lasted - closed_to_calls.expect("before the stream");
+    assert!((30..=35).contains(&between.as_secs()), "a call that began before has time to end: {between:?}");
     assert_eq!((end.code(), end.message().contains("before its certificate expires")), (Code::Unavailable, true));
     assert!(lasted > Duration::from_secs(3600) / 2 && lasted < Duration::from_secs(3500), "{lasted:?}");
     let refused = soon(client.deregister(DeregisterRequest::default())).await;
@@ -179,16 +186,61 @@ async fn a_connection_ends_before_its_certificate_first_for_new_calls_and_then_f
     world.running.stop().await.expect("in order");
 }
 
+/// Why a server does not serve.
+async fn not_served(server: Server) -> String {
+    let served = soon(server.serve(futures_util::stream::pending::<io::Result<DuplexStream>>(), async {})).await;
+    crate::cause::with_causes(&served.expect_err("it would not be what was asked for"))
+}
+
 #[tokio::test]
-async fn a_server_that_asks_for_another_mode_than_its_mesh_does_not_serve() {
-    let order = identity(&Authority::new("shop.test").issue("service/probe"));
+async fn a_server_that_asks_for_another_mode_or_identity_than_its_mesh_does_not_serve() {
+    let authority = Authority::new("shop.test");
+    let issued = |path: &str| identity(&authority.issue(path));
+    let order = issued("service/probe");
     let plain = Mesh::connect("127.0.0.1:1").expect("an address");
-    let strict = Mesh::builder().registries(["127.0.0.1:1"]).security(Security::Strict(order.clone())).build();
-    for (mesh, security) in [(plain, Security::Strict(order)), (strict.expect("a mesh"), Security::Plain)] {
-        let server = Server::new(config()).security(security).announce(mesh.clone());
-        let served = soon(server.serve(futures_util::stream::pending::<io::Result<DuplexStream>>(), async {})).await;
-        let refused = crate::cause::with_causes(&served.expect_err("it would not be what was asked for"));
+    let strict = |identity| {
+        let mesh = Mesh::builder().registries(["127.0.0.1:1"]).security(Security::Strict(identity));
+        mesh.build().expect("a mesh")
+    };
+    for (mesh, security) in [
+        (plain, Security::Strict(order.clone())),
+        (strict(order.clone()), Security::Plain),
+        (strict(issued("service/other")), Security::Strict(order)),
+    ] {
+        let refused = not_served(Server::new(config()).security(security).announce(mesh.clone())).await;
         assert!(refused.contains("security: is ") && refused.contains("that of the mesh"), "{refused}");
         mesh.close().await;
     }
+}
+
+#[tokio::test]
+async fn a_server_in_a_mesh_has_the_rules_of_operators_and_no_others() {
+    let mesh = Mesh::connect("127.0.0.1:1").expect("an address");
+    let (_rules, told) = tokio::sync::watch::channel(crate::authorization::Knowledge::NEVER_SET);
+    for server in [
+        Server::new(config()).authorization_rules(told.clone()).announce(mesh.clone()),
+        Server::new(config()).announce(mesh.clone()).authorization_rules(told),
+    ] {
+        let refused = not_served(server).await;
+        assert!(refused.contains("authorization_rules: are the mesh's"), "{refused}");
+    }
+    mesh.close().await;
+}
+
+#[tokio::test]
+async fn anonymous_peers_of_a_permissive_port_leave_a_quarter_of_the_places() {
+    let mut config = config();
+    config.limits.connections = 4;
+    let world = World::new(config, Security::Permissive);
+    let mut anonymous = Vec::new();
+    for _ in 0..3 {
+        let mut client = world.running.client().await;
+        assert_eq!(caller(&mut client).await, "anonymous");
+        anonymous.push(client);
+    }
+    let mut one_more = world.running.client().await;
+    soon(one_more.deregister(DeregisterRequest::default())).await.expect_err("the last place is not for it");
+    let mut query = world.client_of(&identity(&world.authority.issue("service/query"))).await;
+    assert_eq!(caller(&mut query).await, "service/query");
+    world.running.stop().await.expect("in order");
 }
