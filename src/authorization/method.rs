@@ -39,8 +39,8 @@ impl<'a> Pattern<'a> {
 }
 
 /// The gRPC service and the full method name of a call with this path.
-pub(super) fn of_path(path: &str) -> (&str, &str) {
-    let method = path.trim_start_matches('/');
+pub(crate) fn of_path(path: &str) -> (&str, &str) {
+    let method = path.strip_prefix('/').unwrap_or(path);
     (method.split('/').next().unwrap_or_default(), method)
 }
 
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn a_calls_path_has_a_service_and_a_method() {
         assert_eq!(of_path("/a.C/Get"), ("a.C", "a.C/Get"));
-        assert_eq!(of_path("//a.C/Get"), ("a.C", "a.C/Get"));
+        assert_eq!(of_path("//a.C/Get"), ("", "/a.C/Get"), "no service has that name");
         assert_eq!((of_path("/"), of_path("/a.C")), (("", ""), ("a.C", "a.C")));
     }
 }

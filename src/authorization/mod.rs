@@ -26,4 +26,5 @@ pub use check::check;
 pub use decision::{Audience, Denial, decide, keeps_subject};
 pub use knowledge::Knowledge;
 pub use method::OPEN_TO_EVERYONE;
+pub(crate) use method::of_path;
 pub use rules::{Decision, Rules};

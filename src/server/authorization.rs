@@ -79,6 +79,8 @@ pub(super) struct Authorization {
     mode: TlsMode,
     enforcement: Enforcement,
     source: Source,
+    /// The rules are others: of a mesh, much else changes.
+    changes: watch::Sender<()>,
     lines: Lines,
 }
 
@@ -94,7 +96,7 @@ impl Authorization {
     pub(super) fn new(service: &str, mode: TlsMode, enforcement: Enforcement, source: Source) -> Self {
         let lines = || LogLimit::new(MAX_CAUSES);
         let lines = Lines { deny_rule: lines(), no_allow_rule: lines(), default: lines(), rules_unknown: lines() };
-        Self { service: service.to_owned(), mode, enforcement, source, lines }
+        Self { service: service.to_owned(), mode, enforcement, source, changes: watch::Sender::new(()), lines }
     }
 
     /// Whether a call may begin. `audience` is that of the gRPC service that is called.
@@ -122,14 +124,28 @@ impl Authorization {
         if self.enforcement == Enforcement::Log {
             return pending().await;
         }
-        let mut source = self.source.clone();
+        let mut changes = self.changes.subscribe();
         loop {
             // The first time at once: rules may have changed since the call was let in.
-            source.changed().await;
-            let decided = source.read(|knowledge| self.decide(knowledge, audience, caller, path));
+            let decided = self.source.read(|knowledge| self.decide(knowledge, audience, caller, path));
             if let Err(denied) = decided {
                 self.tell(&denied);
                 return denied.status(audience, &self.service);
+            }
+            changes.changed().await.expect("the sender is here");
+        }
+    }
+
+    /// Wakes the streams when the rules change, without end.
+    pub(super) async fn follow(&self) -> Infallible {
+        let mut source = self.source.clone();
+        let mut known = source.read(Knowledge::clone);
+        loop {
+            source.changed().await;
+            let now = source.read(Knowledge::clone);
+            if now != known {
+                known = now;
+                self.changes.send_replace(());
             }
         }
     }

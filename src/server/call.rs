@@ -32,6 +32,7 @@ use super::{
     response::{StreamBody, StreamEnd, UnaryBody},
 };
 use crate::{
+    authorization::of_path,
     deadline::{self, Deadline, GRPC_TIMEOUT},
     headers::{INSTANCE, Refusal, SUBJECT, fields, header_list_size},
     health::Condition,
@@ -154,7 +155,7 @@ impl Stack {
 
     /// The service that is called.
     fn served(&self, path: &str) -> Result<&Served, Box<Response<Body>>> {
-        let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
+        let (service, _) = of_path(path);
         if let Some(served) = self.services.get(service) {
             return Ok(served);
         }

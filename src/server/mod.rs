@@ -84,6 +84,7 @@ impl Server {
             security: None,
             mesh_security: None,
             rules: None,
+            mesh_rules: None,
         })
     }
 
@@ -271,7 +272,7 @@ impl Server {
     }
 
     /// Where the server's authorization rules come from. A server that is announced in a mesh gets them there; this is for one that
-    /// is not, as the registry itself. Without either there are none.
+    /// is not, as the registry itself: with both it does not serve. Without either there are none.
     #[must_use]
     pub fn authorization_rules(mut self, rules: watch::Receiver<Knowledge>) -> Self {
         self.0.rules = Some(Source::Own(rules));
@@ -288,7 +289,7 @@ impl Server {
         let gates = Gate::to_all(registries.len(), &mesh.registry_states());
         // Watched from now on: for the authorization rules, and so that the drain does not begin with a new watch.
         let watched = mesh.endpoints(&service);
-        self.0.rules.get_or_insert_with(|| Source::Mesh(watched.clone()));
+        self.0.mesh_rules = Some(Source::Mesh(watched.clone()));
         self.announce_through(Announce::new(registries.into_iter().zip(gates).collect(), move |announced| {
             let (mesh, service, watched) = (mesh.clone(), service.clone(), watched.clone());
             async move {

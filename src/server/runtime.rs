@@ -8,7 +8,10 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{AbortOnDropHandle, TaskTracker},
+};
 
 use super::{
     Config, Error, ServedStore,
@@ -26,8 +29,12 @@ use super::{
     methods::Methods,
 };
 use crate::{
-    backoff::Backoff, contract::meshwork::registry::v1::Instance, discovery::announce::Registration,
-    identity::Security, instance::InvalidField, log_limit::LogLimit,
+    backoff::Backoff,
+    contract::meshwork::registry::v1::Instance,
+    discovery::announce::Registration,
+    identity::{Identity, Security, SpiffeId},
+    instance::InvalidField,
+    log_limit::LogLimit,
 };
 
 /// After failed accepts, mostly because file descriptors ran out: short at first, so as not to be noticed, then longer, so as not to spin.
@@ -50,8 +57,9 @@ pub(super) struct Parts {
     /// As it was asked for, and that of the mesh.
     pub(super) security: Option<Security>,
     pub(super) mesh_security: Option<Security>,
-    /// `None`: from the mesh, if it is announced in one.
+    /// As they were given, and those of the mesh.
     pub(super) rules: Option<Source>,
+    pub(super) mesh_rules: Option<Source>,
 }
 
 pub(super) async fn serve<IO, I, F>(parts: Parts, incoming: I, shutdown: F) -> Result<(), Error>
@@ -62,7 +70,8 @@ where
 {
     let Parts { config, mut services, layers, mut descriptors, draining, announce, mut conditions, store, .. } = parts;
     let own_security = if parts.mesh_security.is_none() { parts.security.clone() } else { None };
-    let (security, source) = (one_security(parts.security, parts.mesh_security)?, parts.rules.unwrap_or_default());
+    let security = one_security(parts.security, parts.mesh_security)?;
+    let source = one_source(parts.rules, parts.mesh_rules)?;
     if let Some(identity) = security.identity() {
         conditions.reported.push((IDENTITY.to_owned(), identity.condition()));
     }
@@ -108,6 +117,9 @@ where
         admissions: membership.admissions().collect(),
     };
     let mut connections = Connections::new(stack, own, security);
+    let stack = connections.serve.stack.clone();
+    // Streams end by it in the drain too.
+    let _rules = AbortOnDropHandle::new(tokio::spawn(async move { stack.authorization.follow().await }));
     // Boxed, so that it can be closed before the server ends.
     let mut incoming = Box::pin(incoming.fuse());
 
@@ -158,8 +170,25 @@ fn one_security(own: Option<Security>, mesh: Option<Security>) -> Result<Securit
             let problem = format_args!("is {} and that of the mesh {}", own.mode().name(), mesh.mode().name());
             Err(InvalidField::new("security", problem).into())
         }
+        (Some(own), Some(mesh)) if id_of(&own) != id_of(&mesh) => {
+            Err(InvalidField::new("security", "is of another identity than that of the mesh").into())
+        }
         (_, Some(mesh)) => Ok(mesh),
         (own, None) => Ok(own.unwrap_or_default()),
+    }
+}
+
+fn id_of(security: &Security) -> Option<SpiffeId> {
+    security.identity().map(Identity::id)
+}
+
+/// The mesh's, beside which there can be no others: operators would set rules without effect.
+fn one_source(own: Option<Source>, mesh: Option<Source>) -> Result<Source, Error> {
+    match (own, mesh) {
+        (Some(_), Some(_)) => {
+            Err(InvalidField::new("authorization_rules", "are the mesh's for a server that is announced in one").into())
+        }
+        (own, mesh) => Ok(own.or(mesh).unwrap_or_default()),
     }
 }
 
