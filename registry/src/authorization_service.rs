@@ -33,6 +33,9 @@ impl AuthorizationService for Registry {
         let caller = self.check_operator(request.extensions(), "set authorization policies")?;
         let policy = request::new_authorization(request.into_inner())?;
         self.check_is_served(&policy).await?;
+        if policy.service == REGISTRY {
+            self.check_can_be_undone(&policy, &caller)?;
+        }
         let policy = self.backend().put_authorization(policy).await.map_err(status)?;
         if let Some(left_out) = self.lines().authorization_set.pass() {
             let (service, etag, by) = (&policy.service, &policy.etag, caller.name());

@@ -7,10 +7,12 @@ use futures_util::{
     stream::{self, BoxStream},
 };
 use meshwork::{
+    authorization::{Audience, Callers, Denial, Knowledge, decide},
     contract::meshwork::registry::v1::{
-        DeregisterRequest, DeregisterResponse, KeepAliveRequest, Lease, LeaseState, ListInstancesRequest,
-        ListInstancesResponse, ListServicesRequest, ListServicesResponse, RegisterRequest, Service, SetStatusRequest,
-        WatchRequest, WatchResponse, registry_service_server::RegistryService,
+        AuthorizationPolicy, DeregisterRequest, DeregisterResponse, KeepAliveRequest, Lease, LeaseState,
+        ListInstancesRequest, ListInstancesResponse, ListServicesRequest, ListServicesResponse, RegisterRequest,
+        Service, SetStatusRequest, WatchRequest, WatchResponse,
+        authorization_service_server::SERVICE_NAME as AUTHORIZATION, registry_service_server::RegistryService,
     },
     identity::{PeerIdentity, SpiffeId, TlsMode},
     rpc::{Page, Violations, draining_status},
@@ -80,6 +82,31 @@ impl Registry {
         let caller = self.access.caller(extensions);
         self.access.operators(&caller, action).map_err(|refusal| self.refuse(&refusal))?;
         Ok(caller)
+    }
+
+    /// Whether a caller that sets these rules for the registry could still undo that.
+    pub(crate) fn check_can_be_undone(
+        &self,
+        policy: &AuthorizationPolicy,
+        caller: &PeerIdentity,
+    ) -> Result<(), Status> {
+        let mut violations = Violations::default();
+        let knowledge =
+            Knowledge::new(policy).or_else(|violations| violations.into_result(DOMAIN).map(|()| Knowledge::Unknown))?;
+        let audience = Audience::mesh(Callers::default());
+        for method in ["GetAuthorizationPolicy", "SetAuthorizationPolicy", "DeleteAuthorizationPolicy"] {
+            let path = format!("/{AUTHORIZATION}/{method}");
+            if let Err(denial) = decide(self.access.0, &knowledge, &audience, caller, &path) {
+                let field = match denial {
+                    Denial::DenyRule(index) => format!("policy.deny[{index}]"),
+                    Denial::NoAllowRule | Denial::Default | Denial::RulesUnknown => "policy".to_owned(),
+                };
+                violations
+                    .add(&field, format!("lets {} not call {method} any more: nobody could undo it", caller.name()));
+                break;
+            }
+        }
+        violations.into_result(DOMAIN)
     }
 
     /// Whether a caller may renew, change and end a lease. What is no lease at all may be asked about.

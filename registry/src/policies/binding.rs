@@ -150,6 +150,7 @@ impl Turn {
             return Err(PolicyError::TooMany(Kind::Binding));
         }
         bindings.extend(bound.iter().map(|binding| (binding.grpc_service.clone(), binding.clone())));
+        self.store.0.authorizations.make_file()?;
         kept.replace(bindings)?;
         Ok(bound)
     }
@@ -169,6 +170,7 @@ impl Turn {
             return Err(PolicyError::TooMany(Kind::Binding));
         }
         bindings.insert(after.grpc_service.clone(), after.clone());
+        self.store.0.authorizations.make_file()?;
         kept.replace(bindings)?;
         Ok(after)
     }

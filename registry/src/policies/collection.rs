@@ -58,6 +58,21 @@ impl<M: Kept> Collection<M> {
         self.latest.lock()
     }
 
+    /// Whether it has a file to be in, which is not there.
+    pub(super) fn lacks_file(&self) -> bool {
+        self.file.as_ref().is_some_and(|file| !file.path().exists())
+    }
+
+    /// Makes its file, if it has one that is not there. Waits for the disk.
+    pub(super) fn make_file(&self) -> Result<(), PolicyError> {
+        if !self.lacks_file() {
+            return Ok(());
+        }
+        // On its own line: `replace` takes the lock again.
+        let latest = self.latest().clone();
+        self.replace(latest)
+    }
+
     /// Replaces all of it, in the file first. Waits for the disk. After an error nothing has changed.
     pub(super) fn replace(&self, all: BTreeMap<String, M>) -> Result<(), PolicyError> {
         let kind = M::KIND;

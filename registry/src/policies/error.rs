@@ -46,6 +46,9 @@ pub enum PolicyFileError {
         /// Why there can be no file.
         source: io::Error,
     },
+    /// The file is gone, and those beside it say that it was there.
+    #[error("is missing, and the {} beside it say that it was there: restore it, or write {{}} to it to begin with none", .0.many())]
+    Missing(Kind),
     /// The file cannot be replaced by another.
     #[error("cannot be written: {0}")]
     Write(io::Error),

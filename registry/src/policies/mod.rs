@@ -56,7 +56,8 @@ struct Shared {
 }
 
 impl PolicyStore {
-    /// What is in the file of the policies and in those beside it. Each is made when the first entry is set.
+    /// What is in the file of the policies and in those beside it. Each is made when the first entry is set; that of the rules with the
+    /// first binding at the latest, so that its loss is noticed.
     ///
     /// # Errors
     /// A file that cannot be read or replaced, holds something else, or that another registry has.
@@ -65,8 +66,13 @@ impl PolicyStore {
         let file = StoredFile::open(path, json.clone())?;
         let lock = FileLock::take(&with_suffix(file.path(), "lock")).await.map_err(PolicyFileError::Write)?;
         let lock = Some(lock.ok_or(PolicyFileError::InUse)?);
-        let authorizations = load_beside(file.path(), "authorization", &json, now)?;
-        let bindings = load_beside(file.path(), "bindings", &json, now)?;
+        let authorizations: Collection<AuthorizationPolicy> = load_beside(file.path(), "authorization", &json, now)?;
+        let bindings: Collection<Binding> = load_beside(file.path(), "bindings", &json, now)?;
+        // Rules that are lost would open services: those that start without a cache.
+        if authorizations.lacks_file() && !bindings.lacks_file() {
+            let file = beside(file.path(), "authorization").file_name().unwrap_or_default().into();
+            return Err(PolicyFileError::Beside { file, problem: Box::new(PolicyFileError::Missing(Kind::Binding)) });
+        }
         let policies = Collection::load(file, now)?;
         Ok(Self(Arc::new(Shared { policies, authorizations, bindings, lock, ..Shared::default() })))
     }

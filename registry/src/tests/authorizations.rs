@@ -3,13 +3,19 @@
 use std::{fs, ops::Range, os::unix::fs::symlink};
 
 use meshwork::contract::meshwork::registry::v1::{
-    AuthorizationPolicy, AuthorizationRule, DeleteAuthorizationPolicyRequest, GetAuthorizationPolicyRequest,
+    AuthorizationPolicy, AuthorizationRule, Binding, DeleteAuthorizationPolicyRequest, GetAuthorizationPolicyRequest,
     ListAuthorizationPoliciesRequest, ListAuthorizationPoliciesResponse, SetAuthorizationPolicyRequest,
+    SetBindingRequest,
 };
 use prost::Message as _;
 use tonic::Code;
 
-use super::{policies::reason, requests::fields, *};
+use super::{
+    identities::{ANONYMOUS, OPERATOR, ORDER},
+    policies::reason,
+    requests::fields,
+    *,
+};
 use crate::limits::MAX_AUTHORIZATIONS;
 
 /// A policy with one rule.
@@ -415,6 +421,75 @@ async fn a_file_of_rules_that_was_written_by_hand_is_checked_and_completed() {
     const YEAR_2026: Range<i64> = 1_767_225_600..1_767_225_601;
     assert!(YEAR_2026.contains(&time(&mesh.rules("customer").await).0));
     assert_eq!(mesh.rules("query").await.update_time, None, "it says nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_of_rules_that_was_lost_keeps_the_registry_from_starting_until_somebody_says_that_there_were_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, beside) = (folder.path().join("policies.json"), folder.path().join("policies.authorization.json"));
+    for by_registration in [true, false] {
+        let mut mesh = Mesh::restart_in(TlsMode::Strict, &file).await;
+        if by_registration {
+            mesh.announce(ORDER, "order", &["shop.Order"]).await;
+        } else {
+            let binding = Binding { grpc_service: "shop.Admin".into(), service: "order".into(), ..Binding::default() };
+            let request = SetBindingRequest { binding: Some(binding) };
+            mesh.bindings.set_binding(by(OPERATOR, request)).await.expect("an operator's word");
+        }
+        mesh.stop().await;
+        assert!(beside.exists(), "it is there as soon as there is anything that its loss could be noticed by");
+
+        fs::remove_file(&beside).expect("it was there");
+        let lost = PolicyStore::open(&file).await.expect_err("rules may have been in it").to_string();
+        assert_eq!(
+            lost,
+            "policies.authorization.json: is missing, and the bindings beside it say that it was there: restore it, or \
+             write {} to it to begin with none"
+        );
+        fs::write(&beside, "{}").expect("written");
+        let mut mesh = Mesh::restart_in(TlsMode::Strict, &file).await;
+        assert!(mesh.list_rules(0, "").await.policies.is_empty());
+        mesh.stop().await;
+        fs::remove_file(&beside).expect("it was there");
+        fs::remove_file(folder.path().join("policies.bindings.json")).expect("something was bound");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_for_the_registry_that_their_author_could_not_undo_are_refused() {
+    const ALL: &str = "meshwork.registry.v1.AuthorizationService/*";
+    const SET: &str = "meshwork.registry.v1.AuthorizationService/SetAuthorizationPolicy";
+    const READ: &str = "meshwork.registry.v1.RegistryService/*";
+    let denies = |caller: &str, method: &str| AuthorizationPolicy {
+        deny: vec![rule(&["service/x"], &[ALL]), rule(&[caller], &[method])],
+        ..rules("registry", &["operator/*", "service/*"], &[ALL, READ])
+    };
+    let allows = |caller: &str, method: &str| rules("registry", &[caller], &[method]);
+    for (mode, caller, policy, wrong) in [
+        (TlsMode::Strict, OPERATOR, denies("operator/*", ALL), Some("policy.deny[1]")),
+        (TlsMode::Strict, OPERATOR, denies("*", SET), Some("policy.deny[1]")),
+        (TlsMode::Strict, OPERATOR, denies(OPERATOR, SET), Some("policy.deny[1]")),
+        (TlsMode::Strict, OPERATOR, denies("operator/eve", ALL), None),
+        (TlsMode::Strict, OPERATOR, denies("service/y", ALL), None),
+        (TlsMode::Strict, OPERATOR, denies("service/y", READ), None),
+        (TlsMode::Permissive, OPERATOR, denies("operator/*", ALL), Some("policy.deny[1]")),
+        (TlsMode::Plain, ANONYMOUS, allows("service/x", ALL), Some("policy")),
+        (TlsMode::Plain, ANONYMOUS, allows("*", READ), None),
+        (TlsMode::Plain, ANONYMOUS, allows("anonymous", ALL), None),
+    ] {
+        let mut mesh = Mesh::in_mode(mode);
+        let request = SetAuthorizationPolicyRequest { policy: Some(policy.clone()) };
+        let answer = mesh.authorizations.set_authorization_policy(by(caller, request)).await;
+        match wrong {
+            None => drop(answer.unwrap_or_else(|status| panic!("{policy:?}: {status}"))),
+            Some(field) => {
+                let refused = answer.expect_err(field);
+                assert_eq!(fields(&refused), [field], "{refused}");
+                assert!(refused.message().contains("nobody could undo it"), "{refused}");
+                assert!(mesh.rules("registry").await.allow.is_empty(), "nothing has changed");
+            }
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
