@@ -22,9 +22,7 @@ mod worker;
 
 pub(crate) use gate::Gate;
 pub use goal::AnnounceError;
-pub(crate) use goal::Announced;
-
-use std::{sync::Arc, time::Duration};
+pub(crate) use goal::{Announced, Registration};
 
 use futures_util::future::{BoxFuture, join_all, select_all};
 use tokio::{sync::watch, time::timeout};
@@ -33,7 +31,7 @@ use tokio_util::task::AbortOnDropHandle;
 use goal::{Goal, LEAVE_LIMIT};
 
 use crate::{
-    contract::meshwork::registry::v1::{Instance, InstanceStatus, registry_service_client::RegistryServiceClient},
+    contract::meshwork::registry::v1::{InstanceStatus, registry_service_client::RegistryServiceClient},
     health::{Condition, Conditioner},
     rpc::Transport,
 };
@@ -106,16 +104,6 @@ impl Voice {
             });
         }
     }
-}
-
-/// What a server tells registries of itself.
-#[derive(Clone, Debug)]
-pub(crate) struct Registration {
-    /// As clients are to know it.
-    pub(crate) instance: Instance,
-    /// The full names of its methods; empty: unknown.
-    pub(crate) methods: Arc<[String]>,
-    pub(crate) lease_ttl: Duration,
 }
 
 /// A handle on the task; dropping it stops the task, and the lease runs out.

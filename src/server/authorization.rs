@@ -139,10 +139,11 @@ impl Authorization {
     /// Wakes the streams when the rules change, without end.
     pub(super) async fn follow(&self) -> Infallible {
         let mut source = self.source.clone();
-        let mut known = source.read(Knowledge::clone);
+        // Not read at first: streams may have begun by other rules before this began.
+        let mut known = None;
         loop {
             source.changed().await;
-            let now = source.read(Knowledge::clone);
+            let now = Some(source.read(Knowledge::clone));
             if now != known {
                 known = now;
                 self.changes.send_replace(());
@@ -292,5 +293,35 @@ impl Knowing {
         let is_known = self.source.read(|knowledge| *knowledge != Knowledge::Unknown);
         self.conditioner.set(if is_known { Ok(()) } else { Err(unknown(&self.service)) });
         is_known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::{
+        authorization::Rules,
+        contract::meshwork::registry::v1::{AuthorizationPolicy, AuthorizationRule},
+    };
+
+    #[test]
+    fn rules_that_change_before_anybody_follows_them_end_the_streams_that_began_before() {
+        let (rules, own) = watch::channel(Knowledge::NEVER_SET);
+        let authorization = Authorization::new("order", TlsMode::Plain, Enforcement::Enforce, Source::Own(own));
+        let caller = PeerIdentity::default();
+        let mut end = Box::pin(authorization.not_allowed_any_more(&Audience::Domain, &caller, "/shop.Order/Watch"));
+        assert!(end.as_mut().now_or_never().is_none(), "there are no rules");
+        let rule = AuthorizationRule { callers: vec!["service/query".into()], methods: vec!["shop.Order/*".into()] };
+        let policy =
+            AuthorizationPolicy { service: "order".into(), allow: vec![rule], ..AuthorizationPolicy::default() };
+        rules.send_replace(Knowledge::Rules(Arc::new(Rules::new(&policy).expect("good rules"))));
+
+        assert!(authorization.follow().now_or_never().is_none());
+
+        assert_eq!(end.now_or_never().map(|status| status.code()), Some(Code::PermissionDenied));
     }
 }

@@ -175,7 +175,7 @@ impl Serve {
         let Some(_place) = self.place(&peer.identity) else { return };
         let Self { http2, stack, .. } = self;
         let left = peer.expires.map(|expires| expires.duration_since(SystemTime::now()).unwrap_or_default());
-        let life = left.map(|left| Life::new(left, rand::random()).from_now());
+        let life = left.map(|left| Life::new(left, rand::random()).starting_now());
         let peer = Peer { identity: peer.identity, ending: life.map(|_| CancellationToken::new()) };
         let ending = peer.ending.clone().unwrap_or_default();
         let (io, mut greeted) = Watched::new(io, stack.limits.keepalive_interval + stack.limits.keepalive_timeout);
@@ -213,7 +213,7 @@ fn at(time: Option<Moment>) -> OptionFuture<impl Future<Output = ()>> {
     time.map(Moment::passed).into()
 }
 
-/// How a connection with identities ends, in time since its handshake or, [then](Self::from_now), at a time.
+/// How a connection with identities ends, in time since its handshake or, [then](Self::starting_now), at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Life<T = Duration> {
     /// The client is asked to connect anew.
@@ -234,7 +234,7 @@ impl Life {
         Self { goaway, streams: goaway + finish, end: goaway + finish * 2 }
     }
 
-    fn from_now(self) -> Life<Moment> {
+    fn starting_now(self) -> Life<Moment> {
         let [goaway, streams, end] = [self.goaway, self.streams, self.end].map(Moment::after);
         Life { goaway, streams, end }
     }

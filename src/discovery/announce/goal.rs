@@ -1,10 +1,10 @@
 //! What an announcing task works towards, and what comes of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tonic::Status;
 
-use crate::contract::meshwork::registry::v1::InstanceStatus;
+use crate::contract::meshwork::registry::v1::{Instance, InstanceStatus};
 
 /// For the task to give back its lease and end: a lease that is not given back in time expires.
 pub(super) const LEAVE_LIMIT: Duration = Duration::from_secs(1);
@@ -30,6 +30,16 @@ pub enum AnnounceError {
         /// The problem that it names.
         source: Box<Status>,
     },
+}
+
+/// What a server tells registries of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Registration {
+    /// As clients are to know it.
+    pub(crate) instance: Instance,
+    /// The full names of its methods; empty: unknown.
+    pub(crate) methods: Arc<[String]>,
+    pub(crate) lease_ttl: Duration,
 }
 
 /// What the registry has confirmed.

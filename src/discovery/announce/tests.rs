@@ -1,6 +1,6 @@
 //! The announcing task against a registry in the same process, on a paused clock.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::{Instant, sleep};
 use tonic::Code;
@@ -9,7 +9,10 @@ use super::{
     fake::{Fake, State, TTL},
     *,
 };
-use crate::{contract::meshwork::registry::v1::LeaseState, discovery::RegistryState};
+use crate::{
+    contract::meshwork::registry::v1::{Instance, LeaseState},
+    discovery::RegistryState,
+};
 
 /// Bounds a wait that must not be in vain; on a paused clock it takes no real time.
 async fn soon<F: Future>(work: F) -> F::Output {

@@ -11,8 +11,8 @@ use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use super::{
-    Gate, Registration,
-    goal::{AnnounceError, Announced, Goal, LEAVE_LIMIT},
+    Gate,
+    goal::{AnnounceError, Announced, Goal, LEAVE_LIMIT, Registration},
 };
 use crate::{
     backoff::Backoff,
