@@ -40,6 +40,9 @@ const SERVICES: &str = "services";
 /// The responses of a watch, their instances encoded.
 pub(crate) type WireUpdates = BoxStream<'static, Result<wire::WatchResponse, Status>>;
 
+/// Whom `operator/*` stands for.
+const SOME_OPERATOR: &str = "spiffe://some.domain/operator/some";
+
 /// The rpc service; clones share the backend.
 #[derive(Clone)]
 pub struct Registry {
@@ -84,7 +87,8 @@ impl Registry {
         Ok(caller)
     }
 
-    /// Whether a caller that sets these rules for the registry could still undo that.
+    /// Whether a caller that sets these rules for the registry could still undo that; and operators, where callers have no identity yet:
+    /// the rules stay when the mode changes.
     pub(crate) fn check_can_be_undone(
         &self,
         policy: &AuthorizationPolicy,
@@ -94,9 +98,14 @@ impl Registry {
         let knowledge =
             Knowledge::new(policy).or_else(|violations| violations.into_result(DOMAIN).map(|()| Knowledge::Unknown))?;
         let audience = Audience::mesh(Callers::default());
-        for method in ["GetAuthorizationPolicy", "SetAuthorizationPolicy", "DeleteAuthorizationPolicy"] {
+        let mode = self.access.0;
+        let some_operator = PeerIdentity::verified(SOME_OPERATOR.parse().expect("an identity"));
+        let later = (mode == TlsMode::Plain).then_some((TlsMode::Strict, &some_operator));
+        let methods = ["GetAuthorizationPolicy", "SetAuthorizationPolicy", "DeleteAuthorizationPolicy"];
+        let callers = [(mode, caller)].into_iter().chain(later);
+        for ((mode, caller), method) in callers.flat_map(|caller| methods.map(|method| (caller, method))) {
             let path = format!("/{AUTHORIZATION}/{method}");
-            if let Err(denial) = decide(self.access.0, &knowledge, &audience, caller, &path) {
+            if let Err(denial) = decide(mode, &knowledge, &audience, caller, &path) {
                 let field = match denial {
                     Denial::DenyRule(index) => format!("policy.deny[{index}]"),
                     Denial::NoAllowRule | Denial::Default | Denial::RulesUnknown => "policy".to_owned(),

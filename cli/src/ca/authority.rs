@@ -40,8 +40,10 @@ impl Authority {
         let made = || {
             make_private(folder)?;
             let locked = Folder::lock(folder)?;
+            // A crash came before the last of its files: it has signed nothing yet, and is made anew.
+            let is_half_made = locked.read(CA)?.is_none() && locked.read_draft(CA)?.is_some();
             for file in [CA, CA_KEY, NEXT, NEXT_KEY, BUNDLE] {
-                if locked.read(file)?.is_some() {
+                if !is_half_made && locked.read(file)?.is_some() {
                     return Err(Problem::Exists(file.name));
                 }
             }

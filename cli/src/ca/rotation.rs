@@ -66,7 +66,7 @@ impl Authority {
             Stage::Settled => return Ok(()),
             Stage::NextTrusted | Stage::NextSigns if !found.distributed => return Err(Problem::NotDistributed),
             Stage::NextTrusted => LEAF_BUNDLE,
-            Stage::NextSigns if !found.signed => return Err(Problem::NotReissued),
+            Stage::NextSigns if !found.signed || found.is_draft => return Err(Problem::NotReissued),
             Stage::NextSigns => CERT,
         };
         let brought = folder.written(brought)?;

@@ -187,6 +187,22 @@ fn an_authority_is_never_replaced_and_its_folder_holds_no_other_certificate() {
 }
 
 #[test]
+fn an_authority_that_a_crash_has_left_half_made_is_made_anew() {
+    for left in [&["ca-key.pem"][..], &["ca-key.pem", "bundle.pem"]] {
+        let folder = folder();
+        let whole = authority(&folder);
+        let path = folder.path().join("ca");
+        for file in ["ca-key.pem", "bundle.pem", "ca.pem"].iter().filter(|file| !left.contains(file)) {
+            fs::rename(path.join(file), path.join(format!("{file}.draft"))).expect("it was there");
+        }
+        let made = authority(&folder);
+        assert_ne!(made.bundle_pem(), whole.bundle_pem());
+        let out = issued(&made, &folder, &service("order"));
+        assert_eq!(verify(&out, "order", now()), (Ok(()), Ok(())));
+    }
+}
+
+#[test]
 fn a_certificate_takes_the_place_of_the_same_identitys_only() {
     let folder = folder();
     let authority = authority(&folder);
@@ -395,6 +411,31 @@ fn a_step_that_services_may_not_have_read_yet_is_refused_for_a_time() {
     assert!(early.ends_with("try again in 20s"), "{early}");
     assert!(rotate(&mut authority, written - HOUR).is_err(), "clocks differ");
     assert_eq!(rotate(&mut authority, written + SETTLED).expect("long enough"), Stage::NextSigns);
+}
+
+#[test]
+fn a_step_waits_for_a_service_whose_renewal_was_left_half_done_by_a_crash() {
+    let folder = folder();
+    let mut authority = authority(&folder);
+    let folders = [issued(&authority, &folder, &service("order"))];
+    let [out] = &folders;
+    let check = Check::Folders(&folders, Duration::ZERO);
+    for _ in 0..2 {
+        authority.rotate(check, CA_LIFETIME, now()).expect("a step");
+        let new = authority.issue(&service("order"), DAY, now()).expect("signed");
+        new.write(out).expect("written");
+    }
+    let old = text(out, "cert.pem");
+    let new = authority.issue(&service("order"), DAY, now()).expect("signed");
+    fs::write(out.join("key.pem"), &new.key_pem).expect("written");
+    fs::write(out.join("cert.pem.draft"), &new.cert_pem).expect("written");
+
+    let refused = problem(authority.rotate(check, CA_LIFETIME, now()));
+    assert!(refused.contains("has a certificate of the old CA still"), "{refused}");
+
+    authority.renew(out, Renewal::WhenDue, now()).expect("it can be finished");
+    assert_ne!(text(out, "cert.pem"), old);
+    assert_eq!(authority.rotate(check, CA_LIFETIME, now()).expect("a step"), Stage::Settled);
 }
 
 #[test]

@@ -465,6 +465,10 @@ async fn rules_for_the_registry_that_their_author_could_not_undo_are_refused() {
         ..rules("registry", &["operator/*", "service/*"], &[ALL, READ])
     };
     let allows = |caller: &str, method: &str| rules("registry", &[caller], &[method]);
+    let with_all = |mut policy: AuthorizationPolicy| {
+        policy.allow.push(rule(&["*"], &[ALL]));
+        policy
+    };
     for (mode, caller, policy, wrong) in [
         (TlsMode::Strict, OPERATOR, denies("operator/*", ALL), Some("policy.deny[1]")),
         (TlsMode::Strict, OPERATOR, denies("*", SET), Some("policy.deny[1]")),
@@ -475,7 +479,9 @@ async fn rules_for_the_registry_that_their_author_could_not_undo_are_refused() {
         (TlsMode::Permissive, OPERATOR, denies("operator/*", ALL), Some("policy.deny[1]")),
         (TlsMode::Plain, ANONYMOUS, allows("service/x", ALL), Some("policy")),
         (TlsMode::Plain, ANONYMOUS, allows("*", READ), None),
+        (TlsMode::Plain, ANONYMOUS, allows("*", ALL), None),
         (TlsMode::Plain, ANONYMOUS, allows("anonymous", ALL), None),
+        (TlsMode::Plain, ANONYMOUS, with_all(denies("operator/*", ALL)), Some("policy.deny[1]")),
     ] {
         let mut mesh = Mesh::in_mode(mode);
         let request = SetAuthorizationPolicyRequest { policy: Some(policy.clone()) };
