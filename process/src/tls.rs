@@ -89,7 +89,13 @@ impl TlsArgs {
     /// A certificate that is missing, cannot be used, or is another's.
     pub fn security(&self, expected: Expected<'_>) -> Result<Security, Failure> {
         match self.mode() {
-            TlsMode::Plain => Ok(Security::Plain),
+            TlsMode::Plain => match &self.trust_domain {
+                // Whoever names one does not want to be plain because a folder's name was empty.
+                Some(name) if self.tls_mode.is_none() => {
+                    Err(Failure::flag("--trust-domain", name, "needs a certificate: give --tls-dir FOLDER"))
+                }
+                Some(_) | None => Ok(Security::Plain),
+            },
             TlsMode::Permissive => Ok(Security::Permissive(self.identity(expected)?)),
             TlsMode::Strict => Ok(Security::Strict(self.identity(expected)?)),
         }
@@ -202,6 +208,8 @@ mod tests {
         assert_eq!(args(&["--tls-dir", "x", "--tls-mode", "permissive"]).mode(), TlsMode::Permissive);
         let plain = args(&["--tls-dir", "/missing", "--tls-mode", "plain"]).security(Expected::Any);
         assert_eq!(plain.expect("nothing is read").mode(), TlsMode::Plain);
+        let said = args(&["--trust-domain", "shop.test", "--tls-mode", "plain"]).security(Expected::Any);
+        assert_eq!(said.expect("as it was said").mode(), TlsMode::Plain);
     }
 
     #[test]
@@ -221,6 +229,7 @@ mod tests {
         let key = key.to_str().expect("UTF-8");
         for (flags, begins, says) in [
             (vec!["--tls-mode", "strict"], "--tls-mode strict: ", "--tls-dir FOLDER"),
+            (vec!["--trust-domain", "shop.test"], "--trust-domain shop.test: ", "needs a certificate"),
             (vec!["--tls-cert", "x"], "--tls-cert x: ", "needs --tls-key FILE as well"),
             (vec!["--tls-dir", "/missing"], "--tls-dir /missing/cert.pem: ", "cannot be read"),
             (vec!["--tls-dir", dir, "--tls-key", key], "--tls-key ", "is not the key of the certificate"),

@@ -222,7 +222,11 @@ impl Service {
     fn learn(&mut self, service: &str, told: Option<&contract::AuthorizationPolicy>) {
         match told.map_or(Ok(Knowledge::NEVER_SET), Knowledge::new) {
             Ok(heard) if self.authorization.learn(&heard) => {}
-            Ok(_) if self.authorization.rules().is_none() => {}
+            Ok(heard) if self.authorization.rules().is_none() && heard.rules().is_none() => {}
+            Ok(_) if self.authorization.rules().is_none() => tracing::warn!(
+                service,
+                "a registry has authorization rules again that were removed; they are not in effect here: set them again"
+            ),
             Ok(_) => tracing::warn!(
                 service,
                 "a registry has lost authorization rules that were set; they stay in effect here: set them again"
@@ -247,7 +251,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::contract::meshwork::registry::v1::{InstanceRef, Progress, ServiceInstances};
+    use crate::{
+        contract::meshwork::registry::v1::{InstanceRef, Progress, ServiceInstances},
+        server::tests::logged::Logged,
+    };
 
     fn instance(id: &str) -> Instance {
         Instance { service: "order".into(), instance_id: id.into(), address: format!("{id}:1"), ..Instance::default() }
@@ -440,6 +447,22 @@ mod tests {
         assert_eq!(set(&changed).authorization, Knowledge::NEVER_SET);
         let only_changed = view([change(2, &["b"], &[])]);
         assert_eq!(set(&only_changed).authorization, Knowledge::Unknown);
+    }
+
+    #[test]
+    fn rules_that_come_back_after_they_were_removed_are_not_in_effect_and_that_is_told() {
+        let (logged, _guard) = Logged::here();
+        let mut view =
+            view([snapshot("e", 1, &["a"], false), new_rules(2, authorization(7, &["*"])), new_rules(3, deletion(8))]);
+        assert!(logged.lines().is_empty(), "{:?}", logged.lines());
+        view.apply(event(
+            "f",
+            1,
+            Event::Change(Change { authorizations: vec![authorization(7, &["*"])], ..Change::default() }),
+        ));
+        assert!(matches!(set(&view).authorization, Knowledge::None { deleted: Some(_) }));
+        let lines = logged.lines();
+        assert!(lines.len() == 1 && lines[0].starts_with("a registry has authorization rules again"), "{lines:?}");
     }
 
     #[test]

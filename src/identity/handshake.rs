@@ -216,21 +216,28 @@ fn told(error: &io::Error) -> String {
             "the TLS handshake failed: the peer does not speak TLS; it may run in plain mode".to_owned()
         }
         Some(Error::AlertReceived(alert)) => {
-            format!("the TLS handshake failed: the peer does not accept this certificate ({})", alert_name(*alert))
+            format!("the TLS handshake failed: the peer {}", alert_told(*alert))
         }
         Some(error) => format!("the TLS handshake failed: {}", verify::told(error)),
         None => format!("the TLS handshake failed: {error}"),
     }
 }
 
-/// What an alert means here, after its name.
-fn alert_name(alert: AlertDescription) -> String {
-    let name = format!("{alert:?}");
+/// What an alert says, with its name.
+fn alert_told(alert: AlertDescription) -> String {
+    let not_accepted = |why: &str| format!("does not accept this certificate ({alert:?}{why})");
     match alert {
-        AlertDescription::UnknownCA => name + ": its authority is not in the peer's bundle",
-        AlertDescription::CertificateExpired => name + ": it has expired, or the clocks differ",
-        AlertDescription::CertificateRequired => name + ": none was shown",
-        _ => name,
+        AlertDescription::ProtocolVersion => format!("does not speak TLS 1.3 ({alert:?})"),
+        AlertDescription::NoApplicationProtocol => format!("does not speak HTTP/2 ({alert:?})"),
+        AlertDescription::UnknownCA => not_accepted(": its authority is not in the peer's bundle"),
+        AlertDescription::CertificateExpired => not_accepted(": it has expired, or the clocks differ"),
+        AlertDescription::CertificateRequired => not_accepted(": none was shown"),
+        AlertDescription::BadCertificate
+        | AlertDescription::UnsupportedCertificate
+        | AlertDescription::CertificateRevoked
+        | AlertDescription::CertificateUnknown
+        | AlertDescription::AccessDenied => not_accepted(""),
+        _ => format!("has refused it ({alert:?})"),
     }
 }
 

@@ -10,10 +10,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt as _, future::OptionFuture};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header::ALLOW};
 use http_body::Body as HttpBody;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::sleep_until,
-};
+use tokio::{sync::OwnedSemaphorePermit, time::sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, body::Body};
 use tracing::{Instrument as _, Span};
@@ -25,6 +22,7 @@ use super::{
     fault::{self, malformed},
     infrastructure::{Kind, Served},
     layers::Handler,
+    limits::Places,
     methods::{Flow, Methods},
     metrics,
     peer::Peer,
@@ -50,8 +48,9 @@ pub(super) struct Stack {
     pub(super) methods: Methods,
     pub(super) instance: HeaderValue,
     pub(super) limits: Limits,
-    pub(super) calls: Arc<Semaphore>,
-    pub(super) streams: Arc<Semaphore>,
+    pub(super) places: Places,
+    /// Of health and reflection, which everyone may call: they take none from those that rules let in.
+    pub(super) open_places: Places,
     pub(super) draining: CancellationToken,
     /// Whether each registry admits the instance.
     pub(super) admissions: Vec<Condition>,
@@ -137,7 +136,7 @@ impl Stack {
         self.check_admission(kind)?;
         let flow = self.methods.flow(path);
         let deadline = self.deadline(headers, flow)?;
-        let permit = self.permit(flow)?;
+        let permit = self.permit(kind, flow)?;
         Ok(Admitted { kind, subject, flow, deadline, permit })
     }
 
@@ -186,14 +185,18 @@ impl Stack {
     }
 
     /// One of the calls that may run at a time.
-    fn permit(&self, flow: Flow) -> Result<OwnedSemaphorePermit, Box<Response<Body>>> {
+    fn permit(&self, kind: Kind, flow: Flow) -> Result<OwnedSemaphorePermit, Box<Response<Body>>> {
+        let places = match kind {
+            Kind::Grpc => &self.open_places,
+            Kind::Own | Kind::Mesh => &self.places,
+        };
         let permits = match flow {
-            Flow::Unary => &self.calls,
+            Flow::Unary => &places.calls,
             Flow::ServerStreaming | Flow::ClientStreaming => {
                 if self.draining.is_cancelled() {
                     return Err(refused(Refusal::Draining, "this instance is stopping and takes no new streams"));
                 }
-                &self.streams
+                &places.streams
             }
         };
         let full = |_| refused(Refusal::Overloaded, "this instance has as many calls as it takes");

@@ -17,7 +17,8 @@ pub struct Limits {
     /// Default 1024: hyper's 200 throttles a busy client that has one connection per endpoint, without a word.
     pub streams_per_connection: u32,
     /// Unary calls at a time over all connections; one more is refused as `overloaded`. Default 4096: more waiting work
-    /// than that only adds latency, since the write side takes 512 at a time.
+    /// than that only adds latency, since the write side takes 512 at a time. Health and reflection, which no rules protect, have a
+    /// quarter as many for themselves, and of streams too.
     pub concurrent_calls: usize,
     /// Streaming calls at a time over all connections, apart from the unary ones because they live long; one more is
     /// refused as `overloaded`. Default 16,384.
@@ -73,7 +74,27 @@ impl Default for Limits {
     }
 }
 
-/// As many permits as `limit` says: a caller that gets none is turned away at once.
+/// The calls that may run at a time: one that gets no permit is turned away at once.
+#[derive(Debug)]
+pub(super) struct Places {
+    pub(super) calls: Arc<Semaphore>,
+    pub(super) streams: Arc<Semaphore>,
+}
+
+impl Places {
+    /// Of the services of a user and of the mesh.
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self { calls: permits(limits.concurrent_calls), streams: permits(limits.concurrent_streams) }
+    }
+
+    /// Of health and reflection.
+    pub(super) fn open(limits: &Limits) -> Self {
+        let quarter = |limit: usize| permits((limit / 4).max(1));
+        Self { calls: quarter(limits.concurrent_calls), streams: quarter(limits.concurrent_streams) }
+    }
+}
+
+/// As many as `limit` says.
 pub(super) fn permits(limit: usize) -> Arc<Semaphore> {
     // A semaphore refuses to have more, and no server can need them.
     Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS)))

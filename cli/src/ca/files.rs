@@ -4,11 +4,12 @@
 //! beside its targets before the first of them is replaced, so that what a crash cuts off can be finished.
 
 use std::{
-    fs::{self, File},
+    fs::{self, File, TryLockError},
     io::{self, Write as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
-    time::SystemTime,
+    thread::sleep,
+    time::{Duration, Instant, SystemTime},
 };
 
 use super::Problem;
@@ -52,19 +53,37 @@ pub(super) struct Folder {
     handle: File,
 }
 
+/// For a lock, which others need for milliseconds. Everyone who may read a folder can hold its lock for ever; the other folders must be
+/// renewed all the same.
+const LOCK_LIMIT: Duration = Duration::from_secs(2);
+/// Between two tries.
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+
 impl Folder {
-    /// Waits until no other process writes or reads it.
+    /// Waits until no other process writes or reads it, for two seconds.
     pub(super) fn lock(path: &Path) -> io::Result<Self> {
-        let handle = File::open(path)?;
-        handle.lock()?;
-        Ok(Self { path: path.to_owned(), handle })
+        Self::lock_by(path, File::try_lock)
     }
 
-    /// To read: waits until no other process writes it.
+    /// To read: waits until no other process writes it, for two seconds.
     pub(super) fn lock_shared(path: &Path) -> io::Result<Self> {
+        Self::lock_by(path, File::try_lock_shared)
+    }
+
+    fn lock_by(path: &Path, try_lock: fn(&File) -> Result<(), TryLockError>) -> io::Result<Self> {
         let handle = File::open(path)?;
-        handle.lock_shared()?;
-        Ok(Self { path: path.to_owned(), handle })
+        let end = Instant::now() + LOCK_LIMIT;
+        loop {
+            match try_lock(&handle) {
+                Ok(()) => return Ok(Self { path: path.to_owned(), handle }),
+                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::WouldBlock) if Instant::now() < end => sleep(LOCK_RETRY),
+                Err(TryLockError::WouldBlock) => {
+                    let problem = "is locked by another process, which does not let go of it";
+                    return Err(io::Error::new(io::ErrorKind::WouldBlock, problem));
+                }
+            }
+        }
     }
 
     /// What is in a file; `None`: there is none.

@@ -42,17 +42,18 @@ impl Identities {
         }
     }
 
+    /// Goes on after a failure, and returns the first.
     fn renew(&self, now: SystemTime) -> Result<(), ca::Error> {
         let authority = self.authority(now)?;
-        for subject in subjects() {
+        let renew = |subject: Subject| {
             let leaf = self.leaf(folder_of(&subject));
             if leaf.join("cert.pem").exists() {
-                authority.renew(&leaf, Renewal::WhenDue, now)?;
+                authority.renew(&leaf, Renewal::WhenDue, now).map(drop)
             } else {
-                authority.issue(&subject, LEAF_LIFETIME, now)?.write(&leaf)?;
+                authority.issue(&subject, LEAF_LIFETIME, now)?.write(&leaf)
             }
-        }
-        Ok(())
+        };
+        subjects().map(renew).fold(Ok(()), Result::and)
     }
 
     fn authority(&self, now: SystemTime) -> Result<Authority, ca::Error> {
@@ -109,4 +110,27 @@ fn subjects() -> impl Iterator<Item = Subject> {
 /// The folder within that of the fleet.
 fn folder_of(subject: &Subject) -> &str {
     subject.path().strip_prefix("service/").unwrap_or(OPERATOR_FOLDER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_cannot_be_renewed_does_not_keep_the_others_from_it() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let now = SystemTime::now();
+        Identities::open(folder.path().to_owned(), now).expect("made");
+        let tls = Identities { folder: folder.path().to_owned() };
+        let cert = |name| fs::read_to_string(tls.leaf(name).join("cert.pem")).expect(name);
+        let before = ["registry", "query", OPERATOR_FOLDER].map(cert);
+        fs::write(tls.leaf("customer").join("key.pem"), "damaged").expect("written");
+        let failed = tls.renew(now + LEAF_LIFETIME * 3 / 4).expect_err("damaged").to_string();
+        assert!(failed.contains("customer"), "{failed}");
+        for (name, before) in ["registry", "query", OPERATOR_FOLDER].into_iter().zip(before) {
+            assert_ne!(cert(name), before, "{name}");
+        }
+    }
 }

@@ -107,6 +107,8 @@ fn the_last_endpoint_sets_are_kept_for_each_mesh_apart_unless_a_folder_is_given_
     let several = ["--registry", "http://[::1]:7601/,other:7600"];
     assert_eq!(folder(&several, Some("/home/me")), there("/home/me/meshwork/registry-___1__7601"));
     assert_eq!(folder(&["--registry", "a.b:1"], Some("/home/me")), there("/home/me/meshwork/registry-a.b_1"));
+    let by_tls = ["--registry", "https://127.0.0.1:7600", "--tls-dir", "x"];
+    assert_eq!(folder(&by_tls, Some("/home/me")), folder(&[], Some("/home/me")), "the same mesh, by TLS");
     assert_eq!(folder(&[], None), None, "no home, no cache");
     assert_eq!(folder(&["--cache-dir", "sets"], Some("/home/me")), there("sets"));
     assert_eq!(folder(&["--cache-dir", ""], Some("/home/me")), None);

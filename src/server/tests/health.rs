@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 use tokio_stream::StreamExt as _;
 use tonic::{Code, Response, Status, Streaming};
 
-use super::{drain::GrpcTesting, probe::unary, *};
+use super::{
+    drain::GrpcTesting,
+    probe::{stream_of, unary},
+    *,
+};
 use crate::{
     contract::{
         grpc::health::v1::{
@@ -147,7 +151,7 @@ async fn a_name_that_the_server_does_not_know_can_be_watched_and_is_said_to_be_u
 }
 
 #[tokio::test]
-async fn watches_count_as_streams_and_keep_no_unknown_name_that_is_long() {
+async fn watches_are_bounded_but_take_no_place_of_a_users_stream_and_keep_no_unknown_name_that_is_long() {
     let mut config = config();
     config.limits.concurrent_streams = 1;
     let known = "n".repeat(1000);
@@ -158,7 +162,8 @@ async fn watches_count_as_streams_and_keep_no_unknown_name_that_is_long() {
     let held = watch(&running, "nobody").await.expect("watched");
     let refused = watch(&running, "nobody").await.expect_err("one too many");
     assert_eq!(header(&refused, "meshwork-refused"), Some("overloaded"));
-    drop(held);
+    let stream = running.client().await.watch(stream_of("")).await.expect("served");
+    drop((held, stream));
 }
 
 #[tokio::test]

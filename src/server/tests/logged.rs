@@ -15,18 +15,18 @@ use tracing_subscriber::{Layer, layer, layer::SubscriberExt as _, registry};
 
 /// The lines: a message, and the other fields as `name=value`.
 #[derive(Clone, Default)]
-pub(super) struct Logged(Arc<Mutex<Vec<String>>>);
+pub(crate) struct Logged(Arc<Mutex<Vec<String>>>);
 
 impl Logged {
     /// Takes down what is logged on this thread until the guard is dropped.
-    pub(super) fn here() -> (Self, DefaultGuard) {
+    pub(crate) fn here() -> (Self, DefaultGuard) {
         let logged = Self::default();
         let guard = tracing::subscriber::set_default(registry().with(logged.clone()));
         tracing::callsite::rebuild_interest_cache();
         (logged, guard)
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.0.lock().clone()
     }
 }

@@ -8,7 +8,7 @@ mod floods;
 mod health;
 mod layers;
 mod limits;
-mod logged;
+pub(crate) mod logged;
 mod metrics;
 mod probe;
 mod tls;

@@ -186,16 +186,22 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_that_fails_does_not_keep_the_others_from_being_renewed() {
+    fn folders_that_fail_or_are_held_by_others_do_not_keep_the_others_from_being_renewed() {
         let folder = tempfile::tempdir().expect("a folder");
+        let held = folder.path().join("held");
+        std::fs::create_dir(&held).expect("made");
+        let holder = std::fs::File::open(&held).expect("readable");
+        holder.lock_shared().expect("nobody else has it");
         let now = SystemTime::now();
         let authority =
             Authority::init(&folder.path().join("ca"), "shop.test", crate::ca::CA_LIFETIME, now).expect("a CA");
         let order = folder.path().join("order");
         let subject = Subject::service("order").expect("a service");
         authority.issue(&subject, LEAF_LIFETIME, now).expect("signed").write(&order).expect("written");
-        let round = round(&authority, &[folder.path().join("nowhere"), order], Renewal::Now, now);
-        assert_eq!(failures(&round), 1);
-        assert!(round[1].1.as_ref().expect("renewed").reissued);
+        let round = round(&authority, &[folder.path().join("nowhere"), held, order], Renewal::Now, now);
+        assert_eq!(failures(&round), 2);
+        let error = round[1].1.as_ref().expect_err("held").to_string();
+        assert!(error.contains("is locked by another process"), "{error}");
+        assert!(round[2].1.as_ref().expect("renewed").reissued);
     }
 }
