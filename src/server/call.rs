@@ -223,9 +223,7 @@ impl Stack {
         }
         let mut end = match flow {
             Flow::Unary => None,
-            Flow::ServerStreaming | Flow::ClientStreaming => {
-                Some(self.stream_end(kind, peer, request.uri().path(), deadline))
-            }
+            Flow::ServerStreaming | Flow::ClientStreaming => Some(self.stream_end(kind, peer, request.uri().path())),
         };
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
@@ -235,9 +233,7 @@ impl Stack {
             request.extensions_mut().insert(deadline);
         }
         let encoding = Encoding::of(request.headers());
-        let of_request = end.clone();
-        let request =
-            request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding, of_request)));
+        let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding)));
         let handler = match kind {
             Kind::Own => own,
             Kind::Mesh | Kind::Grpc => Handler::Routes(self.infrastructure.clone()),
@@ -271,22 +267,20 @@ impl Stack {
         }
     }
 
-    /// What ends a stream: its deadline, that its caller may not call any more, that its connection ends with its certificate, and the
-    /// drain, of which health and reflection do not know themselves.
-    fn stream_end(self: &Arc<Self>, kind: Kind, peer: Peer, path: &str, deadline: Option<Deadline>) -> StreamEnd {
+    /// What ends a stream: that its caller may not call any more, that its connection ends with its certificate, and the drain, of
+    /// which health and reflection do not know themselves.
+    fn stream_end(self: &Arc<Self>, kind: Kind, peer: Peer, path: &str) -> StreamEnd {
         let (stack, path) = (self.clone(), path.to_owned());
-        let end = async move {
+        Box::pin(async move {
             tokio::select! {
                 biased;
-                Some(()) = OptionFuture::from(deadline.map(|at| sleep_until(at.0))) => fault::deadline_exceeded(),
                 () = stack.draining.cancelled(), if kind == Kind::Grpc => draining_status(),
                 Some(()) = OptionFuture::from(peer.ending.as_ref().map(CancellationToken::cancelled)) => {
                     connection_ends_status()
                 }
                 status = stack.not_allowed_any_more(&peer.identity, &path) => status,
             }
-        };
-        end.boxed().shared()
+        })
     }
 
     async fn not_allowed_any_more(&self, caller: &PeerIdentity, path: &str) -> Status {
