@@ -154,7 +154,7 @@ fn messages(rng: &mut StdRng, method: &MethodDescriptor, lexicon: &Lexicon) -> V
     let hostility = *[0.0, 0.0, 0.1, 0.3, 1.0].choose(rng).expect("there are some");
     let mut bytes = Vec::new();
     for _ in 0..count {
-        let message = Author { rng, lexicon, hostility }.bytes(&method.input());
+        let message = Author::new(rng, lexicon, hostility).bytes(&method.input());
         frame(rng, &message, &mut bytes);
     }
     bytes

@@ -37,17 +37,28 @@ const TEXTS: [&str; 14] = [
 /// Lengths of long texts: around the limits that the contracts name, and far beyond.
 const LENGTHS: [usize; 10] = [36, 63, 64, 128, 129, 200, 256, 257, 5000, 100_000];
 
+/// Entries of all lists of a message, so that lists in lists do not take gigabytes, and the callers' own thread for so long that their
+/// connections are given up.
+const MAX_ENTRIES: usize = 4_000;
+
 /// Writes messages.
 pub(super) struct Author<'a> {
-    pub(super) rng: &'a mut StdRng,
-    pub(super) lexicon: &'a Lexicon,
+    rng: &'a mut StdRng,
+    lexicon: &'a Lexicon,
     /// The share of values that are hostile, 0 to 1.
-    pub(super) hostility: f64,
+    hostility: f64,
+    /// Entries that the lists of the message may still have.
+    entries: usize,
 }
 
-impl Author<'_> {
+impl<'a> Author<'a> {
+    pub(super) fn new(rng: &'a mut StdRng, lexicon: &'a Lexicon, hostility: f64) -> Self {
+        Self { rng, lexicon, hostility, entries: 0 }
+    }
+
     /// The bytes of a message of that type, mostly.
     pub(super) fn bytes(&mut self, of: &MessageDescriptor) -> Vec<u8> {
+        self.entries = MAX_ENTRIES;
         let bytes = self.message(of, 0).encode_to_vec();
         match self.rng.random_range(0..10) {
             0 => self.garbage(),
@@ -92,7 +103,9 @@ impl Author<'_> {
     /// How many entries a list has.
     fn count(&mut self) -> usize {
         let counts: &[usize] = if self.hostile() { &[0, 65, 257, 1025, 2000] } else { &[0, 1, 2, 3] };
-        *counts.choose(self.rng).expect("there are some")
+        let count = self.entries.min(*counts.choose(self.rng).expect("there are some"));
+        self.entries -= count;
+        count
     }
 
     fn scalar(&mut self, field: &FieldDescriptor, depth: usize) -> Value {
