@@ -223,7 +223,9 @@ impl Stack {
         }
         let mut end = match flow {
             Flow::Unary => None,
-            Flow::ServerStreaming | Flow::ClientStreaming => Some(self.stream_end(kind, peer, request.uri().path())),
+            Flow::ServerStreaming | Flow::ClientStreaming => {
+                Some(self.stream_end(kind, peer, request.uri().path(), deadline))
+            }
         };
         let trace = TraceContext::from_headers(request.headers());
         if let Some(trace) = &trace {
@@ -233,7 +235,9 @@ impl Stack {
             request.extensions_mut().insert(deadline);
         }
         let encoding = Encoding::of(request.headers());
-        let request = request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding)));
+        let of_request = end.clone();
+        let request =
+            request.map(|body| Body::new(CheckedBody::new(body, self.limits.message_size, flow, encoding, of_request)));
         let handler = match kind {
             Kind::Own => own,
             Kind::Mesh | Kind::Grpc => Handler::Routes(self.infrastructure.clone()),
@@ -267,20 +271,22 @@ impl Stack {
         }
     }
 
-    /// What ends a stream: that its caller may not call any more, that its connection ends with its certificate, and the drain, of
-    /// which health and reflection do not know themselves.
-    fn stream_end(self: &Arc<Self>, kind: Kind, peer: Peer, path: &str) -> StreamEnd {
+    /// What ends a stream: its deadline, that its caller may not call any more, that its connection ends with its certificate, and the
+    /// drain, of which health and reflection do not know themselves.
+    fn stream_end(self: &Arc<Self>, kind: Kind, peer: Peer, path: &str, deadline: Option<Deadline>) -> StreamEnd {
         let (stack, path) = (self.clone(), path.to_owned());
-        Box::pin(async move {
+        let end = async move {
             tokio::select! {
                 biased;
+                Some(()) = OptionFuture::from(deadline.map(|at| sleep_until(at.0))) => fault::deadline_exceeded(),
                 () = stack.draining.cancelled(), if kind == Kind::Grpc => draining_status(),
                 Some(()) = OptionFuture::from(peer.ending.as_ref().map(CancellationToken::cancelled)) => {
                     connection_ends_status()
                 }
                 status = stack.not_allowed_any_more(&peer.identity, &path) => status,
             }
-        })
+        };
+        end.boxed().shared()
     }
 
     async fn not_allowed_any_more(&self, caller: &PeerIdentity, path: &str) -> Status {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::HeaderMap;
 use http_body::{Body, Frame};
 use tonic::{Code, Status};
@@ -18,6 +19,7 @@ use tonic::{Code, Status};
 use super::{
     fault::{malformed, malformed_compression},
     methods::Flow,
+    response::StreamEnd,
 };
 use crate::rpc::{Framing, Prefix, SERVER};
 
@@ -41,18 +43,20 @@ impl Encoding {
     }
 }
 
-/// A request's body whose messages are within the limit and whole.
+/// A request's body whose messages are within the limit and whole. It fails when its stream must end.
 pub(super) struct CheckedBody<B> {
     inner: B,
     frames: Frames,
+    /// Of a stream.
+    end: Option<StreamEnd>,
     ended: bool,
 }
 
 impl<B> CheckedBody<B> {
-    pub(super) fn new(inner: B, message_size: usize, flow: Flow, encoding: Encoding) -> Self {
+    pub(super) fn new(inner: B, message_size: usize, flow: Flow, encoding: Encoding, end: Option<StreamEnd>) -> Self {
         let rules = Rules { limit: message_size, messages: 0, flow, encoding };
         let frames = Frames { framing: Framing::default(), rules };
-        Self { inner, frames, ended: false }
+        Self { inner, frames, end, ended: false }
     }
 }
 
@@ -70,6 +74,10 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if self.ended {
             return Poll::Ready(None);
+        }
+        if let Some(Poll::Ready(status)) = self.end.as_mut().map(|end| end.poll_unpin(context)) {
+            self.ended = true;
+            return Poll::Ready(Some(Err(status)));
         }
         let next = ready!(Pin::new(&mut self.inner).poll_frame(context));
         let checked = match next {
@@ -161,7 +169,7 @@ mod tests {
     fn code(chunks: Vec<Vec<u8>>, flow: Flow) -> Code {
         let chunks = chunks.into_iter().map(|chunk| Ok::<_, std::io::Error>(Frame::data(Bytes::from(chunk))));
         let body = StreamBody::new(futures_util::stream::iter(chunks));
-        let read = CheckedBody::new(body, 10, flow, Encoding::Identity).collect();
+        let read = CheckedBody::new(body, 10, flow, Encoding::Identity, None).collect();
         let read = futures_util::FutureExt::now_or_never(read).expect("nothing to wait for");
         read.map_or_else(|status| status.code(), |_| Code::Ok)
     }

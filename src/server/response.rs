@@ -1,17 +1,20 @@
-//! The bodies of answers. A stream's holds the call's permit, ends at its deadline, and survives a panic; that of a unary call
+//! The bodies of answers. A stream's holds the call's permit, ends when it must, and survives a panic; that of a unary call
 //! tells how the call ends.
 
 use std::{
-    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
+use futures_util::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use http::{HeaderMap, Response};
 use http_body::{Body as _, Frame, SizeHint};
-use tokio::{sync::OwnedSemaphorePermit, time::Sleep};
+use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status, body::Body};
 
 use super::fault;
@@ -23,18 +26,18 @@ use crate::{
 /// The body of a streaming answer.
 pub(super) struct StreamBody {
     inner: Body,
-    deadline: Option<(Deadline, Pin<Box<Sleep>>)>,
+    deadline: Option<Deadline>,
     end: StreamEnd,
     ended: bool,
     _permit: OwnedSemaphorePermit,
 }
 
-/// Why a stream ends although its handler has more to say, once it must.
-pub(super) type StreamEnd = Pin<Box<dyn Future<Output = Status> + Send>>;
+/// Why a stream ends although its handler has more to say, or its caller, once it must. Requests and answers share it: hyper does not
+/// ask for an answer while its peer does not read.
+pub(super) type StreamEnd = Shared<BoxFuture<'static, Status>>;
 
 impl StreamBody {
     pub(super) fn new(inner: Body, permit: OwnedSemaphorePermit, deadline: Option<Deadline>, end: StreamEnd) -> Self {
-        let deadline = deadline.map(|deadline| (deadline, Box::pin(tokio::time::sleep_until(deadline.0))));
         Self { inner, deadline, end, ended: false, _permit: permit }
     }
 
@@ -42,19 +45,9 @@ impl StreamBody {
     fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let inner = &mut self.inner;
         match &self.deadline {
-            Some((deadline, _)) => deadline::scope_sync(*deadline, || poll_caught(inner, context)),
+            Some(deadline) => deadline::scope_sync(*deadline, || poll_caught(inner, context)),
             None => poll_caught(inner, context),
         }
-    }
-
-    /// Why the stream ends now, although its handler has more to say.
-    fn poll_cut(&mut self, context: &mut Context<'_>) -> Poll<Status> {
-        if let Some((_, timer)) = &mut self.deadline
-            && timer.as_mut().poll(context).is_ready()
-        {
-            return Poll::Ready(fault::deadline_exceeded());
-        }
-        self.end.as_mut().poll(context)
     }
 }
 
@@ -67,7 +60,7 @@ impl http_body::Body for StreamBody {
             return Poll::Ready(None);
         }
         // The cut first: a stream that always has more to say must end as well.
-        let cut = match self.poll_cut(context) {
+        let cut = match self.end.poll_unpin(context) {
             Poll::Ready(status) => status,
             Poll::Pending => match self.poll_inner(context) {
                 Poll::Ready(Some(Err(status))) => status,

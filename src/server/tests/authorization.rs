@@ -1,10 +1,12 @@
 //! Who may call: over TLS between identities of a test's own authority, and in plain text.
 
 use std::{
-    future::pending,
+    future::{pending, ready},
     sync::{Arc, mpsc},
 };
 
+use http_body::Frame;
+use http_body_util::{BodyExt as _, StreamBody};
 use meshwork_fixture::Authority;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio_stream::StreamExt as _;
@@ -374,6 +376,34 @@ async fn a_stream_ends_when_the_right_to_it_is_taken_away_and_no_other_does() {
     requests.send(KeepAliveRequest { lease_id: "1".into() }).await.expect("open");
     assert_eq!(kept.next().await.expect("no end").expect("no error").lease_id, "1");
     assert!(futures_util::FutureExt::now_or_never(watched.next()).is_none(), "it goes on");
+}
+
+#[tokio::test]
+async fn an_upload_ends_when_the_right_to_it_is_taken_away_though_its_caller_reads_no_answer() {
+    /// More than a client of hyper takes before it is read.
+    const UNREAD: usize = 8 << 20;
+    let (answering, mut is_answering) = tokio::sync::mpsc::unbounded_channel();
+    let (ended, mut has_ended) = tokio::sync::mpsc::unbounded_channel();
+    let guarded = Guarded::start(STRICT, Knowledge::NEVER_SET, |server| {
+        within(server, move |_, request| {
+            let (answering, ended) = (answering.clone(), ended.clone());
+            tokio::spawn(async move { ended.send(request.into_body().collect().await.map(drop)) });
+            let answers = tokio_stream::once(()).map(move |()| {
+                answering.send(()).expect("the test waits");
+                Ok::<_, Status>(Frame::data(bytes::Bytes::from(vec![0; UNREAD])))
+            });
+            let answer = http::Response::builder().header("content-type", "application/grpc");
+            let body = Body::new(StreamBody::new(answers.chain(tokio_stream::pending())));
+            ready(Ok(answer.body(body).expect("made")))
+        })
+    });
+    let mut client = guarded.client("service/query").await;
+    let (_requests, sent) = tokio::sync::mpsc::channel(1);
+    let _unread = client.keep_alive(ReceiverStream::new(sent)).await.expect("served");
+    soon(is_answering.recv()).await.expect("it has begun");
+    guarded.rules.send_replace(known(&allowing(&["service/order"], &[DEREGISTER])));
+    let status = soon(has_ended.recv()).await.expect("told").expect_err("cut");
+    assert_eq!((status.code(), &*not_allowed(&status)[2]), (Code::PermissionDenied, "service/query"));
 }
 
 #[tokio::test]
