@@ -15,6 +15,9 @@ fn sigterm_ends_it_in_order() {
 #[test]
 fn a_flag_that_cannot_be_used_is_one_line_and_exit_code_2() {
     expect_refused_flags(PROGRAM, &["--listen", "0.0.0.0:0"], "--insecure");
+    for mode in ["permissive", "strict"] {
+        expect_refused_flags(PROGRAM, &["--listen", "127.0.0.1:0", "--tls-mode", mode], "--policy-file FILE");
+    }
     expect_refused_flags(PROGRAM, &["--grace", "soon"], "'soon' for '--grace");
     expect_refused_flags(PROGRAM, &["--grace", "4294967295m"], "0s-1h");
 }

@@ -8,7 +8,7 @@ use meshwork_process::{LogArgs, duration_in};
 use super::lifetime::lifetime_in;
 use crate::ca::{InvalidSubject, Subject, check_dns_name};
 
-/// A day at most: whoever steals a key has it as long. The longest is for what no renewer reaches.
+/// A day by default: whoever steals a key has it as long. The longest is for what no renewer reaches.
 const LEAF: RangeInclusive<Duration> = Duration::from_secs(60)..=Duration::from_secs(90 * 24 * 3600);
 const CA: RangeInclusive<Duration> = Duration::from_secs(24 * 3600)..=Duration::from_secs(30 * 365 * 24 * 3600);
 /// A certificate of a minute is renewed after half of it.

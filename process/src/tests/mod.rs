@@ -132,6 +132,11 @@ async fn a_taken_port_is_an_error_of_its_flag_and_all_addresses_need_an_advertis
     let everywhere = member(&["--listen", "0.0.0.0:0"]).expect("good flags").instance;
     let failure = everywhere.bind().await.expect_err("in plain text, to anyone");
     assert!(failure.exit_code() == 2 && failure.to_string().contains("--insecure"), "{failure}");
+    let permissive = member(&["--listen", "0.0.0.0:0", "--tls-mode", "permissive"]).expect("good flags").instance;
+    let failure = permissive.bind().await.expect_err("it takes plain text too");
+    assert!(failure.to_string().contains("--insecure"), "{failure}");
+    let strict = member(&["--listen", "0.0.0.0:0", "--tls-mode", "strict"]).expect("good flags").instance;
+    strict.bind().await.expect("it takes no plain text");
     let everywhere = member(&["--listen", "0.0.0.0:0", "--insecure"]).expect("good flags").instance;
     let listener = everywhere.bind().await.expect("a free port");
     let failure = everywhere.config("order", &listener).expect_err("not reachable");
