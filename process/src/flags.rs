@@ -185,8 +185,8 @@ impl InstanceArgs {
             None => {
                 let address = self.registry.first()?;
                 // Of both schemes the same: a mesh that moves to TLS keeps what it knows.
-                let address = ["http://", "https://"].iter().find_map(|scheme| address.strip_prefix(scheme));
-                let address = address.unwrap_or(&self.registry[0]).trim_end_matches('/');
+                let bare = ["http://", "https://"].iter().find_map(|scheme| address.strip_prefix(scheme));
+                let address = bare.unwrap_or(address).trim_end_matches('/');
                 let safe = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '.' { c } else { '_' };
                 // The prefix keeps a name of dots from leading out of the folder.
                 let name: String = "registry-".chars().chain(address.chars().map(safe)).collect();
