@@ -36,9 +36,9 @@ fn customer_row(name: &str) -> CustomerRow {
 }
 
 async fn write(store: &crate::Store, rows: &[(Key, Row)]) {
-    let mut tx = store.database().begin().await.unwrap();
-    save(&mut *tx, rows).await.unwrap();
-    tx.commit().await.unwrap();
+    let mut tx = store.database().begin().await.expect("the view answers");
+    save(&mut *tx, rows).await.expect("the view answers");
+    tx.commit().await.expect("the view answers");
 }
 
 #[tokio::test]
@@ -63,10 +63,10 @@ async fn rows_come_back_as_they_were_written_complete_or_partial() {
     write(&store, &before).await;
     write(&store, &rows).await;
 
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().begin().await.expect("the view answers");
     let mut keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
     keys.insert(2, Key::Order(id(3)));
-    assert_eq!(load(&mut *tx, &keys).await.unwrap(), rows);
+    assert_eq!(load(&mut *tx, &keys).await.expect("the view answers"), rows);
 }
 
 #[tokio::test]
@@ -75,9 +75,9 @@ async fn a_batch_larger_than_a_statement_is_written_and_loaded_whole() {
     let rows: Vec<_> =
         (1..=4_100).map(|n| (Key::Order(id(n)), Row::Order(order_row(9, OrderState::Pending, 1)))).collect();
     write(&store, &rows).await;
-    let mut tx = store.database().begin().await.unwrap();
+    let mut tx = store.database().begin().await.expect("the view answers");
     let keys: Vec<_> = rows.iter().map(|(key, _)| *key).collect();
-    assert_eq!(load(&mut *tx, &keys).await.unwrap(), rows);
+    assert_eq!(load(&mut *tx, &keys).await.expect("the view answers"), rows);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn every_filter_lists_its_orders_newest_first_page_by_page() {
 
         let mut listed: Vec<Uuid> = Vec::new();
         loop {
-            let page = orders(&**store.database(), filter, listed.last().copied(), 7).await.unwrap();
+            let page = orders(&**store.database(), filter, listed.last().copied(), 7).await.expect("the view answers");
             listed.extend(page.iter().map(|order| order.order_id));
             if page.len() < 7 {
                 break;
@@ -121,8 +121,8 @@ async fn every_filter_reads_through_an_index_and_sorts_no_more_than_a_page() {
         let sql = read::page(OrderFilter { customer_id, state }, Some(id(7)), 50);
         let explain =
             format!("explain query plan {}", sql.text().replace('?', "x'00'").replace("limit x'00'", "limit 50"));
-        let plan = store.database().read(Sql::new(explain)).await.unwrap();
-        let steps: Vec<_> = plan.iter().map(|row| row.text(3).unwrap().to_owned()).collect();
+        let plan = store.database().read(Sql::new(explain)).await.expect("the view answers");
+        let steps: Vec<_> = plan.iter().map(|row| row.text(3).expect("a text").to_owned()).collect();
         let reads: Vec<_> = steps.iter().filter(|step| step.contains("order_view")).collect();
         assert!(!reads.is_empty(), "{steps:?}");
         assert!(reads.iter().all(|step| step.starts_with("SEARCH") && step.contains("USING INDEX")), "{steps:?}");
@@ -137,10 +137,10 @@ async fn an_order_carries_its_customers_name_as_soon_as_both_are_known() {
     let (_dir, store) = view().await;
     let database = &**store.database();
     write(&store, &[(Key::Order(id(1)), Row::Order(order_row(2, OrderState::Pending, 1)))]).await;
-    assert_eq!(order(database, id(1)).await.unwrap().unwrap().customer_name, "");
+    assert_eq!(order(database, id(1)).await.expect("the view answers").expect("it was written").customer_name, "");
     write(&store, &[(Key::Customer(id(2)), Row::Customer(customer_row("Ann")))]).await;
-    assert_eq!(order(database, id(1)).await.unwrap().unwrap().customer_name, "Ann");
-    assert_eq!(customer_names(database, [id(2), id(3)]).await.unwrap(), [(id(2), "Ann".to_owned())]);
+    assert_eq!(order(database, id(1)).await.expect("the view answers").expect("it was written").customer_name, "Ann");
+    assert_eq!(customer_names(database, [id(2), id(3)]).await.expect("the view answers"), [(id(2), "Ann".to_owned())]);
 }
 
 #[tokio::test]
@@ -150,8 +150,8 @@ async fn what_is_partial_is_not_shown() {
     let customer_row = CustomerRow { created: None, ..customer_row("") };
     let rows = [(Key::Order(id(1)), Row::Order(partial)), (Key::Customer(id(2)), Row::Customer(customer_row))];
     write(&store, &rows).await;
-    assert_eq!(order(&**store.database(), id(1)).await.unwrap(), None);
-    assert_eq!(customer(&**store.database(), id(2)).await.unwrap(), None);
+    assert_eq!(order(&**store.database(), id(1)).await.expect("the view answers"), None);
+    assert_eq!(customer(&**store.database(), id(2)).await.expect("the view answers"), None);
 }
 
 #[tokio::test]
@@ -166,7 +166,8 @@ async fn changed_orders_are_exactly_those_in_the_spans() {
     write(&store, &rows).await;
     let spans = [Span { partition: 0, after: 4, through: 12 }, Span { partition: 1, after: 15, through: 99 }];
     let changed = async |customer_id, after, limit| {
-        let orders = changed_orders(&**store.database(), customer_id, &spans, after, limit).await.unwrap();
+        let orders =
+            changed_orders(&**store.database(), customer_id, &spans, after, limit).await.expect("the view answers");
         orders.iter().map(|order| order.order_id.as_u128()).collect::<Vec<_>>()
     };
     assert_eq!(changed(None, None, 100).await, [6, 8, 10, 12, 17, 19]);
